@@ -1,0 +1,125 @@
+# One Makefile for everything; `make help` lists what it can do.
+#
+# FLAVOUR names how the programs are built: release (the default), asan
+# (AddressSanitizer and UBSan), tsan (ThreadSanitizer), plain (for benchmarks
+# against what distributions build) or fuzz. Each has its own folder below
+# build/; build/bin and build/libexec point to the release flavour.
+
+FLAVOUR ?= release
+CC ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+PYTHON ?= /usr/bin/python3
+PREFIX ?= /usr
+DESTDIR ?=
+
+B := build/$(FLAVOUR)
+BIN := $(B)/bin
+LIBEXEC := $(B)/libexec
+
+VERSION := 0.1.0
+PACKAGES := libevent libevent_pthreads libsodium zlib libcrypto libprotobuf-c libconfig jansson grpc
+
+CPPFLAGS += -I. -I$(B) -D_GNU_SOURCE -DJANUS_VERSION='"$(VERSION)"'
+WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Werror
+CFLAGS_release := -O2 -g -fstack-protector-strong -D_FORTIFY_SOURCE=2
+CFLAGS_asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+CFLAGS_tsan := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
+CFLAGS_fuzz := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=undefined
+LDFLAGS_asan := -fsanitize=address,undefined
+LDFLAGS_tsan := -fsanitize=thread
+LDFLAGS_fuzz := -fsanitize=address,undefined,fuzzer
+ifeq ($(FLAVOUR),fuzz)
+CC := clang
+endif
+
+ALL_CFLAGS = -std=c17 $(WARNINGS) $(CFLAGS_$(FLAVOUR)) $(PACKAGE_CFLAGS) -pthread -MMD -MP $(CFLAGS)
+ALL_LDFLAGS = $(LDFLAGS_$(FLAVOUR)) -pthread $(LDFLAGS)
+
+# Asked only when something is to be built, so that `make deps` works without them.
+PACKAGE_CFLAGS = $(eval PACKAGE_CFLAGS := $$(shell pkg-config --cflags $(PACKAGES)))$(PACKAGE_CFLAGS)
+PACKAGE_LIBS = $(eval PACKAGE_LIBS := $$(shell pkg-config --libs $(PACKAGES)))$(PACKAGE_LIBS)
+
+# --- What there is ----------------------------------------------------------
+
+PROTOS := $(wildcard proto/*.proto)
+PROTO_C := $(PROTOS:%.proto=$(B)/%.pb-c.c)
+PROTO_OBJECTS := $(PROTO_C:.c=.o)
+
+COMMON_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard common/*.c)) $(PROTO_OBJECTS)
+MASTER_OBJECTS := $(patsubst %.c,$(B)/%.o,$(filter-out master/main.c,$(wildcard master/*.c)))
+WORKER_OBJECTS := $(patsubst %.c,$(B)/%.o,$(filter-out worker/main.c,$(wildcard worker/*.c)))
+CLIENT_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/client/*.c))
+ROMA_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/roma/*.c))
+
+PROGRAMS := janusd janusctl janus-keys janus-client janus-roma janus-bench
+UNIT_TESTS := $(patsubst %.c,$(B)/%,$(wildcard test/unit/*/test_*.c))
+FUZZERS := $(patsubst %.c,$(B)/%,$(wildcard test/fuzz/fuzz_*.c))
+
+ALL_PROGRAMS := $(PROGRAMS:%=$(BIN)/%) $(LIBEXEC)/janus-worker
+
+.PHONY: all demo run test check unit system asan tsan fuzz bench interop lint format deps install deb rpm clean help
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: $(ALL_PROGRAMS) ## Build the programs
+ifeq ($(FLAVOUR),release)
+	@ln -sfn release/bin build/bin && ln -sfn release/libexec build/libexec
+endif
+
+# --- How it is built --------------------------------------------------------
+
+$(B)/proto/%.pb-c.c $(B)/proto/%.pb-c.h &: proto/%.proto
+	@mkdir -p $(B)/proto
+	protoc-c --c_out=$(B) $<
+
+# Generated code is not held to our warnings.
+$(B)/proto/%.pb-c.o: $(B)/proto/%.pb-c.c
+	$(CC) $(CPPFLAGS) $(filter-out $(WARNINGS),$(ALL_CFLAGS)) -c $< -o $@
+
+$(B)/%.o: %.c | $(PROTO_C)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -c $< -o $@
+
+define link
+@mkdir -p $(@D)
+$(CC) $(ALL_LDFLAGS) $(filter %.o,$^) $(PACKAGE_LIBS) $(LINK_EXTRA) -o $@
+endef
+
+$(BIN)/janusd: $(B)/master/main.o $(MASTER_OBJECTS) $(COMMON_OBJECTS)
+	$(link)
+$(LIBEXEC)/janus-worker: $(B)/worker/main.o $(WORKER_OBJECTS) $(COMMON_OBJECTS)
+	$(link)
+$(BIN)/janusctl: $(B)/tools/janusctl.o $(COMMON_OBJECTS)
+	$(link)
+$(BIN)/janus-keys: $(B)/tools/janus_keys.o $(COMMON_OBJECTS)
+	$(link)
+$(BIN)/janus-client: $(B)/tools/janus_client.o $(CLIENT_OBJECTS) $(COMMON_OBJECTS)
+	$(link)
+$(BIN)/janus-roma: $(B)/tools/janus_roma.o $(ROMA_OBJECTS) $(COMMON_OBJECTS)
+	$(link)
+# The direct comparison uses the very engine that the worker uses.
+$(BIN)/janus-bench: $(B)/tools/janus_bench.o $(CLIENT_OBJECTS) $(B)/worker/stream_grpc.o $(COMMON_OBJECTS)
+	$(link)
+
+# A test is linked with all there is beside it: common, worker and master.
+$(B)/test/unit/%: LINK_EXTRA = -lcmocka -lm
+$(B)/test/unit/%: $(B)/test/unit/%.o $(COMMON_OBJECTS) $(WORKER_OBJECTS) $(MASTER_OBJECTS) $(CLIENT_OBJECTS)
+	$(link)
+$(B)/test/fuzz/%: $(B)/test/fuzz/%.o $(COMMON_OBJECTS) $(WORKER_OBJECTS)
+	$(link)
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)
+
+# --- Trying and testing -----------------------------------------------------
+
+unit: $(UNIT_TESTS) ## Run the unit tests
+	@test/run unit $(UNIT_TESTS)
+
+clean: ## Remove everything built
+	rm -rf build
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18

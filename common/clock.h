@@ -1,0 +1,20 @@
+// The two clocks. Any thread.
+#ifndef JANUS_COMMON_CLOCK_H
+#define JANUS_COMMON_CLOCK_H
+
+#include <stdint.h>
+#include <time.h>
+
+static inline int64_t clock_read_ms(clockid_t clock) {
+  struct timespec now;
+  clock_gettime(clock, &now);
+  return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+// For durations and deadlines: never jumps.
+static inline int64_t clock_monotonic_ms(void) { return clock_read_ms(CLOCK_MONOTONIC_COARSE); }
+
+// Wall clock, ms since the epoch: for what other machines see.
+static inline int64_t clock_wall_ms(void) { return clock_read_ms(CLOCK_REALTIME); }
+
+#endif

@@ -1,0 +1,177 @@
+// The configuration: libconfig text to one plain struct, with every fault
+// reported at once.
+//
+// The keys are described, line by line, in etc/janus.conf and etc/secret.conf.
+// In config.c one table names each key, its type, default and bounds; reading,
+// checking, overriding from the environment and reporting all go by that table.
+//
+// The master reads the files; a worker reads the same settings from a descriptor
+// that the master hands it (config_write / config_read_fd), so that both have the
+// same ones whatever happens to the files meanwhile. Secrets travel apart.
+#ifndef JANUS_COMMON_CONFIG_H
+#define JANUS_COMMON_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "common/error.h"
+#include "common/keys.h"
+#include "common/log.h"
+#include "common/node_table.h"
+#include "common/route_table.h"
+
+enum {
+  CONFIG_TEXT_BYTES = 128,   // most strings, with their NUL
+  CONFIG_PATH_BYTES = 256,
+  CONFIG_TUNNEL_TYPES = 16,  // at most
+  CONFIG_MODULES = 64,       // for each tunnel type, at most
+  CONFIG_NODES = 256,        // in the static registry, at most
+  CONFIG_WORKERS = 64,       // at most
+};
+
+// One kind of tunnel: `tunnel.types`.
+struct config_tunnel_type {
+  char name[32];
+  char service[ROUTE_SERVICE_MAX_BYTES + 1];  // in the registry and in route keys
+  char method[CONFIG_TEXT_BYTES];             // "/package.Service/Method"
+  int32_t modules[CONFIG_MODULES];
+  size_t module_count;
+  bool default_modules;   // takes every module that no type names
+  bool own_object_only;   // obj must be 0 or the own uid
+  bool fragments;         // the message has conn_id and the frag fields
+  enum route_tier tier;   // "player" or "object"
+  bool main;              // the session's main tunnel: its end ends the session
+};
+
+struct config {
+  struct {
+    char service[CONFIG_TEXT_BYTES];
+    char profile[CONFIG_TEXT_BYTES];
+    char color[NODE_COLOR_MAX_BYTES + 1];
+    char version[CONFIG_TEXT_BYTES];
+    char zone[CONFIG_TEXT_BYTES];
+    char node[CONFIG_TEXT_BYTES];
+    char language[CONFIG_TEXT_BYTES];
+    bool encrypted;
+  } label;
+
+  struct {
+    enum log_type type;
+    enum log_level level;
+  } log;
+
+  struct {
+    int64_t weak_bytes;    // compress.weak: from here zlib level 1
+    int64_t strong_bytes;  // compress.strong: from here level 6
+  } compress;
+
+  struct {
+    struct {
+      char addr[CONFIG_TEXT_BYTES];  // host:port; port 0 for any free one
+      int64_t backlog;
+    } tcp;
+    struct {
+      char addr[CONFIG_TEXT_BYTES];
+      char advertise[CONFIG_TEXT_BYTES];  // host:port that others reach us at; "" derives it
+    } grpc;
+  } server;
+
+  struct {
+    int64_t gateway_route_table_alive_duration_ms;
+    int64_t app_route_table_alive_duration_ms;
+  } data;
+
+  // registry = "static", routes = "memory"
+  struct {
+    struct node nodes[CONFIG_NODES];  // since_ms unset
+    size_t node_count;
+    int64_t capacity;  // nodes in the shared table
+  } registry;
+  struct {
+    int64_t capacity[ROUTE_TIER_COUNT];
+  } routes;
+
+  struct {
+    int64_t count;  // 0: one for each core
+    int64_t restart_backoff_ms;
+    int64_t restart_backoff_max_ms;
+    int64_t stop_timeout_ms;    // for flushing what is pending on SIGTERM
+    int64_t orphan_timeout_ms;  // how long a worker goes on without its master
+  } worker;
+
+  struct {
+    char socket[CONFIG_PATH_BYTES];  // janusctl's; at most what sockaddr_un holds
+  } control;
+
+  struct {
+    int64_t connections_per_worker;
+    int64_t connections_per_address;  // within one worker; 0 for none
+    int64_t handshakes_per_s;         // within one worker; 0 for none
+    int64_t handshake_burst;
+    int64_t handshake_timeout_ms;
+    int64_t handshake_clock_ms;       // how far the client's clock may be off
+    int64_t idle_timeout_ms;
+    int64_t messages_per_s;  // of one session; 0 for none
+    int64_t messages_burst;
+    int64_t bytes_per_s;  // of one session; 0 for none
+    int64_t bytes_burst;
+    int64_t tunnels_per_session;
+    int64_t inflated_bytes;        // of one message from a client
+    int64_t message_to_client_bytes;  // of one sealed message
+  } limits;
+
+  struct {
+    int64_t tunnel_messages;      // waiting for one tunnel: over it the client is read no further
+    int64_t tunnel_bytes;
+    int64_t client_high_bytes;    // waiting for one client: over it its tunnels are read no further
+    int64_t client_low_bytes;     // and below this they are again
+    int64_t client_grace_ms;      // over high for longer: the client is closed, slow_client
+  } queue;
+
+  struct {
+    struct config_tunnel_type types[CONFIG_TUNNEL_TYPES];
+    size_t type_count;
+    int64_t open_timeout_ms;            // for one try
+    int64_t reopen_timeout_ms;          // from a break until the session is given up
+    int64_t backoff_ms;                 // between tries, doubled each time with jitter
+    int64_t backoff_max_ms;
+    int64_t suspect_ms;                 // how long a node that refused is passed over
+    int64_t streams_per_connection;     // a further connection is opened beyond it
+    int64_t message_bytes;              // accepted from a backend, at most
+  } tunnel;
+
+  struct {
+    bool aes_ni;
+  } seal;
+};
+
+// From etc/secret.conf, section `secret`. Never logged, never in the environment.
+struct secrets {
+  uint8_t account_aes_key[32];
+  size_t account_aes_key_len;  // 16, 24 or 32
+  struct signing_key server_key;
+  int32_t server_cert_version;
+  struct verify_key client_key;
+  int32_t client_cert_version;
+};
+
+// Where a fault is and what to do, as "FILE:LINE: key: message"; called once for
+// each of them.
+typedef void config_report(const char *fault, void *context);
+
+// Reads path with what it includes, applies JANUS_<PATH> from the environment
+// (dots and case folded: server.tcp.addr is JANUS_SERVER_TCP_ADDR; never a secret),
+// checks everything. Returns 0, or ERROR_INVALID after reporting every fault.
+// The secret section may be in path itself or in an included file; each file it
+// stands in must not be accessible to others (mode & 007 == 0).
+int config_read_file(const char *path, struct config *config, struct secrets *secrets,
+                     config_report *report, void *context) MUST_CHECK;
+
+// Writes the settings (no secrets) as libconfig text that config_read_fd takes
+// back to an equal struct.
+int config_write(const struct config *config, FILE *out) MUST_CHECK;
+int config_read_fd(int fd, struct config *config, config_report *report, void *context) MUST_CHECK;
+
+#endif

@@ -1,0 +1,40 @@
+// From gRPC's completion queue to a libevent loop.
+//
+// The bridge owns one completion queue and one thread that waits on it and does
+// nothing but hand finished operations over; their callbacks run on the loop's
+// thread, in the order in which they finished. The loop is woken through an
+// eventfd only when the hand-over list goes from empty to not empty.
+//
+// Used by the master (etcd, push) and by the worker (tunnels) alike. gRPC starts
+// threads: a process must not fork without exec once a bridge exists.
+#ifndef JANUS_COMMON_GRPC_BRIDGE_H
+#define JANUS_COMMON_GRPC_BRIDGE_H
+
+#include <event2/event.h>
+#include <grpc/grpc.h>
+#include <stdbool.h>
+
+#include "common/error.h"
+
+struct grpc_bridge;
+
+// One operation (batch) under way: its address is the gRPC tag. Embedded in the
+// caller's own struct, which must live until on_done has run; on_done may free it.
+struct grpc_operation {
+  void (*on_done)(struct grpc_operation *operation, bool ok);
+  struct grpc_operation *next;  // the bridge's own, while handed over
+  bool ok;
+};
+
+// Initialises gRPC and starts the thread. NULL with the reason in *error.
+struct grpc_bridge *grpc_bridge_new(struct event_base *base, int *error);
+
+// Shuts the queue down, waits for its thread, and runs the callbacks of all that
+// was still under way (with ok as gRPC says). All calls must have been cancelled
+// before, or this waits for them. Accepts NULL.
+void grpc_bridge_free(struct grpc_bridge *bridge);
+
+// For starting batches with; a tag is always a struct grpc_operation *.
+grpc_completion_queue *grpc_bridge_queue(struct grpc_bridge *bridge);
+
+#endif

@@ -1,0 +1,87 @@
+// The three-tier route table in shared memory: which gateway has a player
+// (gateway tier), and which node serves a player or an object (player and object
+// tier).
+//
+// One writer, the master, maps it writable; every worker reads it without a
+// lock and never waits. Each bucket has a sequence counter; a torn read is tried
+// again a bounded number of times and then counts as a miss. The table stays
+// right when the writer is killed in the middle of an update: a bucket left with
+// an odd counter reads as a miss until a new writer repairs it (route_table_attach_writer).
+//
+// Capacity is fixed when the table is made. When there is no room for a new
+// route, one that has expired gives way; if none has, the new one is refused
+// (ERROR_EXHAUSTED) and counted by the caller.
+//
+// Addresses are `host:port`, colors and services are text; each is bounded below
+// and stored once for all routes that share it.
+#ifndef JANUS_COMMON_ROUTE_TABLE_H
+#define JANUS_COMMON_ROUTE_TABLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/error.h"
+#include "common/shm.h"
+
+enum route_tier { ROUTE_GATEWAY = 0, ROUTE_PLAYER = 1, ROUTE_OBJECT = 2, ROUTE_TIER_COUNT = 3 };
+const char *route_tier_name(enum route_tier tier);  // "gateway", "player", "object"
+
+enum {
+  ROUTE_SERVICE_MAX_BYTES = 127,
+  ROUTE_COLOR_MAX_BYTES = 63,
+  ROUTE_ADDRESS_MAX_BYTES = 127,
+};
+
+// Names a route. The strings are NUL-terminated and borrowed. The service tells
+// rooms from teams and so on within the object tier.
+struct route_key {
+  enum route_tier tier;
+  const char *service;
+  const char *color;  // "" is a color like any other
+  int64_t oid;
+};
+
+struct route {
+  char address[ROUTE_ADDRESS_MAX_BYTES + 1];
+  int64_t expires_at_ms;  // wall clock, ms since the epoch
+};
+
+struct route_table_options {
+  size_t capacity[ROUTE_TIER_COUNT];  // routes of each tier
+};
+
+struct route_table_stats {
+  size_t capacity[ROUTE_TIER_COUNT];
+  size_t used[ROUTE_TIER_COUNT];  // expired ones that were not reused yet included
+};
+
+struct route_table;  // a process-local handle on the segment
+
+// In the master: makes the segment. NULL with the reason in *error.
+struct route_table *route_table_create(const struct route_table_options *options, int *error);
+// In a worker: maps an inherited segment read-only; takes over fd. Every offset
+// and size in its header is checked against the real size.
+struct route_table *route_table_open(int fd, int *error);
+void route_table_free(struct route_table *table);
+int route_table_fd(const struct route_table *table);  // for handing on; stays owned here
+
+// Any process. 0; ERROR_NOT_FOUND for a miss or an expired route; ERROR_BUSY
+// when only torn reads were had (to be treated as a miss); ERROR_TOO_LARGE for a
+// key over the bounds. now_ms is the wall clock.
+int route_table_lookup(const struct route_table *table, const struct route_key *key, int64_t now_ms,
+                       struct route *route) MUST_CHECK;
+
+// Master only. Put sets or replaces. ERROR_EXHAUSTED: no room; ERROR_TOO_LARGE.
+int route_table_put(struct route_table *table, const struct route_key *key, const char *address,
+                    int64_t expires_at_ms, int64_t now_ms) MUST_CHECK;
+// 0 or ERROR_NOT_FOUND.
+int route_table_remove(struct route_table *table, const struct route_key *key);
+// Calls visit for each live route, in no order, until it returns false.
+void route_table_each(const struct route_table *table, int64_t now_ms,
+                      bool (*visit)(const struct route_key *key, const struct route *route,
+                                    void *context),
+                      void *context);
+void route_table_stats(const struct route_table *table, struct route_table_stats *stats);
+
+#endif

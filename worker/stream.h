@@ -1,0 +1,107 @@
+// What a tunnel knows of the way to a backend: a bidirectional stream of
+// messages, and nothing of the library that carries it. gRPC C core
+// (stream_grpc.c) is its first engine.
+//
+// Everything happens on the loop's thread. Callbacks never run from inside
+// stream_open, stream_send, stream_read or stream_end, always from the loop.
+#ifndef JANUS_WORKER_STREAM_H
+#define JANUS_WORKER_STREAM_H
+
+#include <event2/event.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/error.h"
+
+struct stream_engine;
+struct stream;
+
+struct stream_engine_options {
+  int64_t open_timeout_ms;
+  size_t streams_per_connection;  // a further connection is opened beyond it
+  size_t message_bytes;           // a larger message from a backend ends its stream
+};
+
+// The gRPC status codes that the gateway tells apart; any other number is passed
+// on as it is.
+enum stream_status {
+  STREAM_OK = 0,
+  STREAM_CANCELLED = 1,
+  STREAM_UNKNOWN = 2,
+  STREAM_INVALID_ARGUMENT = 3,
+  STREAM_DEADLINE_EXCEEDED = 4,
+  STREAM_NOT_FOUND = 5,
+  STREAM_PERMISSION_DENIED = 7,
+  STREAM_RESOURCE_EXHAUSTED = 8,
+  STREAM_FAILED_PRECONDITION = 9,
+  STREAM_UNIMPLEMENTED = 12,
+  STREAM_INTERNAL = 13,
+  STREAM_UNAVAILABLE = 14,
+  STREAM_UNAUTHENTICATED = 16,
+};
+
+struct stream_events {
+  // The request headers went out: messages may be sent and read.
+  void (*on_opened)(void *owner);
+  // The message given to stream_send is with the engine for good; the next may be
+  // sent. Says nothing about its arrival.
+  void (*on_sent)(void *owner);
+  // One message, after stream_read. bytes are borrowed for the call.
+  void (*on_message)(void *owner, const uint8_t *bytes, size_t len);
+  // The stream is over, by the backend or by a failure (opened or not): always
+  // the last callback, and every message that arrived before it has been given
+  // out. detail is text from the backend, borrowed, possibly hostile. The stream
+  // still has to be given to stream_end.
+  void (*on_ended)(void *owner, int status, const char *detail);
+};
+
+// A message to send: malloc'd in one piece by the caller.
+struct stream_message {
+  size_t len;
+  uint8_t bytes[];
+};
+
+struct stream_metadata {
+  const char *key;
+  const char *value;
+};
+
+struct stream_target {
+  const char *address;  // host:port
+  bool secure;
+  const char *method;  // "/package.Service/Method"
+};
+
+struct stream_engine *stream_engine_new(struct event_base *base,
+                                        const struct stream_engine_options *options, int *error);
+// All streams must have been ended. Runs what is still under way to its end.
+void stream_engine_free(struct stream_engine *engine);
+// Connections to backends now open or being opened.
+size_t stream_engine_connections(const struct stream_engine *engine);
+
+// Starts a stream; NULL when out of memory. It is opened within the engine's
+// open_timeout_ms or ends with STREAM_DEADLINE_EXCEEDED; once opened it has no
+// deadline. Streams to one address share connections: another connection is made
+// when streams_per_connection are on each of them, and also when a backend turns
+// out to allow fewer (an opening that timed out on a connection whose other
+// streams are open lowers the number used for that address). A connection without
+// streams is closed after a while. Strings and metadata are copied.
+struct stream *stream_open(struct stream_engine *engine, const struct stream_target *target,
+                           const struct stream_metadata *metadata, size_t metadata_count,
+                           const struct stream_events *events, void *owner);
+
+// Sends one message, taking it over; one at a time: the next after on_sent. Only
+// while opened and not ended.
+void stream_send(struct stream *stream, struct stream_message *message);
+
+// Asks for the next message; one at a time. Until it is called, flow control
+// holds the backend back.
+void stream_read(struct stream *stream);
+
+// Ends the stream and gives the handle up: no callback comes after this.
+// A stream that is still going is half-closed when graceful (what was sent before
+// arrives, then the backend sees the end), else cancelled. Accepts NULL.
+void stream_end(struct stream *stream, bool graceful);
+
+#endif
