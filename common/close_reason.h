@@ -51,6 +51,8 @@ enum logout_code {
   /* The gateway's or the backends' side. */                                     \
   X(ROMA_LOGOUT, "roma_logout", LOGOUT_NONE)                                     \
   X(TUNNEL_LOST, "tunnel_lost", LOGOUT_WAITING)                                  \
+  X(TUNNEL_STALLED, "tunnel_stalled", LOGOUT_WAITING)                            \
+  X(TUNNEL_REFUSED, "tunnel_refused", LOGOUT_UNAUTHORIZED)                       \
   X(DRAIN, "drain", LOGOUT_WAITING)                                              \
   X(OUT_OF_MEMORY, "out_of_memory", LOGOUT_WAITING)                              \
   X(INTERNAL, "internal", LOGOUT_SERVER)

@@ -1,0 +1,89 @@
+// The channel between the master and one worker: a unix stream socket that
+// carries fixed structs, each behind its type and size.
+//
+// Whatever comes out of it has been checked: a known type, the size that belongs
+// to it, and every text terminated. Anything else breaks the channel. What waits
+// to be sent is bounded; a peer that lets it pass the bound is not reading any
+// more and the channel counts as broken too.
+//
+// Runs on the loop's thread of either process.
+#ifndef JANUS_COMMON_CHANNEL_H
+#define JANUS_COMMON_CHANNEL_H
+
+#include <event2/event.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/error.h"
+#include "common/route_table.h"
+
+enum channel_type {
+  // From a worker.
+  CHANNEL_READY = 1,       // no content: it accepts
+  CHANNEL_SESSION_OPENED,  // struct channel_session
+  CHANNEL_SESSION_CLOSED,  // struct channel_session_closed
+  CHANNEL_ROUTE_CLAIM,     // struct channel_route_claim
+  CHANNEL_ROUTE_RENEW,     // struct channel_route_renew
+  // From the master.
+  CHANNEL_ROUTE_ANSWER,  // struct channel_route_answer
+  CHANNEL_STOP,          // no content: close all sessions and exit
+  CHANNEL_TYPE_END
+};
+
+struct channel_session {
+  uint64_t connection;
+  int64_t uid;
+  int64_t sid;
+  int64_t since_ms;  // wall clock
+  char color[ROUTE_COLOR_MAX_BYTES + 1];
+  char address[64];  // the client's ip:port
+};
+
+struct channel_session_closed {
+  uint64_t connection;
+};
+
+// "Where does this object live? If nowhere yet: at candidate." With dead set,
+// a route that still names that address is replaced by the candidate.
+struct channel_route_claim {
+  uint64_t id;  // comes back in the answer
+  int64_t oid;
+  uint32_t tunnel_type;  // index into the configured types
+  char color[ROUTE_COLOR_MAX_BYTES + 1];
+  char candidate[ROUTE_ADDRESS_MAX_BYTES + 1];
+  char dead[ROUTE_ADDRESS_MAX_BYTES + 1];
+};
+
+struct channel_route_answer {
+  uint64_t id;
+  char address[ROUTE_ADDRESS_MAX_BYTES + 1];  // empty: the table is full, none is kept
+};
+
+// "My tunnel to this address is still open."
+struct channel_route_renew {
+  int64_t oid;
+  uint32_t tunnel_type;
+  char color[ROUTE_COLOR_MAX_BYTES + 1];
+  char address[ROUTE_ADDRESS_MAX_BYTES + 1];
+};
+
+struct channel;
+
+struct channel_events {
+  // content is valid for the call. May free the channel.
+  void (*on_message)(enum channel_type type, const void *content, void *owner);
+  // The peer is gone, or said something it must not. May free the channel.
+  void (*on_broken)(const char *why, void *owner);
+};
+
+// Takes over fd. NULL when out of memory.
+struct channel *channel_new(struct event_base *base, int fd, const struct channel_events *events,
+                            void *owner);
+void channel_free(struct channel *channel);  // accepts NULL
+
+// Queues one message; content must have the size of its type. ERROR_EXHAUSTED
+// when too much is waiting already, ERROR_MEMORY.
+int channel_send(struct channel *channel, enum channel_type type, const void *content);
+
+#endif

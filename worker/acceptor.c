@@ -1,0 +1,187 @@
+#include "worker/acceptor.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "worker/session.h"
+#include "worker/worker.h"
+
+// Accepted in one turn of the loop at most, so that a storm of connections does
+// not hold up the players who are in.
+enum { ACCEPT_BATCH = 64 };
+static const struct timeval backoff_time = {.tv_usec = 100000};
+
+struct acceptor {
+  struct worker *worker;
+  int listener;  // -1 once stopped
+  int reserve;   // given up to refuse a client cleanly when descriptors run out
+  struct event *acceptable;
+  struct event *backoff;
+  struct address_limits *addresses;
+  size_t open_connections;
+};
+
+static int open_reserve(void) { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
+
+static void refuse(struct acceptor *acceptor, int fd, enum close_reason reason) {
+  close(fd);
+  counters_closed(acceptor->worker->counters, reason);
+}
+
+static void format_address(const struct sockaddr *address, socklen_t len, char *text,
+                           size_t text_size) {
+  char host[INET6_ADDRSTRLEN + 16];
+  char port[8];
+  if (getnameinfo(address, len, host, sizeof host, port, sizeof port,
+                  NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
+    snprintf(text, text_size, "unknown:0");
+    return;
+  }
+  // An IPv4 client of an IPv6 socket is shown as what it is.
+  const char *mapped = "::ffff:";
+  const char *shown = strncmp(host, mapped, strlen(mapped)) == 0 && strchr(host, '.')
+                          ? host + strlen(mapped)
+                          : host;
+  snprintf(text, text_size, strchr(shown, ':') ? "[%s]:%s" : "%s:%s", shown, port);
+}
+
+static void take_in(struct acceptor *acceptor, int fd, const struct sockaddr *address,
+                    socklen_t address_len) {
+  struct worker *worker = acceptor->worker;
+  struct address_count *count = NULL;
+  char text[64];
+  int on = 1;
+
+  counters_add(worker->counters, COUNTER_CONNECTIONS_ACCEPTED, 1);
+  if (acceptor->open_connections >= (size_t)worker->config.limits.connections_per_worker) {
+    refuse(acceptor, fd, CLOSE_CONNECTION_LIMIT);
+    return;
+  }
+  if (!(count = address_limits_acquire(acceptor->addresses, address))) {
+    refuse(acceptor, fd, CLOSE_ADDRESS_LIMIT);
+    return;
+  }
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  format_address(address, address_len, text, sizeof text);
+  if (!session_new(worker, fd, text, count)) {
+    address_limits_release(acceptor->addresses, count);
+    counters_closed(worker->counters, CLOSE_OUT_OF_MEMORY);
+    return;
+  }
+  acceptor->open_connections++;
+  counters_gauge_add(worker->counters, GAUGE_CONNECTIONS, 1);
+}
+
+void acceptor_on_gone(struct acceptor *acceptor, void *cookie) {
+  address_limits_release(acceptor->addresses, cookie);
+  acceptor->open_connections--;
+  counters_gauge_add(acceptor->worker->counters, GAUGE_CONNECTIONS, -1);
+}
+
+// No descriptor is left: the client at the head is refused with the one held in
+// reserve, and accepting rests for a while.
+static void out_of_descriptors(struct acceptor *acceptor) {
+  close(acceptor->reserve);
+  int fd = accept4(acceptor->listener, NULL, NULL, SOCK_CLOEXEC);
+  if (fd >= 0) {
+    refuse(acceptor, fd, CLOSE_DESCRIPTOR_LIMIT);
+  }
+  acceptor->reserve = open_reserve();
+  counters_add(acceptor->worker->counters, COUNTER_ACCEPT_BACKOFFS, 1);
+  event_del(acceptor->acceptable);
+  event_add(acceptor->backoff, &backoff_time);
+}
+
+static void on_acceptable(evutil_socket_t listener, short what, void *owner) {
+  struct acceptor *acceptor = owner;
+  (void)what;
+  for (int i = 0; i < ACCEPT_BATCH; i++) {
+    struct sockaddr_storage address;
+    socklen_t len = sizeof address;
+    int fd = accept4(listener, (struct sockaddr *)&address, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0) {
+      take_in(acceptor, fd, (struct sockaddr *)&address, len);
+    } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+      out_of_descriptors(acceptor);
+      return;
+    } else if (errno == EAGAIN) {
+      return;
+    }
+    // Anything else concerns the one connection, which is gone already.
+  }
+}
+
+static void on_backoff_over(evutil_socket_t fd, short what, void *owner) {
+  struct acceptor *acceptor = owner;
+  (void)fd;
+  (void)what;
+  event_add(acceptor->acceptable, NULL);
+}
+
+struct acceptor *acceptor_new(struct worker *worker, int listener) {
+  struct acceptor *acceptor = calloc(1, sizeof *acceptor);
+  if (!acceptor) {
+    close(listener);
+    return NULL;
+  }
+  acceptor->worker = worker;
+  acceptor->listener = listener;
+  acceptor->reserve = open_reserve();
+  acceptor->addresses =
+      address_limits_new((size_t)worker->config.limits.connections_per_address);
+  acceptor->acceptable =
+      event_new(worker->base, listener, EV_READ | EV_PERSIST, on_acceptable, acceptor);
+  acceptor->backoff = event_new(worker->base, -1, 0, on_backoff_over, acceptor);
+  if (acceptor->reserve < 0 || !acceptor->addresses || !acceptor->acceptable ||
+      !acceptor->backoff || event_add(acceptor->acceptable, NULL) != 0) {
+    acceptor_free(acceptor);
+    return NULL;
+  }
+  return acceptor;
+}
+
+void acceptor_stop(struct acceptor *acceptor) {
+  if (acceptor->listener < 0) {
+    return;
+  }
+  if (acceptor->acceptable) {
+    event_del(acceptor->acceptable);
+  }
+  if (acceptor->backoff) {
+    event_del(acceptor->backoff);
+  }
+  close(acceptor->listener);
+  acceptor->listener = -1;
+}
+
+size_t acceptor_open_connections(const struct acceptor *acceptor) {
+  return acceptor->open_connections;
+}
+
+void acceptor_free(struct acceptor *acceptor) {
+  if (!acceptor) {
+    return;
+  }
+  acceptor_stop(acceptor);
+  if (acceptor->acceptable) {
+    event_free(acceptor->acceptable);
+  }
+  if (acceptor->backoff) {
+    event_free(acceptor->backoff);
+  }
+  if (acceptor->reserve >= 0) {
+    close(acceptor->reserve);
+  }
+  address_limits_free(acceptor->addresses);
+  free(acceptor);
+}

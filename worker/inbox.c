@@ -1,0 +1,114 @@
+#include "worker/inbox.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "worker/route_store.h"
+#include "worker/worker.h"
+
+struct inbox {
+  struct worker *worker;
+  struct channel *channel;  // NULL once the master is gone
+  struct event *orphan_tick;
+  int64_t orphan_until_ms;
+};
+
+static const struct timeval orphan_tick_time = {.tv_sec = 1};
+
+// A new master listens where the old one did.
+static bool new_master_is_there(const struct config *config) {
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) {
+    return false;
+  }
+  strncpy(address.sun_path, config->control.socket, sizeof address.sun_path - 1);
+  bool there = connect(fd, (struct sockaddr *)&address, sizeof address) == 0;
+  close(fd);
+  return there;
+}
+
+static void on_orphan_tick(evutil_socket_t fd, short what, void *owner) {
+  struct inbox *inbox = owner;
+  (void)fd;
+  (void)what;
+  const char *why = NULL;
+  if (new_master_is_there(&inbox->worker->config)) {
+    why = "a new master has taken over";
+  } else if (clock_monotonic_ms() >= inbox->orphan_until_ms) {
+    why = "worker.orphan_timeout is over";
+  }
+  if (why) {
+    log_warn("orphan_stops", "why=\"%s\"", why);
+    event_del(inbox->orphan_tick);
+    worker_stop(inbox->worker, CLOSE_DRAIN);
+  }
+}
+
+static void on_broken(const char *why, void *owner) {
+  struct inbox *inbox = owner;
+  channel_free(inbox->channel);
+  inbox->channel = NULL;
+  if (inbox->worker->stopping) {
+    return;
+  }
+  inbox->orphan_until_ms =
+      clock_monotonic_ms() + inbox->worker->config.worker.orphan_timeout_ms;
+  event_add(inbox->orphan_tick, &orphan_tick_time);
+  log_error("master_lost", "why=\"%s\" serving_on_for_ms=%lld", why,
+            (long long)inbox->worker->config.worker.orphan_timeout_ms);
+}
+
+static void on_message(enum channel_type type, const void *content, void *owner) {
+  struct inbox *inbox = owner;
+  switch (type) {
+    case CHANNEL_ROUTE_ANSWER:
+      route_store_on_answer(inbox->worker->route_store, content);
+      return;
+    case CHANNEL_STOP: worker_stop(inbox->worker, CLOSE_DRAIN); return;
+    default: log_error("channel_unexpected", "type=%d", (int)type); return;
+  }
+}
+
+struct inbox *inbox_new(struct worker *worker, int fd) {
+  static const struct channel_events events = {on_message, on_broken};
+  struct inbox *inbox = calloc(1, sizeof *inbox);
+  if (!inbox) {
+    close(fd);
+    return NULL;
+  }
+  inbox->worker = worker;
+  inbox->orphan_tick = event_new(worker->base, -1, EV_PERSIST, on_orphan_tick, inbox);
+  inbox->channel = channel_new(worker->base, fd, &events, inbox);
+  if (!inbox->channel || !inbox->orphan_tick) {
+    inbox_free(inbox);
+    return NULL;
+  }
+  return inbox;
+}
+
+void inbox_free(struct inbox *inbox) {
+  if (!inbox) {
+    return;
+  }
+  channel_free(inbox->channel);
+  if (inbox->orphan_tick) {
+    event_free(inbox->orphan_tick);
+  }
+  free(inbox);
+}
+
+int inbox_tell(struct inbox *inbox, enum channel_type type, const void *content) {
+  if (!inbox->channel) {
+    return ERROR_NOT_FOUND;
+  }
+  int error = channel_send(inbox->channel, type, content);
+  if (error != 0) {
+    log_error("channel_full", "type=%d error=\"%s\"", (int)type, error_text(error));
+  }
+  return error;
+}

@@ -1,0 +1,23 @@
+// The worker's end of the channel: what the master sends, and what it is told.
+// When the master is gone the worker becomes an orphan: it serves on, and stops
+// when a new master answers on the control socket, or after
+// worker.orphan_timeout.
+#ifndef JANUS_WORKER_INBOX_H
+#define JANUS_WORKER_INBOX_H
+
+#include <stdbool.h>
+
+#include "common/channel.h"
+#include "common/error.h"
+
+struct inbox;
+struct worker;
+
+// Takes over the channel's descriptor.
+struct inbox *inbox_new(struct worker *worker, int fd);
+void inbox_free(struct inbox *inbox);
+
+// Tells the master; ERROR_NOT_FOUND when there is none any more.
+int inbox_tell(struct inbox *inbox, enum channel_type type, const void *content);
+
+#endif

@@ -1,0 +1,20 @@
+// janus-worker: started by janusd, which hands it everything it needs by
+// descriptor (common/handover.h). Not meant to be run by hand.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "worker/worker.h"
+
+int main(int argc, char **argv) {
+  char *end = NULL;
+  long index = argc == 2 ? strtol(argv[1], &end, 10) : -1;
+  if (argc != 2 || *end != '\0' || index < 0 || index >= CONFIG_WORKERS) {
+    fprintf(stderr,
+            "janus-worker: this program is started by janusd, with the number of the worker.\n");
+    return 2;
+  }
+  log_setup(LOG_TYPE_TEXT, LOG_LEVEL_INFO, "worker");
+  return worker_run((int)index);
+}

@@ -1,0 +1,507 @@
+#include "worker/session.h"
+
+#include <inttypes.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "proto/message.pb-c.h"
+#include "worker/inbox.h"
+#include "worker/tunnel.h"
+
+// Compressing costs about 5.5 ns a byte at level 1 and never shrinks below a
+// thousandth, so what is over this has no chance of fitting a client's frame.
+enum { DEFLATE_BEST_RATIO = 1032 };
+enum { DEFLATE_WEAK_LEVEL = 1, DEFLATE_STRONG_LEVEL = 6 };
+
+static void add_timer(struct event *timer, int64_t ms) {
+  struct timeval time = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+  evtimer_add(timer, &time);
+}
+
+// --- Out -------------------------------------------------------------------
+
+// Seals and sends what stands at worker->send_buffer, behind the headroom and,
+// with encryption on, the nonce.
+static int send_sealed(struct session *session, size_t plain_len) {
+  uint8_t *buffer = session->worker->send_buffer;
+  size_t len = plain_len;
+  if (session->seal) {
+    int error = seal_in_place(session->seal, buffer + TRANSPORT_HEADROOM_BYTES, plain_len);
+    if (error != 0) {
+      return error;
+    }
+    len += SEAL_OVERHEAD_BYTES;
+  }
+  return transport_send(session->transport, buffer, len);
+}
+
+static size_t sealed_size(const struct session *session, size_t plain_len) {
+  return plain_len + (session->seal ? SEAL_OVERHEAD_BYTES : 0);
+}
+
+// Too much waits for the client: its tunnels are read no further, and it has the
+// grace time to catch up.
+static void check_output(struct session *session) {
+  const struct config *config = &session->worker->config;
+  if (!session->output_full &&
+      transport_queued_bytes(session->transport) > (size_t)config->queue.client_high_bytes) {
+    session->output_full = true;
+    counters_add(session->worker->counters, COUNTER_OUTPUT_PAUSES, 1);
+    add_timer(&session->grace_timer, config->queue.client_grace_ms);
+  }
+}
+
+// Compresses packet's data where the settings say so and it becomes smaller; data
+// that could not fit a frame even so is left as it is. In: packet, out: *packed.
+static int compress(struct session *session, const struct packet *packet, struct packet *packed) {
+  struct worker *worker = session->worker;
+  const struct config *config = &worker->config;
+  *packed = *packet;
+  if (packet->data_len < (size_t)config->compress.weak_bytes ||
+      packet->data_len / DEFLATE_BEST_RATIO > (size_t)config->limits.message_to_client_bytes) {
+    return 0;
+  }
+  int level = packet->data_len < (size_t)config->compress.strong_bytes ? DEFLATE_WEAK_LEVEL
+                                                                       : DEFLATE_STRONG_LEVEL;
+  const uint8_t *data;
+  size_t data_len;
+  int error = deflater_compress(worker->deflater, level, packet->data, packet->data_len, &data,
+                                &data_len);
+  if (error == 0 && data_len < packet->data_len) {
+    packed->data = data;
+    packed->data_len = data_len;
+    packed->compress = true;
+    counters_add(worker->counters, COUNTER_DEFLATED, 1);
+  }
+  return error;
+}
+
+// ERROR_TOO_LARGE when the message is over what a client takes.
+static int try_send(struct session *session, const struct packet *packet) {
+  struct worker *worker = session->worker;
+  struct packet packed;
+  int error = compress(session, packet, &packed);
+  if (error != 0) {
+    return error;
+  }
+  size_t plain_len = packet_size(&packed);
+  if (sealed_size(session, plain_len) > (size_t)worker->config.limits.message_to_client_bytes) {
+    return ERROR_TOO_LARGE;
+  }
+  packet_encode(&packed, worker->send_buffer + TRANSPORT_HEADROOM_BYTES +
+                             (session->seal ? SEAL_NONCE_BYTES : 0));
+  error = send_sealed(session, plain_len);
+  if (error == 0) {
+    counters_add(worker->counters, COUNTER_MESSAGES_OUT, 1);
+    check_output(session);
+  }
+  return error;
+}
+
+void session_send(struct session *session, const struct packet *packet) {
+  struct worker *worker = session->worker;
+  if (session->state != SESSION_PLAYING) {
+    counters_add(worker->counters, COUNTER_DROPPED_OUT, 1);
+    return;
+  }
+  switch (try_send(session, packet)) {
+    case 0: return;
+    case ERROR_TOO_LARGE: {
+      uint64_t suppressed;
+      counters_add(worker->counters, COUNTER_TOO_LARGE_OUT, 1);
+      if (log_limit_allow(&worker->session_log, clock_monotonic_ms(), &suppressed)) {
+        log_warn("message_too_large", "uid=%" PRId64 " mod=%d seq=%d data_bytes=%zu", session->uid,
+                 packet->mod, packet->seq, packet->data_len);
+      } else {
+        counters_add(worker->counters, COUNTER_LOG_SUPPRESSED, 1);
+      }
+      session_send_unexpected_error(session, packet->mod, packet->seq,
+                                    "the server's message is larger than a client takes");
+      return;
+    }
+    case ERROR_EXHAUSTED: session_close(session, CLOSE_SEAL_EXHAUSTED); return;
+    case ERROR_MEMORY: session_close(session, CLOSE_OUT_OF_MEMORY); return;
+    default: session_close(session, CLOSE_INTERNAL); return;
+  }
+}
+
+void session_send_unexpected_error(struct session *session, int32_t mod, int32_t seq,
+                                   const char *text) {
+  uint8_t data[256];
+  char msg[160];
+  strncpy(msg, text, sizeof msg - 1);
+  msg[sizeof msg - 1] = '\0';
+  Message__SCServerUnexpectedErr error = MESSAGE__SCSERVER_UNEXPECTED_ERR__INIT;
+  error.mod = mod;
+  error.seq = seq;
+  error.msg = msg;
+  struct packet packet = {.data = data,
+                          .data_len = message__scserver_unexpected_err__pack(&error, data),
+                          .mod = MODULE_SYSTEM,
+                          .seq = SYSTEM_UNEXPECTED_ERROR};
+  counters_add(session->worker->counters, COUNTER_UNEXPECTED_ERRORS, 1);
+  session_send(session, &packet);
+}
+
+static void send_logout(struct session *session, enum logout_code code) {
+  uint8_t data[16];
+  Message__SCServerLogout logout = MESSAGE__SCSERVER_LOGOUT__INIT;
+  logout.code = (int32_t)code;
+  struct packet packet = {.data = data,
+                          .data_len = message__scserver_logout__pack(&logout, data),
+                          .mod = MODULE_SYSTEM,
+                          .seq = SYSTEM_LOGOUT};
+  if (try_send(session, &packet) != 0) {
+    counters_add(session->worker->counters, COUNTER_DROPPED_OUT, 1);
+  }
+}
+
+// --- The way out -------------------------------------------------------------
+
+static void log_closed(struct session *session, enum close_reason reason) {
+  struct worker *worker = session->worker;
+  uint64_t suppressed = 0;
+  if (!log_limit_allow(&worker->session_log, clock_monotonic_ms(), &suppressed)) {
+    counters_add(worker->counters, COUNTER_LOG_SUPPRESSED, 1);
+    return;
+  }
+  char color[2 * sizeof session->color];
+  log_info("session_closed",
+           "reason=%s connection=%" PRIu64 " address=%s uid=%" PRId64 " color=%s suppressed=%" PRIu64,
+           close_reason_name(reason), session->connection, session->address, session->uid,
+           log_quote(color, sizeof color, session->color, strlen(session->color)), suppressed);
+}
+
+void session_close(struct session *session, enum close_reason reason) {
+  struct worker *worker = session->worker;
+  if (session->state == SESSION_CLOSED) {
+    return;
+  }
+  bool was_playing = session->state == SESSION_PLAYING;
+  if (was_playing && close_reason_logout_code(reason) != LOGOUT_NONE) {
+    send_logout(session, close_reason_logout_code(reason));
+  }
+  session->state = SESSION_CLOSED;
+  counters_closed(worker->counters, reason);
+  log_closed(session, reason);
+
+  event_del(&session->timer);
+  event_del(&session->rate_timer);
+  event_del(&session->grace_timer);
+  while (!LIST_EMPTY(&session->tunnels)) {
+    tunnel_release(LIST_FIRST(&session->tunnels));
+  }
+  bool client_is_there = reason != CLOSE_CLIENT_CLOSED && reason != CLOSE_CLIENT_RESET;
+  transport_close(session->transport, was_playing && client_is_there);
+  session->transport = NULL;
+  if (was_playing) {
+    struct channel_session_closed closed = {.connection = session->connection};
+    counters_gauge_add(worker->counters, GAUGE_SESSIONS, -1);
+    inbox_tell(worker->inbox, CHANNEL_SESSION_CLOSED, &closed);
+  }
+  LIST_REMOVE(session, link);
+  LIST_INSERT_HEAD(&worker->dead_sessions, session, link);
+  event_active(worker->bury, EV_TIMEOUT, 0);
+}
+
+void session_bury_all(struct worker *worker) {
+  struct session *session;
+  while ((session = LIST_FIRST(&worker->dead_sessions))) {
+    LIST_REMOVE(session, link);
+    seal_free(session->seal);
+    free(session);
+  }
+}
+
+// --- In ----------------------------------------------------------------------
+
+static void pause_input(struct session *session) { transport_pause(session->transport); }
+
+static void resume_input(struct session *session) {
+  if (!session->rate_paused && session->full_tunnels == 0) {
+    transport_resume(session->transport);
+  }
+}
+
+static void on_rate_allows(evutil_socket_t fd, short what, void *owner) {
+  struct session *session = owner;
+  (void)fd;
+  (void)what;
+  session->rate_paused = false;
+  resume_input(session);
+}
+
+// Takes the message from the session's rates. Over them the message at hand is
+// still served, but the client is read no further until the rate allows it.
+static void charge_rate(struct session *session, size_t len, int64_t now_ms) {
+  int64_t wait_ms = token_bucket_take(&session->messages, 1, now_ms);
+  int64_t bytes_wait_ms = token_bucket_take(&session->bytes, (int64_t)len, now_ms);
+  if (bytes_wait_ms > wait_ms) {
+    wait_ms = bytes_wait_ms;
+  }
+  if (wait_ms > 0 && !session->rate_paused) {
+    session->rate_paused = true;
+    counters_add(session->worker->counters, COUNTER_RATE_PAUSES, 1);
+    pause_input(session);
+    add_timer(&session->rate_timer, wait_ms);
+  }
+}
+
+void session_tunnel_full(struct session *session) {
+  if (session->full_tunnels++ == 0) {
+    counters_add(session->worker->counters, COUNTER_INPUT_PAUSES, 1);
+    pause_input(session);
+  }
+}
+
+void session_tunnel_relieved(struct session *session) {
+  if (--session->full_tunnels == 0 && session->state == SESSION_PLAYING) {
+    session->active_ms = clock_monotonic_ms();
+    resume_input(session);
+  }
+}
+
+// Finds the tunnel for the message and queues it there.
+static void forward(struct session *session, struct packet *packet) {
+  struct worker *worker = session->worker;
+  int type_index = dispatch_find(&worker->dispatch, packet->mod);
+  if (type_index == DISPATCH_NONE) {
+    counters_add(worker->counters, COUNTER_UNKNOWN_MODULES, 1);
+    session_send_unexpected_error(session, packet->mod, packet->seq,
+                                  "no tunnel serves this module");
+    return;
+  }
+  if (packet->obj == 0) {
+    packet->obj = session->uid;
+  }
+  if (worker->config.tunnel.types[type_index].own_object_only && packet->obj != session->uid) {
+    counters_add(worker->counters, COUNTER_FOREIGN_OBJECTS, 1);
+    session_send_unexpected_error(session, packet->mod, packet->seq,
+                                  "this object belongs to another player");
+    return;
+  }
+  bool limited = false;
+  struct tunnel *tunnel = tunnel_get(session, type_index, packet->obj, &limited);
+  if (tunnel) {
+    tunnel_send(tunnel, packet);
+  } else if (limited) {
+    counters_add(worker->counters, COUNTER_TUNNEL_LIMITED, 1);
+    session_send_unexpected_error(session, packet->mod, packet->seq,
+                                  "this session has too many tunnels open");
+  } else {
+    session_close(session, CLOSE_OUT_OF_MEMORY);
+  }
+}
+
+static void on_packet(struct session *session, uint8_t *bytes, size_t len) {
+  struct worker *worker = session->worker;
+  struct packet packet;
+
+  if (session->seal) {
+    int error = seal_open_in_place(session->seal, bytes, len, &bytes, &len);
+    if (error != 0) {
+      session_close(session, error == ERROR_REPLAY ? CLOSE_SEAL_REPLAY : CLOSE_SEAL_BROKEN);
+      return;
+    }
+  }
+  if (packet_decode(&packet, bytes, len) != 0) {
+    session_close(session, CLOSE_PACKET_MALFORMED);
+    return;
+  }
+  if (session->seal) {
+    if (packet.index != session->next_index) {
+      session_close(session, CLOSE_INDEX_WRONG);
+      return;
+    }
+    // Wraps as the client's int32 does.
+    session->next_index = (int32_t)((uint32_t)session->next_index + 1);
+  }
+  if (packet.compress) {
+    int error = deflater_inflate(worker->deflater, packet.data, packet.data_len,
+                                 (size_t)worker->config.limits.inflated_bytes, &packet.data,
+                                 &packet.data_len);
+    if (error != 0) {
+      session_close(session, error == ERROR_TOO_LARGE ? CLOSE_INFLATE_TOO_LARGE
+                             : error == ERROR_MEMORY  ? CLOSE_OUT_OF_MEMORY
+                                                      : CLOSE_INFLATE_MALFORMED);
+      return;
+    }
+    counters_add(worker->counters, COUNTER_INFLATED, 1);
+  }
+  forward(session, &packet);
+}
+
+// The session is known to the master before its client can know that it is in.
+static void tell_opened(struct session *session) {
+  struct channel_session opened = {.connection = session->connection,
+                                   .uid = session->uid,
+                                   .sid = session->sid,
+                                   .since_ms = clock_wall_ms()};
+  memcpy(opened.color, session->color, sizeof session->color);
+  memcpy(opened.address, session->address, sizeof session->address);
+  inbox_tell(session->worker->inbox, CHANNEL_SESSION_OPENED, &opened);
+}
+
+static int log_in(struct session *session, const uint8_t *bytes, size_t len) {
+  struct worker *worker = session->worker;
+  struct handshake handshake;
+  int64_t now_s = clock_wall_ms() / 1000;
+  uint8_t answer[TRANSPORT_HEADROOM_BYTES + HANDSHAKE_ANSWER_MAX_BYTES];
+  uint8_t shared[KEY_X25519_BYTES];
+  size_t answer_len;
+
+  int verdict = handshake_check(&worker->handshake_keys, bytes, len, now_s, &handshake);
+  if (verdict == HANDSHAKE_OK) {
+    verdict = handshake_answer(&worker->handshake_keys, &handshake, now_s,
+                               answer + TRANSPORT_HEADROOM_BYTES, &answer_len, shared);
+  }
+  if (verdict != HANDSHAKE_OK) {
+    return verdict;
+  }
+  if (worker->config.label.encrypted) {
+    session->seal = seal_new(shared, sizeof shared);
+    sodium_memzero(shared, sizeof shared);
+    if (!session->seal) {
+      return CLOSE_OUT_OF_MEMORY;
+    }
+  }
+  session->uid = handshake.token.account_id;
+  session->sid = handshake.sid;
+  session->status = handshake.token.status;
+  memcpy(session->color, handshake.token.color, sizeof session->color);
+  session->next_index = HANDSHAKE_START_INDEX;
+  session->state = SESSION_PLAYING;
+  tell_opened(session);
+  counters_add(worker->counters, COUNTER_LOGINS, 1);
+  counters_gauge_add(worker->counters, GAUGE_SESSIONS, 1);
+  return transport_send(session->transport, answer, answer_len) == 0 ? HANDSHAKE_OK
+                                                                     : CLOSE_OUT_OF_MEMORY;
+}
+
+static void on_handshake(struct session *session, const uint8_t *bytes, size_t len) {
+  struct worker *worker = session->worker;
+  if (token_bucket_take(&worker->handshakes, 1, session->active_ms) > 0) {
+    session_close(session, CLOSE_HANDSHAKE_RATE);
+    return;
+  }
+  int verdict = log_in(session, bytes, len);
+  if (verdict != HANDSHAKE_OK) {
+    session_close(session, (enum close_reason)verdict);
+    return;
+  }
+  event_add(&session->timer, worker->idle_timeout);
+}
+
+static void on_message(uint8_t *bytes, size_t len, void *owner) {
+  struct session *session = owner;
+  session->active_ms = clock_monotonic_ms();
+  if (session->state == SESSION_HANDSHAKE) {
+    on_handshake(session, bytes, len);
+    return;
+  }
+  counters_add(session->worker->counters, COUNTER_MESSAGES_IN, 1);
+  charge_rate(session, len, session->active_ms);
+  on_packet(session, bytes, len);
+}
+
+static void on_ended(enum close_reason reason, void *owner) { session_close(owner, reason); }
+
+// --- Answers -----------------------------------------------------------------
+
+void session_on_answer(struct session *session, const struct packet *packet) {
+  session_send(session, packet);
+  if (packet->mod == MODULE_SYSTEM && packet->seq == SYSTEM_LOGOUT) {
+    session_close(session, CLOSE_ROMA_LOGOUT);
+  }
+}
+
+bool session_takes_output(const struct session *session) { return !session->output_full; }
+
+static void on_drained(void *owner) {
+  struct session *session = owner;
+  if (!session->output_full) {
+    return;
+  }
+  session->output_full = false;
+  event_del(&session->grace_timer);
+  struct tunnel *tunnel;
+  LIST_FOREACH(tunnel, &session->tunnels, link) { tunnel_resume(tunnel); }
+}
+
+static void on_grace_over(evutil_socket_t fd, short what, void *owner) {
+  (void)fd;
+  (void)what;
+  session_close(owner, CLOSE_SLOW_CLIENT);
+}
+
+// --- Time --------------------------------------------------------------------
+
+static void on_timer(evutil_socket_t fd, short what, void *owner) {
+  struct session *session = owner;
+  const struct config *config = &session->worker->config;
+  (void)fd;
+  (void)what;
+  if (session->state == SESSION_HANDSHAKE) {
+    session_close(session, CLOSE_HANDSHAKE_TIMEOUT);
+    return;
+  }
+  // The timer is not set anew with each message; it looks when it fires.
+  int64_t quiet_ms = clock_monotonic_ms() - session->active_ms;
+  int64_t left_ms = config->limits.idle_timeout_ms - quiet_ms;
+  if (left_ms > 0) {
+    add_timer(&session->timer, left_ms);
+  } else if (session->full_tunnels > 0) {
+    session_close(session, CLOSE_TUNNEL_STALLED);
+  } else {
+    session_close(session, CLOSE_IDLE_TIMEOUT);
+  }
+}
+
+// --- The beginning -----------------------------------------------------------
+
+// No two connections of this gateway have the same number, whichever worker they
+// are in and however often it was started: microseconds since the epoch at the
+// start, the worker's index in the low bits, counted up from there.
+static uint64_t next_connection(const struct worker *worker) {
+  enum { INDEX_BITS = 6 };
+  _Static_assert(1 << INDEX_BITS >= CONFIG_WORKERS, "every worker has a number");
+  static uint64_t next;
+  if (next == 0) {
+    next = (uint64_t)clock_wall_ms() * 1000;
+  }
+  return next++ << INDEX_BITS | (uint64_t)worker->index;
+}
+
+bool session_new(struct worker *worker, int fd, const char *address, void *cookie) {
+  static const struct transport_events events = {on_message, on_ended, on_drained};
+  const struct config *config = &worker->config;
+  int64_t now_ms = clock_monotonic_ms();
+  struct session *session = calloc(1, sizeof *session);
+  if (!session) {
+    evutil_closesocket(fd);
+    return false;
+  }
+  session->worker = worker;
+  session->state = SESSION_HANDSHAKE;
+  session->connection = next_connection(worker);
+  session->active_ms = now_ms;
+  strncpy(session->address, address, sizeof session->address - 1);
+  LIST_INIT(&session->tunnels);
+  token_bucket_init(&session->messages, config->limits.messages_per_s,
+                    config->limits.messages_burst, now_ms);
+  token_bucket_init(&session->bytes, config->limits.bytes_per_s, config->limits.bytes_burst,
+                    now_ms);
+  session->transport = transport_tcp_new(&worker->transports, fd, &events, session, cookie);
+  if (!session->transport) {
+    free(session);
+    return false;
+  }
+  evtimer_assign(&session->timer, worker->base, on_timer, session);
+  evtimer_assign(&session->rate_timer, worker->base, on_rate_allows, session);
+  evtimer_assign(&session->grace_timer, worker->base, on_grace_over, session);
+  event_add(&session->timer, worker->handshake_timeout);
+  LIST_INSERT_HEAD(&worker->sessions, session, link);
+  return true;
+}

@@ -1,0 +1,83 @@
+// One player's connection: from the accepted socket through the login to its one
+// way out, session_close.
+//
+// A session owns its transport, its keys and its tunnels. It is freed at the end
+// of the loop's turn in which it was closed, so code on the way back up may still
+// look at session->state.
+#ifndef JANUS_WORKER_SESSION_H
+#define JANUS_WORKER_SESSION_H
+
+#include <event2/event.h>
+#include <event2/event_struct.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "common/close_reason.h"
+#include "common/packet.h"
+#include "worker/limits.h"
+#include "worker/worker.h"
+
+enum session_state { SESSION_HANDSHAKE, SESSION_PLAYING, SESSION_CLOSED };
+
+struct session {
+  LIST_ENTRY(session) link;
+  struct worker *worker;
+  enum session_state state;
+  struct transport *transport;
+  uint64_t connection;  // unique among all connections of this gateway, ever
+  char address[64];     // the client's ip:port
+
+  // From the login on.
+  int64_t uid;
+  int64_t sid;
+  int32_t status;
+  char color[TOKEN_COLOR_MAX_BYTES + 1];
+  struct seal *seal;    // NULL with encryption off
+  int32_t next_index;   // of the client's next message
+
+  struct tunnel_list tunnels;
+  size_t tunnel_count;
+
+  struct event timer;           // the handshake's time, later the idle time
+  struct event rate_timer;      // until the rate allows the next message
+  struct event grace_timer;     // while too much waits for the client
+  int64_t active_ms;            // when the client was last heard
+  struct token_bucket messages;
+  struct token_bucket bytes;
+  bool rate_paused;
+  uint32_t full_tunnels;        // tunnels whose queue is over its bound: input is paused
+  bool output_full;             // over queue.client_high_bytes: tunnels are not read
+};
+
+// Takes over fd, a new client's socket; cookie goes to the transport's on_gone.
+// False when out of memory: then fd is closed.
+bool session_new(struct worker *worker, int fd, const char *address, void *cookie);
+
+// The one way out: tells the client where the reason asks for it, ends the
+// tunnels, counts and logs, and has the session freed after this turn of the loop.
+void session_close(struct session *session, enum close_reason reason);
+
+// Sends one packet, sealed, compressed where the settings ask for it. What can't
+// be sent is counted; the session may be closed in consequence.
+void session_send(struct session *session, const struct packet *packet);
+
+// SCServerUnexpectedErr: something the client sent can't be served.
+void session_send_unexpected_error(struct session *session, int32_t mod, int32_t seq,
+                                   const char *text);
+
+// For tunnels: one packet from a backend. A logout that it sends ends the session.
+void session_on_answer(struct session *session, const struct packet *packet);
+
+// For tunnels: whether the client's side can take more; when it can again,
+// tunnel_resume is called on each of the session's tunnels.
+bool session_takes_output(const struct session *session);
+
+// For tunnels: the queue of one has gone over its bound, or is well below it again.
+void session_tunnel_full(struct session *session);
+void session_tunnel_relieved(struct session *session);
+
+// Frees the sessions that were closed; called by the worker after each turn.
+void session_bury_all(struct worker *worker);
+
+#endif

@@ -1,0 +1,540 @@
+#include "worker/tunnel.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "worker/session.h"
+#include "worker/worker.h"
+
+static const struct config_tunnel_type *tunnel_type(const struct tunnel *tunnel) {
+  return &tunnel->worker->config.tunnel.types[tunnel->type];
+}
+
+static void start_timer(struct tunnel *tunnel, int64_t ms) {
+  struct timeval time = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+  evtimer_add(&tunnel->timer, &time);
+}
+
+// --- The queue ---------------------------------------------------------------
+
+static int queue_push(struct tunnel_queue *queue, struct stream_message *message) {
+  if (queue->count == queue->room) {
+    size_t room = queue->room > 0 ? queue->room * 2 : 2;
+    struct stream_message **ring = malloc(room * sizeof(struct stream_message *));
+    if (!ring) {
+      return ERROR_MEMORY;
+    }
+    for (size_t i = 0; i < queue->count; i++) {
+      ring[i] = queue->ring[(queue->head + i) & (queue->room - 1)];
+    }
+    free(queue->ring);
+    queue->ring = ring;
+    queue->room = room;
+    queue->head = 0;
+  }
+  queue->ring[(queue->head + queue->count) & (queue->room - 1)] = message;
+  queue->count++;
+  queue->bytes += message->len;
+  return 0;
+}
+
+static struct stream_message *queue_pop(struct tunnel_queue *queue) {
+  struct stream_message *message = queue->ring[queue->head];
+  queue->head = (queue->head + 1) & (queue->room - 1);
+  queue->count--;
+  queue->bytes -= message->len;
+  return message;
+}
+
+// The client is read no further while the queue is over its bound, and again when
+// half of it is gone.
+static void check_bound(struct tunnel *tunnel) {
+  const struct config *config = &tunnel->worker->config;
+  const struct tunnel_queue *queue = &tunnel->queue;
+  size_t messages = (size_t)config->queue.tunnel_messages;
+  size_t bytes = (size_t)config->queue.tunnel_bytes;
+  if (!tunnel->full && (queue->count > messages || queue->bytes > bytes)) {
+    tunnel->full = true;
+    session_tunnel_full(tunnel->session);
+  } else if (tunnel->full && queue->count <= messages / 2 && queue->bytes <= bytes / 2) {
+    tunnel->full = false;
+    session_tunnel_relieved(tunnel->session);
+  }
+}
+
+static void queue_clear(struct tunnel *tunnel) {
+  while (tunnel->queue.count > 0) {
+    struct stream_message *message = queue_pop(&tunnel->queue);
+    counters_gauge_add(tunnel->worker->counters, GAUGE_QUEUED_IN_BYTES, -(int64_t)message->len);
+    counters_add(tunnel->worker->counters, COUNTER_DROPPED_IN, 1);
+    free(message);
+  }
+  free(tunnel->queue.ring);
+  tunnel->queue = (struct tunnel_queue){0};
+}
+
+// --- The end -----------------------------------------------------------------
+
+static void stop_renewing(struct tunnel *tunnel) {
+  if (tunnel->renew_at_ms != 0) {
+    TAILQ_REMOVE(&tunnel->worker->renewals, tunnel, renewal);
+    tunnel->renew_at_ms = 0;
+  }
+}
+
+static void end_stream(struct tunnel *tunnel) {
+  stop_renewing(tunnel);
+  if (tunnel->state == TUNNEL_OPEN) {
+    counters_gauge_add(tunnel->worker->counters, GAUGE_TUNNELS, -1);
+  }
+  stream_end(tunnel->stream, true);
+  tunnel->stream = NULL;
+  tunnel->sending = false;
+  tunnel->read_wanted = false;
+}
+
+static void tunnel_free(struct tunnel *tunnel) {
+  end_stream(tunnel);
+  route_store_withdraw(&tunnel->claim);
+  event_del(&tunnel->timer);
+  queue_clear(tunnel);
+  LIST_REMOVE(tunnel, link);
+  if (tunnel->session) {
+    tunnel->session->tunnel_count--;
+    if (tunnel->full) {
+      session_tunnel_relieved(tunnel->session);
+    }
+  } else {
+    worker_leave_if_done(tunnel->worker);
+  }
+  free(tunnel);
+}
+
+void tunnel_release(struct tunnel *tunnel) {
+  if (!tunnel->stream || tunnel->queue.count == 0) {
+    tunnel_free(tunnel);
+    return;
+  }
+  LIST_REMOVE(tunnel, link);
+  tunnel->session->tunnel_count--;
+  tunnel->session = NULL;
+  LIST_INSERT_HEAD(&tunnel->worker->draining_tunnels, tunnel, link);
+  start_timer(tunnel, tunnel->worker->config.worker.stop_timeout_ms);
+}
+
+void tunnel_cut_all(struct worker *worker) {
+  while (!LIST_EMPTY(&worker->draining_tunnels)) {
+    tunnel_free(LIST_FIRST(&worker->draining_tunnels));
+  }
+}
+
+// The backend has said no, and would say so again: what waits is answered, and a
+// session whose main tunnel is refused has no business here.
+static void refused(struct tunnel *tunnel) {
+  struct session *session = tunnel->session;
+  if (tunnel_type(tunnel)->main) {
+    session_close(session, CLOSE_TUNNEL_REFUSED);
+    return;
+  }
+  while (session->state == SESSION_PLAYING && tunnel->queue.count > 0) {
+    struct stream_message *message = queue_pop(&tunnel->queue);
+    struct packet packet;
+    counters_gauge_add(tunnel->worker->counters, GAUGE_QUEUED_IN_BYTES, -(int64_t)message->len);
+    counters_add(tunnel->worker->counters, COUNTER_DROPPED_IN, 1);
+    if (tunnel_message_decode(&packet, message->bytes, message->len) == 0) {
+      session_send_unexpected_error(session, packet.mod, packet.seq, "the server refused it");
+    }
+    free(message);
+  }
+  if (session->state == SESSION_PLAYING) {  // else closing it has freed the tunnel
+    tunnel_free(tunnel);
+  }
+}
+
+// --- Finding the node ----------------------------------------------------------
+
+static void open_stream(struct tunnel *tunnel, const struct node *node);
+
+// A further try after a while, or the end of the session when tries have come to
+// nothing for too long.
+static void try_later(struct tunnel *tunnel) {
+  const struct config *config = &tunnel->worker->config;
+  int64_t now_ms = clock_monotonic_ms();
+  if (tunnel->broken_ms == 0) {
+    tunnel->broken_ms = now_ms;
+  }
+  if (now_ms - tunnel->broken_ms >= config->tunnel.reopen_timeout_ms) {
+    session_close(tunnel->session, CLOSE_TUNNEL_LOST);
+    return;
+  }
+  uint32_t doublings = tunnel->failures < 16 ? tunnel->failures : 16;
+  int64_t wait_ms = config->tunnel.backoff_ms << doublings;
+  if (wait_ms > config->tunnel.backoff_max_ms) {
+    wait_ms = config->tunnel.backoff_max_ms;
+  }
+  tunnel->failures++;
+  tunnel->state = TUNNEL_WAITING;
+  // Jitter: anything from half of it to all of it.
+  start_timer(tunnel, wait_ms / 2 + random() % (wait_ms / 2 + 1));
+}
+
+static struct node_picker *fresh_picker(struct worker *worker) {
+  node_picker_refresh(worker->node_picker, worker->nodes);
+  return worker->node_picker;
+}
+
+// The node at address, if the registry has it and it is not under suspicion.
+static const struct node *usable_node(struct tunnel *tunnel, const char *address) {
+  return node_picker_find(fresh_picker(tunnel->worker), tunnel_type(tunnel)->service,
+                          tunnel->session->color, address, clock_monotonic_ms());
+}
+
+// Asks the store, with a node of our choice; dead is what the route names now and
+// must not, or "".
+static void claim(struct tunnel *tunnel, const char *dead) {
+  struct worker *worker = tunnel->worker;
+  const struct node *candidate =
+      node_picker_pick(fresh_picker(worker), tunnel_type(tunnel)->service, tunnel->session->color,
+                       clock_monotonic_ms());
+  if (!candidate) {
+    try_later(tunnel);
+    return;
+  }
+  tunnel->state = TUNNEL_ROUTING;
+  if (dead[0] != '\0') {
+    counters_add(worker->counters, COUNTER_ROUTE_REPLACED, 1);
+  }
+  route_store_claim(worker->route_store, &tunnel->claim, tunnel->type, tunnel->session->color,
+                    tunnel->oid, candidate->address, dead);
+}
+
+// The store's answer holds, whoever's choice it is.
+static void on_settled(struct route_claim *route_claim, const char *address) {
+  struct tunnel *tunnel =
+      (struct tunnel *)((char *)route_claim - offsetof(struct tunnel, claim));
+  struct worker *worker = tunnel->worker;
+  const struct node *node;
+
+  if (address[0] == '\0') {
+    // Nobody can settle it: every gateway computes the same node.
+    counters_add(worker->counters, COUNTER_ROUTE_FALLBACKS, 1);
+    node = node_picker_fallback(fresh_picker(worker), tunnel_type(tunnel)->service,
+                                tunnel->session->color, tunnel->oid, clock_monotonic_ms());
+  } else {
+    node = usable_node(tunnel, address);
+  }
+  if (node) {
+    open_stream(tunnel, node);
+  } else {
+    try_later(tunnel);
+  }
+}
+
+static void find_route(struct tunnel *tunnel) {
+  struct worker *worker = tunnel->worker;
+  const struct config_tunnel_type *type = tunnel_type(tunnel);
+  struct route_key key = {.tier = type->tier,
+                          .service = type->service,
+                          .color = tunnel->session->color,
+                          .oid = tunnel->oid};
+  struct route route;
+  int error = route_table_lookup(worker->routes, &key, clock_wall_ms(), &route);
+  if (error != 0) {
+    counters_add(worker->counters, error == ERROR_BUSY ? COUNTER_ROUTE_TORN : COUNTER_ROUTE_MISSES,
+                 1);
+    claim(tunnel, "");
+    return;
+  }
+  counters_add(worker->counters, COUNTER_ROUTE_HITS, 1);
+  const struct node *node = usable_node(tunnel, route.address);
+  if (node) {
+    open_stream(tunnel, node);
+  } else {
+    claim(tunnel, route.address);
+  }
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *owner) {
+  struct tunnel *tunnel = owner;
+  (void)fd;
+  (void)what;
+  if (tunnel->session) {
+    find_route(tunnel);
+  } else {
+    tunnel_free(tunnel);
+  }
+}
+
+// --- The stream ----------------------------------------------------------------
+
+static void pump(struct tunnel *tunnel) {
+  struct worker *worker = tunnel->worker;
+  if (tunnel->state != TUNNEL_OPEN || tunnel->sending) {
+    return;
+  }
+  if (tunnel->queue.count == 0) {
+    if (!tunnel->session) {
+      tunnel_free(tunnel);  // drained
+    }
+    return;
+  }
+  struct stream_message *message = queue_pop(&tunnel->queue);
+  counters_gauge_add(worker->counters, GAUGE_QUEUED_IN_BYTES, -(int64_t)message->len);
+  counters_add(worker->counters, COUNTER_TUNNEL_MESSAGES_OUT, 1);
+  tunnel->sending = true;
+  stream_send(tunnel->stream, message);
+  if (tunnel->session) {
+    check_bound(tunnel);
+  }
+}
+
+// Goes on reading, unless the client has enough waiting for it.
+static void read_on(struct tunnel *tunnel) {
+  if (!tunnel->session) {
+    return;
+  }
+  tunnel->read_wanted = !session_takes_output(tunnel->session);
+  if (!tunnel->read_wanted) {
+    stream_read(tunnel->stream);
+  }
+}
+
+static void on_opened(void *owner) {
+  struct tunnel *tunnel = owner;
+  struct worker *worker = tunnel->worker;
+  int64_t now_ms = clock_monotonic_ms();
+  counters_add(worker->counters,
+               tunnel->broken_ms != 0 ? COUNTER_TUNNELS_REOPENED : COUNTER_TUNNELS_OPENED, 1);
+  counters_gauge_add(worker->counters, GAUGE_TUNNELS, 1);
+  tunnel->state = TUNNEL_OPEN;
+  tunnel->opened_ms = now_ms;
+  tunnel->renew_at_ms = now_ms + worker->config.data.app_route_table_alive_duration_ms / 2;
+  TAILQ_INSERT_TAIL(&worker->renewals, tunnel, renewal);
+  read_on(tunnel);
+  pump(tunnel);
+}
+
+static void on_sent(void *owner) {
+  struct tunnel *tunnel = owner;
+  tunnel->sending = false;
+  pump(tunnel);
+}
+
+static void on_message(void *owner, const uint8_t *bytes, size_t len) {
+  struct tunnel *tunnel = owner;
+  struct session *session = tunnel->session;
+  struct worker *worker = tunnel->worker;
+  struct packet packet;
+
+  if (!session) {
+    counters_add(worker->counters, COUNTER_DROPPED_OUT, 1);
+    return;
+  }
+  tunnel->broken_ms = 0;
+  tunnel->failures = 0;
+  counters_add(worker->counters, COUNTER_TUNNEL_MESSAGES_IN, 1);
+  if (tunnel_message_decode(&packet, bytes, len) != 0) {
+    counters_add(worker->counters, COUNTER_TUNNEL_MALFORMED, 1);
+    uint64_t suppressed;
+    if (log_limit_allow(&worker->session_log, clock_monotonic_ms(), &suppressed)) {
+      log_warn("tunnel_malformed", "address=%s uid=%" PRId64 " type=%s bytes=%zu", tunnel->address,
+               session->uid, tunnel_type(tunnel)->name, len);
+    }
+  } else {
+    session_on_answer(session, &packet);
+  }
+  if (session->state == SESSION_PLAYING) {  // else the tunnel is gone
+    read_on(tunnel);
+  }
+}
+
+// Statuses by which a backend refuses for good, rather than fails.
+static bool is_refusal(int status) {
+  switch (status) {
+    case STREAM_INVALID_ARGUMENT:
+    case STREAM_NOT_FOUND:
+    case STREAM_PERMISSION_DENIED:
+    case STREAM_FAILED_PRECONDITION:
+    case STREAM_UNIMPLEMENTED:
+    case STREAM_UNAUTHENTICATED: return true;
+    default: return false;
+  }
+}
+
+static void log_ended(struct tunnel *tunnel, bool was_open, int status, const char *detail) {
+  struct worker *worker = tunnel->worker;
+  uint64_t suppressed;
+  if (!log_limit_allow(&worker->session_log, clock_monotonic_ms(), &suppressed)) {
+    counters_add(worker->counters, COUNTER_LOG_SUPPRESSED, 1);
+    return;
+  }
+  char text[256];
+  log_warn(was_open ? "tunnel_broken" : "tunnel_open_failed",
+           "address=%s type=%s oid=%" PRId64 " uid=%" PRId64 " status=%d detail=%s",
+           tunnel->address, tunnel_type(tunnel)->name, tunnel->oid,
+           tunnel->session ? tunnel->session->uid : 0, status,
+           log_quote(text, sizeof text, detail, strlen(detail)));
+}
+
+static void on_ended(void *owner, int status, const char *detail) {
+  struct tunnel *tunnel = owner;
+  struct worker *worker = tunnel->worker;
+  const struct config *config = &worker->config;
+  bool was_open = tunnel->state == TUNNEL_OPEN;
+  int64_t now_ms = clock_monotonic_ms();
+
+  if (status != STREAM_OK) {
+    log_ended(tunnel, was_open, status, detail);
+  }
+  counters_add(worker->counters, was_open ? COUNTER_TUNNELS_BROKEN : COUNTER_TUNNEL_OPEN_FAILURES,
+               1);
+  end_stream(tunnel);
+  tunnel->state = TUNNEL_WAITING;
+  if (!tunnel->session) {
+    tunnel_free(tunnel);
+    return;
+  }
+  if (is_refusal(status)) {
+    refused(tunnel);
+    return;
+  }
+  if (status == STREAM_OK && !tunnel_type(tunnel)->main && tunnel->queue.count == 0) {
+    tunnel_free(tunnel);  // the object has come to its end; the next message opens it again
+    return;
+  }
+  if (status == STREAM_UNAVAILABLE || (!was_open && status != STREAM_RESOURCE_EXHAUSTED)) {
+    node_picker_suspect(worker->node_picker, tunnel_type(tunnel)->service, tunnel->address,
+                        now_ms + config->tunnel.suspect_ms);
+  }
+  // A stream that had worked for a good while is no sign of trouble to come.
+  if (was_open && now_ms - tunnel->opened_ms >= config->tunnel.reopen_timeout_ms) {
+    tunnel->broken_ms = 0;
+    tunnel->failures = 0;
+  }
+  if (tunnel->failures > 0) {
+    try_later(tunnel);
+    return;
+  }
+  tunnel->failures = 1;  // the first time at once
+  if (tunnel->broken_ms == 0) {
+    tunnel->broken_ms = now_ms;
+  }
+  find_route(tunnel);
+}
+
+static void open_stream(struct tunnel *tunnel, const struct node *node) {
+  static const struct stream_events events = {on_opened, on_sent, on_message, on_ended};
+  struct worker *worker = tunnel->worker;
+  const struct session *session = tunnel->session;
+  char oid[24];
+  char uid[24];
+  char sid[24];
+  char status[16];
+  char referer[CONFIG_TEXT_BYTES + 24];
+  snprintf(oid, sizeof oid, "%" PRId64, tunnel->oid);
+  snprintf(uid, sizeof uid, "%" PRId64, session->uid);
+  snprintf(sid, sizeof sid, "%" PRId64, session->sid);
+  snprintf(status, sizeof status, "%" PRId32, session->status);
+  snprintf(referer, sizeof referer, "%s#%" PRIu64, worker->config.server.grpc.advertise,
+           session->connection);
+  const struct stream_metadata metadata[] = {
+      {"x-md-global-oid", oid},
+      {"x-md-global-uid", uid},
+      {"x-md-global-sid", sid},
+      {"x-md-global-status", status},
+      {"x-md-global-color", session->color},
+      {"x-md-global-client-ip", session->address},
+      {"x-md-global-referer", referer},
+      {"x-md-global-gate-referer", referer},
+  };
+  const struct stream_target target = {
+      .address = node->address, .secure = node->secure, .method = tunnel_type(tunnel)->method};
+
+  memcpy(tunnel->address, node->address, sizeof tunnel->address);
+  tunnel->stream = stream_open(worker->streams, &target, metadata,
+                               sizeof metadata / sizeof metadata[0], &events, tunnel);
+  if (!tunnel->stream) {
+    session_close(tunnel->session, CLOSE_OUT_OF_MEMORY);
+    return;
+  }
+  tunnel->state = TUNNEL_OPENING;
+}
+
+// --- For the session -------------------------------------------------------------
+
+struct tunnel *tunnel_get(struct session *session, int type, int64_t oid, bool *limited) {
+  struct worker *worker = session->worker;
+  struct tunnel *tunnel;
+  LIST_FOREACH(tunnel, &session->tunnels, link) {
+    if (tunnel->type == type && tunnel->oid == oid) {
+      return tunnel;
+    }
+  }
+  *limited = session->tunnel_count >= (size_t)worker->config.limits.tunnels_per_session;
+  if (*limited) {
+    return NULL;
+  }
+  tunnel = calloc(1, sizeof *tunnel);
+  if (!tunnel) {
+    return NULL;
+  }
+  tunnel->worker = worker;
+  tunnel->session = session;
+  tunnel->type = type;
+  tunnel->oid = oid;
+  tunnel->claim.on_settled = on_settled;
+  evtimer_assign(&tunnel->timer, worker->base, on_timer, tunnel);
+  LIST_INSERT_HEAD(&session->tunnels, tunnel, link);
+  session->tunnel_count++;
+  tunnel->state = TUNNEL_WAITING;
+  return tunnel;
+}
+
+void tunnel_send(struct tunnel *tunnel, const struct packet *packet) {
+  struct worker *worker = tunnel->worker;
+  bool fragments = tunnel_type(tunnel)->fragments;
+  size_t len = tunnel_message_size(packet, fragments);
+  struct stream_message *message = malloc(sizeof *message + len);
+  if (!message) {
+    session_close(tunnel->session, CLOSE_OUT_OF_MEMORY);
+    return;
+  }
+  message->len = len;
+  tunnel_message_encode(packet, fragments, message->bytes);
+  if (queue_push(&tunnel->queue, message) != 0) {
+    free(message);
+    session_close(tunnel->session, CLOSE_OUT_OF_MEMORY);
+    return;
+  }
+  counters_gauge_add(worker->counters, GAUGE_QUEUED_IN_BYTES, (int64_t)len);
+  check_bound(tunnel);
+  if (tunnel->state == TUNNEL_WAITING && !evtimer_pending(&tunnel->timer, NULL)) {
+    find_route(tunnel);  // its first message
+  } else {
+    pump(tunnel);
+  }
+}
+
+void tunnel_resume(struct tunnel *tunnel) {
+  if (tunnel->read_wanted && tunnel->state == TUNNEL_OPEN) {
+    tunnel->read_wanted = false;
+    stream_read(tunnel->stream);
+  }
+}
+
+void tunnel_renew_routes(struct worker *worker) {
+  int64_t now_ms = clock_monotonic_ms();
+  int64_t half_ms = worker->config.data.app_route_table_alive_duration_ms / 2;
+  struct tunnel *tunnel;
+  while ((tunnel = TAILQ_FIRST(&worker->renewals)) && tunnel->renew_at_ms <= now_ms) {
+    if (tunnel->session) {
+      route_store_renew(worker->route_store, tunnel->type, tunnel->session->color, tunnel->oid,
+                        tunnel->address);
+    }
+    TAILQ_REMOVE(&worker->renewals, tunnel, renewal);
+    tunnel->renew_at_ms = now_ms + half_ms;
+    TAILQ_INSERT_TAIL(&worker->renewals, tunnel, renewal);
+  }
+}

@@ -1,0 +1,84 @@
+// A tunnel: the ordered way of one session's messages to one object (the player,
+// a room, ...) at a backend. It finds the node, opens a stream there, and opens it
+// anew, wherever the route then points, when it breaks; what was not yet handed
+// to the stream goes out on the new one, in order and once.
+#ifndef JANUS_WORKER_TUNNEL_H
+#define JANUS_WORKER_TUNNEL_H
+
+#include <event2/event_struct.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "common/packet.h"
+#include "common/route_table.h"
+#include "worker/route_store.h"
+
+struct session;
+struct stream;
+struct stream_message;
+struct worker;
+
+enum tunnel_state {
+  TUNNEL_ROUTING,  // asking where the object lives
+  TUNNEL_OPENING,  // the stream is being opened
+  TUNNEL_OPEN,
+  TUNNEL_WAITING,  // for the next try
+};
+
+// Messages that wait for the stream: a ring that grows on demand.
+struct tunnel_queue {
+  struct stream_message **ring;
+  size_t room;  // a power of two, or 0
+  size_t head;
+  size_t count;
+  size_t bytes;
+};
+
+struct tunnel {
+  LIST_ENTRY(tunnel) link;      // among the session's; among the worker's draining ones
+  TAILQ_ENTRY(tunnel) renewal;  // among the worker's open ones, by renew_at_ms
+  struct worker *worker;
+  struct session *session;  // NULL once it is only being drained
+  int type;                 // index into the configured types
+  int64_t oid;
+  enum tunnel_state state;
+  char address[ROUTE_ADDRESS_MAX_BYTES + 1];  // of the node, while opening or open
+  struct stream *stream;
+  struct tunnel_queue queue;
+  struct route_claim claim;
+  struct event timer;       // the next try; or the end of draining
+  int64_t opened_ms;        // when the stream was opened
+  int64_t broken_ms;        // since when there has been no working stream; 0: there is one
+  int64_t renew_at_ms;      // when the route is to be renewed
+  uint32_t failures;        // tries in a row that came to nothing
+  bool sending;             // the stream has a message and has not said on_sent
+  bool read_wanted;         // the next message was not asked for: the client is slow
+  bool full;                // the queue is over its bound
+};
+
+LIST_HEAD(tunnel_list, tunnel);
+TAILQ_HEAD(tunnel_renewals, tunnel);
+
+// Finds the session's tunnel of this type and object, or starts to open one.
+// NULL: the session has too many tunnels (*limited is then set), or memory is out.
+struct tunnel *tunnel_get(struct session *session, int type, int64_t oid, bool *limited);
+
+// Queues one message; packet->data is copied. May close the session.
+void tunnel_send(struct tunnel *tunnel, const struct packet *packet);
+
+// The client takes output again: go on reading.
+void tunnel_resume(struct tunnel *tunnel);
+
+// The session lets the tunnel go. Messages that wait for an open stream are still
+// sent, within the time that a closing client has too; then the stream is ended
+// and the tunnel freed. Others are counted as dropped.
+void tunnel_release(struct tunnel *tunnel);
+
+// Ends the tunnels that are still being drained.
+void tunnel_cut_all(struct worker *worker);
+
+// Keeps the routes of open tunnels alive; called by the worker each second.
+void tunnel_renew_routes(struct worker *worker);
+
+#endif

@@ -1,0 +1,253 @@
+#include "worker/worker.h"
+
+#include <event2/thread.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/frame.h"
+#include "common/handover.h"
+#include "worker/acceptor.h"
+#include "worker/inbox.h"
+#include "worker/route_store.h"
+#include "worker/session.h"
+
+static const struct timeval second = {.tv_sec = 1};
+
+// --- Stopping ------------------------------------------------------------------
+
+void worker_leave_if_done(struct worker *worker) {
+  if (worker->stopping && acceptor_open_connections(worker->acceptor) == 0 &&
+      LIST_EMPTY(&worker->draining_tunnels)) {
+    event_base_loopbreak(worker->base);
+  }
+}
+
+void worker_stop(struct worker *worker, enum close_reason reason) {
+  if (worker->stopping) {
+    return;
+  }
+  worker->stopping = true;
+  log_info("worker_stopping", "reason=%s connections=%zu", close_reason_name(reason),
+           acceptor_open_connections(worker->acceptor));
+  acceptor_stop(worker->acceptor);
+  while (!LIST_EMPTY(&worker->sessions)) {
+    session_close(LIST_FIRST(&worker->sessions), reason);
+  }
+  // Whatever a client does not take by then is given up.
+  int64_t bound_ms = worker->config.worker.stop_timeout_ms;
+  struct timeval bound = {.tv_sec = bound_ms / 1000, .tv_usec = bound_ms % 1000 * 1000};
+  event_base_loopexit(worker->base, &bound);
+  worker_leave_if_done(worker);
+}
+
+static void on_stop_signal(evutil_socket_t number, short what, void *owner) {
+  (void)number;
+  (void)what;
+  worker_stop(owner, CLOSE_DRAIN);
+}
+
+static void on_transport_gone(void *context, void *cookie) {
+  struct worker *worker = context;
+  acceptor_on_gone(worker->acceptor, cookie);
+  worker_leave_if_done(worker);
+}
+
+static void on_bury(evutil_socket_t fd, short what, void *owner) {
+  (void)fd;
+  (void)what;
+  session_bury_all(owner);
+}
+
+static void on_second(evutil_socket_t fd, short what, void *owner) {
+  struct worker *worker = owner;
+  (void)fd;
+  (void)what;
+  tunnel_renew_routes(worker);
+  counters_gauge_set(worker->counters, GAUGE_BACKEND_CONNECTIONS,
+                     stream_engine_connections(worker->streams));
+}
+
+// --- Starting ------------------------------------------------------------------
+
+static void report_fault(const char *fault, void *context) {
+  (void)context;
+  log_error("settings_fault", "text=\"%s\"", fault);
+}
+
+// Secrets come once, through a pipe, into memory that is locked and left out of
+// core dumps.
+static struct secrets *take_secrets(int fd) {
+  struct secrets *secrets = sodium_malloc(sizeof *secrets);
+  size_t have = 0;
+  while (secrets && have < sizeof *secrets) {
+    ssize_t got = read(fd, (char *)secrets + have, sizeof *secrets - have);
+    if (got <= 0) {
+      sodium_free(secrets);
+      secrets = NULL;
+    } else {
+      have += (size_t)got;
+    }
+  }
+  close(fd);
+  return secrets;
+}
+
+static int set_up_keys(struct worker *worker) {
+  const struct secrets *secrets = worker->secrets;
+  worker->handshake_keys = (struct handshake_keys){
+      .account_seal = seal_new(secrets->account_aes_key, secrets->account_aes_key_len),
+      .client_key = &secrets->client_key,
+      .server_key = &secrets->server_key,
+      .encrypted = worker->config.label.encrypted,
+      .clock_tolerance_s = worker->config.limits.handshake_clock_ms / 1000,
+  };
+  return worker->handshake_keys.account_seal ? 0 : ERROR_MEMORY;
+}
+
+static const struct timeval *common_timeout(struct worker *worker, int64_t ms) {
+  struct timeval time = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+  return event_base_init_common_timeout(worker->base, &time);
+}
+
+// What the master handed over. Returns what is wrong, or NULL.
+static const char *take_over(struct worker *worker) {
+  int error;
+  for (int fd = HANDOVER_CHANNEL; fd < HANDOVER_END; fd++) {
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+  }
+  if (config_read_fd(HANDOVER_SETTINGS, &worker->config, report_fault, NULL) != 0) {
+    return "the settings can't be read";
+  }
+  char who[32];
+  snprintf(who, sizeof who, "worker=%d", worker->index);
+  log_setup(worker->config.log.type, worker->config.log.level, who);
+  if (seal_global_init(worker->config.seal.aes_ni) != 0) {
+    return "the cryptographic library can't be set up";
+  }
+  if (!(worker->secrets = take_secrets(HANDOVER_SECRETS)) || set_up_keys(worker) != 0) {
+    return "the secrets can't be read";
+  }
+  if (!(worker->routes = route_table_open(HANDOVER_ROUTE_TABLE, &error))) {
+    return "the route table can't be mapped";
+  }
+  if (!(worker->nodes = node_table_open(HANDOVER_NODE_TABLE, &error))) {
+    return "the node table can't be mapped";
+  }
+  if (shm_map(&worker->counters_segment, HANDOVER_COUNTERS, true) != 0 ||
+      worker->counters_segment.size < sizeof(struct counters)) {
+    return "the counters can't be mapped";
+  }
+  worker->counters = worker->counters_segment.base;
+  return NULL;
+}
+
+// Returns what is wrong, or NULL.
+static const char *build(struct worker *worker) {
+  const struct config *config = &worker->config;
+  const struct stream_engine_options options = {
+      .open_timeout_ms = config->tunnel.open_timeout_ms,
+      .streams_per_connection = (size_t)config->tunnel.streams_per_connection,
+      .message_bytes = (size_t)config->tunnel.message_bytes,
+  };
+  int error;
+
+  dispatch_init(&worker->dispatch, config->tunnel.types, config->tunnel.type_count);
+  token_bucket_init(&worker->handshakes, config->limits.handshakes_per_s,
+                    config->limits.handshake_burst, clock_monotonic_ms());
+  worker->send_buffer_bytes = TRANSPORT_HEADROOM_BYTES + SEAL_OVERHEAD_BYTES +
+                              (size_t)config->limits.message_to_client_bytes;
+  worker->transports = (struct transport_shared){
+      .base = worker->base,
+      .counters = worker->counters,
+      .frame_max_bytes = FRAME_BODY_MAX_BYTES,
+      .low_bytes = (size_t)config->queue.client_low_bytes,
+      .linger_ms = config->worker.stop_timeout_ms,
+      .read_buffer = malloc(TRANSPORT_READ_BUFFER_BYTES),
+      .on_gone = on_transport_gone,
+      .context = worker,
+  };
+  worker->send_buffer = malloc(worker->send_buffer_bytes);
+  worker->deflater = deflater_new();
+  worker->node_picker = node_picker_new();
+  worker->route_store = route_store_new(worker);
+  worker->bury = event_new(worker->base, -1, 0, on_bury, worker);
+  worker->handshake_timeout = common_timeout(worker, config->limits.handshake_timeout_ms);
+  worker->idle_timeout = common_timeout(worker, config->limits.idle_timeout_ms);
+  if (!worker->transports.read_buffer || !worker->send_buffer || !worker->deflater ||
+      !worker->node_picker || !worker->route_store || !worker->bury ||
+      !worker->handshake_timeout || !worker->idle_timeout) {
+    return "out of memory";
+  }
+  if (!(worker->streams = stream_engine_new(worker->base, &options, &error))) {
+    return "gRPC can't be started";
+  }
+  if (!(worker->inbox = inbox_new(worker, HANDOVER_CHANNEL)) ||
+      !(worker->acceptor = acceptor_new(worker, HANDOVER_LISTENER_TCP))) {
+    return "out of memory";
+  }
+  return NULL;
+}
+
+static void tear_down(struct worker *worker) {
+  session_bury_all(worker);
+  tunnel_cut_all(worker);
+  transport_cut_all(&worker->transports);
+  stream_engine_free(worker->streams);
+  acceptor_free(worker->acceptor);
+  inbox_free(worker->inbox);
+  route_store_free(worker->route_store);
+  node_picker_free(worker->node_picker);
+  deflater_free(worker->deflater);
+  seal_free(worker->handshake_keys.account_seal);
+  sodium_free(worker->secrets);
+  route_table_free(worker->routes);
+  node_table_free(worker->nodes);
+  shm_unmap(&worker->counters_segment);
+  free(worker->transports.read_buffer);
+  free(worker->send_buffer);
+  event_free(worker->bury);
+  event_base_free(worker->base);
+}
+
+int worker_run(int index) {
+  struct worker worker = {.index = index};
+  struct event *tick;
+  struct event *stop;
+
+  LIST_INIT(&worker.sessions);
+  LIST_INIT(&worker.dead_sessions);
+  LIST_INIT(&worker.draining_tunnels);
+  TAILQ_INIT(&worker.renewals);
+  signal(SIGPIPE, SIG_IGN);
+  signal(SIGINT, SIG_IGN);  // from a terminal it reaches everyone; the master decides
+  signal(SIGHUP, SIG_IGN);
+  evthread_use_pthreads();
+  worker.base = event_base_new();
+  const char *wrong = worker.base ? take_over(&worker) : "no event loop";
+  if (!wrong) {
+    wrong = build(&worker);
+  }
+  if (wrong) {
+    log_error("worker_start_failed", "why=\"%s\"", wrong);
+    return 1;
+  }
+  stop = evsignal_new(worker.base, SIGTERM, on_stop_signal, &worker);
+  tick = event_new(worker.base, -1, EV_PERSIST, on_second, &worker);
+  evsignal_add(stop, NULL);
+  event_add(tick, &second);
+  inbox_tell(worker.inbox, CHANNEL_READY, NULL);
+  event_base_dispatch(worker.base);
+  log_info("worker_stopped", "connections_left=%zu",
+           acceptor_open_connections(worker.acceptor));
+  event_free(stop);
+  event_free(tick);
+  tear_down(&worker);
+  return 0;
+}

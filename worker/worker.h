@@ -1,0 +1,82 @@
+// One worker: a libevent loop that owns client connections and their tunnels
+// from birth to death. This struct is what its parts share; there is one in the
+// process, and everything in it belongs to the loop's thread.
+#ifndef JANUS_WORKER_WORKER_H
+#define JANUS_WORKER_WORKER_H
+
+#include <event2/event.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "common/config.h"
+#include "common/counters.h"
+#include "common/deflate.h"
+#include "common/log.h"
+#include "common/node_table.h"
+#include "common/route_table.h"
+#include "common/seal.h"
+#include "common/shm.h"
+#include "worker/dispatch.h"
+#include "worker/handshake.h"
+#include "worker/limits.h"
+#include "worker/node_picker.h"
+#include "worker/stream.h"
+#include "worker/transport.h"
+#include "worker/tunnel.h"
+
+struct acceptor;
+struct inbox;
+struct route_store;
+struct session;
+
+LIST_HEAD(session_list, session);
+
+struct worker {
+  int index;
+  struct event_base *base;
+  struct config config;
+  struct secrets *secrets;  // locked memory, left out of core dumps
+
+  struct shm counters_segment;
+  struct counters *counters;
+  struct route_table *routes;
+  struct node_table *nodes;
+
+  struct handshake_keys handshake_keys;
+  struct dispatch dispatch;
+  struct deflater *deflater;
+  struct node_picker *node_picker;
+  struct stream_engine *streams;
+  struct route_store *route_store;
+  struct inbox *inbox;
+  struct acceptor *acceptor;
+  struct transport_shared transports;
+
+  struct session_list sessions;       // all that are not closed
+  struct session_list dead_sessions;  // closed in this turn of the loop, to be freed after it
+  struct event *bury;                 // frees them
+  struct tunnel_list draining_tunnels;  // without a session, sending what they still hold
+  struct tunnel_renewals renewals;    // tunnels that are open, the next route to renew first
+  const struct timeval *handshake_timeout;  // common timeouts: cheap in large numbers
+  const struct timeval *idle_timeout;
+  struct token_bucket handshakes;
+  uint8_t *send_buffer;  // one message under construction
+  size_t send_buffer_bytes;
+  struct log_limit session_log;  // lines that clients provoke
+
+  bool stopping;
+};
+
+// Runs the worker numbered index on the descriptors that the master handed over
+// (common/handover.h), until it is told to stop. Returns the exit status.
+int worker_run(int index);
+
+// Stops accepting, closes every session with reason, and leaves the loop when
+// all is flushed or worker.stop_timeout is over.
+void worker_stop(struct worker *worker, enum close_reason reason);
+
+// For whoever lets go of the last thing that a stopping worker waits for.
+void worker_leave_if_done(struct worker *worker);
+
+#endif
