@@ -6,7 +6,7 @@
 // checking, overriding from the environment and reporting all go by that table.
 //
 // The master reads the files; a worker reads the same settings from a descriptor
-// that the master hands it (config_write / config_read_fd), so that both have the
+// that the master hands it (config_save / config_load_fd), so that both have the
 // same ones whatever happens to the files meanwhile. Secrets travel apart.
 #ifndef JANUS_COMMON_CONFIG_H
 #define JANUS_COMMON_CONFIG_H
@@ -30,6 +30,9 @@ enum {
   CONFIG_NODES = 256,        // in the static registry, at most
   CONFIG_WORKERS = 64,       // at most
 };
+
+// The default of control.socket, which janusctl goes by.
+#define CONFIG_CONTROL_SOCKET "/run/janus-gate/janusd.sock"
 
 // One kind of tunnel: `tunnel.types`.
 struct config_tunnel_type {
@@ -166,12 +169,12 @@ typedef void config_report(const char *fault, void *context);
 // checks everything. Returns 0, or ERROR_INVALID after reporting every fault.
 // The secret section may be in path itself or in an included file; each file it
 // stands in must not be accessible to others (mode & 007 == 0).
-int config_read_file(const char *path, struct config *config, struct secrets *secrets,
+int config_load_file(const char *path, struct config *config, struct secrets *secrets,
                      config_report *report, void *context) MUST_CHECK;
 
-// Writes the settings (no secrets) as libconfig text that config_read_fd takes
+// Writes the settings (no secrets) as libconfig text that config_load_fd takes
 // back to an equal struct.
-int config_write(const struct config *config, FILE *out) MUST_CHECK;
-int config_read_fd(int fd, struct config *config, config_report *report, void *context) MUST_CHECK;
+int config_save(const struct config *config, FILE *out) MUST_CHECK;
+int config_load_fd(int fd, struct config *config, config_report *report, void *context) MUST_CHECK;
 
 #endif

@@ -1,0 +1,1224 @@
+#include "common/config.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <libconfig.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+  FAULT_BYTES = 1024,
+  NAME_BYTES = 128,              // a key's full path; a longer one is unknown anyway
+  QUOTE_BYTES = 64,              // of a bad value, in a fault
+  VALUE_BYTES = 512,             // a value as text
+  SETTINGS_MAX_BYTES = 1 << 20,  // what config_load_fd takes
+  KEYS_MAX = 96,                 // rows of a table, at most
+  DAY_MS = 24 * 60 * 60 * 1000,
+  MIB = 1 << 20,
+};
+
+// --- The tables ---------------------------------------------------------------
+
+enum key_kind {
+  KEY_BOOL,
+  KEY_INTEGER,   // min to max; int32_t, uint32_t or int64_t by the field's size
+  KEY_DURATION,  // "600s", in milliseconds; min to max
+  KEY_TEXT,      // min or more bytes
+  KEY_ADDRESS,   // host:port, the port being min or more; max 1: may be empty
+  KEY_METHOD,    // "/package.Service/Method"
+  KEY_CHOICE,    // one of `choices`, kept as its number, or not at all (size 0)
+  KEY_MODULES,   // the modules of a tunnel type
+  // Read on their own, after all the above.
+  KEY_NODES,
+  KEY_TUNNEL_TYPES,
+  KEY_SECRET,
+};
+
+struct key {
+  const char *path;
+  enum key_kind kind;
+  size_t offset;  // of the field in its struct
+  size_t size;
+  const char *initial;  // the default, as text; NULL: must be given, or was filled in before
+  int64_t min;
+  int64_t max;
+  const char *choices;  // separated by '|', in the order of the enum
+  bool required;
+};
+
+#define FIELD(type, member) .offset = offsetof(type, member), .size = sizeof((type *)0)->member
+#define RANGE(least, most) .min = least, .max = most
+#define KEY(name, is, ...) \
+  { .path = name, .kind = is, __VA_ARGS__ }
+#define SETTING(name, is, member, text, ...) \
+  KEY(name, is, FIELD(struct config, member), .initial = text, __VA_ARGS__)
+
+static const struct key keys[] = {
+    SETTING("label.service", KEY_TEXT, label.service, "janus.gate.interface", .min = 1),
+    SETTING("label.profile", KEY_TEXT, label.profile, "DEV"),
+    SETTING("label.color", KEY_TEXT, label.color, "local"),
+    SETTING("label.version", KEY_TEXT, label.version, JANUS_VERSION),
+    SETTING("label.zone", KEY_TEXT, label.zone, ""),
+    SETTING("label.node", KEY_TEXT, label.node, ""),
+    SETTING("label.language", KEY_TEXT, label.language, "en"),
+    SETTING("label.encrypted", KEY_BOOL, label.encrypted, "true"),
+
+    SETTING("log.type", KEY_CHOICE, log.type, "text", .choices = "text|json"),
+    SETTING("log.level", KEY_CHOICE, log.level, "info", .choices = "debug|info|warn|error"),
+
+    SETTING("compress.weak", KEY_INTEGER, compress.weak_bytes, "10240", RANGE(1, 1024 * MIB)),
+    SETTING("compress.strong", KEY_INTEGER, compress.strong_bytes, "1024000", RANGE(1, 1024 * MIB)),
+
+    SETTING("server.tcp.addr", KEY_ADDRESS, server.tcp.addr, "0.0.0.0:17001"),
+    SETTING("server.tcp.backlog", KEY_INTEGER, server.tcp.backlog, "4096", RANGE(1, 65535)),
+    SETTING("server.grpc.addr", KEY_ADDRESS, server.grpc.addr, "0.0.0.0:19100"),
+    SETTING("server.grpc.advertise", KEY_ADDRESS, server.grpc.advertise, "", RANGE(1, 1)),
+
+    SETTING("data.gateway_route_table_alive_duration", KEY_DURATION,
+            data.gateway_route_table_alive_duration_ms, "600s", RANGE(1000, 7 * DAY_MS)),
+    SETTING("data.app_route_table_alive_duration", KEY_DURATION,
+            data.app_route_table_alive_duration_ms, "600s", RANGE(1000, 7 * DAY_MS)),
+
+    {.path = "registry", .kind = KEY_CHOICE, .initial = "static", .choices = "static"},
+    {.path = "nodes", .kind = KEY_NODES},
+    SETTING("node_table.capacity", KEY_INTEGER, registry.capacity, "4096", RANGE(1, 1000000)),
+    {.path = "routes", .kind = KEY_CHOICE, .initial = "memory", .choices = "memory"},
+    SETTING("route_table.capacity.gateway", KEY_INTEGER, routes.capacity[ROUTE_GATEWAY], "100000",
+            RANGE(1, 100000000)),
+    SETTING("route_table.capacity.player", KEY_INTEGER, routes.capacity[ROUTE_PLAYER], "100000",
+            RANGE(1, 100000000)),
+    SETTING("route_table.capacity.object", KEY_INTEGER, routes.capacity[ROUTE_OBJECT], "100000",
+            RANGE(1, 100000000)),
+
+    SETTING("worker.count", KEY_INTEGER, worker.count, "0", RANGE(0, CONFIG_WORKERS)),
+    SETTING("worker.restart_backoff", KEY_DURATION, worker.restart_backoff_ms, "100ms",
+            RANGE(1, DAY_MS)),
+    SETTING("worker.restart_backoff_max", KEY_DURATION, worker.restart_backoff_max_ms, "5s",
+            RANGE(1, DAY_MS)),
+    SETTING("worker.stop_timeout", KEY_DURATION, worker.stop_timeout_ms, "3s", RANGE(1, DAY_MS)),
+    SETTING("worker.orphan_timeout", KEY_DURATION, worker.orphan_timeout_ms, "60s",
+            RANGE(1, DAY_MS)),
+
+    SETTING("control.socket", KEY_TEXT, control.socket, CONFIG_CONTROL_SOCKET, .min = 1),
+
+    SETTING("limits.connections_per_worker", KEY_INTEGER, limits.connections_per_worker, "20000",
+            RANGE(1, 10000000)),
+    SETTING("limits.connections_per_address", KEY_INTEGER, limits.connections_per_address, "1000",
+            RANGE(0, 10000000)),
+    SETTING("limits.handshakes_per_s", KEY_INTEGER, limits.handshakes_per_s, "2000",
+            RANGE(0, 10000000)),
+    SETTING("limits.handshake_burst", KEY_INTEGER, limits.handshake_burst, "4000",
+            RANGE(1, 10000000)),
+    SETTING("limits.handshake_timeout", KEY_DURATION, limits.handshake_timeout_ms, "10s",
+            RANGE(1, DAY_MS)),
+    SETTING("limits.handshake_clock", KEY_DURATION, limits.handshake_clock_ms, "5s",
+            RANGE(1000, DAY_MS)),
+    SETTING("limits.idle_timeout", KEY_DURATION, limits.idle_timeout_ms, "60s",
+            RANGE(1, 7 * DAY_MS)),
+    SETTING("limits.messages_per_s", KEY_INTEGER, limits.messages_per_s, "100", RANGE(0, 10000000)),
+    SETTING("limits.messages_burst", KEY_INTEGER, limits.messages_burst, "200", RANGE(1, 10000000)),
+    SETTING("limits.bytes_per_s", KEY_INTEGER, limits.bytes_per_s, "262144", RANGE(0, 1024 * MIB)),
+    // At least one frame of the largest size: else a client with one would wait for ever.
+    SETTING("limits.bytes_burst", KEY_INTEGER, limits.bytes_burst, "524288",
+            RANGE(16388, 1024 * MIB)),
+    SETTING("limits.tunnels_per_session", KEY_INTEGER, limits.tunnels_per_session, "8",
+            RANGE(1, 1024)),
+    SETTING("limits.inflated_bytes", KEY_INTEGER, limits.inflated_bytes, "1048576",
+            RANGE(1024, 64 * MIB)),
+    SETTING("limits.message_to_client_bytes", KEY_INTEGER, limits.message_to_client_bytes, "16384",
+            RANGE(1024, 64 * MIB)),
+
+    SETTING("queue.tunnel_messages", KEY_INTEGER, queue.tunnel_messages, "256", RANGE(1, 1000000)),
+    SETTING("queue.tunnel_bytes", KEY_INTEGER, queue.tunnel_bytes, "1048576",
+            RANGE(1024, 1024 * MIB)),
+    SETTING("queue.client_high_bytes", KEY_INTEGER, queue.client_high_bytes, "262144",
+            RANGE(1024, 1024 * MIB)),
+    SETTING("queue.client_low_bytes", KEY_INTEGER, queue.client_low_bytes, "65536",
+            RANGE(0, 1024 * MIB)),
+    SETTING("queue.client_grace", KEY_DURATION, queue.client_grace_ms, "10s", RANGE(1, DAY_MS)),
+
+    {.path = "tunnel.types", .kind = KEY_TUNNEL_TYPES},
+    SETTING("tunnel.open_timeout", KEY_DURATION, tunnel.open_timeout_ms, "3s", RANGE(1, DAY_MS)),
+    SETTING("tunnel.reopen_timeout", KEY_DURATION, tunnel.reopen_timeout_ms, "10s",
+            RANGE(1, DAY_MS)),
+    SETTING("tunnel.backoff", KEY_DURATION, tunnel.backoff_ms, "100ms", RANGE(1, DAY_MS)),
+    SETTING("tunnel.backoff_max", KEY_DURATION, tunnel.backoff_max_ms, "2s", RANGE(1, DAY_MS)),
+    SETTING("tunnel.suspect", KEY_DURATION, tunnel.suspect_ms, "5s", RANGE(0, DAY_MS)),
+    SETTING("tunnel.streams_per_connection", KEY_INTEGER, tunnel.streams_per_connection, "100",
+            RANGE(1, 1000000)),
+    SETTING("tunnel.message_bytes", KEY_INTEGER, tunnel.message_bytes, "4194304",
+            RANGE(1024, 64 * MIB)),
+
+    SETTING("seal.aes_ni", KEY_BOOL, seal.aes_ni, "true"),
+
+    {.path = "secret", .kind = KEY_SECRET},
+};
+
+// One entry of `nodes`. color is filled in before with label.color.
+static const struct key node_keys[] = {
+    KEY("service", KEY_TEXT, FIELD(struct node, service), .min = 1, .required = true),
+    KEY("addr", KEY_ADDRESS, FIELD(struct node, address), .min = 1, .required = true),
+    KEY("color", KEY_TEXT, FIELD(struct node, color)),
+    KEY("weight", KEY_INTEGER, FIELD(struct node, weight), .initial = "100", RANGE(0, 1000000)),
+};
+
+// One entry of `tunnel.types`.
+static const struct key type_keys[] = {
+    KEY("name", KEY_TEXT, FIELD(struct config_tunnel_type, name), .min = 1, .required = true),
+    KEY("service", KEY_TEXT, FIELD(struct config_tunnel_type, service), .min = 1, .required = true),
+    KEY("method", KEY_METHOD, FIELD(struct config_tunnel_type, method), .required = true),
+    KEY("modules", KEY_MODULES, FIELD(struct config_tunnel_type, modules)),
+    KEY("default", KEY_BOOL, FIELD(struct config_tunnel_type, default_modules), .initial = "false"),
+    KEY("own_object_only", KEY_BOOL, FIELD(struct config_tunnel_type, own_object_only),
+        .initial = "false"),
+    KEY("fragments", KEY_BOOL, FIELD(struct config_tunnel_type, fragments), .initial = "true"),
+    KEY("main", KEY_BOOL, FIELD(struct config_tunnel_type, main), .initial = "false"),
+};
+
+static const struct key secret_keys[] = {
+    {.path = "secret.account_aes_key", .kind = KEY_TEXT},
+    {.path = "secret.server_cert_version", .kind = KEY_INTEGER},
+    {.path = "secret.server_cert_private_key", .kind = KEY_TEXT},
+    {.path = "secret.client_cert_version", .kind = KEY_INTEGER},
+    {.path = "secret.client_cert", .kind = KEY_TEXT},
+};
+
+struct key_table {
+  const struct key *keys;
+  size_t count;
+};
+#define TABLE(array) ((struct key_table){array, sizeof array / sizeof *array})
+
+_Static_assert(sizeof keys / sizeof *keys <= KEYS_MAX, "origins has a slot for each key");
+
+static const struct key *table_find(struct key_table table, const char *path) {
+  for (size_t i = 0; i < table.count; i++) {
+    if (strcmp(table.keys[i].path, path) == 0) {
+      return &table.keys[i];
+    }
+  }
+  return NULL;
+}
+
+// --- Faults -------------------------------------------------------------------
+
+// Where a value came from: a setting in a file, a variable of the environment,
+// or neither.
+struct origin {
+  const config_setting_t *setting;
+  const char *variable;
+};
+
+struct loader {
+  struct config *config;
+  const char *path;                // of the main file
+  char folder[CONFIG_PATH_BYTES];  // what it includes is looked for here
+  config_report *report;
+  void *context;
+  size_t faults;
+  struct origin origins[KEYS_MAX];  // of the values of `keys`
+  const config_setting_t *nodes;
+  const config_setting_t *types;
+  const config_setting_t *secret;
+};
+
+// libconfig names an included file as the directive does.
+static void loader_file(const struct loader *loader, const char *file, char *buffer, size_t size) {
+  if (file == NULL || strcmp(file, loader->path) == 0) {
+    snprintf(buffer, size, "%s", loader->path);
+  } else {
+    snprintf(buffer, size, "%s/%s", loader->folder, file);
+  }
+}
+
+static void fault(struct loader *loader, struct origin origin, const char *key, const char *format,
+                  ...) __attribute__((format(printf, 4, 5)));
+static void fault(struct loader *loader, struct origin origin, const char *key, const char *format,
+                  ...) {
+  char message[FAULT_BYTES], file[2 * CONFIG_PATH_BYTES], text[sizeof message + sizeof file + 256];
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(message, sizeof message, format, arguments);
+  va_end(arguments);
+  if (origin.variable != NULL) {
+    snprintf(text, sizeof text, "environment: %s (%s): %s", origin.variable, key, message);
+  } else if (origin.setting != NULL) {
+    loader_file(loader, config_setting_source_file(origin.setting), file, sizeof file);
+    snprintf(text, sizeof text, "%s:%u: %s: %s", file,
+             (unsigned)config_setting_source_line(origin.setting), key, message);
+  } else {
+    snprintf(text, sizeof text, "%s: %s: %s", loader->path, key, message);
+  }
+  loader->faults++;
+  loader->report(text, loader->context);
+}
+
+static struct origin at(const config_setting_t *setting) { return (struct origin){setting, NULL}; }
+
+// A fault of a key of the main table, at the place its value came from.
+#define fault_key(loader, path, ...) \
+  fault(loader, (loader)->origins[table_find(TABLE(keys), path) - keys], path, __VA_ARGS__)
+
+// How many single-character changes turn a into b; names are short.
+static size_t edit_distance(const char *a, const char *b) {
+  size_t row[NAME_BYTES + 1], b_len = strlen(b);
+  if (b_len > NAME_BYTES) {
+    return SIZE_MAX;
+  }
+  for (size_t j = 0; j <= b_len; j++) {
+    row[j] = j;
+  }
+  for (size_t i = 1; a[i - 1] != '\0'; i++) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b_len; j++) {
+      size_t best = diagonal + (a[i - 1] != b[j - 1]);
+      diagonal = row[j];
+      best = best < row[j] + 1 ? best : row[j] + 1;
+      row[j] = best < row[j - 1] + 1 ? best : row[j - 1] + 1;
+    }
+  }
+  return row[b_len];
+}
+
+// The name in the table, or the section of one, that comes nearest to name.
+static void fault_unknown(struct loader *loader, struct key_table table,
+                          const config_setting_t *setting, const char *name, const char *path) {
+  char candidate[NAME_BYTES], nearest[NAME_BYTES] = "";
+  size_t best = 3;  // changes: from here on it is another word
+  for (size_t i = 0; i < table.count; i++) {
+    for (const char *end = table.keys[i].path; *end != '\0';) {
+      end += strcspn(end + 1, ".") + 1;
+      snprintf(candidate, sizeof candidate, "%.*s", (int)(end - table.keys[i].path),
+               table.keys[i].path);
+      size_t distance = edit_distance(path, candidate);
+      if (distance < best) {
+        best = distance;
+        memcpy(nearest, candidate, sizeof nearest);
+      }
+    }
+  }
+  if (nearest[0] != '\0') {
+    fault(loader, at(setting), name, "unknown key; did you mean \"%s\"?", nearest);
+  } else {
+    fault(loader, at(setting), name, "unknown key");
+  }
+}
+
+// --- Values as text -----------------------------------------------------------
+
+static const struct {
+  const char *unit;
+  int64_t ms;
+} duration_units[] = {{"ms", 1}, {"s", 1000}, {"m", 60 * 1000}, {"h", 60 * 60 * 1000}};
+
+// "600s", "0.5s", "100ms": whole milliseconds.
+static bool duration_parse(const char *text, int64_t *ms) {
+  int64_t number = 0, scale = 1;
+  size_t digits = 0;
+  bool fraction = false;
+  for (; isdigit((unsigned char)*text) || (*text == '.' && !fraction && digits > 0); text++) {
+    if (*text == '.') {
+      fraction = true;
+      continue;
+    }
+    if (++digits > 11) {
+      return false;
+    }
+    number = number * 10 + (*text - '0');
+    scale *= fraction ? 10 : 1;
+  }
+  if (digits == 0 || text[-1] == '.') {
+    return false;
+  }
+  for (size_t i = 0; i < sizeof duration_units / sizeof *duration_units; i++) {
+    if (strcmp(text, duration_units[i].unit) == 0) {
+      number *= duration_units[i].ms;
+      *ms = number / scale;
+      return number % scale == 0;
+    }
+  }
+  return false;
+}
+
+static const char *duration_text(int64_t ms, char *buffer, size_t size) {
+  bool whole = ms % 1000 == 0;
+  snprintf(buffer, size, "%" PRId64 "%s", whole ? ms / 1000 : ms, whole ? "s" : "ms");
+  return buffer;
+}
+
+static bool integer_parse(const char *text, int64_t *number) {
+  char *end;
+  errno = 0;
+  *number = strtoll(text, &end, 10);
+  return errno == 0 && end != text && *end == '\0' && !isspace((unsigned char)*text);
+}
+
+static bool text_is_of(const char *text, size_t len, const char *allowed) {
+  for (size_t i = 0; i < len; i++) {
+    if (!isalnum((unsigned char)text[i]) && strchr(allowed, text[i]) == NULL) {
+      return false;
+    }
+  }
+  return len > 0;
+}
+
+static bool address_check(const char *text, int64_t min_port) {
+  const char *colon = strrchr(text, ':');
+  int64_t port;
+  if (colon == NULL || !isdigit((unsigned char)colon[1]) || !integer_parse(colon + 1, &port) ||
+      port < min_port || port > 65535) {
+    return false;
+  }
+  size_t host_len = (size_t)(colon - text);
+  if (text[0] == '[') {  // IPv6
+    return host_len > 2 && text[host_len - 1] == ']' && text_is_of(text + 1, host_len - 2, ":.%");
+  }
+  return text_is_of(text, host_len, ".-_");
+}
+
+static bool method_check(const char *text) {
+  const char *slash = strrchr(text, '/');
+  return text[0] == '/' && slash != text &&
+         text_is_of(text + 1, (size_t)(slash - text - 1), "._") &&
+         text_is_of(slash + 1, strlen(slash + 1), "_");
+}
+
+// The number of text among choices, or -1.
+static int choice_parse(const char *choices, const char *text) {
+  size_t len = strlen(text);
+  for (int i = 0;; i++) {
+    size_t choice_len = strcspn(choices, "|");
+    if (choice_len == len && memcmp(choices, text, len) == 0) {
+      return i;
+    }
+    if (choices[choice_len] == '\0') {
+      return -1;
+    }
+    choices += choice_len + 1;
+  }
+}
+
+static void choice_text(const char *choices, int64_t number, char *buffer, size_t size) {
+  while (number-- > 0) {
+    choices += strcspn(choices, "|") + 1;
+  }
+  snprintf(buffer, size, "%.*s", (int)strcspn(choices, "|"), choices);
+}
+
+static void field_set_number(void *field, size_t size, int64_t number) {
+  if (size == sizeof number) {
+    memcpy(field, &number, sizeof number);
+  } else if (size == sizeof(int32_t)) {
+    int32_t narrow = (int32_t)number;
+    memcpy(field, &narrow, sizeof narrow);
+  }
+}
+
+static int64_t field_number(const void *field, size_t size) {
+  int64_t number = 0;
+  int32_t narrow;
+  if (size == sizeof number) {
+    memcpy(&number, field, sizeof number);
+  } else if (size == sizeof narrow) {
+    memcpy(&narrow, field, sizeof narrow);
+    number = narrow;
+  }
+  return number;
+}
+
+// Sets the key's field in the struct at base, from the file, the environment or
+// the default alike; a bad value is reported under name and leaves the field.
+static void key_set(struct loader *loader, const struct key *key, void *base, struct origin origin,
+                    const char *name, const char *text) {
+  void *field = (char *)base + key->offset;
+  size_t len = strlen(text);
+  int64_t number;
+  char quoted[QUOTE_BYTES], least[32], most[32];
+  log_quote(quoted, sizeof quoted, text, len);
+  switch (key->kind) {
+    case KEY_BOOL:
+      if (strcmp(text, "true") != 0 && strcmp(text, "false") != 0) {
+        fault(loader, origin, name, "must be true or false, not %s", quoted);
+        return;
+      }
+      *(bool *)field = text[0] == 't';
+      return;
+    case KEY_INTEGER:
+      if (!integer_parse(text, &number) || number < key->min || number > key->max) {
+        fault(loader, origin, name,
+              "must be a whole number from %" PRId64 " to %" PRId64 ", not %s", key->min, key->max,
+              text[strspn(text, "-0123456789")] == '\0' ? text : quoted);
+        return;
+      }
+      field_set_number(field, key->size, number);
+      return;
+    case KEY_DURATION:
+      if (!duration_parse(text, &number) || number < key->min || number > key->max) {
+        fault(loader, origin, name,
+              "must be a duration from \"%s\" to \"%s\", a number with ms, s, m or h, not %s",
+              duration_text(key->min, least, sizeof least),
+              duration_text(key->max, most, sizeof most), quoted);
+        return;
+      }
+      field_set_number(field, key->size, number);
+      return;
+    case KEY_CHOICE:
+      number = choice_parse(key->choices, text);
+      if (number < 0) {
+        fault(loader, origin, name, "must be one of %s, not %s", key->choices, quoted);
+        return;
+      }
+      field_set_number(field, key->size, number);
+      return;
+    case KEY_ADDRESS:
+      if (!(key->max == 1 && len == 0) && !address_check(text, key->min)) {
+        fault(loader, origin, name, "must be host:port, the port from %" PRId64 " to 65535, not %s",
+              key->min, quoted);
+        return;
+      }
+      break;
+    case KEY_METHOD:
+      if (!method_check(text)) {
+        fault(loader, origin, name, "must be of the form /package.Service/Method, not %s", quoted);
+        return;
+      }
+      break;
+    default:
+      break;
+  }
+  if (len >= key->size) {
+    fault(loader, origin, name, "must be shorter than %zu bytes", key->size);
+    return;
+  }
+  if (len < (size_t)key->min && key->kind == KEY_TEXT) {
+    fault(loader, origin, name, "must not be empty");
+    return;
+  }
+  for (size_t i = 0; i < len; i++) {
+    if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f) {
+      fault(loader, origin, name, "must not have control characters, as in %s", quoted);
+      return;
+    }
+  }
+  memset(field, 0, key->size);
+  memcpy(field, text, len);
+}
+
+// The value as key_set takes it.
+static void key_text(const struct key *key, const void *base, char *buffer, size_t size) {
+  const void *field = (const char *)base + key->offset;
+  int64_t number = field_number(field, key->size);
+  switch (key->kind) {
+    case KEY_BOOL:
+      snprintf(buffer, size, "%s", *(const bool *)field ? "true" : "false");
+      break;
+    case KEY_INTEGER:
+      snprintf(buffer, size, "%" PRId64, number);
+      break;
+    case KEY_DURATION:
+      duration_text(number, buffer, size);
+      break;
+    case KEY_CHOICE:
+      choice_text(key->choices, number, buffer, size);
+      break;
+    default:
+      snprintf(buffer, size, "%s", (const char *)field);
+      break;
+  }
+}
+
+// --- From libconfig's tree ----------------------------------------------------
+
+static const char *type_text(const config_setting_t *setting) {
+  switch (config_setting_type(setting)) {
+    case CONFIG_TYPE_INT:
+    case CONFIG_TYPE_INT64:
+      return "a number";
+    case CONFIG_TYPE_FLOAT:
+      return "a number with a fraction";
+    case CONFIG_TYPE_STRING:
+      return "a string";
+    case CONFIG_TYPE_BOOL:
+      return "true or false";
+    case CONFIG_TYPE_ARRAY:
+      return "an array [ ... ]";
+    case CONFIG_TYPE_LIST:
+      return "a list ( ... )";
+    case CONFIG_TYPE_GROUP:
+      return "a group { ... }";
+    default:
+      return "nothing";
+  }
+}
+
+static bool is_integer(const config_setting_t *setting) {
+  return config_setting_type(setting) == CONFIG_TYPE_INT ||
+         config_setting_type(setting) == CONFIG_TYPE_INT64;
+}
+
+static void modules_read(struct loader *loader, struct config_tunnel_type *type, const char *name,
+                         const config_setting_t *setting) {
+  if (!config_setting_is_array(setting) && !config_setting_is_list(setting)) {
+    fault(loader, at(setting), name, "must be module ids, such as [6, 7], not %s",
+          type_text(setting));
+    return;
+  }
+  int count = config_setting_length(setting);
+  if (count > CONFIG_MODULES) {
+    fault(loader, at(setting), name, "has more than %d modules", CONFIG_MODULES);
+    return;
+  }
+  for (int i = 0; i < count; i++) {
+    const config_setting_t *element = config_setting_get_elem(setting, (unsigned)i);
+    int64_t module = is_integer(element) ? config_setting_get_int64(element) : -1;
+    if (module < 0 || module > INT32_MAX) {
+      fault(loader, at(element), name, "a module id must be a whole number from 0 to %d",
+            INT32_MAX);
+      continue;
+    }
+    type->modules[type->module_count++] = (int32_t)module;
+  }
+}
+
+static void key_read(struct loader *loader, const struct key *key, void *base, const char *name,
+                     const config_setting_t *setting) {
+  char number[32];
+  const char *text = NULL, *wanted;
+  switch (key->kind) {
+    case KEY_BOOL:
+      wanted = "true or false";
+      if (config_setting_type(setting) == CONFIG_TYPE_BOOL) {
+        text = config_setting_get_bool(setting) ? "true" : "false";
+      }
+      break;
+    case KEY_INTEGER:
+      wanted = "a whole number";
+      if (is_integer(setting)) {
+        snprintf(number, sizeof number, "%lld", config_setting_get_int64(setting));
+        text = number;
+      }
+      break;
+    case KEY_MODULES:
+      modules_read(loader, base, name, setting);
+      return;
+    default:
+      wanted = key->kind == KEY_DURATION  ? "a duration in quotes, such as \"600s\""
+               : key->kind == KEY_ADDRESS ? "host:port in quotes"
+                                          : "a string in quotes";
+      text = config_setting_get_string(setting);
+      break;
+  }
+  if (text == NULL) {
+    fault(loader, at(setting), name, "must be %s, not %s", wanted, type_text(setting));
+    return;
+  }
+  key_set(loader, key, base, at(setting), name, text);
+}
+
+static bool is_section(const char *path) {
+  size_t len = strlen(path);
+  for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+    if (strncmp(keys[i].path, path, len) == 0 && keys[i].path[len] == '.') {
+      return true;
+    }
+  }
+  return false;
+}
+
+// Everything in group, the root or a section of the main table, whose path is
+// prefix ("" or "server." and the like).
+static void section_read(struct loader *loader, const config_setting_t *group, const char *prefix) {
+  for (int i = 0; i < config_setting_length(group); i++) {
+    const config_setting_t *setting = config_setting_get_elem(group, (unsigned)i);
+    char path[NAME_BYTES];
+    snprintf(path, sizeof path, "%s%s", prefix, config_setting_name(setting));
+    const struct key *key = table_find(TABLE(keys), path);
+    if (key != NULL) {
+      loader->origins[key - keys] = at(setting);
+      switch (key->kind) {
+        case KEY_NODES:
+          loader->nodes = setting;
+          break;
+        case KEY_TUNNEL_TYPES:
+          loader->types = setting;
+          break;
+        case KEY_SECRET:
+          loader->secret = setting;
+          break;
+        default:
+          key_read(loader, key, loader->config, path, setting);
+          break;
+      }
+    } else if (!is_section(path)) {
+      fault_unknown(loader, TABLE(keys), setting, path, path);
+    } else if (!config_setting_is_group(setting)) {
+      fault(loader, at(setting), path, "must be a group { ... }, not %s", type_text(setting));
+    } else {
+      char deeper[NAME_BYTES + 1];
+      snprintf(deeper, sizeof deeper, "%s.", path);
+      section_read(loader, setting, deeper);
+    }
+  }
+}
+
+// One entry of a list, { ... }, into the struct at base.
+static void entry_read(struct loader *loader, struct key_table table, void *base,
+                       const config_setting_t *entry, const char *name) {
+  if (!config_setting_is_group(entry)) {
+    fault(loader, at(entry), name, "must be a group { ... }, not %s", type_text(entry));
+    return;
+  }
+  for (size_t i = 0; i < table.count; i++) {
+    const struct key *key = &table.keys[i];
+    char path[2 * NAME_BYTES];
+    snprintf(path, sizeof path, "%s.%s", name, key->path);
+    const config_setting_t *setting = config_setting_get_member(entry, key->path);
+    if (key->initial != NULL) {
+      key_set(loader, key, base, at(entry), path, key->initial);
+    }
+    if (setting != NULL) {
+      key_read(loader, key, base, path, setting);
+    } else if (key->required) {
+      fault(loader, at(entry), path, "is missing");
+    }
+  }
+  for (int i = 0; i < config_setting_length(entry); i++) {
+    const config_setting_t *setting = config_setting_get_elem(entry, (unsigned)i);
+    if (table_find(table, config_setting_name(setting)) == NULL) {
+      char path[2 * NAME_BYTES];
+      snprintf(path, sizeof path, "%s.%s", name, config_setting_name(setting));
+      fault_unknown(loader, table, setting, path, config_setting_name(setting));
+    }
+  }
+}
+
+static int list_length(struct loader *loader, const config_setting_t *list, const char *name,
+                       int most) {
+  if (!config_setting_is_list(list)) {
+    fault(loader, at(list), name, "must be a list ( { ... }, ... ), not %s", type_text(list));
+    return 0;
+  }
+  if (config_setting_length(list) > most) {
+    fault(loader, at(list), name, "has %d entries, %d is the most", config_setting_length(list),
+          most);
+    return 0;
+  }
+  return config_setting_length(list);
+}
+
+static void nodes_read(struct loader *loader, const config_setting_t *list) {
+  struct config *config = loader->config;
+  int count = list_length(loader, list, "nodes", CONFIG_NODES);
+  for (int i = 0; i < count; i++) {
+    const config_setting_t *entry = config_setting_get_elem(list, (unsigned)i);
+    struct node *node = &config->registry.nodes[i];
+    char name[32];
+    snprintf(name, sizeof name, "nodes[%d]", i);
+    memcpy(node->color, config->label.color, sizeof node->color);
+    entry_read(loader, TABLE(node_keys), node, entry, name);
+    for (int j = 0; j < i; j++) {
+      const struct node *other = &config->registry.nodes[j];
+      if (node->address[0] != '\0' && strcmp(node->address, other->address) == 0 &&
+          strcmp(node->service, other->service) == 0) {
+        fault(loader, at(entry), name, "is the same service at the same address as nodes[%d]", j);
+      }
+    }
+  }
+  config->registry.node_count = (size_t)count;
+}
+
+// --- Tunnel types -------------------------------------------------------------
+
+static const struct config_tunnel_type default_types[] = {
+    {.name = "player",
+     .service = "roma.player.service",
+     .method = "/player.intra.v1.TunnelService/Tunnel",
+     .default_modules = true,
+     .own_object_only = true,
+     .tier = ROUTE_PLAYER,
+     .main = true},
+    {.name = "room",
+     .service = "roma.room.service",
+     .method = "/room.intra.v1.TunnelService/Tunnel",
+     .modules = {6},
+     .module_count = 1,
+     .fragments = true,
+     .tier = ROUTE_OBJECT},
+};
+
+static void type_check_modules(struct loader *loader, const config_setting_t *entry,
+                               const char *name, int index) {
+  const struct config_tunnel_type *types = loader->config->tunnel.types, *type = &types[index];
+  for (size_t m = 0; m < type->module_count; m++) {
+    for (int other = 0; other <= index; other++) {
+      size_t end = other == index ? m : types[other].module_count;
+      for (size_t n = 0; n < end; n++) {
+        if (types[other].modules[n] == type->modules[m]) {
+          fault(loader, at(entry), name,
+                "module %" PRId32 " is named twice, in tunnel.types[%d] too", type->modules[m],
+                other);
+        }
+      }
+    }
+  }
+}
+
+static void types_read(struct loader *loader, const config_setting_t *list) {
+  struct config_tunnel_type *types = loader->config->tunnel.types;
+  size_t faults_before = loader->faults;
+  int count = list_length(loader, list, "tunnel.types", CONFIG_TUNNEL_TYPES);
+  int defaults = 0, mains = 0;
+  for (int i = 0; i < count; i++) {
+    const config_setting_t *entry = config_setting_get_elem(list, (unsigned)i);
+    struct config_tunnel_type *type = &types[i];
+    char name[32], path[64];
+    snprintf(name, sizeof name, "tunnel.types[%d]", i);
+    entry_read(loader, TABLE(type_keys), type, entry, name);
+    type->tier = type->main ? ROUTE_PLAYER : ROUTE_OBJECT;
+    for (int j = 0; j < i; j++) {
+      if (type->name[0] != '\0' && strcmp(type->name, types[j].name) == 0) {
+        snprintf(path, sizeof path, "%s.name", name);
+        fault(loader, at(entry), path, "tunnel.types[%d] is called \"%s\" already", j, type->name);
+      }
+    }
+    snprintf(path, sizeof path, "%s.modules", name);
+    type_check_modules(loader, entry, path, i);
+    if (config_setting_is_group(entry) && type->module_count == 0 && !type->default_modules &&
+        !type->main && config_setting_get_member(entry, "modules") == NULL) {
+      fault(loader, at(entry), path, "is missing: without modules the tunnel is never used");
+    }
+    if (type->default_modules && defaults++ > 0) {
+      snprintf(path, sizeof path, "%s.default", name);
+      fault(loader, at(entry), path, "only one type can take all other modules");
+    }
+    if (type->main && mains++ > 0) {
+      snprintf(path, sizeof path, "%s.main", name);
+      fault(loader, at(entry), path, "only one type can be the main tunnel");
+    }
+  }
+  if (mains == 0 && loader->faults == faults_before) {
+    fault(loader, at(list), "tunnel.types", "one type must have main = true");
+  }
+  loader->config->tunnel.type_count = (size_t)count;
+}
+
+// --- Secrets ------------------------------------------------------------------
+
+// A secret's file must be closed to others.
+static void secret_check_file(struct loader *loader, const config_setting_t *setting) {
+  char file[2 * CONFIG_PATH_BYTES];
+  struct stat status;
+  loader_file(loader, config_setting_source_file(setting), file, sizeof file);
+  if (stat(file, &status) != 0) {
+    fault(loader, at(setting), "secret", "can't tell who may read %s: %s", file, strerror(errno));
+  } else if ((status.st_mode & 007) != 0) {
+    fault(loader, at(setting), "secret",
+          "everybody on this machine can get at the file (mode %04o); run: chmod o-rwx %s",
+          (unsigned)status.st_mode & 07777, file);
+  }
+}
+
+// The setting `secret.<name>`; NULL, and reported, where it is missing, of another
+// type, or still what the template has.
+static const config_setting_t *secret_find(struct loader *loader, const char *path, int type,
+                                           bool required) {
+  const config_setting_t *setting =
+      config_setting_get_member(loader->secret, strchr(path, '.') + 1);
+  if (setting == NULL) {
+    if (required) {
+      fault(loader, at(loader->secret), path,
+            "is missing; make all the keys with: janus-keys init");
+    }
+    return NULL;
+  }
+  if (config_setting_type(setting) != type) {
+    fault(loader, at(setting), path, "must be %s, not %s",
+          type == CONFIG_TYPE_INT ? "a whole number" : "a string in quotes", type_text(setting));
+    return NULL;
+  }
+  if (type == CONFIG_TYPE_STRING &&
+      strncmp(config_setting_get_string(setting), "REPLACE", strlen("REPLACE")) == 0) {
+    fault(loader, at(setting), path,
+          "is still the template's; make real keys with: janus-keys init");
+    return NULL;
+  }
+  return setting;
+}
+
+static void secrets_read(struct loader *loader, struct secrets *secrets) {
+  const config_setting_t *section = loader->secret, *setting;
+  bool encrypted = loader->config->label.encrypted;
+  if (section == NULL) {
+    fault(loader, (struct origin){0}, "secret",
+          "is missing; make the keys with: janus-keys init, and @include \"secret.conf\"");
+    return;
+  }
+  if (!config_setting_is_group(section)) {
+    fault(loader, at(section), "secret", "must be a group { ... }, not %s", type_text(section));
+    return;
+  }
+  secret_check_file(loader, section);
+  const char *file = config_setting_source_file(section);
+  for (int i = 0; i < config_setting_length(section); i++) {
+    setting = config_setting_get_elem(section, (unsigned)i);
+    char path[NAME_BYTES];
+    snprintf(path, sizeof path, "secret.%s", config_setting_name(setting));
+    if (table_find(TABLE(secret_keys), path) == NULL) {
+      fault_unknown(loader, TABLE(secret_keys), setting, path, path);
+    }
+    const char *own_file = config_setting_source_file(setting);
+    if (own_file != NULL && file != NULL && strcmp(own_file, file) != 0) {
+      secret_check_file(loader, setting);  // an @include inside the section
+      file = own_file;
+    }
+  }
+
+  const char *path = "secret.account_aes_key", *text;
+  setting = secret_find(loader, path, CONFIG_TYPE_STRING, true);
+  if (setting != NULL) {
+    text = config_setting_get_string(setting);
+    size_t len = strlen(text);
+    if (len == 16 || len == 24 || len == 32) {
+      memcpy(secrets->account_aes_key, text, len);
+      secrets->account_aes_key_len = len;
+    } else {
+      fault(loader, at(setting), path, "must have 16, 24 or 32 bytes, and has %zu", len);
+    }
+  }
+
+  path = "secret.server_cert_version";
+  setting = secret_find(loader, path, CONFIG_TYPE_INT, true);
+  secrets->server_cert_version = setting != NULL ? config_setting_get_int(setting) : 0;
+
+  path = "secret.server_cert_private_key";
+  setting = secret_find(loader, path, CONFIG_TYPE_STRING, true);
+  if (setting != NULL) {
+    text = config_setting_get_string(setting);
+    int result = signing_key_from_pem(&secrets->server_key, text, strlen(text));
+    if (result != 0) {
+      fault(
+          loader, at(setting), path, "%s",
+          result == ERROR_CRYPTO ? "is not an Ed25519 key" : "is not a private key in PKCS#8 PEM");
+    }
+  }
+
+  path = "secret.client_cert_version";
+  setting = secret_find(loader, path, CONFIG_TYPE_INT, encrypted);
+  secrets->client_cert_version = setting != NULL ? config_setting_get_int(setting) : 0;
+
+  path = "secret.client_cert";
+  setting = secret_find(loader, path, CONFIG_TYPE_STRING, encrypted);
+  if (setting != NULL) {
+    text = config_setting_get_string(setting);
+    int result = verify_key_from_certificate(&secrets->client_key, text, strlen(text), time(NULL));
+    if (result != 0) {
+      fault(loader, at(setting), path, "%s",
+            result == ERROR_EXPIRED  ? "is outside its time of validity; a new one is needed"
+            : result == ERROR_CRYPTO ? "is not a certificate for an Ed25519 key"
+                                     : "is not an X.509 certificate in PEM");
+    }
+  }
+}
+
+// libconfig's copy of what was read; its scanner's buffers are out of our reach.
+static void secrets_wipe(const config_setting_t *section) {
+  for (int i = 0; section != NULL && i < config_setting_length(section); i++) {
+    const config_setting_t *setting = config_setting_get_elem(section, (unsigned)i);
+    if (config_setting_type(setting) == CONFIG_TYPE_STRING) {
+      char *text = (char *)(uintptr_t)config_setting_get_string(setting);
+      explicit_bzero(text, strlen(text));
+    }
+  }
+}
+
+// --- The environment, and what must fit together -------------------------------
+
+static bool is_scalar(const struct key *key) { return key->kind < KEY_MODULES; }
+
+static void environment_apply(struct loader *loader) {
+  // Kept for the faults of the checks that follow.
+  static _Thread_local char variables[sizeof keys / sizeof *keys][NAME_BYTES];
+  for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+    char *variable = variables[i];
+    int len = snprintf(variable, NAME_BYTES, "JANUS_%s", keys[i].path);
+    for (int c = 0; c < len; c++) {
+      variable[c] = variable[c] == '.' ? '_' : (char)toupper((unsigned char)variable[c]);
+    }
+    const char *text = is_scalar(&keys[i]) ? getenv(variable) : NULL;
+    if (text != NULL) {
+      loader->origins[i] = (struct origin){NULL, variable};
+      key_set(loader, &keys[i], loader->config, loader->origins[i], keys[i].path, text);
+    }
+  }
+  for (size_t i = 0; i < sizeof secret_keys / sizeof *secret_keys; i++) {
+    char variable[NAME_BYTES];
+    int len = snprintf(variable, sizeof variable, "JANUS_%s", secret_keys[i].path);
+    for (int c = 0; c < len; c++) {
+      variable[c] = variable[c] == '.' ? '_' : (char)toupper((unsigned char)variable[c]);
+    }
+    if (getenv(variable) != NULL) {
+      fault(loader, (struct origin){NULL, variable}, secret_keys[i].path,
+            "a secret is not taken from the environment, where others can see it; "
+            "put it into secret.conf");
+    }
+  }
+}
+
+static void relations_check(struct loader *loader) {
+  const struct config *config = loader->config;
+  const struct {
+    const char *lesser, *greater;
+    int64_t low, high;
+    bool may_be_equal;
+  } orders[] = {
+      {"compress.weak", "compress.strong", config->compress.weak_bytes,
+       config->compress.strong_bytes, true},
+      {"queue.client_low_bytes", "queue.client_high_bytes", config->queue.client_low_bytes,
+       config->queue.client_high_bytes, false},
+      {"limits.message_to_client_bytes", "queue.client_high_bytes",
+       config->limits.message_to_client_bytes, config->queue.client_high_bytes, true},
+      {"worker.restart_backoff", "worker.restart_backoff_max", config->worker.restart_backoff_ms,
+       config->worker.restart_backoff_max_ms, true},
+      {"tunnel.backoff", "tunnel.backoff_max", config->tunnel.backoff_ms,
+       config->tunnel.backoff_max_ms, true},
+      {"tunnel.open_timeout", "tunnel.reopen_timeout", config->tunnel.open_timeout_ms,
+       config->tunnel.reopen_timeout_ms, true},
+  };
+  for (size_t i = 0; i < sizeof orders / sizeof *orders; i++) {
+    if (orders[i].low > orders[i].high ||
+        (orders[i].low == orders[i].high && !orders[i].may_be_equal)) {
+      // Blamed on the one that was given.
+      size_t index = (size_t)(table_find(TABLE(keys), orders[i].lesser) - keys);
+      const struct origin *origin = &loader->origins[index];
+      if (origin->setting != NULL || origin->variable != NULL) {
+        fault(loader, *origin, orders[i].lesser, "must %s %s",
+              orders[i].may_be_equal ? "not be greater than" : "be less than", orders[i].greater);
+      } else {
+        fault_key(loader, orders[i].greater, "must %s %s",
+                  orders[i].may_be_equal ? "not be less than" : "be greater than",
+                  orders[i].lesser);
+      }
+    }
+  }
+  if ((int64_t)config->registry.node_count > config->registry.capacity) {
+    fault_key(loader, "node_table.capacity", "is less than the %zu nodes given",
+              config->registry.node_count);
+  }
+  if (strlen(config->control.socket) >= sizeof((struct sockaddr_un *)0)->sun_path) {
+    fault_key(loader, "control.socket", "must be shorter than %zu bytes",
+              sizeof((struct sockaddr_un *)0)->sun_path);
+  }
+}
+
+// --- Loading and saving -------------------------------------------------------
+
+static void fault_parse(struct loader *loader, const config_t *tree) {
+  char file[2 * CONFIG_PATH_BYTES], text[sizeof file + 512];
+  if (config_error_type(tree) == CONFIG_ERR_FILE_IO) {
+    snprintf(text, sizeof text, "%s: can't be read: %s", loader->path, strerror(errno));
+  } else {
+    const char *message = config_error_text(tree);
+    loader_file(loader, config_error_file(tree), file, sizeof file);
+    bool include = strstr(message, "include") != NULL;
+    snprintf(text, sizeof text, "%s:%d: %s%s%s", file, config_error_line(tree), message,
+             include ? "; it is looked for in " : "", include ? loader->folder : "");
+  }
+  loader->faults++;
+  loader->report(text, loader->context);
+}
+
+static void loader_defaults(struct loader *loader) {
+  struct config *config = loader->config;
+  memset(config, 0, sizeof *config);
+  for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+    if (keys[i].initial != NULL) {
+      key_set(loader, &keys[i], config, (struct origin){0}, keys[i].path, keys[i].initial);
+    }
+  }
+  memcpy(config->tunnel.types, default_types, sizeof default_types);
+  config->tunnel.type_count = sizeof default_types / sizeof *default_types;
+}
+
+// The lists, once the scalars are known.
+static void lists_read(struct loader *loader) {
+  if (loader->nodes != NULL) {
+    nodes_read(loader, loader->nodes);
+  }
+  if (loader->types != NULL) {
+    memset(loader->config->tunnel.types, 0, sizeof loader->config->tunnel.types);
+    types_read(loader, loader->types);
+  }
+}
+
+int config_load_file(const char *path, struct config *config, struct secrets *secrets,
+                     config_report *report, void *context) {
+  struct loader loader = {.config = config, .path = path, .report = report, .context = context};
+  const char *slash = strrchr(path, '/');
+  int folder_len = slash == NULL ? 1 : slash == path ? 1 : (int)(slash - path);
+  snprintf(loader.folder, sizeof loader.folder, "%.*s", folder_len, slash == NULL ? "." : path);
+  memset(secrets, 0, sizeof *secrets);
+  loader_defaults(&loader);
+
+  config_t tree;
+  config_init(&tree);
+  config_set_include_dir(&tree, loader.folder);
+  struct stat status;
+  errno = 0;
+  if (stat(path, &status) == 0 && S_ISDIR(status.st_mode)) {  // libconfig would exit
+    fault(&loader, (struct origin){0}, "the file", "is a folder");
+  } else if (config_read_file(&tree, path) != CONFIG_TRUE) {
+    fault_parse(&loader, &tree);
+  } else {
+    section_read(&loader, config_root_setting(&tree), "");
+    environment_apply(&loader);
+    lists_read(&loader);
+    relations_check(&loader);
+    secrets_read(&loader, secrets);
+    if (loader.secret != NULL && config_setting_is_group(loader.secret)) {
+      secrets_wipe(loader.secret);
+    }
+  }
+  config_destroy(&tree);
+  if (loader.faults > 0) {
+    explicit_bzero(secrets, sizeof *secrets);
+    return ERROR_INVALID;
+  }
+  return 0;
+}
+
+// All that can be read from fd, from its start where it has one: workers share
+// the descriptor's position with the master that wrote it. malloc'd, with a NUL.
+static char *descriptor_read(int fd) {
+  char *text = malloc(SETTINGS_MAX_BYTES + 1);
+  size_t len = 0;
+  bool seekable = lseek(fd, 0, SEEK_CUR) >= 0;
+  while (text != NULL && len <= SETTINGS_MAX_BYTES) {
+    size_t room = SETTINGS_MAX_BYTES + 1 - len;
+    ssize_t got = seekable ? pread(fd, text + len, room, (off_t)len) : read(fd, text + len, room);
+    if (got == 0) {
+      text[len] = '\0';
+      return text;
+    }
+    if (got > 0) {
+      len += (size_t)got;
+    } else if (errno != EINTR) {
+      break;
+    }
+  }
+  free(text);
+  return NULL;
+}
+
+int config_load_fd(int fd, struct config *config, config_report *report, void *context) {
+  struct loader loader = {
+      .config = config, .path = "settings", .folder = ".", .report = report, .context = context};
+  loader_defaults(&loader);
+  char *text = descriptor_read(fd);
+  if (text == NULL) {
+    fault(&loader, (struct origin){0}, "the settings", "can't be read, or are too large");
+    return ERROR_INVALID;
+  }
+  config_t tree;
+  config_init(&tree);
+  if (config_read_string(&tree, text) != CONFIG_TRUE) {
+    fault_parse(&loader, &tree);
+  } else {
+    section_read(&loader, config_root_setting(&tree), "");
+    if (loader.secret != NULL) {
+      fault(&loader, at(loader.secret), "secret", "does not belong into the settings");
+    }
+    lists_read(&loader);
+    relations_check(&loader);
+  }
+  config_destroy(&tree);
+  free(text);
+  return loader.faults > 0 ? ERROR_INVALID : 0;
+}
+
+// Adds the key's value to parent under name. False: out of memory.
+static bool value_add(config_setting_t *parent, const char *name, const struct key *key,
+                      const void *base) {
+  static const int types[] = {[KEY_BOOL] = CONFIG_TYPE_BOOL, [KEY_INTEGER] = CONFIG_TYPE_INT64};
+  int type = key->kind <= KEY_INTEGER ? types[key->kind] : CONFIG_TYPE_STRING;
+  char text[VALUE_BYTES];
+  key_text(key, base, text, sizeof text);
+  config_setting_t *setting = config_setting_add(parent, name, type);
+  switch (type) {
+    case CONFIG_TYPE_BOOL:
+      return config_setting_set_bool(setting, text[0] == 't');
+    case CONFIG_TYPE_INT64:
+      return config_setting_set_int64(setting, strtoll(text, NULL, 10));
+    default:
+      return config_setting_set_string(setting, text);
+  }
+}
+
+// Adds the key's value under its path, with the sections that it needs.
+static bool value_add_path(config_setting_t *root, const struct key *key, const void *base) {
+  config_setting_t *parent = root;
+  const char *rest = key->path;
+  for (const char *dot; parent != NULL && (dot = strchr(rest, '.')) != NULL; rest = dot + 1) {
+    char name[NAME_BYTES];
+    snprintf(name, sizeof name, "%.*s", (int)(dot - rest), rest);
+    config_setting_t *section = config_setting_get_member(parent, name);
+    parent = section != NULL ? section : config_setting_add(parent, name, CONFIG_TYPE_GROUP);
+  }
+  return parent != NULL && value_add(parent, rest, key, base);
+}
+
+static bool entry_add(config_setting_t *list, struct key_table table, const void *base) {
+  config_setting_t *entry = config_setting_add(list, NULL, CONFIG_TYPE_GROUP);
+  bool ok = entry != NULL;
+  for (size_t i = 0; ok && i < table.count; i++) {
+    const struct key *key = &table.keys[i];
+    if (key->kind != KEY_MODULES) {
+      ok = value_add(entry, key->path, key, base);
+      continue;
+    }
+    const struct config_tunnel_type *type = base;
+    config_setting_t *modules = config_setting_add(entry, key->path, CONFIG_TYPE_ARRAY);
+    for (size_t m = 0; modules != NULL && m < type->module_count; m++) {
+      ok = ok && config_setting_set_int_elem(modules, -1, type->modules[m]) != NULL;
+    }
+    ok = ok && modules != NULL;
+  }
+  return ok;
+}
+
+int config_save(const struct config *config, FILE *out) {
+  config_t tree;
+  config_init(&tree);
+  config_setting_t *root = config_root_setting(&tree);
+  bool ok = true;
+  for (size_t i = 0; ok && i < sizeof keys / sizeof *keys; i++) {
+    if (is_scalar(&keys[i])) {
+      ok = value_add_path(root, &keys[i], config);
+    }
+  }
+  config_setting_t *nodes = config_setting_add(root, "nodes", CONFIG_TYPE_LIST);
+  ok = ok && nodes != NULL;
+  for (size_t i = 0; ok && i < config->registry.node_count; i++) {
+    ok = entry_add(nodes, TABLE(node_keys), &config->registry.nodes[i]);
+  }
+  config_setting_t *types =
+      config_setting_add(config_setting_get_member(root, "tunnel"), "types", CONFIG_TYPE_LIST);
+  ok = ok && types != NULL;
+  for (size_t i = 0; ok && i < config->tunnel.type_count; i++) {
+    ok = entry_add(types, TABLE(type_keys), &config->tunnel.types[i]);
+  }
+  if (ok) {
+    config_write(&tree, out);
+  }
+  config_destroy(&tree);
+  if (!ok) {
+    return ERROR_MEMORY;
+  }
+  return fflush(out) != 0 || ferror(out) ? ERROR_SYSTEM : 0;
+}
