@@ -1,0 +1,139 @@
+#include "master/directory.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct player {
+  int64_t uid;
+  LIST_HEAD(, directory_session) sessions;
+  UT_hash_handle hh;
+};
+
+struct directory {
+  struct directory_session *sessions;
+  struct player *players;
+  TAILQ_HEAD(, directory_session) by_age;
+};
+
+struct directory *directory_new(void) {
+  struct directory *directory = calloc(1, sizeof *directory);
+  if (directory) {
+    TAILQ_INIT(&directory->by_age);
+  }
+  return directory;
+}
+
+static struct player *find_player(const struct directory *directory, int64_t uid) {
+  struct player *player = NULL;
+  HASH_FIND(hh, directory->players, &uid, sizeof uid, player);
+  return player;
+}
+
+static struct player *get_player(struct directory *directory, int64_t uid) {
+  struct player *player = find_player(directory, uid);
+  if (!player && (player = calloc(1, sizeof *player))) {
+    player->uid = uid;
+    LIST_INIT(&player->sessions);
+    HASH_ADD(hh, directory->players, uid, sizeof player->uid, player);
+  }
+  return player;
+}
+
+struct directory_session *directory_add(struct directory *directory,
+                                        const struct channel_session *session, int worker) {
+  if (directory_find(directory, session->connection)) {
+    return NULL;
+  }
+  struct directory_session *added = calloc(1, sizeof *added);
+  struct player *player = added ? get_player(directory, session->uid) : NULL;
+  if (!player) {
+    free(added);
+    return NULL;
+  }
+  added->session = *session;
+  added->worker = worker;
+  LIST_INSERT_HEAD(&player->sessions, added, sibling);
+  TAILQ_INSERT_TAIL(&directory->by_age, added, age);
+  HASH_ADD(hh, directory->sessions, session.connection, sizeof added->session.connection, added);
+  return added;
+}
+
+struct directory_session *directory_find(struct directory *directory, uint64_t connection) {
+  struct directory_session *session = NULL;
+  HASH_FIND(hh, directory->sessions, &connection, sizeof connection, session);
+  return session;
+}
+
+void directory_remove(struct directory *directory, struct directory_session *session) {
+  struct player *player = find_player(directory, session->session.uid);
+  LIST_REMOVE(session, sibling);
+  TAILQ_REMOVE(&directory->by_age, session, age);
+  HASH_DELETE(hh, directory->sessions, session);
+  free(session);
+  if (LIST_EMPTY(&player->sessions)) {
+    HASH_DELETE(hh, directory->players, player);
+    free(player);
+  }
+}
+
+bool directory_has_player(const struct directory *directory, int64_t uid, const char *color) {
+  const struct player *player = find_player(directory, uid);
+  if (player) {
+    const struct directory_session *session;
+    LIST_FOREACH(session, &player->sessions, sibling) {
+      if (strcmp(session->session.color, color) == 0) {
+        return true;
+      }
+    }
+  }
+  return false;
+}
+
+void directory_each_of(struct directory *directory, int64_t uid, directory_visit *visit,
+                       void *context) {
+  struct player *player = find_player(directory, uid);
+  struct directory_session *next;
+  for (struct directory_session *session = player ? LIST_FIRST(&player->sessions) : NULL; session;
+       session = next) {
+    next = LIST_NEXT(session, sibling);
+    if (!visit(session, context)) {
+      return;
+    }
+  }
+}
+
+void directory_each(struct directory *directory, directory_visit *visit, void *context) {
+  struct directory_session *session;
+  struct directory_session *next;
+  HASH_ITER(hh, directory->sessions, session, next) {
+    if (!visit(session, context)) {
+      return;
+    }
+  }
+}
+
+size_t directory_count(const struct directory *directory) {
+  return HASH_COUNT(directory->sessions);
+}
+
+struct directory_session *directory_first_due(struct directory *directory) {
+  return TAILQ_FIRST(&directory->by_age);
+}
+
+void directory_renewed(struct directory *directory, struct directory_session *session,
+                       int64_t renew_at_ms) {
+  session->renew_at_ms = renew_at_ms;
+  TAILQ_REMOVE(&directory->by_age, session, age);
+  TAILQ_INSERT_TAIL(&directory->by_age, session, age);
+}
+
+void directory_free(struct directory *directory) {
+  if (!directory) {
+    return;
+  }
+  struct directory_session *session;
+  while ((session = TAILQ_FIRST(&directory->by_age))) {
+    directory_remove(directory, session);
+  }
+  free(directory);
+}

@@ -1,0 +1,53 @@
+// Which worker has which player: all sessions of this gateway, by connection and
+// by uid. One player may have several.
+#ifndef JANUS_MASTER_DIRECTORY_H
+#define JANUS_MASTER_DIRECTORY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <uthash.h>
+
+#include "common/channel.h"
+#include "common/error.h"
+
+struct directory_session {
+  struct channel_session session;
+  int worker;
+  int64_t renew_at_ms;                    // when its gateway route is to be renewed
+  LIST_ENTRY(directory_session) sibling;  // others of the same uid
+  TAILQ_ENTRY(directory_session) age;     // all, by renew_at_ms
+  UT_hash_handle hh;                      // by connection
+};
+
+struct directory;
+
+struct directory *directory_new(void);
+void directory_free(struct directory *directory);
+
+// NULL when out of memory or the connection is known already.
+struct directory_session *directory_add(struct directory *directory,
+                                        const struct channel_session *session, int worker);
+struct directory_session *directory_find(struct directory *directory, uint64_t connection);
+void directory_remove(struct directory *directory, struct directory_session *session);
+
+// Whether a session of this uid and color is there.
+bool directory_has_player(const struct directory *directory, int64_t uid, const char *color);
+
+// Visits the sessions, of one uid or of all, until visit returns false. visit may
+// remove the one it is shown.
+typedef bool directory_visit(struct directory_session *session, void *context);
+void directory_each_of(struct directory *directory, int64_t uid, directory_visit *visit,
+                       void *context);
+void directory_each(struct directory *directory, directory_visit *visit, void *context);
+
+size_t directory_count(const struct directory *directory);
+
+// The session whose gateway route is to be renewed first, NULL if there is none;
+// and putting it at the end of that order.
+struct directory_session *directory_first_due(struct directory *directory);
+void directory_renewed(struct directory *directory, struct directory_session *session,
+                       int64_t renew_at_ms);
+
+#endif

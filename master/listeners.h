@@ -1,0 +1,23 @@
+// The listening sockets: for each worker one of an SO_REUSEPORT group, bound and
+// kept open by the master for good. When a worker dies its successor gets the
+// same socket, and with it the clients that were waiting to be accepted.
+#ifndef JANUS_MASTER_LISTENERS_H
+#define JANUS_MASTER_LISTENERS_H
+
+#include <stddef.h>
+
+#include "common/error.h"
+
+struct listeners {
+  int *fds;  // one for each worker
+  size_t count;
+  char address[128];  // host:port as bound, also where port 0 was asked for
+};
+
+// Binds count sockets to addr (host:port). On failure why (size bytes) says what
+// is wrong and what to do. ERROR_INVALID, ERROR_SYSTEM, ERROR_MEMORY.
+int listeners_open(struct listeners *listeners, const char *addr, int backlog, size_t count,
+                   char *why, size_t why_size) MUST_CHECK;
+void listeners_close(struct listeners *listeners);
+
+#endif

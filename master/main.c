@@ -1,0 +1,102 @@
+// janusd: reads the command line and the configuration, then runs the master.
+#include <getopt.h>
+#include <limits.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "master/master.h"
+
+static const char default_config[] = "/etc/janus-gate/janus.conf";
+
+static void print_help(void) {
+  printf(
+      "janusd: the game gateway.\n"
+      "\n"
+      "Usage: janusd [-c FILE] [-t]\n"
+      "\n"
+      "  -c, --config FILE   the configuration (default %s)\n"
+      "  -t, --test          only check the configuration, say every fault, and exit\n"
+      "      --worker PATH   the janus-worker program (default: beside this one, in ../libexec)\n"
+      "  -h, --help          this text\n"
+      "  -V, --version       the version\n"
+      "\n"
+      "It runs in the foreground and logs to standard error. SIGTERM closes every session\n"
+      "and ends it. `janusctl status` shows how it is doing.\n"
+      "\n"
+      "Exit status: 0 after a stop or a good check, 1 for a faulty configuration or a start\n"
+      "that failed, 2 for a wrong command line.\n",
+      default_config);
+}
+
+static void report_fault(const char *fault, void *context) {
+  (void)context;
+  fprintf(stderr, "janusd: %s\n", fault);
+}
+
+// janus-worker lies in ../libexec as it is built, in ../libexec/janus-gate as it is
+// installed.
+static void find_worker(char *path, size_t size) {
+  static const char *const places[] = {"../libexec/janus-worker",
+                                       "../libexec/janus-gate/janus-worker"};
+  char self[PATH_MAX];
+  ssize_t len = readlink("/proc/self/exe", self, sizeof self - 1);
+  self[len > 0 ? len : 0] = '\0';
+  char *slash = strrchr(self, '/');
+  int folder = slash ? (int)(slash - self) : 0;
+  for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+    snprintf(path, size, "%.*s/%s", folder, self, places[i]);
+    if (access(path, X_OK) == 0) {
+      return;
+    }
+  }
+}
+
+int main(int argc, char **argv) {
+  static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+                                          {"test", no_argument, NULL, 't'},
+                                          {"worker", required_argument, NULL, 'w'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {"version", no_argument, NULL, 'V'},
+                                          {NULL, 0, NULL, 0}};
+  static struct config config;
+  const char *config_path = default_config;
+  char worker[PATH_MAX + 64] = "";
+  bool only_test = false;
+  int option;
+
+  while ((option = getopt_long(argc, argv, "c:thV", options, NULL)) != -1) {
+    switch (option) {
+      case 'c': config_path = optarg; break;
+      case 't': only_test = true; break;
+      case 'w': snprintf(worker, sizeof worker, "%s", optarg); break;
+      case 'h': print_help(); return 0;
+      case 'V': printf("janusd %s\n", JANUS_VERSION); return 0;
+      default: fprintf(stderr, "janusd: try `janusd --help`\n"); return 2;
+    }
+  }
+  if (optind < argc) {
+    fprintf(stderr, "janusd: unexpected argument `%s`; try `janusd --help`\n", argv[optind]);
+    return 2;
+  }
+  struct secrets *secrets = sodium_init() >= 0 ? sodium_malloc(sizeof *secrets) : NULL;
+  if (!secrets) {
+    fprintf(stderr, "janusd: no locked memory to be had for the secrets\n");
+    return 1;
+  }
+  if (config_load_file(config_path, &config, secrets, report_fault, NULL) != 0) {
+    sodium_free(secrets);
+    return 1;
+  }
+  if (only_test) {
+    sodium_free(secrets);
+    printf("%s: the configuration is good\n", config_path);
+    return 0;
+  }
+  if (worker[0] == '\0') {
+    find_worker(worker, sizeof worker);
+  }
+  return master_run(&config, secrets, worker);
+}

@@ -1,0 +1,307 @@
+#include "master/master.h"
+
+#include <arpa/inet.h>
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "master/control.h"
+#include "master/registry.h"
+#include "master/routes.h"
+
+// --- What the workers say ----------------------------------------------------------
+
+static void open_session(struct master *master, int worker,
+                         const struct channel_session *session) {
+  struct directory_session *added = directory_add(master->directory, session, worker);
+  if (!added) {
+    log_error("session_not_listed", "uid=%lld worker=%d", (long long)session->uid, worker);
+    return;
+  }
+  routes_set_gateway(master->routes, &master->config, session->uid, session->color);
+  directory_renewed(
+      master->directory, added,
+      clock_monotonic_ms() + master->config.data.gateway_route_table_alive_duration_ms / 2);
+}
+
+// Takes the session from the directory, and its gateway route too when it was the
+// player's last.
+static void close_session(struct master *master, struct directory_session *session) {
+  struct channel_session was = session->session;
+  directory_remove(master->directory, session);
+  if (!directory_has_player(master->directory, was.uid, was.color)) {
+    routes_remove_gateway(master->routes, &master->config, was.uid, was.color);
+  }
+}
+
+static void on_worker_message(int index, enum channel_type type, const void *content,
+                              void *owner) {
+  struct master *master = owner;
+  switch (type) {
+    case CHANNEL_SESSION_OPENED: open_session(master, index, content); return;
+    case CHANNEL_SESSION_CLOSED: {
+      const struct channel_session_closed *closed = content;
+      struct directory_session *session =
+          directory_find(master->directory, closed->connection);
+      if (session && session->worker == index) {
+        close_session(master, session);
+      }
+      return;
+    }
+    case CHANNEL_ROUTE_CLAIM: {
+      struct channel_route_answer answer;
+      routes_settle(master->routes, &master->config, content, &answer);
+      workers_send(master->workers, index, CHANNEL_ROUTE_ANSWER, &answer);
+      return;
+    }
+    case CHANNEL_ROUTE_RENEW: routes_renew(master->routes, &master->config, content); return;
+    default: log_error("channel_unexpected", "worker=%d type=%d", index, (int)type); return;
+  }
+}
+
+struct dead_worker {
+  struct master *master;
+  int index;
+};
+
+static bool close_if_of_dead(struct directory_session *session, void *context) {
+  struct dead_worker *dead = context;
+  if (session->worker == dead->index) {
+    close_session(dead->master, session);
+  }
+  return true;
+}
+
+static void on_worker_dead(int index, void *owner) {
+  struct dead_worker dead = {.master = owner, .index = index};
+  directory_each(dead.master->directory, close_if_of_dead, &dead);
+}
+
+static void on_all_ready(void *owner) {
+  struct master *master = owner;
+  log_info("ready", "version=%s workers=%d tcp=%s advertise=%s nodes=%zu", JANUS_VERSION,
+           workers_count(master->workers), master->tcp.address,
+           master->config.server.grpc.advertise, master->config.registry.node_count);
+}
+
+static void on_all_gone(void *owner) {
+  struct master *master = owner;
+  event_base_loopbreak(master->base);
+}
+
+// --- Signals and time ----------------------------------------------------------------
+
+static void on_stop_signal(evutil_socket_t number, short what, void *owner) {
+  struct master *master = owner;
+  (void)what;
+  if (master->stopping) {
+    log_warn("stopping_at_once", "signal=%d", (int)number);
+    workers_kill(master->workers);
+    return;
+  }
+  log_info("stopping", "signal=%d sessions=%zu", (int)number, directory_count(master->directory));
+  master->stopping = true;
+  listeners_close(&master->tcp);
+  workers_stop(master->workers);
+}
+
+static void on_hangup(evutil_socket_t number, short what, void *owner) {
+  (void)number;
+  (void)what;
+  (void)owner;
+  log_warn("hangup_ignored", "hint=\"this version reads its configuration only when it starts\"");
+}
+
+// Gateway routes are renewed at half their time.
+static void on_second(evutil_socket_t fd, short what, void *owner) {
+  struct master *master = owner;
+  (void)fd;
+  (void)what;
+  int64_t now_ms = clock_monotonic_ms();
+  int64_t half_ms = master->config.data.gateway_route_table_alive_duration_ms / 2;
+  struct directory_session *session;
+  while ((session = directory_first_due(master->directory)) && session->renew_at_ms <= now_ms) {
+    routes_set_gateway(master->routes, &master->config, session->session.uid,
+                       session->session.color);
+    directory_renewed(master->directory, session, now_ms + half_ms);
+  }
+}
+
+// --- Starting --------------------------------------------------------------------------
+
+// Each worker may have to hold as many descriptors as the system lets it.
+static void raise_descriptor_limit(void) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+  }
+}
+
+static bool is_global(const struct ifaddrs *interface) {
+  if (!interface->ifa_addr || interface->ifa_addr->sa_family != AF_INET ||
+      !(interface->ifa_flags & IFF_UP) || interface->ifa_flags & IFF_LOOPBACK) {
+    return false;
+  }
+  const struct sockaddr_in *address = (const void *)interface->ifa_addr;
+  return ntohl(address->sin_addr.s_addr) >> 16 != 0xa9fe;  // not link-local, 169.254/16
+}
+
+// The host that others reach us at when we listen on every address: that of the
+// lowest-numbered interface that is up and has a global unicast address, as the
+// rest of the ecosystem does it.
+static void own_host(char *host, size_t size) {
+  struct ifaddrs *all = NULL;
+  unsigned lowest = 0;
+  snprintf(host, size, "127.0.0.1");
+  if (getifaddrs(&all) != 0) {
+    return;
+  }
+  for (struct ifaddrs *one = all; one; one = one->ifa_next) {
+    unsigned index = is_global(one) ? if_nametoindex(one->ifa_name) : 0;
+    if (index != 0 && (lowest == 0 || index < lowest)) {
+      lowest = index;
+      inet_ntop(AF_INET, &((const struct sockaddr_in *)(const void *)one->ifa_addr)->sin_addr,
+                host, (socklen_t)size);
+    }
+  }
+  freeifaddrs(all);
+}
+
+static void derive_advertise(struct config *config) {
+  const char *addr = config->server.grpc.addr;
+  const char *port = strrchr(addr, ':');
+  if (config->server.grpc.advertise[0] != '\0' || !port) {
+    return;
+  }
+  bool everywhere = port == addr || strncmp(addr, "0.0.0.0:", 8) == 0 ||
+                    strncmp(addr, "[::]:", 5) == 0;
+  if (everywhere) {
+    char host[INET_ADDRSTRLEN];
+    own_host(host, sizeof host);
+    snprintf(config->server.grpc.advertise, sizeof config->server.grpc.advertise, "%s%s", host,
+             port);
+  } else {
+    memcpy(config->server.grpc.advertise, addr, sizeof config->server.grpc.advertise);
+  }
+}
+
+// Returns true, or false with the reason in why.
+static bool build(struct master *master, char *why, size_t why_size) {
+  static const struct workers_events events = {on_worker_message, on_worker_dead, on_all_ready,
+                                               on_all_gone};
+  struct config *config = &master->config;
+  struct route_table_options options;
+  int error = 0;
+
+  memcpy(options.capacity, (size_t[]){(size_t)config->routes.capacity[ROUTE_GATEWAY],
+                                      (size_t)config->routes.capacity[ROUTE_PLAYER],
+                                      (size_t)config->routes.capacity[ROUTE_OBJECT]},
+         sizeof options.capacity);
+  if (access(master->worker_program, X_OK) != 0) {
+    snprintf(why, why_size, "%s can't be executed; name it with --worker",
+             master->worker_program);
+    return false;
+  }
+  // First of all, since it tells when another gateway is running.
+  if (!(master->control = control_new(master, why, why_size)) ||
+      listeners_open(&master->tcp, config->server.tcp.addr, (int)config->server.tcp.backlog,
+                     (size_t)config->worker.count, why, why_size) != 0) {
+    return false;
+  }
+  if (!(master->directory = directory_new()) ||
+      !(master->routes = route_table_create(&options, &error)) ||
+      !(master->nodes = node_table_create((size_t)config->registry.capacity, &error))) {
+    snprintf(why, why_size, "the shared tables can't be made: %s", error_text(error));
+    return false;
+  }
+  if (registry_publish_static(master->nodes, config) != 0) {
+    snprintf(why, why_size, "node_table.capacity is too small for the nodes configured");
+    return false;
+  }
+  const struct workers_options worker_options = {
+      .program = master->worker_program,
+      .config = config,
+      .secrets = master->secrets,
+      .tcp = &master->tcp,
+      .route_table_fd = route_table_fd(master->routes),
+      .node_table_fd = node_table_fd(master->nodes),
+  };
+  if (!(master->workers = workers_new(master->base, &worker_options, &events, master))) {
+    snprintf(why, why_size, "the workers can't be started");
+    return false;
+  }
+  return true;
+}
+
+static void tear_down(struct master *master) {
+  control_free(master->control);
+  workers_free(master->workers);
+  listeners_close(&master->tcp);
+  directory_free(master->directory);
+  route_table_free(master->routes);
+  node_table_free(master->nodes);
+  sodium_free(master->secrets);
+}
+
+int master_run(const struct config *config, struct secrets *secrets, const char *worker_program) {
+  struct master master = {.config = *config,
+                          .secrets = secrets,
+                          .worker_program = worker_program,
+                          .started_ms = clock_wall_ms()};
+  struct {
+    int number;
+    event_callback_fn callback;
+    struct event *event;
+  } signals[] = {{SIGTERM, on_stop_signal, NULL},
+                 {SIGINT, on_stop_signal, NULL},
+                 {SIGHUP, on_hangup, NULL}};
+  const size_t signal_count = sizeof signals / sizeof signals[0];
+  char why[512] = "no event loop";
+  int status = 1;
+
+  log_setup(config->log.type, config->log.level, "master");
+  signal(SIGPIPE, SIG_IGN);
+  raise_descriptor_limit();
+  if (master.config.worker.count == 0) {
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    master.config.worker.count = cores < 1 ? 1 : cores < CONFIG_WORKERS ? cores : CONFIG_WORKERS;
+  }
+  derive_advertise(&master.config);
+  master.base = event_base_new();
+  struct event *tick =
+      master.base ? event_new(master.base, -1, EV_PERSIST, on_second, &master) : NULL;
+  if (tick && build(&master, why, sizeof why)) {
+    const struct timeval second = {.tv_sec = 1};
+    event_add(tick, &second);
+    for (size_t i = 0; i < signal_count; i++) {
+      signals[i].event =
+          evsignal_new(master.base, signals[i].number, signals[i].callback, &master);
+      evsignal_add(signals[i].event, NULL);
+    }
+    event_base_dispatch(master.base);
+    log_info("stopped", "sessions_left=%zu", directory_count(master.directory));
+    status = 0;
+  } else {
+    log_error("start_failed", "why=\"%s\"", why);
+  }
+  for (size_t i = 0; i < signal_count; i++) {
+    if (signals[i].event) {
+      event_free(signals[i].event);
+    }
+  }
+  if (tick) {
+    event_free(tick);
+  }
+  tear_down(&master);
+  if (master.base) {
+    event_base_free(master.base);
+  }
+  return status;
+}

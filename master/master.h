@@ -1,0 +1,40 @@
+// The master: wires the parts together and keeps them running. What the parts
+// share is this struct; there is one in the process, and everything in it belongs
+// to the loop's thread.
+#ifndef JANUS_MASTER_MASTER_H
+#define JANUS_MASTER_MASTER_H
+
+#include <event2/event.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/config.h"
+#include "common/node_table.h"
+#include "common/route_table.h"
+#include "master/directory.h"
+#include "master/listeners.h"
+#include "master/workers.h"
+
+struct control;
+
+struct master {
+  struct event_base *base;
+  struct config config;
+  struct secrets *secrets;  // locked memory, left out of core dumps
+  const char *worker_program;
+  int64_t started_ms;  // wall clock
+
+  struct listeners tcp;
+  struct route_table *routes;
+  struct node_table *nodes;
+  struct directory *directory;
+  struct workers *workers;
+  struct control *control;
+  bool stopping;
+};
+
+// Runs until SIGTERM or SIGINT. config and secrets (from sodium_malloc) are taken
+// over. Returns the exit status.
+int master_run(const struct config *config, struct secrets *secrets, const char *worker_program);
+
+#endif

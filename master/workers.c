@@ -1,0 +1,439 @@
+#include "master/workers.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/handover.h"
+#include "common/shm.h"
+
+enum {
+  READY_TIMEOUT_MS = 30000,  // for a worker to come up
+  STOP_GRACE_MS = 2000,      // beyond worker.stop_timeout
+  CALM_MS = 10000,           // a worker that lived this long is not crash-looping
+};
+
+struct worker_process {
+  struct workers *workers;
+  int index;
+  struct worker_info info;
+  struct channel *channel;
+  struct shm counters;
+  struct counters_values retired;  // of the predecessors
+  int64_t backoff_ms;
+  int64_t started_ms;     // monotonic
+  struct event *timer;    // next start, or the time to be ready
+};
+
+struct workers {
+  struct event_base *base;
+  struct workers_options options;
+  struct workers_events events;
+  void *owner;
+  struct event *child_signal;
+  struct event *stop_timer;
+  bool stopping;
+  bool all_ready_told;
+  int count;
+  struct worker_process process[];
+};
+
+const char *worker_state_name(enum worker_state state) {
+  static const char *const names[] = {"waiting", "starting", "running", "stopping"};
+  return names[state];
+}
+
+static void set_state(struct worker_process *process, enum worker_state state) {
+  log_debug("worker_state", "worker=%d pid=%d from=%s to=%s", process->index,
+            (int)process->info.pid, worker_state_name(process->info.state),
+            worker_state_name(state));
+  process->info.state = state;
+  process->info.since_ms = clock_wall_ms();
+}
+
+static void start_timer(struct worker_process *process, int64_t ms) {
+  struct timeval time = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+  evtimer_add(process->timer, &time);
+}
+
+// --- Starting one --------------------------------------------------------------
+
+// The settings as text in a memory file of the worker's own.
+static int settings_fd(const struct config *config) {
+  int fd = memfd_create("janus-settings", MFD_CLOEXEC);
+  FILE *file = fd >= 0 ? fdopen(dup(fd), "w") : NULL;
+  bool written = file && config_save(config, file) == 0;
+  if (file && fclose(file) != 0) {
+    written = false;
+  }
+  if (fd >= 0 && (!written || lseek(fd, 0, SEEK_SET) != 0)) {
+    close(fd);
+    fd = -1;
+  }
+  return fd;
+}
+
+// The secrets in a pipe, which holds them all without a reader.
+static int secrets_fd(const struct secrets *secrets) {
+  int ends[2];
+  _Static_assert(sizeof *secrets <= 4096, "fits any pipe at once");
+  if (pipe2(ends, O_CLOEXEC) != 0) {
+    return -1;
+  }
+  ssize_t written = write(ends[1], secrets, sizeof *secrets);
+  close(ends[1]);
+  if (written != (ssize_t)sizeof *secrets) {
+    close(ends[0]);
+    return -1;
+  }
+  return ends[0];
+}
+
+// In the child, between fork and exec: only what is safe there.
+static _Noreturn void become_worker(const struct workers *workers, int index,
+                                    const int fds[HANDOVER_END]) {
+  char number[16];
+  char *const argv[] = {(char *)"janus-worker", number, NULL};
+  int high[HANDOVER_END];
+  sigset_t none;
+
+  snprintf(number, sizeof number, "%d", index);
+  // First out of the way of each other, then to their places.
+  for (int i = HANDOVER_CHANNEL; i < HANDOVER_END; i++) {
+    high[i] = fcntl(fds[i], F_DUPFD, HANDOVER_END);
+    if (high[i] < 0) {
+      _exit(126);
+    }
+  }
+  for (int i = HANDOVER_CHANNEL; i < HANDOVER_END; i++) {
+    if (dup2(high[i], i) < 0) {
+      _exit(126);
+    }
+  }
+  close_range(HANDOVER_END, ~0U, 0);
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, NULL);
+  execv(workers->options.program, argv);
+  _exit(127);
+}
+
+static void on_channel_message(enum channel_type type, const void *content, void *owner);
+static void on_channel_broken(const char *why, void *owner);
+
+static int start(struct worker_process *process) {
+  static const struct channel_events events = {on_channel_message, on_channel_broken};
+  struct workers *workers = process->workers;
+  int pair[2] = {-1, -1};
+  int fds[HANDOVER_END];
+  int error = ERROR_SYSTEM;
+  pid_t pid = -1;
+
+  shm_unmap(&process->counters);
+  fds[HANDOVER_SETTINGS] = settings_fd(workers->options.config);
+  fds[HANDOVER_SECRETS] = secrets_fd(workers->options.secrets);
+  if (fds[HANDOVER_SETTINGS] < 0 || fds[HANDOVER_SECRETS] < 0 ||
+      socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0 ||
+      shm_create(&process->counters, "janus-counters", sizeof(struct counters), false) != 0) {
+    goto out;
+  }
+  fds[HANDOVER_CHANNEL] = pair[1];
+  fds[HANDOVER_ROUTE_TABLE] = workers->options.route_table_fd;
+  fds[HANDOVER_NODE_TABLE] = workers->options.node_table_fd;
+  fds[HANDOVER_COUNTERS] = process->counters.fd;
+  fds[HANDOVER_LISTENER_TCP] = workers->options.tcp->fds[process->index];
+  pid = fork();
+  if (pid == 0) {
+    become_worker(workers, process->index, fds);
+  }
+  if (pid < 0) {
+    goto out;
+  }
+  process->channel = channel_new(workers->base, pair[0], &events, process);
+  pair[0] = -1;
+  if (!process->channel) {
+    kill(pid, SIGKILL);
+  }
+  process->info.pid = pid;
+  process->started_ms = clock_monotonic_ms();
+  set_state(process, WORKER_STARTING);
+  start_timer(process, READY_TIMEOUT_MS);
+  log_info("worker_started", "worker=%d pid=%d", process->index, (int)pid);
+  error = 0;
+out:
+  if (error != 0) {
+    log_error("worker_start_failed", "worker=%d error=\"%s\"", process->index, strerror(errno));
+  }
+  for (int i = 0; i < 2; i++) {
+    if (pair[i] >= 0) {
+      close(pair[i]);
+    }
+  }
+  if (fds[HANDOVER_SETTINGS] >= 0) {
+    close(fds[HANDOVER_SETTINGS]);
+  }
+  if (fds[HANDOVER_SECRETS] >= 0) {
+    close(fds[HANDOVER_SECRETS]);
+  }
+  return error;
+}
+
+// At once the first time, then after a pause that doubles while workers keep
+// dying soon after their start.
+static void start_later(struct worker_process *process) {
+  const struct config *config = process->workers->options.config;
+  bool calm = clock_monotonic_ms() - process->started_ms >= CALM_MS;
+  int64_t wait_ms = calm ? 0 : process->backoff_ms;
+  int64_t next_ms = wait_ms > 0 ? wait_ms * 2 : config->worker.restart_backoff_ms;
+  process->backoff_ms = next_ms < config->worker.restart_backoff_max_ms
+                            ? next_ms
+                            : config->worker.restart_backoff_max_ms;
+  set_state(process, WORKER_WAITING);
+  start_timer(process, wait_ms);
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *owner) {
+  struct worker_process *process = owner;
+  (void)fd;
+  (void)what;
+  if (process->info.state == WORKER_STARTING) {
+    log_error("worker_not_ready", "worker=%d pid=%d after_ms=%d", process->index,
+              (int)process->info.pid, READY_TIMEOUT_MS);
+    kill(process->info.pid, SIGKILL);
+  } else if (process->info.state == WORKER_WAITING) {
+    process->info.restarts++;
+    if (start(process) != 0) {
+      start_later(process);
+    }
+  }
+}
+
+// --- What they say ---------------------------------------------------------------
+
+static void on_ready(struct worker_process *process) {
+  struct workers *workers = process->workers;
+  evtimer_del(process->timer);
+  if (process->info.state == WORKER_STARTING) {
+    set_state(process, WORKER_RUNNING);
+  }
+  if (!workers->all_ready_told && workers_running(workers) == workers->count) {
+    workers->all_ready_told = true;
+    workers->events.on_all_ready(workers->owner);
+  }
+}
+
+static void on_channel_message(enum channel_type type, const void *content, void *owner) {
+  struct worker_process *process = owner;
+  struct workers *workers = process->workers;
+  if (type == CHANNEL_READY) {
+    on_ready(process);
+  } else {
+    workers->events.on_message(process->index, type, content, workers->owner);
+  }
+}
+
+// Usually it is dying, and SIGCHLD tells the rest. One that lives on without its
+// channel is of no use.
+static void on_channel_broken(const char *why, void *owner) {
+  struct worker_process *process = owner;
+  log_debug("worker_channel_broken", "worker=%d why=\"%s\"", process->index, why);
+  channel_free(process->channel);
+  process->channel = NULL;
+  if (process->info.state == WORKER_RUNNING) {
+    kill(process->info.pid, SIGTERM);
+    set_state(process, WORKER_STOPPING);
+  }
+}
+
+// --- Their end -------------------------------------------------------------------
+
+static int living(const struct workers *workers) {
+  int count = 0;
+  for (int i = 0; i < workers->count; i++) {
+    count += workers->process[i].info.pid != 0;
+  }
+  return count;
+}
+
+static void on_dead(struct worker_process *process, int status) {
+  struct workers *workers = process->workers;
+  struct counters_values last;
+
+  if (WIFSIGNALED(status)) {
+    log_error("worker_died", "worker=%d pid=%d signal=%d", process->index,
+              (int)process->info.pid, WTERMSIG(status));
+  } else if (!workers->stopping || WEXITSTATUS(status) != 0) {
+    log_error("worker_died", "worker=%d pid=%d exit_status=%d", process->index,
+              (int)process->info.pid, WEXITSTATUS(status));
+  }
+  counters_read(process->counters.base, &last);
+  counters_sum(&process->retired, &last, false);
+  shm_unmap(&process->counters);
+  channel_free(process->channel);
+  process->channel = NULL;
+  evtimer_del(process->timer);
+  process->info.pid = 0;
+  workers->events.on_dead(process->index, workers->owner);
+  if (!workers->stopping) {
+    start_later(process);
+  }
+}
+
+static void on_child_signal(evutil_socket_t number, short what, void *owner) {
+  struct workers *workers = owner;
+  (void)number;
+  (void)what;
+  pid_t pid;
+  int status;
+  while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+    for (int i = 0; i < workers->count; i++) {
+      if (workers->process[i].info.pid == pid) {
+        on_dead(&workers->process[i], status);
+      }
+    }
+  }
+  if (workers->stopping && living(workers) == 0) {
+    workers->events.on_all_gone(workers->owner);
+  }
+}
+
+static void on_stop_timeout(evutil_socket_t fd, short what, void *owner) {
+  struct workers *workers = owner;
+  (void)fd;
+  (void)what;
+  log_warn("workers_killed", "living=%d", living(workers));
+  workers_kill(workers);
+}
+
+void workers_stop(struct workers *workers) {
+  int64_t bound_ms = workers->options.config->worker.stop_timeout_ms + STOP_GRACE_MS;
+  struct timeval bound = {.tv_sec = bound_ms / 1000, .tv_usec = bound_ms % 1000 * 1000};
+  if (workers->stopping) {
+    return;
+  }
+  workers->stopping = true;
+  for (int i = 0; i < workers->count; i++) {
+    struct worker_process *process = &workers->process[i];
+    evtimer_del(process->timer);
+    if (process->info.pid != 0) {
+      set_state(process, WORKER_STOPPING);
+      if (!process->channel || channel_send(process->channel, CHANNEL_STOP, NULL) != 0) {
+        kill(process->info.pid, SIGTERM);
+      }
+    }
+  }
+  evtimer_add(workers->stop_timer, &bound);
+  event_active(workers->child_signal, EV_SIGNAL, 1);  // in case none is alive
+}
+
+void workers_kill(struct workers *workers) {
+  for (int i = 0; i < workers->count; i++) {
+    if (workers->process[i].info.pid != 0) {
+      kill(workers->process[i].info.pid, SIGKILL);
+    }
+  }
+}
+
+// --- For others --------------------------------------------------------------------
+
+struct workers *workers_new(struct event_base *base, const struct workers_options *options,
+                            const struct workers_events *events, void *owner) {
+  size_t count = options->tcp->count;
+  struct workers *workers = calloc(1, sizeof *workers + count * sizeof workers->process[0]);
+  if (!workers) {
+    return NULL;
+  }
+  workers->base = base;
+  workers->options = *options;
+  workers->events = *events;
+  workers->owner = owner;
+  workers->count = (int)count;
+  workers->child_signal = evsignal_new(base, SIGCHLD, on_child_signal, workers);
+  workers->stop_timer = evtimer_new(base, on_stop_timeout, workers);
+  if (!workers->child_signal || !workers->stop_timer ||
+      evsignal_add(workers->child_signal, NULL) != 0) {
+    workers_free(workers);
+    return NULL;
+  }
+  for (int i = 0; i < workers->count; i++) {
+    struct worker_process *process = &workers->process[i];
+    process->workers = workers;
+    process->index = i;
+    process->counters.fd = -1;
+    process->timer = evtimer_new(base, on_timer, process);
+    if (!process->timer || start(process) != 0) {
+      workers_kill(workers);
+      workers_free(workers);
+      return NULL;
+    }
+  }
+  return workers;
+}
+
+void workers_free(struct workers *workers) {
+  if (!workers) {
+    return;
+  }
+  for (int i = 0; i < workers->count; i++) {
+    struct worker_process *process = &workers->process[i];
+    channel_free(process->channel);
+    shm_unmap(&process->counters);
+    if (process->timer) {
+      event_free(process->timer);
+    }
+  }
+  if (workers->child_signal) {
+    event_free(workers->child_signal);
+  }
+  if (workers->stop_timer) {
+    event_free(workers->stop_timer);
+  }
+  free(workers);
+}
+
+int workers_count(const struct workers *workers) { return workers->count; }
+
+int workers_running(const struct workers *workers) {
+  int count = 0;
+  for (int i = 0; i < workers->count; i++) {
+    count += workers->process[i].info.state == WORKER_RUNNING;
+  }
+  return count;
+}
+
+void workers_info(const struct workers *workers, int index, struct worker_info *info) {
+  *info = workers->process[index].info;
+}
+
+void workers_read_counters(const struct workers *workers, int index,
+                           struct counters_values *values) {
+  const struct worker_process *process = &workers->process[index];
+  struct counters_values live;
+  *values = process->retired;
+  if (process->counters.base) {
+    counters_read(process->counters.base, &live);
+    counters_sum(values, &live, true);
+  }
+}
+
+int workers_send(struct workers *workers, int index, enum channel_type type,
+                 const void *content) {
+  struct worker_process *process = &workers->process[index];
+  if (!process->channel) {
+    return ERROR_NOT_FOUND;
+  }
+  int error = channel_send(process->channel, type, content);
+  if (error == ERROR_EXHAUSTED) {
+    // It has not read for a long while: it hangs, and its successor will serve.
+    log_error("worker_hangs", "worker=%d pid=%d", index, (int)process->info.pid);
+    kill(process->info.pid, SIGKILL);
+  }
+  return error;
+}
