@@ -1,0 +1,25 @@
+"""Waiting for events, never for luck. Sanitizer builds are slower: JANUS_TEST_PATIENCE scales
+every time limit."""
+
+import os
+import time
+
+FACTOR = float(os.environ.get("JANUS_TEST_PATIENCE", "1"))
+
+
+def patient(seconds):
+    return seconds * FACTOR
+
+
+def wait_for(check, what, timeout=30):
+    """Asks check again and again until it returns something true, and returns that."""
+    deadline = time.monotonic() + patient(timeout)
+    pause = 0.005
+    while True:
+        result = check()
+        if result:
+            return result
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {patient(timeout):.0f} s in vain for {what}")
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.1)

@@ -1,0 +1,338 @@
+"""The programs under test, each as an object that starts it, waits until it is ready, and ends it
+with an account of what it left behind."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import threading
+
+from . import wire
+from .client import Client
+from .patience import patient, wait_for
+
+BUILD = os.path.abspath(os.environ.get("JANUS_BUILD", "build/release"))
+BIN = os.path.join(BUILD, "bin")
+SANITIZER_REPORT = re.compile(r"(Address|Thread|Leak|UndefinedBehavior)Sanitizer|runtime error:")
+
+
+class Program:
+    """A process whose standard error is collected line by line."""
+
+    def __init__(self, arguments, environment=None):
+        self.lines = []
+        self._changed = threading.Condition()
+        self._ended = False
+        self.process = subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
+        )
+        self.pid = self.process.pid
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self):
+        for raw in self.process.stdout:
+            with self._changed:
+                self.lines.append(raw.decode(errors="replace").rstrip("\n"))
+                self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def log(self):
+        with self._changed:
+            return "\n".join(self.lines)
+
+    def mark(self):
+        """A place in the log, for wait_log(since=)."""
+        return len(self.lines)
+
+    def wait_log(self, pattern, since=0, timeout=30):
+        """The first match of pattern in a line of the log from `since` on."""
+        found = []
+
+        def look():
+            for line in self.lines[since:]:
+                match = re.search(pattern, line)
+                if match:
+                    found.append(match)
+                    return True
+            return self._ended
+
+        with self._changed:
+            self._changed.wait_for(look, patient(timeout))
+            tail = "\n".join(self.lines[-40:])
+        assert found, f"no line with {pattern!r} in the log; it ends with:\n{tail}"
+        return found[0]
+
+    def wait_exit(self, timeout=30):
+        code = self.process.wait(patient(timeout))
+        return code
+
+    def kill(self):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def session_pids(self):
+        """Every process of this program's session: itself and whatever it started."""
+        pids = []
+        for entry in os.listdir("/proc"):
+            if not entry.isdigit():
+                continue
+            try:
+                with open(f"/proc/{entry}/stat") as stat:
+                    fields = stat.read().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == self.pid and fields[0] != "Z":
+                pids.append(int(entry))
+        return pids
+
+
+def resident_bytes(pid):
+    with open(f"/proc/{pid}/status") as status:
+        return int(re.search(r"VmRSS:\s+(\d+) kB", status.read()).group(1)) * 1024
+
+
+def libconfig(value, depth=0):
+    """A Python value as libconfig text."""
+    pad = "  " * depth
+    if isinstance(value, dict):
+        inside = "".join(f"{pad}  {key} = {libconfig(item, depth + 1)};\n"
+                         for key, item in value.items())
+        return "{\n" + inside + pad + "}"
+    if isinstance(value, (list, tuple)):
+        opening, closing = ("[", "]") if value and not isinstance(value[0], dict) else ("(", ")")
+        return opening + ", ".join(libconfig(item, depth + 1) for item in value) + closing
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        text = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        return f'"{text}"'
+    return f"{value}L" if abs(value) > 0x7FFFFFFF else str(value)
+
+
+def libconfig_file(settings):
+    return "".join(f"{key} = {libconfig(value)};\n" for key, value in settings.items())
+
+
+def merged(base, changes):
+    out = dict(base)
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(out.get(key), dict):
+            value = merged(out[key], value)
+        out[key] = value
+    return out
+
+
+def node(address, service="roma.player.service", color="blue", weight=100):
+    return {"service": service, "addr": address, "color": color, "weight": weight}
+
+
+def nodes_of(*addresses, services=("roma.player.service", "roma.room.service")):
+    return [node(address, service) for address in addresses for service in services]
+
+
+def secret_settings(keys, certificate=None):
+    return {
+        "secret": {
+            "account_aes_key": keys.account_key.decode(),
+            "server_cert_version": 1,
+            "server_cert_private_key": keys.server_pem(),
+            "client_cert_version": 1,
+            "client_cert": certificate or keys.certificate_pem,
+        }
+    }
+
+
+def write_file(path, text, mode=0o600):
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as out:
+        out.write(text)
+    os.chmod(path, mode)
+    return str(path)
+
+
+class Gateway(Program):
+    """janusd with its workers, on a free port. settings are laid over these, which differ from
+    the product's own: two workers, and no rates, so that a test may hurry."""
+
+    DEFAULTS = {
+        "server": {"tcp": {"addr": "127.0.0.1:0"}},
+        "worker": {"count": 2},
+        "limits": {"messages_per_s": 0, "bytes_per_s": 0, "handshakes_per_s": 0},
+        "log": {"level": "debug"},
+    }
+
+    def __init__(self, directory, keys, nodes, settings=None, secrets=None, environment=None,
+                 start=True):
+        self.directory = str(directory)
+        self.keys = keys
+        self.expect_clean = True
+        self.socket_path = os.path.join(self.directory, "control.sock")
+        self.settings = merged(
+            merged(self.DEFAULTS, {"control": {"socket": self.socket_path}, "nodes": nodes}),
+            settings or {},
+        )
+        secret = os.path.join(self.directory, "secret.conf")
+        write_file(secret, libconfig_file(secrets or secret_settings(keys)))
+        self.config_path = write_file(
+            os.path.join(self.directory, "janus.conf"),
+            libconfig_file(self.settings) + f'@include "{secret}"\n',
+            0o644,
+        )
+        self.environment = environment
+        if start:
+            self.start()
+
+    def start(self):
+        super().__init__([os.path.join(BIN, "janusd"), "-c", self.config_path], self.environment)
+        try:
+            self.wait_log(r"event=ready\b", timeout=60)
+            listener = self.ctl("status")["listeners"][0]
+        except BaseException:
+            self.abandon()
+            raise
+        host, _, port = listener["address"].rpartition(":")
+        self.address = (host, int(port))
+
+    # --- What the operator sees -------------------------------------------------------------
+
+    def ctl(self, *arguments):
+        done = subprocess.run(
+            [os.path.join(BIN, "janusctl"), "--socket", self.socket_path, *arguments, "--json"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=patient(30),
+        )
+        assert done.returncode == 0, f"janusctl {arguments}: {done.returncode} {done.stderr.decode()}"
+        return json.loads(done.stdout)
+
+    def total(self):
+        return self.ctl("stats")["total"]
+
+    def counter(self, name):
+        return self.total()["counters"][name]
+
+    def closed(self, reason):
+        return self.total()["closed"][reason]
+
+    def gauge(self, name):
+        return self.total()["gauges"][name]
+
+    def wait_counter(self, name, at_least, timeout=30):
+        wait_for(lambda: self.counter(name) >= at_least, f"{name} to reach {at_least}", timeout)
+
+    def wait_gauge(self, name, value, timeout=30):
+        wait_for(lambda: self.gauge(name) == value, f"{name} to become {value}", timeout)
+
+    def wait_gauge_over(self, name, value, timeout=30):
+        wait_for(lambda: self.gauge(name) > value, f"{name} to pass {value}", timeout)
+
+    @contextlib.contextmanager
+    def closes(self, reason, count=1, others_open=0, timeout=30):
+        """The body makes the gateway close `count` connections for `reason` and for no other; a
+        log line names it. Connections of earlier tests are awaited to be gone first."""
+        self.wait_gauge("connections", others_open)
+        before = self.total()
+        mark = self.mark()
+        yield
+
+        def difference():
+            now = self.total()["closed"]
+            return {name: now[name] - before["closed"][name]
+                    for name in now if now[name] != before["closed"][name]}
+
+        wait_for(lambda: sum(difference().values()) >= count, f"{count} closed: {reason}", timeout)
+        assert difference() == {reason: count}
+        if self.counter("log_suppressed") == before["counters"]["log_suppressed"]:
+            self.wait_log(rf"reason={reason}\b", since=mark)
+
+    def worker_pids(self):
+        return {worker["worker"]: worker["pid"] for worker in self.ctl("workers")["workers"]}
+
+    def memory_bytes(self):
+        return sum(resident_bytes(pid) for pid in self.session_pids())
+
+    def client(self, **options):
+        options.setdefault("encrypted", self.settings.get("label", {}).get("encrypted", True))
+        return Client(self.address, self.keys, **options)
+
+    def player(self, uid=10001, **options):
+        """A client, logged in."""
+        client = self.client(uid=uid, **options)
+        client.login()
+        return client
+
+    def session_of(self, uid):
+        return wait_for(lambda: self.ctl("sessions", "--uid", str(uid))["sessions"],
+                        f"a session of {uid}")[0]
+
+    # --- The end ----------------------------------------------------------------------------
+
+    def stop(self, timeout=30):
+        """Ends it as a service manager would and checks that it left nothing bad behind."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(patient(timeout))
+        except subprocess.TimeoutExpired:
+            tail = "\n".join(self.lines[-40:])
+            self.abandon()
+            raise AssertionError(f"janusd did not end after SIGTERM; its log ends with:\n{tail}")
+        left = self.session_pids()
+        self.abandon()
+        report = SANITIZER_REPORT.search(self.log())
+        assert not report, self.log()[max(0, report.start() - 200):][:8000]
+        if self.expect_clean:
+            assert code == 0, f"janusd ended with {code}:\n" + "\n".join(self.lines[-40:])
+        assert not left, f"janusd left processes behind: {left}"
+
+    def abandon(self):
+        """Makes sure nothing of it lives on."""
+        for pid in self.session_pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+        self._reader.join(patient(10))
+
+
+class Roma(Program):
+    """janus-roma, the stand-in for Roma."""
+
+    def __init__(self, *arguments, listen="127.0.0.1:0", record=None):
+        more = ["--record", str(record)] if record else []
+        self.record = record
+        super().__init__([os.path.join(BIN, "janus-roma"), "--listen", listen, *arguments, *more])
+        self.address = self.wait_log(r"(127\.0\.0\.1:[1-9]\d*)").group(1)
+
+    def recorded(self):
+        with open(self.record) as lines:
+            return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(patient(10))
+        self.kill()
+        self._reader.join(patient(10))
+        report = SANITIZER_REPORT.search(self.log())
+        assert not report, self.log()[max(0, report.start() - 200):][:8000]
+
+
+def run(program, *arguments, environment=None, timeout=60):
+    """Runs a program of the project to its end."""
+    return subprocess.run(
+        [os.path.join(BIN, program), *arguments],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, **(environment or {})}, timeout=patient(timeout), text=True,
+    )
+
+
+__all__ = ["Gateway", "Roma", "Program", "run", "node", "nodes_of", "wire"]
