@@ -236,8 +236,8 @@ static void on_rate_allows(evutil_socket_t fd, short what, void *owner) {
 // Takes the message from the session's rates. Over them the message at hand is
 // still served, but the client is read no further until the rate allows it.
 static void charge_rate(struct session *session, size_t len, int64_t now_ms) {
-  int64_t wait_ms = token_bucket_take(&session->messages, 1, now_ms);
-  int64_t bytes_wait_ms = token_bucket_take(&session->bytes, (int64_t)len, now_ms);
+  int64_t wait_ms = token_bucket_charge(&session->messages, 1, now_ms);
+  int64_t bytes_wait_ms = token_bucket_charge(&session->bytes, (int64_t)len, now_ms);
   if (bytes_wait_ms > wait_ms) {
     wait_ms = bytes_wait_ms;
   }
@@ -382,7 +382,7 @@ static int log_in(struct session *session, const uint8_t *bytes, size_t len) {
 
 static void on_handshake(struct session *session, const uint8_t *bytes, size_t len) {
   struct worker *worker = session->worker;
-  if (token_bucket_take(&worker->handshakes, 1, session->active_ms) > 0) {
+  if (!token_bucket_take(&worker->handshakes, 1, session->active_ms)) {
     session_close(session, CLOSE_HANDSHAKE_RATE);
     return;
   }

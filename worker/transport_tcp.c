@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <event2/buffer.h>
+#include <event2/event_struct.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>

@@ -122,7 +122,7 @@ static const char *take_over(struct worker *worker) {
   for (int fd = HANDOVER_CHANNEL; fd < HANDOVER_END; fd++) {
     fcntl(fd, F_SETFD, FD_CLOEXEC);
   }
-  if (config_read_fd(HANDOVER_SETTINGS, &worker->config, report_fault, NULL) != 0) {
+  if (config_load_fd(HANDOVER_SETTINGS, &worker->config, report_fault, NULL) != 0) {
     return "the settings can't be read";
   }
   char who[32];

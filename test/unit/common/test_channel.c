@@ -1,0 +1,183 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+// cmocka wants the four above first.
+#include <cmocka.h>
+#include <event2/event.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/channel.h"
+
+struct end {
+  struct channel *channel;
+  int messages;
+  enum channel_type last_type;
+  struct channel_session last;
+  int broken;
+  bool free_on_message;
+};
+
+struct fixture {
+  struct event_base *base;
+  struct end left;
+  struct end right;
+  int raw;  // the right end's descriptor, where no channel is put on it
+};
+
+static void on_message(enum channel_type type, const void *content, void *owner) {
+  struct end *end = owner;
+  end->messages++;
+  end->last_type = type;
+  if (type == CHANNEL_SESSION_OPENED) {
+    memcpy(&end->last, content, sizeof end->last);
+  }
+  if (end->free_on_message) {
+    channel_free(end->channel);
+    end->channel = NULL;
+  }
+}
+
+static void on_broken(const char *why, void *owner) {
+  struct end *end = owner;
+  (void)why;
+  end->broken++;
+}
+
+static const struct channel_events events = {on_message, on_broken};
+
+static int set_up(void **state) {
+  static struct fixture fixture;
+  int pair[2];
+  memset(&fixture, 0, sizeof fixture);
+  fixture.base = event_base_new();
+  assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+  fixture.left.channel = channel_new(fixture.base, pair[0], &events, &fixture.left);
+  assert_non_null(fixture.left.channel);
+  fixture.raw = pair[1];
+  *state = &fixture;
+  return 0;
+}
+
+static int tear_down(void **state) {
+  struct fixture *fixture = *state;
+  channel_free(fixture->left.channel);
+  channel_free(fixture->right.channel);
+  if (fixture->raw >= 0) {
+    close(fixture->raw);
+  }
+  event_base_free(fixture->base);
+  return 0;
+}
+
+static void connect_right(struct fixture *fixture) {
+  fixture->right.channel = channel_new(fixture->base, fixture->raw, &events, &fixture->right);
+  fixture->raw = -1;
+}
+
+static void run(struct fixture *fixture) {
+  for (int i = 0; i < 20; i++) {
+    event_base_loop(fixture->base, EVLOOP_NONBLOCK);
+  }
+}
+
+static void a_message_arrives_as_it_was_sent(void **state) {
+  struct fixture *fixture = *state;
+  struct channel_session session = {.connection = 77, .uid = -5, .color = "blue"};
+  connect_right(fixture);
+  assert_int_equal(channel_send(fixture->left.channel, CHANNEL_SESSION_OPENED, &session), 0);
+  assert_int_equal(channel_send(fixture->left.channel, CHANNEL_STOP, NULL), 0);
+  run(fixture);
+  assert_int_equal(fixture->right.messages, 2);
+  assert_int_equal(fixture->right.last_type, CHANNEL_STOP);
+  assert_int_equal(fixture->right.last.uid, -5);
+  assert_string_equal(fixture->right.last.color, "blue");
+}
+
+static void a_message_may_come_in_pieces(void **state) {
+  struct fixture *fixture = *state;
+  struct channel_session_closed closed = {.connection = 9};
+  uint32_t header[2] = {CHANNEL_SESSION_CLOSED, sizeof closed};
+  char bytes[sizeof header + sizeof closed];
+  memcpy(bytes, header, sizeof header);
+  memcpy(bytes + sizeof header, &closed, sizeof closed);
+  for (size_t i = 0; i < sizeof bytes; i++) {
+    assert_int_equal(fixture->left.messages, 0);
+    assert_int_equal(write(fixture->raw, bytes + i, 1), 1);
+    run(fixture);
+  }
+  assert_int_equal(fixture->left.messages, 1);
+}
+
+static void an_unknown_type_breaks_the_channel(void **state) {
+  struct fixture *fixture = *state;
+  uint32_t header[2] = {CHANNEL_TYPE_END, 0};
+  assert_int_equal(write(fixture->raw, header, sizeof header), sizeof header);
+  run(fixture);
+  assert_int_equal(fixture->left.broken, 1);
+  assert_int_equal(fixture->left.messages, 0);
+}
+
+static void a_wrong_size_breaks_the_channel(void **state) {
+  struct fixture *fixture = *state;
+  uint32_t header[2] = {CHANNEL_SESSION_CLOSED, 1 << 30};
+  assert_int_equal(write(fixture->raw, header, sizeof header), sizeof header);
+  run(fixture);
+  assert_int_equal(fixture->left.broken, 1);
+}
+
+static void a_text_without_an_end_breaks_the_channel(void **state) {
+  struct fixture *fixture = *state;
+  struct channel_session session;
+  memset(&session, 'x', sizeof session);
+  connect_right(fixture);
+  assert_int_equal(channel_send(fixture->right.channel, CHANNEL_SESSION_OPENED, &session), 0);
+  run(fixture);
+  assert_int_equal(fixture->left.broken, 1);
+  assert_int_equal(fixture->left.messages, 0);
+}
+
+static void the_end_of_the_peer_is_told(void **state) {
+  struct fixture *fixture = *state;
+  close(fixture->raw);
+  fixture->raw = -1;
+  run(fixture);
+  assert_int_equal(fixture->left.broken, 1);
+}
+
+static void a_callback_may_free_the_channel(void **state) {
+  struct fixture *fixture = *state;
+  connect_right(fixture);
+  fixture->right.free_on_message = true;
+  assert_int_equal(channel_send(fixture->left.channel, CHANNEL_STOP, NULL), 0);
+  assert_int_equal(channel_send(fixture->left.channel, CHANNEL_STOP, NULL), 0);
+  run(fixture);
+  assert_int_equal(fixture->right.messages, 1);
+}
+
+static void what_waits_for_a_peer_that_does_not_read_is_bounded(void **state) {
+  struct fixture *fixture = *state;
+  struct channel_session session = {.connection = 1};
+  int error = 0;
+  for (int i = 0; i < 10000000 && error == 0; i++) {
+    error = channel_send(fixture->left.channel, CHANNEL_SESSION_OPENED, &session);
+  }
+  assert_int_equal(error, ERROR_EXHAUSTED);
+}
+
+int main(void) {
+#define FACT(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+  const struct CMUnitTest tests[] = {
+      FACT(a_message_arrives_as_it_was_sent),
+      FACT(a_message_may_come_in_pieces),
+      FACT(an_unknown_type_breaks_the_channel),
+      FACT(a_wrong_size_breaks_the_channel),
+      FACT(a_text_without_an_end_breaks_the_channel),
+      FACT(the_end_of_the_peer_is_told),
+      FACT(a_callback_may_free_the_channel),
+      FACT(what_waits_for_a_peer_that_does_not_read_is_bounded),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,126 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+// cmocka wants the four above first.
+#include <arpa/inet.h>
+#include <cmocka.h>
+#include <limits.h>
+#include <netinet/in.h>
+#include <string.h>
+
+#include "worker/limits.h"
+
+static void a_burst_passes_and_then_the_rate_holds(void **state) {
+  struct token_bucket bucket;
+  (void)state;
+  token_bucket_init(&bucket, 10, 3, 1000);
+  for (int i = 0; i < 3; i++) {
+    assert_true(token_bucket_take(&bucket, 1, 1000));
+  }
+  assert_false(token_bucket_take(&bucket, 1, 1000));
+  assert_false(token_bucket_take(&bucket, 1, 1099));
+  assert_true(token_bucket_take(&bucket, 1, 1100));
+  assert_false(token_bucket_take(&bucket, 1, 1100));
+}
+
+static void a_bucket_fills_no_further_than_its_burst(void **state) {
+  struct token_bucket bucket;
+  (void)state;
+  token_bucket_init(&bucket, INT32_MAX, 2, 0);
+  assert_true(token_bucket_take(&bucket, 2, 0));
+  assert_true(token_bucket_take(&bucket, 2, INT64_MAX / 2));
+  assert_false(token_bucket_take(&bucket, 1, INT64_MAX / 2));
+}
+
+static void a_refusal_takes_nothing(void **state) {
+  struct token_bucket bucket;
+  (void)state;
+  token_bucket_init(&bucket, 1, 5, 0);
+  assert_false(token_bucket_take(&bucket, 6, 0));
+  assert_true(token_bucket_take(&bucket, 5, 0));
+}
+
+static void a_charge_says_how_long_the_debt_lasts(void **state) {
+  struct token_bucket bucket;
+  (void)state;
+  token_bucket_init(&bucket, 100, 10, 0);
+  assert_int_equal(token_bucket_charge(&bucket, 10, 0), 0);
+  assert_int_equal(token_bucket_charge(&bucket, 20, 0), 200);
+  assert_int_equal(token_bucket_charge(&bucket, 0, 199), 1);
+  assert_int_equal(token_bucket_charge(&bucket, 0, 200), 0);
+}
+
+static void a_rate_of_zero_is_no_limit(void **state) {
+  struct token_bucket bucket;
+  (void)state;
+  token_bucket_init(&bucket, 0, 0, 0);
+  assert_true(token_bucket_take(&bucket, INT32_MAX, 0));
+  assert_int_equal(token_bucket_charge(&bucket, INT32_MAX, 0), 0);
+}
+
+static struct sockaddr_storage address(const char *text, uint16_t port) {
+  struct sockaddr_storage storage = {0};
+  struct sockaddr_in *ipv4 = (void *)&storage;
+  struct sockaddr_in6 *ipv6 = (void *)&storage;
+  if (inet_pton(AF_INET, text, &ipv4->sin_addr) == 1) {
+    ipv4->sin_family = AF_INET;
+    ipv4->sin_port = htons(port);
+  } else {
+    assert_int_equal(inet_pton(AF_INET6, text, &ipv6->sin6_addr), 1);
+    ipv6->sin6_family = AF_INET6;
+    ipv6->sin6_port = htons(port);
+  }
+  return storage;
+}
+
+static struct address_count *acquire(struct address_limits *limits, const char *text,
+                                     uint16_t port) {
+  struct sockaddr_storage storage = address(text, port);
+  return address_limits_acquire(limits, (struct sockaddr *)&storage);
+}
+
+static void an_address_has_its_connections_counted_whatever_the_port(void **state) {
+  struct address_limits *limits = address_limits_new(2);
+  (void)state;
+  struct address_count *first = acquire(limits, "192.0.2.1", 1);
+  assert_non_null(first);
+  assert_non_null(acquire(limits, "192.0.2.1", 2));
+  assert_null(acquire(limits, "192.0.2.1", 3));
+  assert_non_null(acquire(limits, "192.0.2.2", 1));
+  assert_non_null(acquire(limits, "2001:db8::1", 1));
+  address_limits_release(limits, first);
+  assert_non_null(acquire(limits, "192.0.2.1", 3));
+  address_limits_free(limits);
+}
+
+static void an_ipv4_client_of_an_ipv6_socket_is_the_same_address(void **state) {
+  struct address_limits *limits = address_limits_new(1);
+  (void)state;
+  assert_non_null(acquire(limits, "192.0.2.1", 1));
+  assert_null(acquire(limits, "::ffff:192.0.2.1", 1));
+  address_limits_free(limits);
+}
+
+static void a_maximum_of_zero_is_no_limit(void **state) {
+  struct address_limits *limits = address_limits_new(0);
+  (void)state;
+  for (uint16_t i = 0; i < 1000; i++) {
+    assert_non_null(acquire(limits, "192.0.2.1", i));
+  }
+  address_limits_free(limits);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(a_burst_passes_and_then_the_rate_holds),
+      cmocka_unit_test(a_bucket_fills_no_further_than_its_burst),
+      cmocka_unit_test(a_refusal_takes_nothing),
+      cmocka_unit_test(a_charge_says_how_long_the_debt_lasts),
+      cmocka_unit_test(a_rate_of_zero_is_no_limit),
+      cmocka_unit_test(an_address_has_its_connections_counted_whatever_the_port),
+      cmocka_unit_test(an_ipv4_client_of_an_ipv6_socket_is_the_same_address),
+      cmocka_unit_test(a_maximum_of_zero_is_no_limit),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
