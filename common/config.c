@@ -222,7 +222,8 @@ struct loader {
   config_report *report;
   void *context;
   size_t faults;
-  struct origin origins[KEYS_MAX];  // of the values of `keys`
+  struct origin origins[KEYS_MAX];       // of the values of `keys`
+  char variables[KEYS_MAX][NAME_BYTES];  // that override them
   const config_setting_t *nodes;
   const config_setting_t *types;
   const config_setting_t *secret;
@@ -942,15 +943,18 @@ static void secrets_wipe(const config_setting_t *section) {
 
 static bool is_scalar(const struct key *key) { return key->kind < KEY_MODULES; }
 
+// The variable that overrides path: server.tcp.addr is JANUS_SERVER_TCP_ADDR.
+static void variable_name(char *variable, size_t size, const char *path) {
+  snprintf(variable, size, "JANUS_%s", path);
+  for (char *c = variable; *c != '\0'; c++) {
+    *c = *c == '.' ? '_' : (char)toupper((unsigned char)*c);
+  }
+}
+
 static void environment_apply(struct loader *loader) {
-  // Kept for the faults of the checks that follow.
-  static _Thread_local char variables[sizeof keys / sizeof *keys][NAME_BYTES];
   for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-    char *variable = variables[i];
-    int len = snprintf(variable, NAME_BYTES, "JANUS_%s", keys[i].path);
-    for (int c = 0; c < len; c++) {
-      variable[c] = variable[c] == '.' ? '_' : (char)toupper((unsigned char)variable[c]);
-    }
+    char *variable = loader->variables[i];
+    variable_name(variable, sizeof loader->variables[i], keys[i].path);
     const char *text = is_scalar(&keys[i]) ? getenv(variable) : NULL;
     if (text != NULL) {
       loader->origins[i] = (struct origin){NULL, variable};
@@ -959,10 +963,7 @@ static void environment_apply(struct loader *loader) {
   }
   for (size_t i = 0; i < sizeof secret_keys / sizeof *secret_keys; i++) {
     char variable[NAME_BYTES];
-    int len = snprintf(variable, sizeof variable, "JANUS_%s", secret_keys[i].path);
-    for (int c = 0; c < len; c++) {
-      variable[c] = variable[c] == '.' ? '_' : (char)toupper((unsigned char)variable[c]);
-    }
+    variable_name(variable, sizeof variable, secret_keys[i].path);
     if (getenv(variable) != NULL) {
       fault(loader, (struct origin){NULL, variable}, secret_keys[i].path,
             "a secret is not taken from the environment, where others can see it; "

@@ -1,0 +1,620 @@
+#include "common/config.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+// Made for these tests alone.
+#define SERVER_KEY                                                     \
+  "-----BEGIN PRIVATE KEY-----\n"                                      \
+  "MC4CAQAwBQYDK2VwBCIEIGsjWbckFyDZNagmCGj6Rrg6MVBMQXgzicyDKbO2pXMB\n" \
+  "-----END PRIVATE KEY-----\n"
+#define X25519_KEY                                                     \
+  "-----BEGIN PRIVATE KEY-----\n"                                      \
+  "MC4CAQAwBQYDK2VuBCIEIMDYb+nmytmXuqt33INsRhqYee+ctzRRozkXKSvNTg9Z\n" \
+  "-----END PRIVATE KEY-----\n"
+#define CLIENT_CERT_UNTIL_2119                                         \
+  "-----BEGIN CERTIFICATE-----\n"                                      \
+  "MIHLMH+gAwIBAgIBATAFBgMrZXAwDzENMAsGA1UEAwwEdGVzdDAgFw0yMDAxMDEw\n" \
+  "MDAwMDBaGA8yMTE5MDEwMTAwMDAwMFowDzENMAsGA1UEAwwEdGVzdDAqMAUGAytl\n" \
+  "cAMhAFYbTtKa6Tywkt8O0L0LDec6GiLCslPOzine7PpcBWZUMAUGAytlcANBAP/Z\n" \
+  "7AKFD7rrV5UOu6a4z/yNX+J6My/VFrhirzZZqHvw9JzGoXLB+pH/p4y6c27o1ZYK\n" \
+  "1GMZzVglNFU8rCdwCg0=\n"                                             \
+  "-----END CERTIFICATE-----\n"
+#define CLIENT_CERT_UNTIL_2021                                         \
+  "-----BEGIN CERTIFICATE-----\n"                                      \
+  "MIHJMH2gAwIBAgIBATAFBgMrZXAwDzENMAsGA1UEAwwEdGVzdDAeFw0yMDAxMDEw\n" \
+  "MDAwMDBaFw0yMTAxMDEwMDAwMDBaMA8xDTALBgNVBAMMBHRlc3QwKjAFBgMrZXAD\n" \
+  "IQBWG07Smuk8sJLfDtC9Cw3nOhoiwrJTzs4p3uz6XAVmVDAFBgMrZXADQQAM/WMz\n" \
+  "kbSH7sOeuL9IBEVksDfB7qag9JJFbaPYKWYESImbfPg8M2eQDfeeJkZjz9KJORou\n" \
+  "scLxINkdbHxLuW4F\n"                                                 \
+  "-----END CERTIFICATE-----\n"
+
+#define SECRET(account, server, client)     \
+  "secret = { account_aes_key = \"" account \
+  "\"; server_cert_version = 3;\n"          \
+  "server_cert_private_key = \"" server     \
+  "\"; client_cert_version = 4;\n"          \
+  "client_cert = \"" client "\"; };\n"
+#define ACCOUNT_KEY "0123456789abcdef0123456789abcdef"
+#define GOOD_SECRET SECRET(ACCOUNT_KEY, SERVER_KEY, CLIENT_CERT_UNTIL_2119)
+
+static char folder[64], main_file[96], secret_file[96];
+static struct config config, other;
+static struct secrets secrets;
+static char faults[1 << 16];
+static int fault_count;
+
+static void on_fault(const char *fault, void *context) {
+  assert_ptr_equal(context, &config);
+  strncat(faults, fault, sizeof faults - strlen(faults) - 2);
+  strcat(faults, "\n");
+  fault_count++;
+}
+
+static void write_file(const char *path, const char *text, mode_t mode) {
+  FILE *file = fopen(path, "w");
+  assert_non_null(file);
+  assert_true(fputs(text, file) >= 0);
+  assert_int_equal(fclose(file), 0);
+  assert_int_equal(chmod(path, mode), 0);
+}
+
+static int load(const char *text) {
+  faults[0] = '\0';
+  fault_count = 0;
+  write_file(main_file, text, 0644);
+  return config_load_file(main_file, &config, &secrets, on_fault, &config);
+}
+
+// Loads text with good secrets, which must work.
+static void load_good(const char *text) {
+  char whole[16384];
+  snprintf(whole, sizeof whole, "%s\n@include \"secret.conf\"\n", text);
+  write_file(secret_file, GOOD_SECRET, 0640);
+  if (load(whole) != 0) {
+    fail_msg("%s", faults);
+  }
+}
+
+// Loads text with good secrets, which must give just this one fault, after the path.
+static void expect_fault(const char *text, const char *fault) {
+  char whole[16384], expected[1024];
+  snprintf(whole, sizeof whole, "%s\n@include \"secret.conf\"\n", text);
+  snprintf(expected, sizeof expected, "%s%s\n", main_file, fault);
+  write_file(secret_file, GOOD_SECRET, 0640);
+  assert_int_equal(load(whole), ERROR_INVALID);
+  assert_string_equal(faults, expected);
+}
+
+// That there was this fault among others, after the folder's path.
+static void assert_fault(const char *fault) {
+  char expected[1024];
+  snprintf(expected, sizeof expected, "%s/%s\n", folder, fault);
+  if (strstr(faults, expected) == NULL) {
+    fail_msg("no fault \"%s\" in:\n%s", expected, faults);
+  }
+}
+
+static int set_up(void **state) {
+  (void)state;
+  strcpy(folder, "/tmp/janus-test-config-XXXXXX");
+  if (mkdtemp(folder) == NULL) {
+    return -1;
+  }
+  snprintf(main_file, sizeof main_file, "%s/janus.conf", folder);
+  snprintf(secret_file, sizeof secret_file, "%s/secret.conf", folder);
+  return 0;
+}
+
+static int tear_down(void **state) {
+  (void)state;
+  unlink(main_file);
+  unlink(secret_file);
+  return rmdir(folder);
+}
+
+static void an_empty_file_gives_the_defaults(void **state) {
+  (void)state;
+  load_good("");
+  assert_string_equal(config.label.service, "janus.gate.interface");
+  assert_string_equal(config.label.color, "local");
+  assert_string_equal(config.label.version, JANUS_VERSION);
+  assert_true(config.label.encrypted);
+  assert_int_equal((int)config.log.type, LOG_TYPE_TEXT);
+  assert_int_equal((int)config.log.level, LOG_LEVEL_INFO);
+  assert_int_equal(config.compress.weak_bytes, 10240);
+  assert_int_equal(config.compress.strong_bytes, 1024000);
+  assert_string_equal(config.server.tcp.addr, "0.0.0.0:17001");
+  assert_string_equal(config.server.grpc.advertise, "");
+  assert_int_equal(config.data.gateway_route_table_alive_duration_ms, 600000);
+  assert_int_equal(config.registry.node_count, 0);
+  assert_int_equal(config.registry.capacity, 4096);
+  assert_int_equal(config.routes.capacity[ROUTE_OBJECT], 100000);
+  assert_int_equal(config.worker.restart_backoff_ms, 100);
+  assert_string_equal(config.control.socket, CONFIG_CONTROL_SOCKET);
+  assert_int_equal(config.limits.handshake_clock_ms, 5000);
+  assert_int_equal(config.limits.message_to_client_bytes, 16384);
+  assert_int_equal(config.queue.client_grace_ms, 10000);
+  assert_true(config.seal.aes_ni);
+
+  assert_int_equal(config.tunnel.type_count, 2);
+  const struct config_tunnel_type *player = &config.tunnel.types[0], *room = player + 1;
+  assert_string_equal(player->name, "player");
+  assert_string_equal(player->method, "/player.intra.v1.TunnelService/Tunnel");
+  assert_true(player->default_modules && player->own_object_only && player->main);
+  assert_false(player->fragments);
+  assert_int_equal((int)player->tier, ROUTE_PLAYER);
+  assert_string_equal(room->service, "roma.room.service");
+  assert_int_equal(room->module_count, 1);
+  assert_int_equal(room->modules[0], 6);
+  assert_true(room->fragments);
+  assert_false(room->default_modules || room->own_object_only || room->main);
+  assert_int_equal((int)room->tier, ROUTE_OBJECT);
+}
+
+static void the_shipped_file_is_the_defaults_and_two_nodes(void **state) {
+  (void)state;
+  load_good("");
+  other = config;
+  char text[16384];
+  FILE *file = fopen("etc/janus.conf", "r");
+  assert_non_null(file);
+  size_t len = fread(text, 1, sizeof text - 1, file);
+  assert_true(len < sizeof text - 1);
+  text[len] = '\0';
+  fclose(file);
+  if (load(text) != 0) {  // it includes secret.conf, which load_good wrote
+    fail_msg("%s", faults);
+  }
+  assert_int_equal(config.registry.node_count, 2);
+  assert_string_equal(config.registry.nodes[1].service, "roma.room.service");
+  memset(config.registry.nodes, 0, sizeof config.registry.nodes);
+  config.registry.node_count = 0;
+  assert_memory_equal(&config, &other, sizeof config);
+}
+
+static void the_shipped_secrets_say_how_to_make_real_ones(void **state) {
+  (void)state;
+  char text[4096];
+  FILE *file = fopen("etc/secret.conf", "r");
+  assert_non_null(file);
+  text[fread(text, 1, sizeof text - 1, file)] = '\0';
+  fclose(file);
+  write_file(secret_file, text, 0600);
+  assert_int_equal(load("@include \"secret.conf\"\n"), ERROR_INVALID);
+  assert_int_equal(fault_count, 3);
+  assert_fault(
+      "secret.conf:13: secret.account_aes_key: is still the template's; make real keys with: "
+      "janus-keys init");
+}
+
+static void values_are_read_from_the_file(void **state) {
+  (void)state;
+  load_good(
+      "label = { color = \"blue\"; encrypted = false; };\n"
+      "log = { type = \"json\"; level = \"debug\"; };\n"
+      "server = { tcp = { addr = \"[::1]:0\"; backlog = 7; };\n"
+      "           grpc = { advertise = \"gate-1.example.net:19100\"; }; };\n"
+      "data : { app_route_table_alive_duration = \"5m\"; };\n"
+      "limits : { handshake_timeout = \"0.5s\"; idle_timeout = \"100ms\"; };\n"
+      "tunnel : { reopen_timeout = \"1h\"; };\n"
+      "registry = \"static\"; routes = \"memory\"; seal = { aes_ni = false; };\n"
+      "nodes = ( { service = \"a\"; addr = \"h:1\"; },\n"
+      "          { service = \"a\"; addr = \"h:2\"; color = \"\"; weight = 0; } );\n");
+  assert_string_equal(config.label.color, "blue");
+  assert_false(config.label.encrypted);
+  assert_int_equal((int)config.log.type, LOG_TYPE_JSON);
+  assert_int_equal((int)config.log.level, LOG_LEVEL_DEBUG);
+  assert_string_equal(config.server.tcp.addr, "[::1]:0");
+  assert_int_equal(config.server.tcp.backlog, 7);
+  assert_string_equal(config.server.grpc.advertise, "gate-1.example.net:19100");
+  assert_int_equal(config.data.app_route_table_alive_duration_ms, 300000);
+  assert_int_equal(config.limits.handshake_timeout_ms, 500);
+  assert_int_equal(config.limits.idle_timeout_ms, 100);
+  assert_int_equal(config.tunnel.reopen_timeout_ms, 3600000);
+  assert_false(config.seal.aes_ni);
+  assert_int_equal(config.registry.node_count, 2);
+  assert_string_equal(config.registry.nodes[0].color, "blue");
+  assert_int_equal(config.registry.nodes[0].weight, 100);
+  assert_string_equal(config.registry.nodes[1].color, "");
+  assert_string_equal(config.registry.nodes[1].address, "h:2");
+  assert_int_equal(config.registry.nodes[1].weight, 0);
+}
+
+static void every_fault_is_reported_in_one_run(void **state) {
+  (void)state;
+  write_file(secret_file, GOOD_SECRET, 0600);
+  assert_int_equal(load("log = { levle = \"info\";\n"
+                        "  type = \"xml\"; };\n"
+                        "server = { tcp = { addr = 17001;\n"
+                        "  backlog = 0; };\n"
+                        "  udp = { addr = \"x:1\"; }; };\n"
+                        "limits = 5;\n"
+                        "queue = { client_grace = 10;\n"
+                        "  tunnel_bytes = 1.5; };\n"
+                        "worker = { count = \"two\"; stop_timeout = \"3 s\"; };\n"
+                        "label = { encrypted = 1; };\n"
+                        "registry = \"etcd\";\n"
+                        "somthing = 1;\n"
+                        "nodes = ( { service = \"a\"; addr = \"nowhere\"; wieght = 3; }, 7 );\n"
+                        "@include \"secret.conf\"\n"),
+                   ERROR_INVALID);
+  assert_fault("janus.conf:1: log.levle: unknown key; did you mean \"log.level\"?");
+  assert_fault("janus.conf:2: log.type: must be one of text|json, not \"xml\"");
+  assert_fault("janus.conf:3: server.tcp.addr: must be host:port in quotes, not a number");
+  assert_fault("janus.conf:4: server.tcp.backlog: must be a whole number from 1 to 65535, not 0");
+  assert_fault("janus.conf:5: server.udp: unknown key; did you mean \"server.tcp\"?");
+  assert_fault("janus.conf:6: limits: must be a group { ... }, not a number");
+  assert_fault(
+      "janus.conf:7: queue.client_grace: must be a duration in quotes, such as \"600s\", not a "
+      "number");
+  assert_fault(
+      "janus.conf:8: queue.tunnel_bytes: must be a whole number, not a number with a fraction");
+  assert_fault("janus.conf:9: worker.count: must be a whole number, not a string");
+  assert_fault(
+      "janus.conf:9: worker.stop_timeout: must be a duration from \"1ms\" to \"86400s\", a number "
+      "with ms, s, m or h, not \"3 s\"");
+  assert_fault("janus.conf:10: label.encrypted: must be true or false, not a number");
+  assert_fault("janus.conf:11: registry: must be one of static, not \"etcd\"");
+  assert_fault("janus.conf:12: somthing: unknown key");
+  assert_fault(
+      "janus.conf:13: nodes[0].addr: must be host:port, the port from 1 to 65535, not "
+      "\"nowhere\"");
+  assert_fault("janus.conf:13: nodes[0].wieght: unknown key; did you mean \"weight\"?");
+  assert_fault("janus.conf:13: nodes[1]: must be a group { ... }, not a number");
+  assert_int_equal(fault_count, 16);
+}
+
+static void a_syntax_error_names_file_and_line(void **state) {
+  (void)state;
+  assert_int_equal(load("log = {\n level = \"info\n"), ERROR_INVALID);
+  assert_int_equal(fault_count, 1);
+  write_file(secret_file, "\n\nsecret = = 1;\n", 0600);
+  assert_int_equal(load("@include \"secret.conf\"\n"), ERROR_INVALID);
+  assert_fault("secret.conf:3: syntax error");
+  assert_int_equal(load("log = { level = \"info\"; level = \"warn\"; };\n"), ERROR_INVALID);
+  assert_fault("janus.conf:1: duplicate setting name");
+}
+
+static void a_missing_file_or_include_is_named(void **state) {
+  (void)state;
+  char expected[256];
+  snprintf(expected, sizeof expected, ":2: cannot open include file; it is looked for in %s",
+           folder);
+  unlink(secret_file);
+  assert_int_equal(load("\n@include \"secret.conf\"\n"), ERROR_INVALID);
+  assert_non_null(strstr(faults, expected));
+
+  faults[0] = '\0';
+  assert_int_equal(
+      config_load_file("/tmp/janus-no-such-file", &config, &secrets, on_fault, &config),
+      ERROR_INVALID);
+  assert_string_equal(faults,
+                      "/tmp/janus-no-such-file: can't be read: No such file or directory\n");
+  assert_int_equal(config_load_file(folder, &config, &secrets, on_fault, &config), ERROR_INVALID);
+}
+
+static void bad_values_are_refused(void **state) {
+  (void)state;
+#define DURATION_FAULT(value)                                                               \
+  ":1: tunnel.suspect: must be a duration from \"0s\" to \"86400s\", a number with ms, s, " \
+  "m or h, not \"" value "\""
+  static const char *const durations[] = {
+      "",    "5",  "s", "-5s", "5.s", ".5s", "5d", "1.2.3s", "25h", "0.0005s", "99999999999999s",
+      " 5s", "5s "};
+  for (size_t i = 0; i < sizeof durations / sizeof *durations; i++) {
+    char text[128], fault[256];
+    snprintf(text, sizeof text, "tunnel = { suspect = \"%s\"; };", durations[i]);
+    snprintf(fault, sizeof fault, DURATION_FAULT("%s"), durations[i]);
+    expect_fault(text, fault);
+  }
+  static const char *const addresses[] = {"",        "h",         ":1",      "h:",    "h:x",
+                                          "h:65536", "h:-1",      "h:1 ",    "a b:1", "[]:1",
+                                          "[::1",    "::1:17001", "[h/x]:1", "h:+1"};
+  for (size_t i = 0; i < sizeof addresses / sizeof *addresses; i++) {
+    char text[128], fault[256];
+    snprintf(text, sizeof text, "server = { tcp = { addr = \"%s\"; }; };", addresses[i]);
+    snprintf(fault, sizeof fault,
+             ":1: server.tcp.addr: must be host:port, the port from 0 to 65535, not \"%s\"",
+             addresses[i]);
+    expect_fault(text, fault);
+  }
+  expect_fault("label = { zone = \"a\\nb\"; };",
+               ":1: label.zone: must not have control characters, as in \"a\\x0ab\"");
+  expect_fault("label = { service = \"\"; };", ":1: label.service: must not be empty");
+  expect_fault(
+      "label = { color = "
+      "\"0123456789012345678901234567890123456789012345678901234567890123\"; };",
+      ":1: label.color: must be shorter than 64 bytes");
+  expect_fault("worker = { count = 65; };",
+               ":1: worker.count: must be a whole number from 0 to 64, not 65");
+}
+
+static void settings_that_do_not_fit_together_are_refused(void **state) {
+  (void)state;
+  expect_fault("compress = { weak = 2000000; };",
+               ":1: compress.weak: must not be greater than compress.strong");
+  expect_fault("compress = { strong = 5; };",
+               ":1: compress.strong: must not be less than compress.weak");
+  expect_fault("queue = { client_low_bytes = 262144; };",
+               ":1: queue.client_low_bytes: must be less than queue.client_high_bytes");
+  expect_fault("tunnel = { backoff = \"3s\"; };",
+               ":1: tunnel.backoff: must not be greater than tunnel.backoff_max");
+  expect_fault(
+      "node_table = { capacity = 1; };\n"
+      "nodes = ( { service = \"a\"; addr = \"h:1\"; }, "
+      "{ service = \"b\"; addr = \"h:1\"; } );",
+      ":1: node_table.capacity: is less than the 2 nodes given");
+  expect_fault(
+      "nodes = ( { service = \"a\"; addr = \"h:1\"; },\n"
+      "{ service = \"a\"; addr = \"h:1\"; } );",
+      ":2: nodes[1]: is the same service at the same address as nodes[0]");
+  char text[256];
+  snprintf(text, sizeof text, "control = { socket = \"/%0120d\"; };", 0);
+  expect_fault(text, ":1: control.socket: must be shorter than 108 bytes");
+}
+
+#define PLAYER_TYPE                                                                         \
+  "{ name = \"player\"; service = \"p\"; method = \"/p.P/T\"; default = true; main = true;" \
+  " fragments = false; own_object_only = true; },\n"
+#define TYPES(entries) "tunnel = { types = (" PLAYER_TYPE entries "); };"
+
+static void a_further_tunnel_type_needs_four_lines(void **state) {
+  (void)state;
+  load_good(
+      TYPES("{ name = \"chat\"; service = \"roma.chat.service\";"
+            "  method = \"/chat.intra.v1.TunnelService/Tunnel\"; modules = [9, 10]; }"));
+  assert_int_equal(config.tunnel.type_count, 2);
+  const struct config_tunnel_type *chat = &config.tunnel.types[1];
+  assert_string_equal(chat->name, "chat");
+  assert_int_equal(chat->module_count, 2);
+  assert_int_equal(chat->modules[1], 10);
+  assert_true(chat->fragments);
+  assert_false(chat->default_modules || chat->own_object_only || chat->main);
+  assert_int_equal((int)chat->tier, ROUTE_OBJECT);
+  assert_int_equal((int)config.tunnel.types[0].tier, ROUTE_PLAYER);
+}
+
+static void tunnel_types_that_contradict_are_refused(void **state) {
+  (void)state;
+#define TYPE(name, rest) "{ name = \"" name "\"; service = \"s\"; method = \"/s.S/T\";" rest " }"
+  expect_fault(TYPES(TYPE("player", "modules = [1];")),
+               ":2: tunnel.types[1].name: tunnel.types[0] is called \"player\" already");
+  expect_fault(TYPES(TYPE("a", "modules = [1];") "," TYPE("b", "modules = [2, 1];")),
+               ":2: tunnel.types[2].modules: module 1 is named twice, in tunnel.types[1] too");
+  expect_fault(TYPES(TYPE("a", "modules = [4, 4];")),
+               ":2: tunnel.types[1].modules: module 4 is named twice, in tunnel.types[1] too");
+  expect_fault(TYPES(TYPE("a", "default = true;")),
+               ":2: tunnel.types[1].default: only one type can take all other modules");
+  expect_fault(TYPES(TYPE("a", "modules = [1]; main = true;")),
+               ":2: tunnel.types[1].main: only one type can be the main tunnel");
+  expect_fault(TYPES(TYPE("a", "")),
+               ":2: tunnel.types[1].modules: is missing: without modules the tunnel is never used");
+  expect_fault(TYPES(TYPE("a", "modules = [-1];")),
+               ":2: tunnel.types[1].modules: a module id must be a whole number from 0 to "
+               "2147483647");
+  expect_fault(TYPES(TYPE("a", "modules = 6;")),
+               ":2: tunnel.types[1].modules: must be module ids, such as [6, 7], not a number");
+  expect_fault(TYPES("{ name = \"a\"; service = \"s\"; modules = [1]; }"),
+               ":2: tunnel.types[1].method: is missing");
+  expect_fault(TYPES("{ name = \"a\"; service = \"s\"; method = \"s.S/T\"; modules = [1]; }"),
+               ":2: tunnel.types[1].method: must be of the form /package.Service/Method, not "
+               "\"s.S/T\"");
+  expect_fault("tunnel = { types = (" TYPE("a", "modules = [1];") "); };",
+               ":1: tunnel.types: one type must have main = true");
+  expect_fault("tunnel = { types = [1]; };",
+               ":1: tunnel.types: must be a list ( { ... }, ... ), not an array [ ... ]");
+}
+
+static void the_environment_overrides_the_file(void **state) {
+  (void)state;
+  setenv("JANUS_SERVER_TCP_ADDR", "127.0.0.1:0", 1);
+  setenv("JANUS_LOG_LEVEL", "error", 1);
+  setenv("JANUS_LABEL_ENCRYPTED", "false", 1);
+  setenv("JANUS_LABEL_COLOR", "green", 1);
+  setenv("JANUS_LIMITS_IDLE_TIMEOUT", "7s", 1);
+  setenv("JANUS_ROUTE_TABLE_CAPACITY_PLAYER", "77", 1);
+  load_good(
+      "log = { level = \"debug\"; };\n"
+      "nodes = ( { service = \"a\"; addr = \"h:1\"; } );");
+  unsetenv("JANUS_SERVER_TCP_ADDR");
+  unsetenv("JANUS_LOG_LEVEL");
+  unsetenv("JANUS_LABEL_ENCRYPTED");
+  unsetenv("JANUS_LABEL_COLOR");
+  unsetenv("JANUS_LIMITS_IDLE_TIMEOUT");
+  unsetenv("JANUS_ROUTE_TABLE_CAPACITY_PLAYER");
+  assert_string_equal(config.server.tcp.addr, "127.0.0.1:0");
+  assert_int_equal((int)config.log.level, LOG_LEVEL_ERROR);
+  assert_false(config.label.encrypted);
+  assert_int_equal(config.limits.idle_timeout_ms, 7000);
+  assert_int_equal(config.routes.capacity[ROUTE_PLAYER], 77);
+  assert_string_equal(config.registry.nodes[0].color, "green");
+}
+
+static void a_bad_value_in_the_environment_names_the_variable(void **state) {
+  (void)state;
+  write_file(secret_file, GOOD_SECRET, 0600);
+  setenv("JANUS_WORKER_COUNT", "2x", 1);
+  setenv("JANUS_COMPRESS_STRONG", "1", 1);
+  assert_int_equal(load("@include \"secret.conf\"\n"), ERROR_INVALID);
+  unsetenv("JANUS_WORKER_COUNT");
+  unsetenv("JANUS_COMPRESS_STRONG");
+  assert_string_equal(faults,
+                      "environment: JANUS_WORKER_COUNT (worker.count): must be a whole number from "
+                      "0 to 64, not \"2x\"\n"
+                      "environment: JANUS_COMPRESS_STRONG (compress.strong): must not be less than "
+                      "compress.weak\n");
+}
+
+static void a_secret_in_the_environment_is_refused(void **state) {
+  (void)state;
+  write_file(secret_file, GOOD_SECRET, 0600);
+  setenv("JANUS_SECRET_ACCOUNT_AES_KEY", ACCOUNT_KEY, 1);
+  assert_int_equal(load("@include \"secret.conf\"\n"), ERROR_INVALID);
+  unsetenv("JANUS_SECRET_ACCOUNT_AES_KEY");
+  assert_int_equal(fault_count, 1);
+  assert_non_null(strstr(faults, "JANUS_SECRET_ACCOUNT_AES_KEY"));
+  assert_null(strstr(faults, ACCOUNT_KEY));
+}
+
+static void secrets_are_read(void **state) {
+  (void)state;
+  load_good("");
+  assert_int_equal(secrets.account_aes_key_len, 32);
+  assert_memory_equal(secrets.account_aes_key, ACCOUNT_KEY, 32);
+  assert_int_equal(secrets.server_cert_version, 3);
+  assert_int_equal(secrets.client_cert_version, 4);
+  // The certificate is for the same key: what the one signs, the other verifies.
+  uint8_t signature[KEY_ED25519_SIGNATURE_BYTES];
+  key_sign(&secrets.server_key, (const uint8_t *)"text", 4, signature);
+  assert_int_equal(key_verify(&secrets.client_key, (const uint8_t *)"text", 4, signature), 0);
+}
+
+static void a_secret_file_that_others_can_read_is_refused(void **state) {
+  (void)state;
+  char fault[256];
+  write_file(secret_file, GOOD_SECRET, 0644);
+  assert_int_equal(load("@include \"secret.conf\"\n"), ERROR_INVALID);
+  snprintf(fault, sizeof fault,
+           "secret.conf:1: secret: everybody on this machine can get at the file (mode 0644); "
+           "run: chmod o-rwx %s",
+           secret_file);
+  assert_fault(fault);
+  assert_int_equal(fault_count, 1);
+  // The same where only a part of the section is included from such a file.
+  char inner[96];
+  snprintf(inner, sizeof inner, "%s/inner.conf", folder);
+  write_file(inner, "account_aes_key = \"" ACCOUNT_KEY "\";\n", 0604);
+  write_file(secret_file,
+             "secret = { server_cert_version = 1; server_cert_private_key = \"" SERVER_KEY
+             "\"; client_cert_version = 1; client_cert = \"" CLIENT_CERT_UNTIL_2119
+             "\";\n@include \"inner.conf\"\n};",
+             0600);
+  assert_int_equal(load("@include \"secret.conf\"\n"), ERROR_INVALID);
+  unlink(inner);
+  assert_int_equal(fault_count, 1);
+  assert_non_null(strstr(faults, "(mode 0604)"));
+}
+
+static void bad_secrets_are_refused_without_being_shown(void **state) {
+  (void)state;
+  write_file(secret_file, SECRET("seventeen letters", X25519_KEY, CLIENT_CERT_UNTIL_2021), 0600);
+  assert_int_equal(load("@include \"secret.conf\"\n"), ERROR_INVALID);
+  assert_fault("secret.conf:1: secret.account_aes_key: must have 16, 24 or 32 bytes, and has 17");
+  assert_non_null(strstr(faults, "secret.server_cert_private_key: is not an Ed25519 key"));
+  assert_non_null(strstr(faults, "secret.client_cert: is outside its time of validity"));
+  assert_int_equal(fault_count, 3);
+  assert_null(strstr(faults, "seventeen letters"));
+
+  write_file(secret_file, SECRET(ACCOUNT_KEY, "no PEM", "no PEM"), 0600);
+  assert_int_equal(load("@include \"secret.conf\"\n"), ERROR_INVALID);
+  assert_non_null(strstr(faults, "is not a private key in PKCS#8 PEM"));
+  assert_non_null(strstr(faults, "is not an X.509 certificate in PEM"));
+  struct secrets none;
+  memset(&none, 0, sizeof none);
+  assert_memory_equal(&secrets, &none, sizeof none);
+
+  write_file(secret_file, "secret = { account_aes_kye = \"x\"; server_cert_version = \"1\"; };",
+             0600);
+  assert_int_equal(load("@include \"secret.conf\"\n"), ERROR_INVALID);
+  assert_fault(
+      "secret.conf:1: secret.account_aes_kye: unknown key; did you mean "
+      "\"secret.account_aes_key\"?");
+  assert_non_null(strstr(faults, "secret.account_aes_key: is missing"));
+  assert_non_null(strstr(faults, "secret.server_cert_version: must be a whole number"));
+  assert_non_null(strstr(faults, "secret.server_cert_private_key: is missing"));
+  assert_non_null(strstr(faults, "secret.client_cert: is missing"));
+
+  assert_int_equal(load(""), ERROR_INVALID);
+  assert_fault(
+      "janus.conf: secret: is missing; make the keys with: janus-keys init, and @include "
+      "\"secret.conf\"");
+}
+
+static void without_encryption_the_client_certificate_may_be_missing(void **state) {
+  (void)state;
+  write_file(secret_file,
+             "secret = { account_aes_key = \"0123456789abcdef\"; server_cert_version = 1;"
+             "server_cert_private_key = \"" SERVER_KEY "\"; };",
+             0600);
+  assert_int_equal(load("label = { encrypted = false; };\n@include \"secret.conf\"\n"), 0);
+  assert_int_equal(secrets.account_aes_key_len, 16);
+  assert_int_equal(load("@include \"secret.conf\"\n"), ERROR_INVALID);
+  assert_int_equal(fault_count, 2);
+}
+
+static void what_is_saved_loads_to_an_equal_struct(void **state) {
+  (void)state;
+  load_good(
+      "label = { zone = \"a \\\"b\\\" \\\\ \xc3\xa9\"; };\n"
+      "log = { type = \"json\"; level = \"warn\"; };\n"
+      "worker = { count = 3; stop_timeout = \"1.234s\"; };\n"
+      "limits = { bytes_per_s = 1073741824; };\n"
+      "nodes = ( { service = \"a\"; addr = \"h:1\"; color = \"x\"; weight = 0; },\n"
+      "          { service = \"b\"; addr = \"[::1]:2\"; } );\n" TYPES(
+          "{ name = \"a\"; service = \"s\"; method = \"/s.S/T\"; modules = [7, 8]; }"));
+  FILE *file = tmpfile();
+  assert_non_null(file);
+  assert_int_equal(config_save(&config, file), 0);
+  // Twice: as two workers that share the descriptor's position would.
+  for (int i = 0; i < 2; i++) {
+    memset(&other, 0xa5, sizeof other);
+    assert_int_equal(config_load_fd(fileno(file), &other, on_fault, &config), 0);
+    assert_memory_equal(&config, &other, sizeof config);
+  }
+  char text[32768];
+  rewind(file);
+  text[fread(text, 1, sizeof text - 1, file)] = '\0';
+  assert_non_null(strstr(text, "1234ms"));
+  assert_null(strstr(text, ACCOUNT_KEY));
+  assert_null(strstr(text, "secret"));
+  fclose(file);
+}
+
+static void saved_settings_that_are_damaged_are_refused(void **state) {
+  (void)state;
+  int ends[2];
+  faults[0] = '\0';
+  assert_int_equal(pipe(ends), 0);
+  static const char text[] = "worker = { cuont = 3; };\nsecret = { };\n";
+  assert_int_equal(write(ends[1], text, sizeof text - 1), sizeof text - 1);
+  close(ends[1]);
+  assert_int_equal(config_load_fd(ends[0], &other, on_fault, &config), ERROR_INVALID);
+  close(ends[0]);
+  assert_non_null(strstr(faults, "settings:1: worker.cuont: unknown key"));
+  assert_non_null(strstr(faults, "settings:2: secret: does not belong into the settings"));
+  assert_int_equal(config_load_fd(-1, &other, on_fault, &config), ERROR_INVALID);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(an_empty_file_gives_the_defaults),
+      cmocka_unit_test(the_shipped_file_is_the_defaults_and_two_nodes),
+      cmocka_unit_test(the_shipped_secrets_say_how_to_make_real_ones),
+      cmocka_unit_test(values_are_read_from_the_file),
+      cmocka_unit_test(every_fault_is_reported_in_one_run),
+      cmocka_unit_test(a_syntax_error_names_file_and_line),
+      cmocka_unit_test(a_missing_file_or_include_is_named),
+      cmocka_unit_test(bad_values_are_refused),
+      cmocka_unit_test(settings_that_do_not_fit_together_are_refused),
+      cmocka_unit_test(a_further_tunnel_type_needs_four_lines),
+      cmocka_unit_test(tunnel_types_that_contradict_are_refused),
+      cmocka_unit_test(the_environment_overrides_the_file),
+      cmocka_unit_test(a_bad_value_in_the_environment_names_the_variable),
+      cmocka_unit_test(a_secret_in_the_environment_is_refused),
+      cmocka_unit_test(secrets_are_read),
+      cmocka_unit_test(a_secret_file_that_others_can_read_is_refused),
+      cmocka_unit_test(bad_secrets_are_refused_without_being_shown),
+      cmocka_unit_test(without_encryption_the_client_certificate_may_be_missing),
+      cmocka_unit_test(what_is_saved_loads_to_an_equal_struct),
+      cmocka_unit_test(saved_settings_that_are_damaged_are_refused),
+  };
+  return cmocka_run_group_tests(tests, set_up, tear_down);
+}
