@@ -118,6 +118,12 @@ $(B)/test/fuzz/%: $(B)/test/fuzz/%.o $(COMMON_OBJECTS) $(WORKER_OBJECTS)
 unit: $(UNIT_TESTS) ## Run the unit tests
 	@test/run unit $(UNIT_TESTS)
 
+system: all ## Run the system tests (JANUS_TEST_PATIENCE scales their time limits)
+	@JANUS_BUILD=$(B) $(PYTHON) -m pytest -q -p no:cacheprovider test/system
+
+interop: all ## Drive the gateway with the ecosystem's Go packages
+	@JANUS_BUILD=$(abspath $(B)) test/interop/run
+
 clean: ## Remove everything built
 	rm -rf build
 
