@@ -1,0 +1,190 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+// cmocka wants the four above first.
+#include <cmocka.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "worker/node_picker.h"
+
+static const char service[] = "roma.player.service";
+
+struct fixture {
+  struct node_table *table;
+  struct node_picker *picker;
+};
+
+static int set_up(void **state) {
+  static struct fixture fixture;
+  int error;
+  fixture.table = node_table_create(64, &error);
+  fixture.picker = node_picker_new();
+  *state = &fixture;
+  return fixture.table && fixture.picker ? 0 : -1;
+}
+
+static int tear_down(void **state) {
+  struct fixture *fixture = *state;
+  node_table_free(fixture->table);
+  node_picker_free(fixture->picker);
+  return 0;
+}
+
+static struct node node(const char *color, const char *address, uint32_t weight) {
+  struct node made = {.weight = weight};
+  strcpy(made.service, service);
+  strcpy(made.color, color);
+  strcpy(made.address, address);
+  return made;
+}
+
+static void publish(struct fixture *fixture, const struct node *nodes, size_t count) {
+  assert_int_equal(node_table_publish(fixture->table, nodes, count), 0);
+  node_picker_refresh(fixture->picker, fixture->table);
+}
+
+static const char *pick(struct fixture *fixture, const char *color) {
+  const struct node *picked = node_picker_pick(fixture->picker, service, color, 0);
+  return picked ? picked->address : "none";
+}
+
+static void only_nodes_of_the_color_are_picked(void **state) {
+  struct fixture *fixture = *state;
+  struct node nodes[] = {node("blue", "a:1", 100), node("green", "b:1", 100)};
+  publish(fixture, nodes, 2);
+  for (int i = 0; i < 10; i++) {
+    assert_string_equal(pick(fixture, "blue"), "a:1");
+    assert_string_equal(pick(fixture, "green"), "b:1");
+  }
+  assert_string_equal(pick(fixture, ""), "none");
+  assert_null(node_picker_pick(fixture->picker, "roma.room.service", "blue", 0));
+}
+
+static void turns_are_smooth_and_by_weight(void **state) {
+  struct fixture *fixture = *state;
+  struct node nodes[] = {node("", "a:1", 5), node("", "b:1", 1), node("", "c:1", 1)};
+  const char *expected[] = {"a:1", "a:1", "b:1", "a:1", "c:1", "a:1", "a:1"};
+  publish(fixture, nodes, 3);
+  for (int i = 0; i < 21; i++) {
+    assert_string_equal(pick(fixture, ""), expected[i % 7]);
+  }
+}
+
+static void a_node_of_weight_zero_takes_nothing_new_but_keeps_what_it_has(void **state) {
+  struct fixture *fixture = *state;
+  struct node nodes[] = {node("", "a:1", 0)};
+  publish(fixture, nodes, 1);
+  assert_string_equal(pick(fixture, ""), "none");
+  assert_null(node_picker_fallback(fixture->picker, service, "", 1, 0));
+  assert_non_null(node_picker_find(fixture->picker, service, "", "a:1", 0));
+}
+
+static void a_suspect_is_passed_over_until_its_time_is_over(void **state) {
+  struct fixture *fixture = *state;
+  struct node nodes[] = {node("", "a:1", 100), node("", "b:1", 100)};
+  publish(fixture, nodes, 2);
+  node_picker_suspect(fixture->picker, service, "a:1", 50);
+  for (int i = 0; i < 4; i++) {
+    assert_string_equal(pick(fixture, ""), "b:1");
+  }
+  assert_null(node_picker_find(fixture->picker, service, "", "a:1", 49));
+  assert_non_null(node_picker_find(fixture->picker, service, "", "a:1", 50));
+  node_picker_suspect(fixture->picker, service, "b:1", 50);
+  assert_string_equal(pick(fixture, ""), "none");
+}
+
+static void suspicion_and_turn_outlive_a_change_of_the_table(void **state) {
+  struct fixture *fixture = *state;
+  struct node nodes[] = {node("", "a:1", 100), node("", "b:1", 100), node("", "c:1", 100)};
+  publish(fixture, nodes, 2);
+  node_picker_suspect(fixture->picker, service, "a:1", 50);
+  publish(fixture, nodes, 3);
+  for (int i = 0; i < 6; i++) {
+    assert_string_not_equal(pick(fixture, ""), "a:1");
+  }
+}
+
+static void an_address_listed_twice_counts_once(void **state) {
+  struct fixture *fixture = *state;
+  struct node nodes[] = {node("", "a:1", 100), node("", "a:1", 100), node("", "b:1", 100)};
+  int a = 0;
+  publish(fixture, nodes, 3);
+  for (int i = 0; i < 10; i++) {
+    a += strcmp(pick(fixture, ""), "a:1") == 0;
+  }
+  assert_int_equal(a, 5);
+}
+
+static void a_node_that_left_is_not_found(void **state) {
+  struct fixture *fixture = *state;
+  struct node nodes[] = {node("", "a:1", 100), node("", "b:1", 100)};
+  publish(fixture, nodes, 2);
+  publish(fixture, nodes + 1, 1);
+  assert_null(node_picker_find(fixture->picker, service, "", "a:1", 0));
+  publish(fixture, NULL, 0);
+  assert_string_equal(pick(fixture, ""), "none");
+}
+
+static void the_fallback_depends_on_nothing_but_object_and_nodes(void **state) {
+  struct fixture *fixture = *state;
+  struct node nodes[] = {node("", "a:1", 100), node("", "b:1", 100), node("", "c:1", 100)};
+  struct node reversed[] = {nodes[2], nodes[1], nodes[0]};
+  char first[100][NODE_ADDRESS_MAX_BYTES + 1];
+  publish(fixture, nodes, 3);
+  for (int oid = 0; oid < 100; oid++) {
+    strcpy(first[oid], node_picker_fallback(fixture->picker, service, "", oid, 0)->address);
+    pick(fixture, "");  // somebody's turn has no say in it
+  }
+  publish(fixture, reversed, 3);
+  for (int oid = 0; oid < 100; oid++) {
+    assert_string_equal(node_picker_fallback(fixture->picker, service, "", oid, 0)->address,
+                        first[oid]);
+  }
+}
+
+static void the_fallback_moves_only_the_objects_of_a_node_that_left(void **state) {
+  struct fixture *fixture = *state;
+  struct node nodes[] = {node("", "a:1", 100), node("", "b:1", 100), node("", "c:1", 100)};
+  char first[1000][NODE_ADDRESS_MAX_BYTES + 1];
+  publish(fixture, nodes, 3);
+  for (int oid = 0; oid < 1000; oid++) {
+    strcpy(first[oid], node_picker_fallback(fixture->picker, service, "", oid, 0)->address);
+  }
+  publish(fixture, nodes, 2);
+  for (int oid = 0; oid < 1000; oid++) {
+    if (strcmp(first[oid], "c:1") != 0) {
+      assert_string_equal(node_picker_fallback(fixture->picker, service, "", oid, 0)->address,
+                          first[oid]);
+    }
+  }
+}
+
+static void the_fallback_spreads_objects_by_weight(void **state) {
+  struct fixture *fixture = *state;
+  struct node nodes[] = {node("", "a:1", 300), node("", "b:1", 100)};
+  int a = 0;
+  publish(fixture, nodes, 2);
+  for (int oid = 0; oid < 10000; oid++) {
+    a += strcmp(node_picker_fallback(fixture->picker, service, "", oid, 0)->address, "a:1") == 0;
+  }
+  assert_in_range(a, 7200, 7800);
+}
+
+int main(void) {
+#define FACT(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+  const struct CMUnitTest tests[] = {
+      FACT(only_nodes_of_the_color_are_picked),
+      FACT(turns_are_smooth_and_by_weight),
+      FACT(a_node_of_weight_zero_takes_nothing_new_but_keeps_what_it_has),
+      FACT(a_suspect_is_passed_over_until_its_time_is_over),
+      FACT(suspicion_and_turn_outlive_a_change_of_the_table),
+      FACT(an_address_listed_twice_counts_once),
+      FACT(a_node_that_left_is_not_found),
+      FACT(the_fallback_depends_on_nothing_but_object_and_nodes),
+      FACT(the_fallback_moves_only_the_objects_of_a_node_that_left),
+      FACT(the_fallback_spreads_objects_by_weight),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}

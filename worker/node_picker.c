@@ -1,0 +1,206 @@
+#include "worker/node_picker.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct entry {
+  struct node node;
+  int64_t suspect_until_ms;
+  int64_t turn;  // of smooth weighted round-robin
+};
+
+// Sorted by service, color and address, so that those to choose from lie side by
+// side.
+struct node_picker {
+  struct entry *entries;
+  size_t count;
+  uint64_t version;
+};
+
+struct node_picker *node_picker_new(void) {
+  struct node_picker *picker = calloc(1, sizeof *picker);
+  if (picker) {
+    picker->version = UINT64_MAX;  // none that a table has
+  }
+  return picker;
+}
+
+void node_picker_free(struct node_picker *picker) {
+  if (picker) {
+    free(picker->entries);
+    free(picker);
+  }
+}
+
+static int compare_group(const struct node *node, const char *service, const char *color) {
+  int order = strcmp(node->service, service);
+  return order != 0 ? order : strcmp(node->color, color);
+}
+
+static int compare(const void *a, const void *b) {
+  const struct node *left = &((const struct entry *)a)->node;
+  const struct node *right = &((const struct entry *)b)->node;
+  int order = compare_group(left, right->service, right->color);
+  return order != 0 ? order : strcmp(left->address, right->address);
+}
+
+// Builds the sorted entries of nodes, each address of a group once, with the turn
+// and suspicion of those known before.
+static size_t take_over(const struct node_picker *picker, const struct node *nodes, size_t count,
+                        struct entry *entries) {
+  for (size_t i = 0; i < count; i++) {
+    entries[i] = (struct entry){.node = nodes[i]};
+  }
+  qsort(entries, count, sizeof *entries, compare);
+  size_t kept = 0;
+  for (size_t i = 0; i < count; i++) {
+    if (kept > 0 && compare(&entries[kept - 1], &entries[i]) == 0) {
+      continue;
+    }
+    entries[kept] = entries[i];
+    const struct entry *known = picker->count > 0
+                                    ? bsearch(&entries[kept], picker->entries, picker->count,
+                                              sizeof *entries, compare)
+                                    : NULL;
+    if (known) {
+      entries[kept].suspect_until_ms = known->suspect_until_ms;
+      entries[kept].turn = known->turn;
+    }
+    kept++;
+  }
+  return kept;
+}
+
+void node_picker_refresh(struct node_picker *picker, const struct node_table *table) {
+  struct node *nodes;
+  size_t count;
+  uint64_t version;
+  if (node_table_version(table) == picker->version ||
+      node_table_read(table, &nodes, &count, &version) != 0) {
+    return;  // what cannot be read now is read next time
+  }
+  struct entry *entries = count > 0 ? malloc(count * sizeof *entries) : NULL;
+  if (count == 0 || entries) {
+    count = take_over(picker, nodes, count, entries);
+    free(picker->entries);
+    picker->entries = entries;
+    picker->count = count;
+    picker->version = version;
+  }
+  free(nodes);
+}
+
+// The first entry that is not before (service, color).
+static size_t group_start(const struct node_picker *picker, const char *service,
+                          const char *color) {
+  size_t low = 0;
+  size_t high = picker->count;
+  while (low < high) {
+    size_t middle = low + (high - low) / 2;
+    if (compare_group(&picker->entries[middle].node, service, color) < 0) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
+
+static bool in_group(const struct node_picker *picker, size_t i, const char *service,
+                     const char *color) {
+  return i < picker->count && compare_group(&picker->entries[i].node, service, color) == 0;
+}
+
+static bool takes_new(const struct entry *entry, int64_t now_ms) {
+  return entry->node.weight > 0 && entry->suspect_until_ms <= now_ms;
+}
+
+const struct node *node_picker_find(struct node_picker *picker, const char *service,
+                                    const char *color, const char *address, int64_t now_ms) {
+  for (size_t i = group_start(picker, service, color); in_group(picker, i, service, color); i++) {
+    const struct entry *entry = &picker->entries[i];
+    if (strcmp(entry->node.address, address) == 0) {
+      return entry->suspect_until_ms <= now_ms ? &entry->node : NULL;
+    }
+  }
+  return NULL;
+}
+
+const struct node *node_picker_pick(struct node_picker *picker, const char *service,
+                                    const char *color, int64_t now_ms) {
+  struct entry *best = NULL;
+  int64_t total = 0;
+  for (size_t i = group_start(picker, service, color); in_group(picker, i, service, color); i++) {
+    struct entry *entry = &picker->entries[i];
+    if (takes_new(entry, now_ms)) {
+      entry->turn += entry->node.weight;
+      total += entry->node.weight;
+      if (!best || entry->turn > best->turn) {
+        best = entry;
+      }
+    }
+  }
+  if (!best) {
+    return NULL;
+  }
+  best->turn -= total;
+  return &best->node;
+}
+
+// FNV-1a with a finalizer that spreads its weak high bits. Unkeyed on purpose:
+// gateways must agree without talking.
+static uint64_t hash_bytes(uint64_t hash, const void *bytes, size_t len) {
+  const unsigned char *at = bytes;
+  for (size_t i = 0; i < len; i++) {
+    hash = (hash ^ at[i]) * 0x100000001b3;
+  }
+  return hash;
+}
+
+static uint64_t finish_hash(uint64_t hash) {
+  hash = (hash ^ (hash >> 30)) * 0xbf58476d1ce4e5b9;
+  hash = (hash ^ (hash >> 27)) * 0x94d049bb133111eb;
+  return hash ^ (hash >> 31);
+}
+
+// Weighted rendezvous hashing: of the scores weight / -ln(uniform), the highest.
+static double score(const struct node *node, int64_t oid) {
+  unsigned char number[8];
+  for (int i = 0; i < 8; i++) {
+    number[i] = (unsigned char)((uint64_t)oid >> (8 * i));
+  }
+  uint64_t hash = 0xcbf29ce484222325;
+  hash = hash_bytes(hash, node->service, strlen(node->service) + 1);
+  hash = hash_bytes(hash, node->color, strlen(node->color) + 1);
+  hash = hash_bytes(hash, number, sizeof number);
+  hash = finish_hash(hash_bytes(hash, node->address, strlen(node->address)));
+  double uniform = ((double)(hash >> 11) + 0.5) / 9007199254740992.0;  // 2^53
+  return node->weight / -log(uniform);
+}
+
+const struct node *node_picker_fallback(struct node_picker *picker, const char *service,
+                                        const char *color, int64_t oid, int64_t now_ms) {
+  const struct node *best = NULL;
+  double best_score = 0;
+  for (size_t i = group_start(picker, service, color); in_group(picker, i, service, color); i++) {
+    const struct entry *entry = &picker->entries[i];
+    double its_score = takes_new(entry, now_ms) ? score(&entry->node, oid) : 0;
+    if (its_score > best_score) {
+      best = &entry->node;
+      best_score = its_score;
+    }
+  }
+  return best;
+}
+
+void node_picker_suspect(struct node_picker *picker, const char *service, const char *address,
+                         int64_t until_ms) {
+  for (size_t i = 0; i < picker->count; i++) {
+    struct entry *entry = &picker->entries[i];
+    if (strcmp(entry->node.address, address) == 0 && strcmp(entry->node.service, service) == 0) {
+      entry->suspect_until_ms = until_ms;
+    }
+  }
+}

@@ -1,0 +1,43 @@
+// Which node serves a route: a worker's own view of the node table, and the
+// choices made on it. Only nodes of the service whose color equals the session's
+// are ever considered.
+//
+// A node that failed is under suspicion for a while: this worker passes it over,
+// whatever the registry says. Loop thread only.
+#ifndef JANUS_WORKER_NODE_PICKER_H
+#define JANUS_WORKER_NODE_PICKER_H
+
+#include <stdint.h>
+
+#include "common/node_table.h"
+
+struct node_picker;
+
+struct node_picker *node_picker_new(void);  // NULL when out of memory
+void node_picker_free(struct node_picker *picker);
+
+// Takes over what the table says, if it has changed; one load if not. A node that
+// stays keeps its turn and its suspicion. Nodes returned earlier are invalid then.
+void node_picker_refresh(struct node_picker *picker, const struct node_table *table);
+
+// All return a node that is valid until the next refresh, or NULL. now_ms is
+// monotonic.
+
+// The node at address, whatever its weight; NULL while it is under suspicion.
+const struct node *node_picker_find(struct node_picker *picker, const char *service,
+                                    const char *color, const char *address, int64_t now_ms);
+
+// The next one by smooth weighted round-robin.
+const struct node *node_picker_pick(struct node_picker *picker, const char *service,
+                                    const char *color, int64_t now_ms);
+
+// The one that rendezvous hashing gives an object, weighted: every worker of every
+// gateway that knows the same nodes computes the same one.
+const struct node *node_picker_fallback(struct node_picker *picker, const char *service,
+                                        const char *color, int64_t oid, int64_t now_ms);
+
+// Passes the node over until then.
+void node_picker_suspect(struct node_picker *picker, const char *service, const char *address,
+                         int64_t until_ms);
+
+#endif
