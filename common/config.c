@@ -564,6 +564,40 @@ static bool is_integer(const config_setting_t *setting) {
          config_setting_type(setting) == CONFIG_TYPE_INT64;
 }
 
+// The number as it stands in the file: libconfig silently cuts one without an L at
+// its end to 32 bits. Leaves text as it is where it can't be found, on another line.
+static void number_reread(const struct loader *loader, const config_setting_t *setting, char *text,
+                          size_t size) {
+  char path[2 * CONFIG_PATH_BYTES], line[FAULT_BYTES] = "";
+  const char *file_name = config_setting_source_file(setting), *name = config_setting_name(setting);
+  if (file_name == NULL) {
+    return;
+  }
+  loader_file(loader, file_name, path, sizeof path);
+  FILE *file = fopen(path, "re");
+  if (file == NULL) {
+    return;
+  }
+  for (unsigned at_line = 1; fgets(line, sizeof line, file) != NULL;) {
+    if (at_line == config_setting_source_line(setting)) {
+      break;
+    }
+    at_line += strchr(line, '\n') != NULL;
+  }
+  fclose(file);
+  for (const char *found = line; (found = strstr(found, name)) != NULL;) {
+    found += strlen(name);
+    const char *value = found + strspn(found, " \t");
+    value += *value == '=' || *value == ':';
+    value += strspn(value, " \t");
+    size_t len = strspn(value, "-0123456789");
+    if (len > 0 && len < size && strchr("xX", value[len]) == NULL) {
+      snprintf(text, size, "%.*s", (int)len, value);
+      return;
+    }
+  }
+}
+
 static void modules_read(struct loader *loader, struct config_tunnel_type *type, const char *name,
                          const config_setting_t *setting) {
   if (!config_setting_is_array(setting) && !config_setting_is_list(setting)) {
@@ -603,6 +637,7 @@ static void key_read(struct loader *loader, const struct key *key, void *base, c
       wanted = "a whole number";
       if (is_integer(setting)) {
         snprintf(number, sizeof number, "%lld", config_setting_get_int64(setting));
+        number_reread(loader, setting, number, sizeof number);
         text = number;
       }
       break;

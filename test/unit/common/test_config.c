@@ -333,6 +333,10 @@ static void bad_values_are_refused(void **state) {
       "label = { color = "
       "\"0123456789012345678901234567890123456789012345678901234567890123\"; };",
       ":1: label.color: must be shorter than 64 bytes");
+  // libconfig would cut this one to 1410065408.
+  expect_fault("queue = { tunnel_messages = 5; tunnel_bytes = 9999999999; };",
+               ":1: queue.tunnel_bytes: must be a whole number from 1024 to 1073741824, not "
+               "9999999999");
   expect_fault("worker = { count = 65; };",
                ":1: worker.count: must be a whole number from 0 to 64, not 65");
 }
@@ -555,7 +559,7 @@ static void what_is_saved_loads_to_an_equal_struct(void **state) {
   load_good(
       "label = { zone = \"a \\\"b\\\" \\\\ \xc3\xa9\"; };\n"
       "log = { type = \"json\"; level = \"warn\"; };\n"
-      "worker = { count = 3; stop_timeout = \"1.234s\"; };\n"
+      "worker = { count = 0x3; stop_timeout = \"1.234s\"; };\n"
       "limits = { bytes_per_s = 1073741824; };\n"
       "nodes = ( { service = \"a\"; addr = \"h:1\"; color = \"x\"; weight = 0; },\n"
       "          { service = \"b\"; addr = \"[::1]:2\"; } );\n" TYPES(
