@@ -12,6 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/config_value.h"
+
 enum {
   FAULT_BYTES = 1024,
   NAME_BYTES = 128,              // a key's full path; a longer one is unknown anyway
@@ -200,7 +202,7 @@ _Static_assert(sizeof keys / sizeof *keys <= KEYS_MAX, "origins has a slot for e
 static const struct key *table_find(struct key_table table, const char *path) {
   for (size_t i = 0; i < table.count; i++) {
     if (strcmp(table.keys[i].path, path) == 0) {
-      return &table.keys[i];
+      return table.keys + i;
     }
   }
   return NULL;
@@ -266,28 +268,6 @@ static struct origin at(const config_setting_t *setting) { return (struct origin
 #define fault_key(loader, path, ...) \
   fault(loader, (loader)->origins[table_find(TABLE(keys), path) - keys], path, __VA_ARGS__)
 
-// How many single-character changes turn a into b; names are short.
-static size_t edit_distance(const char *a, const char *b) {
-  size_t row[NAME_BYTES + 1], b_len = strlen(b);
-  if (b_len > NAME_BYTES) {
-    return SIZE_MAX;
-  }
-  for (size_t j = 0; j <= b_len; j++) {
-    row[j] = j;
-  }
-  for (size_t i = 1; a[i - 1] != '\0'; i++) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b_len; j++) {
-      size_t best = diagonal + (a[i - 1] != b[j - 1]);
-      diagonal = row[j];
-      best = best < row[j] + 1 ? best : row[j] + 1;
-      row[j] = best < row[j - 1] + 1 ? best : row[j - 1] + 1;
-    }
-  }
-  return row[b_len];
-}
-
 // The name in the table, or the section of one, that comes nearest to name.
 static void fault_unknown(struct loader *loader, struct key_table table,
                           const config_setting_t *setting, const char *name, const char *path) {
@@ -298,7 +278,7 @@ static void fault_unknown(struct loader *loader, struct key_table table,
       end += strcspn(end + 1, ".") + 1;
       snprintf(candidate, sizeof candidate, "%.*s", (int)(end - table.keys[i].path),
                table.keys[i].path);
-      size_t distance = edit_distance(path, candidate);
+      size_t distance = config_value_distance(path, candidate);
       if (distance < best) {
         best = distance;
         memcpy(nearest, candidate, sizeof nearest);
@@ -312,106 +292,7 @@ static void fault_unknown(struct loader *loader, struct key_table table,
   }
 }
 
-// --- Values as text -----------------------------------------------------------
-
-static const struct {
-  const char *unit;
-  int64_t ms;
-} duration_units[] = {{"ms", 1}, {"s", 1000}, {"m", 60 * 1000}, {"h", 60 * 60 * 1000}};
-
-// "600s", "0.5s", "100ms": whole milliseconds.
-static bool duration_parse(const char *text, int64_t *ms) {
-  int64_t number = 0, scale = 1;
-  size_t digits = 0;
-  bool fraction = false;
-  for (; isdigit((unsigned char)*text) || (*text == '.' && !fraction && digits > 0); text++) {
-    if (*text == '.') {
-      fraction = true;
-      continue;
-    }
-    if (++digits > 11) {
-      return false;
-    }
-    number = number * 10 + (*text - '0');
-    scale *= fraction ? 10 : 1;
-  }
-  if (digits == 0 || text[-1] == '.') {
-    return false;
-  }
-  for (size_t i = 0; i < sizeof duration_units / sizeof *duration_units; i++) {
-    if (strcmp(text, duration_units[i].unit) == 0) {
-      number *= duration_units[i].ms;
-      *ms = number / scale;
-      return number % scale == 0;
-    }
-  }
-  return false;
-}
-
-static const char *duration_text(int64_t ms, char *buffer, size_t size) {
-  bool whole = ms % 1000 == 0;
-  snprintf(buffer, size, "%" PRId64 "%s", whole ? ms / 1000 : ms, whole ? "s" : "ms");
-  return buffer;
-}
-
-static bool integer_parse(const char *text, int64_t *number) {
-  char *end;
-  errno = 0;
-  *number = strtoll(text, &end, 10);
-  return errno == 0 && end != text && *end == '\0' && !isspace((unsigned char)*text);
-}
-
-static bool text_is_of(const char *text, size_t len, const char *allowed) {
-  for (size_t i = 0; i < len; i++) {
-    if (!isalnum((unsigned char)text[i]) && strchr(allowed, text[i]) == NULL) {
-      return false;
-    }
-  }
-  return len > 0;
-}
-
-static bool address_check(const char *text, int64_t min_port) {
-  const char *colon = strrchr(text, ':');
-  int64_t port;
-  if (colon == NULL || !isdigit((unsigned char)colon[1]) || !integer_parse(colon + 1, &port) ||
-      port < min_port || port > 65535) {
-    return false;
-  }
-  size_t host_len = (size_t)(colon - text);
-  if (text[0] == '[') {  // IPv6
-    return host_len > 2 && text[host_len - 1] == ']' && text_is_of(text + 1, host_len - 2, ":.%");
-  }
-  return text_is_of(text, host_len, ".-_");
-}
-
-static bool method_check(const char *text) {
-  const char *slash = strrchr(text, '/');
-  return text[0] == '/' && slash != text &&
-         text_is_of(text + 1, (size_t)(slash - text - 1), "._") &&
-         text_is_of(slash + 1, strlen(slash + 1), "_");
-}
-
-// The number of text among choices, or -1.
-static int choice_parse(const char *choices, const char *text) {
-  size_t len = strlen(text);
-  for (int i = 0;; i++) {
-    size_t choice_len = strcspn(choices, "|");
-    if (choice_len == len && memcmp(choices, text, len) == 0) {
-      return i;
-    }
-    if (choices[choice_len] == '\0') {
-      return -1;
-    }
-    choices += choice_len + 1;
-  }
-}
-
-static void choice_text(const char *choices, int64_t number, char *buffer, size_t size) {
-  while (number-- > 0) {
-    choices += strcspn(choices, "|") + 1;
-  }
-  snprintf(buffer, size, "%.*s", (int)strcspn(choices, "|"), choices);
-}
+// --- Setting a field ----------------------------------------------------------
 
 static void field_set_number(void *field, size_t size, int64_t number) {
   if (size == sizeof number) {
@@ -452,7 +333,7 @@ static void key_set(struct loader *loader, const struct key *key, void *base, st
       *(bool *)field = text[0] == 't';
       return;
     case KEY_INTEGER:
-      if (!integer_parse(text, &number) || number < key->min || number > key->max) {
+      if (!config_value_parse_integer(text, &number) || number < key->min || number > key->max) {
         fault(loader, origin, name,
               "must be a whole number from %" PRId64 " to %" PRId64 ", not %s", key->min, key->max,
               text[strspn(text, "-0123456789")] == '\0' ? text : quoted);
@@ -461,17 +342,17 @@ static void key_set(struct loader *loader, const struct key *key, void *base, st
       field_set_number(field, key->size, number);
       return;
     case KEY_DURATION:
-      if (!duration_parse(text, &number) || number < key->min || number > key->max) {
+      if (!config_value_parse_duration(text, &number) || number < key->min || number > key->max) {
         fault(loader, origin, name,
               "must be a duration from \"%s\" to \"%s\", a number with ms, s, m or h, not %s",
-              duration_text(key->min, least, sizeof least),
-              duration_text(key->max, most, sizeof most), quoted);
+              config_value_print_duration(key->min, least, sizeof least),
+              config_value_print_duration(key->max, most, sizeof most), quoted);
         return;
       }
       field_set_number(field, key->size, number);
       return;
     case KEY_CHOICE:
-      number = choice_parse(key->choices, text);
+      number = config_value_parse_choice(key->choices, text);
       if (number < 0) {
         fault(loader, origin, name, "must be one of %s, not %s", key->choices, quoted);
         return;
@@ -479,20 +360,19 @@ static void key_set(struct loader *loader, const struct key *key, void *base, st
       field_set_number(field, key->size, number);
       return;
     case KEY_ADDRESS:
-      if (!(key->max == 1 && len == 0) && !address_check(text, key->min)) {
+      if (!(key->max == 1 && len == 0) && !config_value_is_address(text, key->min)) {
         fault(loader, origin, name, "must be host:port, the port from %" PRId64 " to 65535, not %s",
               key->min, quoted);
         return;
       }
       break;
     case KEY_METHOD:
-      if (!method_check(text)) {
+      if (!config_value_is_method(text)) {
         fault(loader, origin, name, "must be of the form /package.Service/Method, not %s", quoted);
         return;
       }
       break;
-    default:
-      break;
+    default: break;
   }
   if (len >= key->size) {
     fault(loader, origin, name, "must be shorter than %zu bytes", key->size);
@@ -517,21 +397,11 @@ static void key_text(const struct key *key, const void *base, char *buffer, size
   const void *field = (const char *)base + key->offset;
   int64_t number = field_number(field, key->size);
   switch (key->kind) {
-    case KEY_BOOL:
-      snprintf(buffer, size, "%s", *(const bool *)field ? "true" : "false");
-      break;
-    case KEY_INTEGER:
-      snprintf(buffer, size, "%" PRId64, number);
-      break;
-    case KEY_DURATION:
-      duration_text(number, buffer, size);
-      break;
-    case KEY_CHOICE:
-      choice_text(key->choices, number, buffer, size);
-      break;
-    default:
-      snprintf(buffer, size, "%s", (const char *)field);
-      break;
+    case KEY_BOOL: snprintf(buffer, size, "%s", *(const bool *)field ? "true" : "false"); break;
+    case KEY_INTEGER: snprintf(buffer, size, "%" PRId64, number); break;
+    case KEY_DURATION: config_value_print_duration(number, buffer, size); break;
+    case KEY_CHOICE: config_value_print_choice(key->choices, number, buffer, size); break;
+    default: snprintf(buffer, size, "%s", (const char *)field); break;
   }
 }
 
@@ -540,22 +410,14 @@ static void key_text(const struct key *key, const void *base, char *buffer, size
 static const char *type_text(const config_setting_t *setting) {
   switch (config_setting_type(setting)) {
     case CONFIG_TYPE_INT:
-    case CONFIG_TYPE_INT64:
-      return "a number";
-    case CONFIG_TYPE_FLOAT:
-      return "a number with a fraction";
-    case CONFIG_TYPE_STRING:
-      return "a string";
-    case CONFIG_TYPE_BOOL:
-      return "true or false";
-    case CONFIG_TYPE_ARRAY:
-      return "an array [ ... ]";
-    case CONFIG_TYPE_LIST:
-      return "a list ( ... )";
-    case CONFIG_TYPE_GROUP:
-      return "a group { ... }";
-    default:
-      return "nothing";
+    case CONFIG_TYPE_INT64: return "a number";
+    case CONFIG_TYPE_FLOAT: return "a number with a fraction";
+    case CONFIG_TYPE_STRING: return "a string";
+    case CONFIG_TYPE_BOOL: return "true or false";
+    case CONFIG_TYPE_ARRAY: return "an array [ ... ]";
+    case CONFIG_TYPE_LIST: return "a list ( ... )";
+    case CONFIG_TYPE_GROUP: return "a group { ... }";
+    default: return "nothing";
   }
 }
 
@@ -641,9 +503,7 @@ static void key_read(struct loader *loader, const struct key *key, void *base, c
         text = number;
       }
       break;
-    case KEY_MODULES:
-      modules_read(loader, base, name, setting);
-      return;
+    case KEY_MODULES: modules_read(loader, base, name, setting); return;
     default:
       wanted = key->kind == KEY_DURATION  ? "a duration in quotes, such as \"600s\""
                : key->kind == KEY_ADDRESS ? "host:port in quotes"
@@ -679,18 +539,10 @@ static void section_read(struct loader *loader, const config_setting_t *group, c
     if (key != NULL) {
       loader->origins[key - keys] = at(setting);
       switch (key->kind) {
-        case KEY_NODES:
-          loader->nodes = setting;
-          break;
-        case KEY_TUNNEL_TYPES:
-          loader->types = setting;
-          break;
-        case KEY_SECRET:
-          loader->secret = setting;
-          break;
-        default:
-          key_read(loader, key, loader->config, path, setting);
-          break;
+        case KEY_NODES: loader->nodes = setting; break;
+        case KEY_TUNNEL_TYPES: loader->types = setting; break;
+        case KEY_SECRET: loader->secret = setting; break;
+        default: key_read(loader, key, loader->config, path, setting); break;
       }
     } else if (!is_section(path)) {
       fault_unknown(loader, TABLE(keys), setting, path, path);
@@ -1187,12 +1039,9 @@ static bool value_add(config_setting_t *parent, const char *name, const struct k
   key_text(key, base, text, sizeof text);
   config_setting_t *setting = config_setting_add(parent, name, type);
   switch (type) {
-    case CONFIG_TYPE_BOOL:
-      return config_setting_set_bool(setting, text[0] == 't');
-    case CONFIG_TYPE_INT64:
-      return config_setting_set_int64(setting, strtoll(text, NULL, 10));
-    default:
-      return config_setting_set_string(setting, text);
+    case CONFIG_TYPE_BOOL: return config_setting_set_bool(setting, text[0] == 't');
+    case CONFIG_TYPE_INT64: return config_setting_set_int64(setting, strtoll(text, NULL, 10));
+    default: return config_setting_set_string(setting, text);
   }
 }
 

@@ -454,12 +454,8 @@ int main(int argc, char **argv) {
   path = path != NULL && *path != '\0' ? path : CONFIG_CONTROL_SOCKET;
   while ((option = getopt_long(argc, argv, "s:ju:t:n:hV", options, NULL)) != -1) {
     switch (option) {
-      case 's':
-        path = optarg;
-        break;
-      case 'j':
-        as_json = true;
-        break;
+      case 's': path = optarg; break;
+      case 'j': as_json = true; break;
       case 'u':
         if (!number_parse(optarg, INT64_MIN, &uid)) {
           return usage("--uid takes a number, not %s", optarg);
@@ -477,14 +473,9 @@ int main(int argc, char **argv) {
           return usage("--limit takes a number from 1, not %s", optarg);
         }
         break;
-      case 'h':
-        fputs(help, stdout);
-        return EXIT_SUCCESS;
-      case 'V':
-        puts("janusctl " JANUS_VERSION);
-        return EXIT_SUCCESS;
-      default:
-        return usage("that option is not understood");
+      case 'h': fputs(help, stdout); return EXIT_SUCCESS;
+      case 'V': puts("janusctl " JANUS_VERSION); return EXIT_SUCCESS;
+      default: return usage("that option is not understood");
     }
     if (strchr("utn", option) != NULL && strchr(given, option) == NULL) {
       given[strlen(given)] = (char)option;

@@ -1,0 +1,128 @@
+#include "common/config_value.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DISTANCE_MAX_BYTES = 128 };
+
+static const struct {
+  const char *unit;
+  int64_t ms;
+} duration_units[] = {{"ms", 1}, {"s", 1000}, {"m", 60 * 1000}, {"h", 60 * 60 * 1000}};
+
+bool config_value_parse_duration(const char *text, int64_t *ms) {
+  int64_t number = 0, scale = 1;
+  size_t digits = 0;
+  bool fraction = false;
+  for (; isdigit((unsigned char)*text) || (*text == '.' && !fraction && digits > 0); text++) {
+    if (*text == '.') {
+      fraction = true;
+      continue;
+    }
+    if (++digits > 11) {
+      return false;
+    }
+    number = number * 10 + (*text - '0');
+    scale *= fraction ? 10 : 1;
+  }
+  if (digits == 0 || text[-1] == '.') {
+    return false;
+  }
+  for (size_t i = 0; i < sizeof duration_units / sizeof *duration_units; i++) {
+    if (strcmp(text, duration_units[i].unit) == 0) {
+      number *= duration_units[i].ms;
+      *ms = number / scale;
+      return number % scale == 0;
+    }
+  }
+  return false;
+}
+
+const char *config_value_print_duration(int64_t ms, char *buffer, size_t size) {
+  bool whole = ms % 1000 == 0;
+  snprintf(buffer, size, "%" PRId64 "%s", whole ? ms / 1000 : ms, whole ? "s" : "ms");
+  return buffer;
+}
+
+bool config_value_parse_integer(const char *text, int64_t *number) {
+  char *end;
+  errno = 0;
+  *number = strtoll(text, &end, 10);
+  return errno == 0 && end != text && *end == '\0' && !isspace((unsigned char)*text);
+}
+
+static bool text_is_of(const char *text, size_t len, const char *allowed) {
+  for (size_t i = 0; i < len; i++) {
+    if (!isalnum((unsigned char)text[i]) && strchr(allowed, text[i]) == NULL) {
+      return false;
+    }
+  }
+  return len > 0;
+}
+
+bool config_value_is_address(const char *text, int64_t min_port) {
+  const char *colon = strrchr(text, ':');
+  int64_t port;
+  if (colon == NULL || !isdigit((unsigned char)colon[1]) ||
+      !config_value_parse_integer(colon + 1, &port) || port < min_port || port > 65535) {
+    return false;
+  }
+  size_t host_len = (size_t)(colon - text);
+  if (text[0] == '[') {  // IPv6
+    return host_len > 2 && text[host_len - 1] == ']' && text_is_of(text + 1, host_len - 2, ":.%");
+  }
+  return text_is_of(text, host_len, ".-_");
+}
+
+bool config_value_is_method(const char *text) {
+  const char *slash = strrchr(text, '/');
+  return text[0] == '/' && slash != text &&
+         text_is_of(text + 1, (size_t)(slash - text - 1), "._") &&
+         text_is_of(slash + 1, strlen(slash + 1), "_");
+}
+
+int config_value_parse_choice(const char *choices, const char *text) {
+  size_t len = strlen(text);
+  for (int i = 0;; i++) {
+    size_t choice_len = strcspn(choices, "|");
+    if (choice_len == len && memcmp(choices, text, len) == 0) {
+      return i;
+    }
+    if (choices[choice_len] == '\0') {
+      return -1;
+    }
+    choices += choice_len + 1;
+  }
+}
+
+void config_value_print_choice(const char *choices, int64_t number, char *buffer, size_t size) {
+  while (number-- > 0) {
+    choices += strcspn(choices, "|") + 1;
+  }
+  snprintf(buffer, size, "%.*s", (int)strcspn(choices, "|"), choices);
+}
+
+size_t config_value_distance(const char *a, const char *b) {
+  size_t row[DISTANCE_MAX_BYTES + 1], b_len = strlen(b);
+  if (b_len > DISTANCE_MAX_BYTES) {
+    return SIZE_MAX;
+  }
+  for (size_t j = 0; j <= b_len; j++) {
+    row[j] = j;
+  }
+  for (size_t i = 1; a[i - 1] != '\0'; i++) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b_len; j++) {
+      size_t best = diagonal + (a[i - 1] != b[j - 1]);
+      diagonal = row[j];
+      best = best < row[j] + 1 ? best : row[j] + 1;
+      row[j] = best < row[j - 1] + 1 ? best : row[j - 1] + 1;
+    }
+  }
+  return row[b_len];
+}

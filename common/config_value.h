@@ -1,0 +1,30 @@
+// Setting values as text: what a value of each kind must look like, and back.
+// Pure functions, any thread.
+#ifndef JANUS_COMMON_CONFIG_VALUE_H
+#define JANUS_COMMON_CONFIG_VALUE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// "600s", "0.5s", "100ms", "5m", "1h": whole milliseconds.
+bool config_value_parse_duration(const char *text, int64_t *ms);
+// In s where that is whole, else in ms; returns buffer.
+const char *config_value_print_duration(int64_t ms, char *buffer, size_t size);
+
+// A decimal number and nothing else.
+bool config_value_parse_integer(const char *text, int64_t *number);
+
+// host:port, name:port or [IPv6]:port, the port from min_port to 65535.
+bool config_value_is_address(const char *text, int64_t min_port);
+// "/package.Service/Method"
+bool config_value_is_method(const char *text);
+
+// choices are separated by '|'. The number of text among them, or -1; and back.
+int config_value_parse_choice(const char *choices, const char *text);
+void config_value_print_choice(const char *choices, int64_t number, char *buffer, size_t size);
+
+// How many single-character changes turn a into b; SIZE_MAX for a b that is long.
+size_t config_value_distance(const char *a, const char *b);
+
+#endif
