@@ -33,7 +33,8 @@ enum token_result {
   TOKEN_BAD_CONTENT,   // not an AuthToken, a color too long or with a NUL byte
 };
 
-// account_seal holds the account key; its own salt does not matter here.
+// account_seal holds the account key. It must not be the one that wrote the token:
+// a seal refuses what it sealed itself.
 enum token_result token_read(struct seal *account_seal, const char *text, size_t text_len,
                              struct token *token) MUST_CHECK;
 

@@ -28,7 +28,9 @@ static void set_up(void) {
                                  .client_key = &client_verify,
                                  .server_key = &server_signing,
                                  .clock_tolerance_s = 5};
-  sound_token = token_write(keys.account_seal, &token);
+  struct seal *issuer = seal_new(account_key, sizeof account_key);
+  sound_token = token_write(issuer, &token);
+  seal_free(issuer);
 }
 
 static void take(const uint8_t *bytes, size_t len) {

@@ -16,6 +16,7 @@ static const int64_t now_s = 1750000000;
 
 struct fixture {
   struct handshake_keys keys;
+  struct seal *issuer;  // the account service's, under the same key
   struct signing_key client_signing;
   struct signing_key server_signing;
   struct verify_key client_verify;
@@ -37,6 +38,7 @@ static int set_up(void **state) {
   static const uint8_t account_key[32] = "0123456789abcdef0123456789abcde";
   memset(&fixture, 0, sizeof fixture);
   assert_int_equal(seal_global_init(true), 0);
+  fixture.issuer = seal_new(account_key, sizeof account_key);
   crypto_sign_keypair(fixture.client_verify.public, fixture.client_signing.secret);
   crypto_sign_keypair(fixture.server_verify.public, fixture.server_signing.secret);
   fixture.keys = (struct handshake_keys){.account_seal = seal_new(account_key, sizeof account_key),
@@ -64,6 +66,7 @@ static int set_up(void **state) {
 static int tear_down(void **state) {
   struct fixture *fixture = *state;
   seal_free(fixture->keys.account_seal);
+  seal_free(fixture->issuer);
   return 0;
 }
 
@@ -71,7 +74,7 @@ static int check(struct fixture *fixture, struct handshake *handshake) {
   uint8_t data[8192];
   uint8_t bytes[8300];
   char *text = fixture->token_text ? strdup(fixture->token_text)
-                                   : token_write(fixture->keys.account_seal, &fixture->token);
+                                   : token_write(fixture->issuer, &fixture->token);
   assert_non_null(text);
   fixture->request.token = text;
   struct packet packet = {.data = data,
