@@ -51,6 +51,7 @@ COMMON_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard common/*.c)) $(PROTO_OBJECT
 MASTER_OBJECTS := $(patsubst %.c,$(B)/%.o,$(filter-out master/main.c,$(wildcard master/*.c)))
 WORKER_OBJECTS := $(patsubst %.c,$(B)/%.o,$(filter-out worker/main.c,$(wildcard worker/*.c)))
 CLIENT_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/client/*.c))
+BENCH_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/bench/*.c))
 ROMA_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/roma/*.c))
 
 PROGRAMS := janusd janusctl janus-keys janus-client janus-roma janus-bench
@@ -101,7 +102,7 @@ $(BIN)/janus-client: $(B)/tools/janus_client.o $(CLIENT_OBJECTS) $(COMMON_OBJECT
 $(BIN)/janus-roma: $(B)/tools/janus_roma.o $(ROMA_OBJECTS) $(COMMON_OBJECTS)
 	$(link)
 # The direct comparison uses the very engine that the worker uses.
-$(BIN)/janus-bench: $(B)/tools/janus_bench.o $(CLIENT_OBJECTS) $(B)/worker/stream_grpc.o $(COMMON_OBJECTS)
+$(BIN)/janus-bench: $(B)/tools/janus_bench.o $(BENCH_OBJECTS) $(CLIENT_OBJECTS) $(B)/worker/stream_grpc.o $(COMMON_OBJECTS)
 	$(link)
 
 # A test is linked with all there is beside it: common, worker and master.

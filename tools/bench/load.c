@@ -1,0 +1,185 @@
+// roundtrip and rate: messages that come back.
+//
+// roundtrip is a closed loop: each client sends its next message when the last
+// one came back. rate sends on a fixed schedule, whatever comes back, and measures
+// each answer from the time its message was due: a gateway that stalls is then
+// charged for every message that would have come meanwhile, not for one alone.
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/bench/players.h"
+
+enum {
+  WAITING_MAX = 4096,  // messages of one client under way in `rate`; further ones fail
+};
+
+// Of one client: the due times of the messages under way, oldest first. Answers
+// come in order, since a tunnel keeps it.
+struct under_way {
+  int64_t *due_ns;
+  size_t first;
+  size_t count;
+  size_t capacity;  // a power of two
+};
+
+struct load {
+  struct players players;
+  struct packet packet;
+  bool scheduled;  // rate
+  struct event *timer;
+  int64_t schedule_started_ns;
+  uint64_t scheduled_count;
+};
+
+static struct load *load_of(struct players *players) { return (struct load *)players; }
+
+static bool send_one(struct player *player) {
+  struct load *load = load_of(player->players);
+  if (client_send(player->client, &load->packet, false) != 0) {
+    load->players.bench->failed++;
+    return false;
+  }
+  return true;
+}
+
+// --- rate --------------------------------------------------------------------------
+
+static bool remember_due(struct player *player, int64_t due_ns) {
+  struct under_way *under_way = player->load;
+  if (!under_way) {
+    under_way = player->load = calloc(1, sizeof *under_way);
+    if (!under_way) {
+      return false;
+    }
+  }
+  if (under_way->count == under_way->capacity) {
+    size_t capacity = under_way->capacity == 0 ? 8 : under_way->capacity * 2;
+    int64_t *grown = capacity > WAITING_MAX ? NULL : malloc(capacity * sizeof *grown);
+    if (!grown) {
+      return false;
+    }
+    for (size_t i = 0; i < under_way->count; i++) {
+      grown[i] = under_way->due_ns[(under_way->first + i) & (under_way->capacity - 1)];
+    }
+    free(under_way->due_ns);
+    *under_way = (struct under_way){grown, 0, under_way->count, capacity};
+  }
+  size_t place = (under_way->first + under_way->count) & (under_way->capacity - 1);
+  under_way->due_ns[place] = due_ns;
+  under_way->count++;
+  return true;
+}
+
+static void send_due(struct load *load, int64_t due_ns) {
+  struct players *players = &load->players;
+  struct player *player = &players->all[load->scheduled_count % players->count];
+  if (!player->ready || !remember_due(player, due_ns)) {
+    players->bench->failed++;
+  } else {
+    send_one(player);
+  }
+}
+
+static void on_schedule(evutil_socket_t fd, short what, void *argument) {
+  (void)fd;
+  (void)what;
+  struct load *load = argument;
+  double interval_ns = 1e9 / load->players.bench->options.rate_per_s;
+  int64_t now_ns = bench_now_ns();
+  for (;;) {
+    int64_t due_ns =
+        load->schedule_started_ns + (int64_t)((double)load->scheduled_count * interval_ns);
+    if (due_ns > now_ns) {
+      int64_t wait_us = (due_ns - now_ns) / 1000;
+      struct timeval wait = {(time_t)(wait_us / 1000000), (suseconds_t)(wait_us % 1000000)};
+      event_add(load->timer, &wait);
+      return;
+    }
+    send_due(load, due_ns);
+    load->scheduled_count++;
+  }
+}
+
+// --- Both ---------------------------------------------------------------------------
+
+static void on_ready(struct players *players) {
+  struct load *load = load_of(players);
+  struct bench *bench = players->bench;
+  if (players->ready == 0) {
+    bench_stop(bench, BENCH_CONNECT);
+    return;
+  }
+  bench_start(bench);
+  if (load->scheduled) {
+    load->schedule_started_ns = bench_now_ns();
+    on_schedule(-1, 0, load);
+    return;
+  }
+  for (size_t i = 0; i < players->count; i++) {
+    struct player *player = &players->all[i];
+    if (player->ready) {
+      player->started_ns = bench_now_ns();
+      send_one(player);
+    }
+  }
+}
+
+static void on_message(struct player *player, const struct client_message *message) {
+  struct load *load = load_of(player->players);
+  struct bench *bench = player->players->bench;
+  if (message->packet->mod != load->packet.mod && bench->options.mode != CLIENT_PLAIN) {
+    bench->failed++;  // the gateway's or the backend's word that something went wrong
+    return;
+  }
+  int64_t now_ns = bench_now_ns();
+  if (!load->scheduled) {
+    bench_record(bench, now_ns - player->started_ns);
+    player->started_ns = now_ns;
+    send_one(player);
+    return;
+  }
+  struct under_way *under_way = player->load;
+  if (under_way && under_way->count > 0) {
+    bench_record(bench, now_ns - under_way->due_ns[under_way->first]);
+    under_way->first = (under_way->first + 1) & (under_way->capacity - 1);
+    under_way->count--;
+  }
+}
+
+static const struct players_events events = {.on_ready = on_ready, .on_message = on_message};
+
+static int run(struct bench *bench, bool scheduled) {
+  struct load load = {.scheduled = scheduled};
+  uint8_t *data = malloc(bench->options.data_bytes + 1);
+  load.timer = evtimer_new(bench->base, on_schedule, &load);
+  if (!data || !load.timer) {
+    return BENCH_FAILED;
+  }
+  memset(data, 'j', bench->options.data_bytes);
+  load.packet = (struct packet){.mod = bench->options.mod,
+                                .seq = bench->options.seq,
+                                .data = data,
+                                .data_len = bench->options.data_bytes};
+  if (players_start(&load.players, bench, &events) == 0) {
+    event_base_dispatch(bench->base);
+  } else {
+    bench->exit_code = BENCH_FAILED;
+  }
+  if (bench->exit_code == BENCH_PASSED) {
+    bench_report_number(bench, "clients", (double)load.players.ready, "");
+    bench_report_work(bench, "msgs_per_s");
+    bench_report_end(bench);
+  }
+  for (size_t i = 0; load.players.all && i < load.players.count; i++) {
+    struct under_way *under_way = load.players.all[i].load;
+    free(under_way ? under_way->due_ns : NULL);
+  }
+  event_free(load.timer);
+  players_free(&load.players);
+  free(data);
+  return bench->exit_code;
+}
+
+int bench_roundtrip(struct bench *bench) { return run(bench, false); }
+
+int bench_rate(struct bench *bench) { return run(bench, true); }
