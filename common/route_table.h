@@ -6,7 +6,7 @@
 // lock and never waits. Each bucket has a sequence counter; a torn read is tried
 // again a bounded number of times and then counts as a miss. The table stays
 // right when the writer is killed in the middle of an update: a bucket left with
-// an odd counter reads as a miss until a new writer repairs it (route_table_attach_writer).
+// an odd counter reads as a miss until a new writer repairs it (route_table_repair).
 //
 // Capacity is fixed when the table is made. When there is no room for a new
 // route, one that has expired gives way; if none has, the new one is refused
@@ -77,7 +77,10 @@ int route_table_put(struct route_table *table, const struct route_key *key, cons
                     int64_t expires_at_ms, int64_t now_ms) MUST_CHECK;
 // 0 or ERROR_NOT_FOUND.
 int route_table_remove(struct route_table *table, const struct route_key *key);
-// Calls visit for each live route, in no order, until it returns false.
+// For a writer that takes over the mapping of one that died in the middle of an
+// update: empties the buckets left torn, and counts anew what the rest uses.
+void route_table_repair(struct route_table *table);
+// Master only. Calls visit for each live route, in no order, until it returns false.
 void route_table_each(const struct route_table *table, int64_t now_ms,
                       bool (*visit)(const struct route_key *key, const struct route *route,
                                     void *context),

@@ -53,7 +53,9 @@ static size_t take_over(const struct node_picker *picker, const struct node *nod
   for (size_t i = 0; i < count; i++) {
     entries[i] = (struct entry){.node = nodes[i]};
   }
-  qsort(entries, count, sizeof *entries, compare);
+  if (count > 1) {
+    qsort(entries, count, sizeof *entries, compare);
+  }
   size_t kept = 0;
   for (size_t i = 0; i < count; i++) {
     if (kept > 0 && compare(&entries[kept - 1], &entries[i]) == 0) {

@@ -1,0 +1,137 @@
+#include "common/grpc_bridge.h"
+
+#include <grpc/support/time.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+// How many finished operations wait is bounded by how many are under way, and each
+// of those is its owner's.
+struct grpc_bridge {
+  grpc_completion_queue *queue;
+  pthread_t thread;
+  int wake_fd;
+  struct event *wake;
+  pthread_mutex_t mutex;
+  struct grpc_operation *first;  // finished, in order; under the mutex
+  struct grpc_operation **last;
+};
+
+static void hand_over(struct grpc_bridge *bridge, struct grpc_operation *operation, bool ok) {
+  operation->ok = ok;
+  operation->next = NULL;
+  pthread_mutex_lock(&bridge->mutex);
+  bool was_empty = bridge->first == NULL;
+  *bridge->last = operation;
+  bridge->last = &operation->next;
+  pthread_mutex_unlock(&bridge->mutex);
+  if (was_empty) {
+    uint64_t one = 1;
+    ssize_t written = write(bridge->wake_fd, &one, sizeof one);
+    (void)written;  // it can only fail where the loop has been woken already
+  }
+}
+
+static void *wait_on_queue(void *context) {
+  struct grpc_bridge *bridge = context;
+  for (;;) {
+    grpc_event event =
+        grpc_completion_queue_next(bridge->queue, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
+    if (event.type == GRPC_QUEUE_SHUTDOWN) {
+      return NULL;
+    }
+    if (event.type == GRPC_OP_COMPLETE) {
+      hand_over(bridge, event.tag, event.success != 0);
+    }
+  }
+}
+
+static void run_finished(struct grpc_bridge *bridge) {
+  pthread_mutex_lock(&bridge->mutex);
+  struct grpc_operation *operation = bridge->first;
+  bridge->first = NULL;
+  bridge->last = &bridge->first;
+  pthread_mutex_unlock(&bridge->mutex);
+  while (operation) {
+    struct grpc_operation *next = operation->next;
+    operation->on_done(operation, operation->ok);
+    operation = next;
+  }
+}
+
+static void on_wake(evutil_socket_t fd, short what, void *context) {
+  uint64_t count;
+  (void)what;
+  ssize_t got = read(fd, &count, sizeof count);
+  (void)got;
+  run_finished(context);
+}
+
+// The thread takes no signals: they belong to the loop.
+static int start_thread(struct grpc_bridge *bridge) {
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  int error = pthread_create(&bridge->thread, NULL, wait_on_queue, bridge);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  return error == 0 ? 0 : ERROR_SYSTEM;
+}
+
+static void release(struct grpc_bridge *bridge) {
+  if (bridge->wake) {
+    event_free(bridge->wake);
+  }
+  if (bridge->wake_fd >= 0) {
+    close(bridge->wake_fd);
+  }
+  pthread_mutex_destroy(&bridge->mutex);
+  free(bridge);
+}
+
+struct grpc_bridge *grpc_bridge_new(struct event_base *base, int *error) {
+  struct grpc_bridge *bridge = calloc(1, sizeof *bridge);
+  if (!bridge) {
+    *error = ERROR_MEMORY;
+    return NULL;
+  }
+  pthread_mutex_init(&bridge->mutex, NULL);
+  bridge->last = &bridge->first;
+  bridge->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (bridge->wake_fd >= 0) {
+    bridge->wake = event_new(base, bridge->wake_fd, EV_READ | EV_PERSIST, on_wake, bridge);
+  }
+  if (!bridge->wake || event_add(bridge->wake, NULL) != 0) {
+    release(bridge);
+    *error = ERROR_SYSTEM;
+    return NULL;
+  }
+  grpc_init();
+  bridge->queue = grpc_completion_queue_create_for_next(NULL);
+  *error = start_thread(bridge);
+  if (*error != 0) {
+    grpc_completion_queue_shutdown(bridge->queue);
+    grpc_completion_queue_destroy(bridge->queue);
+    grpc_shutdown();
+    release(bridge);
+    return NULL;
+  }
+  return bridge;
+}
+
+void grpc_bridge_free(struct grpc_bridge *bridge) {
+  if (!bridge) {
+    return;
+  }
+  grpc_completion_queue_shutdown(bridge->queue);
+  pthread_join(bridge->thread, NULL);
+  run_finished(bridge);
+  grpc_completion_queue_destroy(bridge->queue);
+  release(bridge);
+  grpc_shutdown();
+}
+
+grpc_completion_queue *grpc_bridge_queue(struct grpc_bridge *bridge) { return bridge->queue; }

@@ -1,0 +1,569 @@
+#include "common/route_table.h"
+
+#include <sodium.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+// How it lies in memory: a header, the buckets of all tiers, the addresses, and
+// what only the writer uses: the scopes and, for each slot, which scope it has.
+//
+// A bucket is two cache lines: a sequence counter and five slots of three words:
+//   oid | keyed hash of (tier, service, color), the "scope" | expiry and address
+// A route may stand in either of two buckets that its key hashes to, so a lookup
+// reads at most two, and the table takes well over its capacity before a put finds
+// both full. A slot whose last word is 0 is free.
+//
+// The writer makes a bucket's sequence odd, stores, and makes it even. Every word
+// is stored with release and loaded with acquire order, so that a reader that saw
+// a new word also sees that the sequence has moved, and throws the read away. An
+// address is only written when no slot refers to it, that is, after the sequence
+// of each bucket that did has moved: the reader checks the sequence after it has
+// copied the address too.
+//
+// The hash is keyed at random: oids and colors come from outside, and must not be
+// chosen so that they fall into one bucket.
+enum {
+  SLOTS = 5,
+  LOOKUP_TRIES = 8,
+  ADDRESSES = 8192,
+  SCOPES = 8192,
+  ADDRESS_WORDS = (ROUTE_ADDRESS_MAX_BYTES + 1) / 8,
+  ADDRESS_BITS = 20,  // of the third word: the address's number and 1; above it the expiry
+};
+_Static_assert(ADDRESSES < 1 << ADDRESS_BITS, "an address number fits its bits");
+
+static const uint64_t magic = 0x6a616e75732d7231;  // "janus-r1"
+
+struct slot {
+  _Atomic uint64_t oid;
+  _Atomic uint64_t scope;
+  _Atomic uint64_t place;  // expiry in ms << ADDRESS_BITS | address + 1
+};
+
+struct bucket {
+  _Atomic uint64_t sequence;
+  struct slot slots[SLOTS];
+};
+_Static_assert(sizeof(struct bucket) == 128, "two cache lines");
+
+struct address {
+  _Atomic uint64_t words[ADDRESS_WORDS];
+};
+
+struct scope {
+  char service[ROUTE_SERVICE_MAX_BYTES + 1];
+  char color[ROUTE_COLOR_MAX_BYTES + 1];
+  uint64_t hash;
+  uint64_t references;  // 0: free
+};
+
+struct tier_layout {
+  uint64_t capacity;
+  uint64_t first_bucket;
+  uint64_t bucket_mask;  // buckets of the tier, a power of two, less 1
+};
+
+struct header {
+  uint64_t magic;
+  uint64_t size;  // of the whole segment
+  uint8_t hash_key[crypto_shorthash_KEYBYTES];
+  struct tier_layout tiers[ROUTE_TIER_COUNT];
+  uint64_t bucket_count;
+  uint64_t used[ROUTE_TIER_COUNT];             // the writer's
+  uint64_t address_references[ADDRESSES];      // the writer's
+  struct scope scopes[SCOPES];                 // the writer's
+  _Alignas(64) struct address addresses[ADDRESSES];
+};
+
+struct route_table {
+  struct shm shm;
+  struct header *header;
+  struct bucket *buckets;
+  uint32_t *slot_scopes;  // the writer's: for each slot, its scope's number
+};
+
+const char *route_tier_name(enum route_tier tier) {
+  static const char *const names[ROUTE_TIER_COUNT] = {"gateway", "player", "object"};
+  return (unsigned)tier < ROUTE_TIER_COUNT ? names[tier] : "unknown";
+}
+
+// --- Layout ------------------------------------------------------------------
+
+// Buckets for a capacity: at most four fifths of the slots are ever meant to be
+// used, which two choices of five slots fill without trouble.
+static uint64_t buckets_for(size_t capacity) {
+  uint64_t wanted = (uint64_t)capacity / 4 + 1;
+  uint64_t count = 1;
+  while (count < wanted) {
+    count *= 2;
+  }
+  return count;
+}
+
+static size_t buckets_offset(void) { return (sizeof(struct header) + 127) / 128 * 128; }
+
+static size_t segment_size(uint64_t bucket_count) {
+  return buckets_offset() + bucket_count * (sizeof(struct bucket) + SLOTS * sizeof(uint32_t));
+}
+
+static void place_parts(struct route_table *table, uint64_t bucket_count) {
+  char *base = table->shm.base;
+  table->header = (struct header *)(void *)base;
+  table->buckets = (struct bucket *)(void *)(base + buckets_offset());
+  table->slot_scopes = (uint32_t *)(void *)(base + buckets_offset() +
+                                            bucket_count * sizeof(struct bucket));
+}
+
+struct route_table *route_table_create(const struct route_table_options *options, int *error) {
+  struct route_table *table = calloc(1, sizeof *table);
+  struct tier_layout tiers[ROUTE_TIER_COUNT];
+  uint64_t bucket_count = 0;
+  for (int i = 0; i < ROUTE_TIER_COUNT; i++) {
+    uint64_t count = buckets_for(options->capacity[i]);
+    tiers[i] = (struct tier_layout){options->capacity[i], bucket_count, count - 1};
+    bucket_count += count;
+  }
+  *error = !table || sodium_init() < 0
+               ? ERROR_MEMORY
+               : shm_create(&table->shm, "janus-routes", segment_size(bucket_count), true);
+  if (*error != 0) {
+    free(table);
+    return NULL;
+  }
+  place_parts(table, bucket_count);
+  table->header->magic = magic;
+  table->header->size = table->shm.size;
+  table->header->bucket_count = bucket_count;
+  memcpy(table->header->tiers, tiers, sizeof tiers);
+  randombytes_buf(table->header->hash_key, sizeof table->header->hash_key);
+  return table;
+}
+
+static bool header_is_sound(const struct header *header, size_t size) {
+  if (size < sizeof *header || header->magic != magic || header->size != size ||
+      header->bucket_count > size / sizeof(struct bucket) ||
+      segment_size(header->bucket_count) != size) {
+    return false;
+  }
+  for (int i = 0; i < ROUTE_TIER_COUNT; i++) {
+    const struct tier_layout *tier = &header->tiers[i];
+    if (tier->first_bucket >= header->bucket_count ||
+        tier->bucket_mask >= header->bucket_count - tier->first_bucket) {
+      return false;
+    }
+  }
+  return true;
+}
+
+struct route_table *route_table_open(int fd, int *error) {
+  struct route_table *table = calloc(1, sizeof *table);
+  struct shm shm;
+  *error = shm_map(&shm, fd, false);
+  if (*error == 0 && !(table && header_is_sound(shm.base, shm.size))) {
+    *error = table ? ERROR_INVALID : ERROR_MEMORY;
+    shm_unmap(&shm);
+  }
+  if (*error != 0) {
+    free(table);
+    return NULL;
+  }
+  table->shm = shm;
+  place_parts(table, ((const struct header *)shm.base)->bucket_count);
+  return table;
+}
+
+void route_table_free(struct route_table *table) {
+  if (table) {
+    shm_unmap(&table->shm);
+    free(table);
+  }
+}
+
+int route_table_fd(const struct route_table *table) { return table->shm.fd; }
+
+// --- Keys --------------------------------------------------------------------
+
+// A key as the table sees it.
+struct hashed_key {
+  uint64_t oid;
+  uint64_t scope;
+  size_t buckets[2];
+};
+
+static int hash_key(const struct route_table *table, const struct route_key *key,
+                    struct hashed_key *hashed) {
+  // tier, service, NUL, color
+  uint8_t text[1 + ROUTE_SERVICE_MAX_BYTES + 1 + ROUTE_COLOR_MAX_BYTES];
+  size_t service_len = strlen(key->service);
+  size_t color_len = strlen(key->color);
+  const struct header *header = table->header;
+  if (service_len > ROUTE_SERVICE_MAX_BYTES || color_len > ROUTE_COLOR_MAX_BYTES ||
+      (unsigned)key->tier >= ROUTE_TIER_COUNT) {
+    return ERROR_TOO_LARGE;
+  }
+  text[0] = (uint8_t)key->tier;
+  memcpy(text + 1, key->service, service_len + 1);
+  memcpy(text + 2 + service_len, key->color, color_len);
+  crypto_shorthash((uint8_t *)&hashed->scope, text, 2 + service_len + color_len,
+                   header->hash_key);
+  hashed->oid = (uint64_t)key->oid;
+  uint64_t spread[2] = {hashed->oid, hashed->scope};
+  uint64_t hash;
+  crypto_shorthash((uint8_t *)&hash, (const uint8_t *)spread, sizeof spread, header->hash_key);
+  const struct tier_layout *tier = &header->tiers[key->tier];
+  hashed->buckets[0] = tier->first_bucket + (hash & tier->bucket_mask);
+  hashed->buckets[1] = tier->first_bucket + (hash >> 32 & tier->bucket_mask);
+  return 0;
+}
+
+static int64_t place_expiry(uint64_t place) { return (int64_t)(place >> ADDRESS_BITS); }
+
+static size_t place_address(uint64_t place) {
+  return (size_t)(place & ((1 << ADDRESS_BITS) - 1)) - 1;
+}
+
+// --- Reading -------------------------------------------------------------------
+
+static uint64_t load(const _Atomic uint64_t *word) {
+  return atomic_load_explicit(word, memory_order_acquire);
+}
+
+static void copy_address(const struct route_table *table, size_t number,
+                         char out[ROUTE_ADDRESS_MAX_BYTES + 1]) {
+  const struct address *address = &table->header->addresses[number];
+  for (size_t i = 0; i < ADDRESS_WORDS; i++) {
+    uint64_t word = load(&address->words[i]);
+    memcpy(out + i * 8, &word, 8);
+    if (memchr(&word, '\0', 8)) {
+      return;
+    }
+  }
+  out[ROUTE_ADDRESS_MAX_BYTES] = '\0';
+}
+
+// One try at one bucket: 0, ERROR_NOT_FOUND, or ERROR_BUSY for a torn read.
+static int try_bucket(const struct route_table *table, const struct bucket *bucket,
+                      const struct hashed_key *key, int64_t now_ms, struct route *route) {
+  uint64_t before = load(&bucket->sequence);
+  int result = ERROR_NOT_FOUND;
+  if (before & 1) {
+    return ERROR_BUSY;
+  }
+  for (int i = 0; i < SLOTS; i++) {
+    const struct slot *slot = &bucket->slots[i];
+    uint64_t place;
+    if (load(&slot->oid) != key->oid || load(&slot->scope) != key->scope ||
+        (place = load(&slot->place)) == 0) {
+      continue;
+    }
+    size_t number = place_address(place);
+    if (number >= ADDRESSES) {
+      return ERROR_BUSY;
+    }
+    copy_address(table, number, route->address);
+    route->expires_at_ms = place_expiry(place);
+    result = route->expires_at_ms > now_ms ? 0 : ERROR_NOT_FOUND;
+    break;
+  }
+  return load(&bucket->sequence) == before ? result : ERROR_BUSY;
+}
+
+int route_table_lookup(const struct route_table *table, const struct route_key *key, int64_t now_ms,
+                       struct route *route) {
+  struct hashed_key hashed;
+  int result = hash_key(table, key, &hashed);
+  if (result != 0) {
+    return result;
+  }
+  __builtin_prefetch(&table->buckets[hashed.buckets[1]]);
+  bool torn = false;
+  for (int i = 0; i < 2; i++) {
+    const struct bucket *bucket = &table->buckets[hashed.buckets[i]];
+    int tries = 0;
+    do {
+      result = try_bucket(table, bucket, &hashed, now_ms, route);
+    } while (result == ERROR_BUSY && ++tries < LOOKUP_TRIES);
+    if (result == 0) {
+      return 0;
+    }
+    torn = torn || result == ERROR_BUSY;
+  }
+  return torn ? ERROR_BUSY : ERROR_NOT_FOUND;
+}
+
+// --- Writing -------------------------------------------------------------------
+
+static void store(_Atomic uint64_t *word, uint64_t value) {
+  atomic_store_explicit(word, value, memory_order_release);
+}
+
+static uint64_t peek(const _Atomic uint64_t *word) {
+  return atomic_load_explicit(word, memory_order_relaxed);
+}
+
+// Finds or adds the address; not yet counted as used. ADDRESSES when all are taken.
+static size_t intern_address(struct header *header, const char *text) {
+  size_t free_number = ADDRESSES;
+  uint64_t words[ADDRESS_WORDS] = {0};
+  memcpy(words, text, strlen(text));
+  // Starting where the text hashes to; there are few addresses in practice.
+  uint64_t hash;
+  crypto_shorthash((uint8_t *)&hash, (const uint8_t *)words, sizeof words, header->hash_key);
+  for (size_t i = 0; i < ADDRESSES; i++) {
+    size_t number = (size_t)(hash + i) % ADDRESSES;
+    bool used = header->address_references[number] > 0;
+    if (!used && free_number == ADDRESSES) {
+      free_number = number;
+    }
+    bool same = true;
+    for (size_t j = 0; same && j < ADDRESS_WORDS; j++) {
+      same = peek(&header->addresses[number].words[j]) == words[j];
+    }
+    if (same) {
+      return number;
+    }
+    if (peek(&header->addresses[number].words[0]) == 0) {
+      break;  // never used, so the text stands nowhere further on
+    }
+  }
+  if (free_number < ADDRESSES) {
+    for (size_t j = 0; j < ADDRESS_WORDS; j++) {
+      store(&header->addresses[free_number].words[j], words[j]);
+    }
+  }
+  return free_number;
+}
+
+static uint32_t intern_scope(struct header *header, const struct route_key *key, uint64_t hash) {
+  uint32_t free_number = SCOPES;
+  for (uint32_t i = 0; i < SCOPES; i++) {
+    uint32_t number = (uint32_t)((hash + i) % SCOPES);
+    struct scope *scope = &header->scopes[number];
+    if (scope->hash == hash && scope->references > 0) {
+      return number;
+    }
+    if (scope->references == 0 && free_number == SCOPES) {
+      free_number = number;
+    }
+    if (scope->references == 0 && scope->hash == 0) {
+      break;  // never used
+    }
+  }
+  if (free_number < SCOPES) {
+    struct scope *scope = &header->scopes[free_number];
+    scope->hash = hash;
+    strcpy(scope->service, key->service);
+    strcpy(scope->color, key->color);
+  }
+  return free_number;
+}
+
+static void begin_update(struct bucket *bucket) {
+  store(&bucket->sequence, peek(&bucket->sequence) + 1);
+}
+static void end_update(struct bucket *bucket) {
+  store(&bucket->sequence, peek(&bucket->sequence) + 1);
+}
+
+static enum route_tier tier_of(const struct header *header, size_t bucket) {
+  int tier = ROUTE_TIER_COUNT - 1;
+  while (tier > 0 && bucket < header->tiers[tier].first_bucket) {
+    tier--;
+  }
+  return (enum route_tier)tier;
+}
+
+struct position {
+  size_t bucket;
+  int slot;
+};
+
+static struct slot *slot_at(const struct route_table *table, struct position at) {
+  return &table->buckets[at.bucket].slots[at.slot];
+}
+
+static void clear_slot(struct route_table *table, struct position at) {
+  struct header *header = table->header;
+  struct slot *slot = slot_at(table, at);
+  size_t number = place_address(peek(&slot->place));
+  begin_update(&table->buckets[at.bucket]);
+  store(&slot->place, 0);
+  end_update(&table->buckets[at.bucket]);
+  header->address_references[number]--;
+  header->scopes[table->slot_scopes[at.bucket * SLOTS + (size_t)at.slot]].references--;
+  header->used[tier_of(header, at.bucket)]--;
+}
+
+static bool find_slot(const struct route_table *table, const struct hashed_key *key,
+                      struct position *at) {
+  for (int i = 0; i < 2; i++) {
+    for (int j = 0; j < SLOTS; j++) {
+      *at = (struct position){key->buckets[i], j};
+      const struct slot *slot = slot_at(table, *at);
+      if (peek(&slot->place) != 0 && peek(&slot->oid) == key->oid &&
+          peek(&slot->scope) == key->scope) {
+        return true;
+      }
+    }
+  }
+  return false;
+}
+
+static int free_slots(const struct bucket *bucket, int64_t now_ms) {
+  int count = 0;
+  for (int i = 0; i < SLOTS; i++) {
+    uint64_t place = peek(&bucket->slots[i].place);
+    count += place == 0 || place_expiry(place) <= now_ms;
+  }
+  return count;
+}
+
+// A free slot for the key in the emptier of its buckets, at the cost of an expired
+// route if need be.
+static bool make_slot(struct route_table *table, const struct hashed_key *key, int64_t now_ms,
+                      struct position *at) {
+  const struct bucket *buckets = table->buckets;
+  bool second = free_slots(&buckets[key->buckets[1]], now_ms) >
+                free_slots(&buckets[key->buckets[0]], now_ms);
+  at->bucket = key->buckets[second];
+  int expired = -1;
+  for (at->slot = 0; at->slot < SLOTS; at->slot++) {
+    uint64_t place = peek(&slot_at(table, *at)->place);
+    if (place == 0) {
+      return true;
+    }
+    if (place_expiry(place) <= now_ms) {
+      expired = at->slot;
+    }
+  }
+  at->slot = expired;
+  if (expired >= 0) {
+    clear_slot(table, *at);
+  }
+  return expired >= 0;
+}
+
+int route_table_put(struct route_table *table, const struct route_key *key, const char *address,
+                    int64_t expires_at_ms, int64_t now_ms) {
+  struct header *header = table->header;
+  struct hashed_key hashed;
+  struct position at;
+  int error = hash_key(table, key, &hashed);
+  if (error == 0 && (strlen(address) > ROUTE_ADDRESS_MAX_BYTES || address[0] == '\0')) {
+    error = ERROR_TOO_LARGE;
+  }
+  if (error != 0) {
+    return error;
+  }
+  size_t number = intern_address(header, address);
+  if (number == ADDRESSES) {
+    return ERROR_EXHAUSTED;
+  }
+  uint64_t place = (uint64_t)expires_at_ms << ADDRESS_BITS | (number + 1);
+  if (find_slot(table, &hashed, &at)) {
+    struct slot *slot = slot_at(table, at);
+    size_t before = place_address(peek(&slot->place));
+    begin_update(&table->buckets[at.bucket]);
+    store(&slot->place, place);
+    end_update(&table->buckets[at.bucket]);
+    header->address_references[number]++;
+    header->address_references[before]--;
+    return 0;
+  }
+  // A slot taken from an expired route makes room by itself; the capacity is what
+  // the operator asked for, whatever the buckets could hold beyond it.
+  header->address_references[number]++;
+  bool made = make_slot(table, &hashed, now_ms, &at);
+  uint32_t scope = made && header->used[key->tier] < header->tiers[key->tier].capacity
+                       ? intern_scope(header, key, hashed.scope)
+                       : SCOPES;
+  if (scope == SCOPES) {
+    header->address_references[number]--;
+    return ERROR_EXHAUSTED;
+  }
+  struct slot *slot = slot_at(table, at);
+  header->scopes[scope].references++;
+  header->used[key->tier]++;
+  table->slot_scopes[at.bucket * SLOTS + (size_t)at.slot] = scope;
+  begin_update(&table->buckets[at.bucket]);
+  store(&slot->oid, hashed.oid);
+  store(&slot->scope, hashed.scope);
+  store(&slot->place, place);
+  end_update(&table->buckets[at.bucket]);
+  return 0;
+}
+
+int route_table_remove(struct route_table *table, const struct route_key *key) {
+  struct hashed_key hashed;
+  struct position at;
+  int error = hash_key(table, key, &hashed);
+  if (error != 0) {
+    return error;
+  }
+  if (!find_slot(table, &hashed, &at)) {
+    return ERROR_NOT_FOUND;
+  }
+  clear_slot(table, at);
+  return 0;
+}
+
+void route_table_repair(struct route_table *table) {
+  struct header *header = table->header;
+  memset(header->used, 0, sizeof header->used);
+  memset(header->address_references, 0, sizeof header->address_references);
+  for (size_t i = 0; i < SCOPES; i++) {
+    header->scopes[i].references = 0;
+  }
+  for (size_t i = 0; i < header->bucket_count; i++) {
+    struct bucket *bucket = &table->buckets[i];
+    bool torn = peek(&bucket->sequence) & 1;
+    for (size_t j = 0; j < SLOTS; j++) {
+      uint64_t place = peek(&bucket->slots[j].place);
+      if (place != 0 && torn) {
+        store(&bucket->slots[j].place, 0);
+      } else if (place != 0) {
+        header->used[tier_of(header, i)]++;
+        header->address_references[place_address(place)]++;
+        header->scopes[table->slot_scopes[i * SLOTS + j]].references++;
+      }
+    }
+    if (torn) {
+      end_update(bucket);
+    }
+  }
+}
+
+void route_table_each(const struct route_table *table, int64_t now_ms,
+                      bool (*visit)(const struct route_key *key, const struct route *route,
+                                    void *context),
+                      void *context) {
+  const struct header *header = table->header;
+  for (size_t i = 0; i < header->bucket_count; i++) {
+    for (size_t j = 0; j < SLOTS; j++) {
+      const struct slot *slot = &table->buckets[i].slots[j];
+      uint64_t place = peek(&slot->place);
+      if (place == 0 || place_expiry(place) <= now_ms) {
+        continue;
+      }
+      const struct scope *scope = &header->scopes[table->slot_scopes[i * SLOTS + j]];
+      const struct route_key key = {.tier = tier_of(header, i),
+                                    .service = scope->service,
+                                    .color = scope->color,
+                                    .oid = (int64_t)peek(&slot->oid)};
+      struct route route = {.expires_at_ms = place_expiry(place)};
+      copy_address(table, place_address(place), route.address);
+      if (!visit(&key, &route, context)) {
+        return;
+      }
+    }
+  }
+}
+
+void route_table_stats(const struct route_table *table, struct route_table_stats *stats) {
+  const struct header *header = table->header;
+  for (int i = 0; i < ROUTE_TIER_COUNT; i++) {
+    stats->capacity[i] = header->tiers[i].capacity;
+    stats->used[i] = header->used[i];
+  }
+}
