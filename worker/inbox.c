@@ -22,11 +22,15 @@ static const struct timeval orphan_tick_time = {.tv_sec = 1};
 // A new master listens where the old one did.
 static bool new_master_is_there(const struct config *config) {
   struct sockaddr_un address = {.sun_family = AF_UNIX};
+  size_t path_len = strlen(config->control.socket);
+  if (path_len >= sizeof address.sun_path) {
+    return false;
+  }
+  memcpy(address.sun_path, config->control.socket, path_len);
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) {
     return false;
   }
-  strncpy(address.sun_path, config->control.socket, sizeof address.sun_path - 1);
   bool there = connect(fd, (struct sockaddr *)&address, sizeof address) == 0;
   close(fd);
   return there;
