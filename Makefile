@@ -86,7 +86,7 @@ $(B)/%.o: %.c | $(PROTO_C)
 
 define link
 @mkdir -p $(@D)
-$(CC) $(ALL_LDFLAGS) $(filter %.o,$^) $(PACKAGE_LIBS) $(LINK_EXTRA) -o $@
+$(CC) $(ALL_LDFLAGS) $(filter %.o,$^) $(PACKAGE_LIBS) -lm $(LINK_EXTRA) -o $@
 endef
 
 $(BIN)/janusd: $(B)/master/main.o $(MASTER_OBJECTS) $(COMMON_OBJECTS)
