@@ -39,7 +39,7 @@ def test_a_login_shows_in_the_counters_the_sessions_and_the_log(gateway):
         assert session["address"] == client.name()
         assert (session["color"], session["sid"]) == ("blue", 12)
         gateway.wait_counter("logins", before["counters"]["logins"] + 1)
-        gateway.wait_log(r"uid=31001\b", since=mark)
+    gateway.wait_log(r"event=session_closed reason=client_closed .*\buid=31001\b", since=mark)
     gateway.wait_gauge("sessions", 0)
 
 

@@ -185,7 +185,7 @@ class Gateway(Program):
         write_file(secret, libconfig_file(secrets or secret_settings(keys)))
         self.config_path = write_file(
             os.path.join(self.directory, "janus.conf"),
-            libconfig_file(self.settings) + f'@include "{secret}"\n',
+            libconfig_file(self.settings) + '@include "secret.conf"\n',
             0o644,
         )
         self.environment = environment
