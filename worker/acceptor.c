@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -34,8 +35,16 @@ struct acceptor {
 static int open_reserve(void) { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
 
 static void refuse(struct acceptor *acceptor, int fd, enum close_reason reason) {
+  struct worker *worker = acceptor->worker;
+  uint64_t suppressed;
   close(fd);
-  counters_closed(acceptor->worker->counters, reason);
+  counters_closed(worker->counters, reason);
+  if (log_limit_allow(&worker->session_log, clock_monotonic_ms(), &suppressed)) {
+    log_warn("connection_refused", "reason=%s connections=%zu suppressed=%" PRIu64,
+             close_reason_name(reason), acceptor->open_connections, suppressed);
+  } else {
+    counters_add(worker->counters, COUNTER_LOG_SUPPRESSED, 1);
+  }
 }
 
 static void format_address(const struct sockaddr *address, socklen_t len, char *text,
