@@ -138,6 +138,12 @@ static void refused(struct tunnel *tunnel) {
     session_close(session, CLOSE_TUNNEL_REFUSED);
     return;
   }
+  if (tunnel->queue.count == 0 && tunnel->unanswered) {
+    // It was with the stream already when the refusal came: one word for all of it.
+    counters_add(tunnel->worker->counters, COUNTER_DROPPED_IN, 1);
+    session_send_unexpected_error(session, tunnel->last_mod, tunnel->last_seq,
+                                  "the server refused it");
+  }
   while (session->state == SESSION_PLAYING && tunnel->queue.count > 0) {
     struct stream_message *message = queue_pop(&tunnel->queue);
     struct packet packet;
@@ -334,6 +340,7 @@ static void on_message(void *owner, const uint8_t *bytes, size_t len) {
   }
   tunnel->broken_ms = 0;
   tunnel->failures = 0;
+  tunnel->unanswered = false;
   counters_add(worker->counters, COUNTER_TUNNEL_MESSAGES_IN, 1);
   if (tunnel_message_decode(&packet, bytes, len) != 0) {
     counters_add(worker->counters, COUNTER_TUNNEL_MALFORMED, 1);
@@ -509,6 +516,9 @@ void tunnel_send(struct tunnel *tunnel, const struct packet *packet) {
     return;
   }
   counters_gauge_add(worker->counters, GAUGE_QUEUED_IN_BYTES, (int64_t)len);
+  tunnel->last_mod = packet->mod;
+  tunnel->last_seq = packet->seq;
+  tunnel->unanswered = true;
   check_bound(tunnel);
   if (tunnel->state == TUNNEL_WAITING && !evtimer_pending(&tunnel->timer, NULL)) {
     find_route(tunnel);  // its first message

@@ -311,9 +311,15 @@ class Roma(Program):
         super().__init__([os.path.join(BIN, "janus-roma"), "--listen", listen, *arguments, *more])
         self.address = self.wait_log(r"(127\.0\.0\.1:[1-9]\d*)").group(1)
 
-    def recorded(self):
-        with open(self.record) as lines:
-            return [json.loads(line) for line in lines if line.endswith("\n")]
+    def recorded(self, oid, mod):
+        """The data of each message to that object and module, in the order of arrival."""
+        lines = []
+        with open(self.record) as record:
+            for line in record:
+                fields = line.rstrip("\n").split("\t")
+                if line.endswith("\n") and fields[:2] == [str(oid), str(mod)]:
+                    lines.append(fields[4])
+        return lines
 
     def stop(self):
         if self.process.poll() is None:
