@@ -335,7 +335,11 @@ static bool somebody_answers(const struct sockaddr_un *address) {
 
 static void make_folder(const char *path) {
   char folder[sizeof((struct sockaddr_un *)NULL)->sun_path];
-  snprintf(folder, sizeof folder, "%s", path);
+  size_t len = strlen(path);
+  if (len >= sizeof folder) {
+    return;
+  }
+  memcpy(folder, path, len + 1);
   char *slash = strrchr(folder, '/');
   if (slash && slash != folder) {
     *slash = '\0';
