@@ -301,3 +301,41 @@ def test_janus_roma_answers_heartbeats(roma_gateway):
         answer = wire.SCHeartbeat.decode(packet.data)
         assert answer.code == 1
         assert answer.server_time > 0
+
+
+def dev(client, text):
+    """Gives the stand-in a command; returns what it answers."""
+    return client.ask(wire.DEV, 1, text.encode())
+
+
+def test_janus_roma_tells_the_metadata_it_saw(roma_gateway, roma):
+    with roma_gateway.player(34002, sid=12) as client:
+        lines = dict(line.split("=", 1) for line in dev(client, "who").data.decode().split("\n"))
+        assert lines["address"] == roma.address
+        assert lines["method"] == "/player.intra.v1.TunnelService/Tunnel"
+        assert lines["x-md-global-uid"] == lines["x-md-global-oid"] == "34002"
+        assert lines["x-md-global-sid"] == "12"
+        assert lines["x-md-global-status"] == "1"
+        assert lines["x-md-global-color"] == "blue"
+        assert lines["x-md-global-client-ip"] == client.name()
+        assert lines["x-md-global-referer"].startswith("10.9.8.7:19100#")
+
+
+def test_janus_roma_pushes_what_nobody_asked_for(roma_gateway):
+    with roma_gateway.player(34003) as client:
+        client.send(wire.DEV, 1, b"push 5 100")
+        pushed = 0
+        while pushed < 5:
+            packet = client.receive()
+            pushed += (packet.mod, packet.seq, len(packet.data)) == (3, 100, 100)
+
+
+def test_janus_roma_sends_garbage_sizes_and_logouts_on_demand(roma_gateway):
+    with roma_gateway.player(34004) as client:
+        assert len(dev(client, "size 50000").data) == 50000
+        client.send(wire.DEV, 1, b"size 3000000 random")
+        assert client.receive_error().mod == wire.DEV
+        client.send(wire.DEV, 1, b"garbage 20")
+        assert client.ask(wire.USER, 1, b"sense").data == b"sense"
+        client.send(wire.DEV, 1, b"logout 5")
+        assert client.receive_end() == 5
