@@ -26,7 +26,7 @@ static const struct load_kind {
      "a fixed rate, latency measured from when each message was due"},
     {"login", bench_login, true, true, "connect, handshake, close, again and again"},
     {"idle", bench_idle, true, false,
-     "players with an open tunnel who say nothing, until stdin ends or --duration"},
+     "players with an open tunnel who say nothing, until --duration, a signal or stdin's end"},
     {"slow", bench_slow, true, false, "players who ask for much and never read"},
     {"direct", bench_direct, false, true, "roundtrip straight to a backend over gRPC"},
     {"echo-server", bench_echo_server, false, false, "a plain TCP echo for comparisons"},

@@ -2,6 +2,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 void bench_say(const char *format, ...) {
@@ -68,7 +69,8 @@ static void on_progress(evutil_socket_t fd, short what, void *argument) {
   bench->shown = bench->done;
 }
 
-// Without a duration the end of standard input ends the period.
+// Without a duration the end of standard input ends the period, where it is a
+// pipe or a terminal; SIGINT and SIGTERM do always.
 static void on_input(evutil_socket_t fd, short what, void *argument) {
   (void)what;
   struct bench *bench = argument;
@@ -88,7 +90,10 @@ void bench_start(struct bench *bench) {
     bench->progress_timer = event_new(bench->base, -1, EV_PERSIST, on_progress, bench);
     event_add(bench->progress_timer, &second);
   }
-  if (bench->options.duration_ms == 0 && bench->options.count == 0) {
+  struct stat status;
+  bool can_wait = isatty(STDIN_FILENO) || (fstat(STDIN_FILENO, &status) == 0 &&
+                                           (S_ISFIFO(status.st_mode) || S_ISSOCK(status.st_mode)));
+  if (bench->options.duration_ms == 0 && bench->options.count == 0 && can_wait) {
     bench->input = event_new(bench->base, STDIN_FILENO, EV_READ | EV_PERSIST, on_input, bench);
     event_add(bench->input, NULL);
   }

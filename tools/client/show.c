@@ -153,7 +153,7 @@ static void print_text(const struct show *show, const struct show_packet *shown,
 // --- JSON ----------------------------------------------------------------------
 
 static void print_json(json_t *line) {
-  char *text = line ? json_dumps(line, JSON_COMPACT) : NULL;
+  char *text = line ? json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
   puts(text ? text : "{\"event\":\"error\",\"text\":\"out of memory\"}");
   free(text);
   json_decref(line);
