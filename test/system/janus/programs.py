@@ -210,7 +210,9 @@ class Gateway(Program):
             [os.path.join(BIN, "janusctl"), "--socket", self.socket_path, *arguments, "--json"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=patient(30),
         )
-        assert done.returncode == 0, f"janusctl {arguments}: {done.returncode} {done.stderr.decode()}"
+        assert done.returncode == 0, (
+            f"janusctl {arguments}: {done.returncode} {done.stderr.decode()}\n"
+            f"janusd: {self.process.poll()}; its log ends with:\n" + "\n".join(self.lines[-20:]))
         return json.loads(done.stdout)
 
     def total(self):
