@@ -8,6 +8,19 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+enum { BATCH_MAX = 256 };
+
+// Finished operations in order.
+struct batch {
+  struct grpc_operation *first;
+  struct grpc_operation **last;
+};
+
+static void batch_clear(struct batch *batch) {
+  batch->first = NULL;
+  batch->last = &batch->first;
+}
+
 // How many finished operations wait is bounded by how many are under way, and each
 // of those is its owner's.
 struct grpc_bridge {
@@ -16,17 +29,14 @@ struct grpc_bridge {
   int wake_fd;
   struct event *wake;
   pthread_mutex_t mutex;
-  struct grpc_operation *first;  // finished, in order; under the mutex
-  struct grpc_operation **last;
+  struct batch finished;  // under the mutex
 };
 
-static void hand_over(struct grpc_bridge *bridge, struct grpc_operation *operation, bool ok) {
-  operation->ok = ok;
-  operation->next = NULL;
+static void hand_over(struct grpc_bridge *bridge, struct batch *batch) {
   pthread_mutex_lock(&bridge->mutex);
-  bool was_empty = bridge->first == NULL;
-  *bridge->last = operation;
-  bridge->last = &operation->next;
+  bool was_empty = bridge->finished.first == NULL;
+  *bridge->finished.last = batch->first;
+  bridge->finished.last = batch->last;
   pthread_mutex_unlock(&bridge->mutex);
   if (was_empty) {
     uint64_t one = 1;
@@ -35,25 +45,41 @@ static void hand_over(struct grpc_bridge *bridge, struct grpc_operation *operati
   }
 }
 
+// Waits for the first event, then takes what else is ready, and hands all of it
+// over at once: waking the loop for each one would cost more than the event itself.
 static void *wait_on_queue(void *context) {
   struct grpc_bridge *bridge = context;
+  const gpr_timespec never = gpr_inf_future(GPR_CLOCK_REALTIME);
+  const gpr_timespec at_once = gpr_inf_past(GPR_CLOCK_REALTIME);
+  struct batch batch;
+  size_t count = 0;
+  batch_clear(&batch);
   for (;;) {
     grpc_event event =
-        grpc_completion_queue_next(bridge->queue, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
+        grpc_completion_queue_next(bridge->queue, count == 0 ? never : at_once, NULL);
+    if (event.type == GRPC_OP_COMPLETE) {
+      struct grpc_operation *operation = event.tag;
+      operation->ok = event.success != 0;
+      operation->next = NULL;
+      *batch.last = operation;
+      batch.last = &operation->next;
+      count++;
+    }
+    if (count > 0 && (event.type != GRPC_OP_COMPLETE || count == BATCH_MAX)) {
+      hand_over(bridge, &batch);
+      batch_clear(&batch);
+      count = 0;
+    }
     if (event.type == GRPC_QUEUE_SHUTDOWN) {
       return NULL;
-    }
-    if (event.type == GRPC_OP_COMPLETE) {
-      hand_over(bridge, event.tag, event.success != 0);
     }
   }
 }
 
 static void run_finished(struct grpc_bridge *bridge) {
   pthread_mutex_lock(&bridge->mutex);
-  struct grpc_operation *operation = bridge->first;
-  bridge->first = NULL;
-  bridge->last = &bridge->first;
+  struct grpc_operation *operation = bridge->finished.first;
+  batch_clear(&bridge->finished);
   pthread_mutex_unlock(&bridge->mutex);
   while (operation) {
     struct grpc_operation *next = operation->next;
@@ -99,7 +125,7 @@ struct grpc_bridge *grpc_bridge_new(struct event_base *base, int *error) {
     return NULL;
   }
   pthread_mutex_init(&bridge->mutex, NULL);
-  bridge->last = &bridge->first;
+  batch_clear(&bridge->finished);
   bridge->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (bridge->wake_fd >= 0) {
     bridge->wake = event_new(base, bridge->wake_fd, EV_READ | EV_PERSIST, on_wake, bridge);
