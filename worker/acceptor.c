@@ -13,7 +13,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "common/clock.h"
 #include "worker/session.h"
 #include "worker/worker.h"
 
@@ -39,11 +38,9 @@ static void refuse(struct acceptor *acceptor, int fd, enum close_reason reason) 
   uint64_t suppressed;
   close(fd);
   counters_closed(worker->counters, reason);
-  if (log_limit_allow(&worker->session_log, clock_monotonic_ms(), &suppressed)) {
+  if (worker_may_log(worker, WORKER_LOG_REFUSED, &suppressed)) {
     log_warn("connection_refused", "reason=%s connections=%zu suppressed=%" PRIu64,
              close_reason_name(reason), acceptor->open_connections, suppressed);
-  } else {
-    counters_add(worker->counters, COUNTER_LOG_SUPPRESSED, 1);
   }
 }
 

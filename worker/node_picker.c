@@ -115,16 +115,39 @@ static bool in_group(const struct node_picker *picker, size_t i, const char *ser
   return i < picker->count && compare_group(&picker->entries[i].node, service, color) == 0;
 }
 
-static bool takes_new(const struct entry *entry, int64_t now_ms) {
+static bool trusted(const struct entry *entry, int64_t now_ms) {
   return entry->node.weight > 0 && entry->suspect_until_ms <= now_ms;
+}
+
+// The nodes to choose from: [start, end) of the group. Those under suspicion are
+// passed over only while there are others: a lone node that was restarted is tried
+// again as soon as the next try comes round.
+struct choice {
+  size_t start;
+  size_t end;
+  bool only_trusted;
+};
+
+static struct choice choose_from(const struct node_picker *picker, const char *service,
+                                 const char *color, int64_t now_ms) {
+  struct choice choice = {.start = group_start(picker, service, color)};
+  for (choice.end = choice.start; in_group(picker, choice.end, service, color); choice.end++) {
+    choice.only_trusted = choice.only_trusted || trusted(&picker->entries[choice.end], now_ms);
+  }
+  return choice;
+}
+
+static bool takes_new(const struct choice *choice, const struct entry *entry, int64_t now_ms) {
+  return choice->only_trusted ? trusted(entry, now_ms) : entry->node.weight > 0;
 }
 
 const struct node *node_picker_find(struct node_picker *picker, const char *service,
                                     const char *color, const char *address, int64_t now_ms) {
-  for (size_t i = group_start(picker, service, color); in_group(picker, i, service, color); i++) {
+  struct choice choice = choose_from(picker, service, color, now_ms);
+  for (size_t i = choice.start; i < choice.end; i++) {
     const struct entry *entry = &picker->entries[i];
     if (strcmp(entry->node.address, address) == 0) {
-      return entry->suspect_until_ms <= now_ms ? &entry->node : NULL;
+      return entry->suspect_until_ms <= now_ms || !choice.only_trusted ? &entry->node : NULL;
     }
   }
   return NULL;
@@ -132,11 +155,12 @@ const struct node *node_picker_find(struct node_picker *picker, const char *serv
 
 const struct node *node_picker_pick(struct node_picker *picker, const char *service,
                                     const char *color, int64_t now_ms) {
+  struct choice choice = choose_from(picker, service, color, now_ms);
   struct entry *best = NULL;
   int64_t total = 0;
-  for (size_t i = group_start(picker, service, color); in_group(picker, i, service, color); i++) {
+  for (size_t i = choice.start; i < choice.end; i++) {
     struct entry *entry = &picker->entries[i];
-    if (takes_new(entry, now_ms)) {
+    if (takes_new(&choice, entry, now_ms)) {
       entry->turn += entry->node.weight;
       total += entry->node.weight;
       if (!best || entry->turn > best->turn) {
@@ -184,11 +208,12 @@ static double score(const struct node *node, int64_t oid) {
 
 const struct node *node_picker_fallback(struct node_picker *picker, const char *service,
                                         const char *color, int64_t oid, int64_t now_ms) {
+  struct choice choice = choose_from(picker, service, color, now_ms);
   const struct node *best = NULL;
   double best_score = 0;
-  for (size_t i = group_start(picker, service, color); in_group(picker, i, service, color); i++) {
+  for (size_t i = choice.start; i < choice.end; i++) {
     const struct entry *entry = &picker->entries[i];
-    double its_score = takes_new(entry, now_ms) ? score(&entry->node, oid) : 0;
+    double its_score = takes_new(&choice, entry, now_ms) ? score(&entry->node, oid) : 0;
     if (its_score > best_score) {
       best = &entry->node;
       best_score = its_score;

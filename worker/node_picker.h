@@ -3,7 +3,7 @@
 // are ever considered.
 //
 // A node that failed is under suspicion for a while: this worker passes it over,
-// whatever the registry says. Loop thread only.
+// whatever the registry says, as long as another will do. Loop thread only.
 #ifndef JANUS_WORKER_NODE_PICKER_H
 #define JANUS_WORKER_NODE_PICKER_H
 
@@ -23,7 +23,7 @@ void node_picker_refresh(struct node_picker *picker, const struct node_table *ta
 // All return a node that is valid until the next refresh, or NULL. now_ms is
 // monotonic.
 
-// The node at address, whatever its weight; NULL while it is under suspicion.
+// The node at address, whatever its weight; NULL if it is to be passed over.
 const struct node *node_picker_find(struct node_picker *picker, const char *service,
                                     const char *color, const char *address, int64_t now_ms);
 
@@ -36,7 +36,7 @@ const struct node *node_picker_pick(struct node_picker *picker, const char *serv
 const struct node *node_picker_fallback(struct node_picker *picker, const char *service,
                                         const char *color, int64_t oid, int64_t now_ms);
 
-// Passes the node over until then.
+// Puts the node under suspicion until then.
 void node_picker_suspect(struct node_picker *picker, const char *service, const char *address,
                          int64_t until_ms);
 

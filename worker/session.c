@@ -111,11 +111,9 @@ void session_send(struct session *session, const struct packet *packet) {
     case ERROR_TOO_LARGE: {
       uint64_t suppressed;
       counters_add(worker->counters, COUNTER_TOO_LARGE_OUT, 1);
-      if (log_limit_allow(&worker->session_log, clock_monotonic_ms(), &suppressed)) {
+      if (worker_may_log(worker, WORKER_LOG_MESSAGE, &suppressed)) {
         log_warn("message_too_large", "uid=%" PRId64 " mod=%d seq=%d data_bytes=%zu", session->uid,
                  packet->mod, packet->seq, packet->data_len);
-      } else {
-        counters_add(worker->counters, COUNTER_LOG_SUPPRESSED, 1);
       }
       session_send_unexpected_error(session, packet->mod, packet->seq,
                                     "the server's message is larger than a client takes");
@@ -160,17 +158,18 @@ static void send_logout(struct session *session, enum logout_code code) {
 
 // --- The way out -------------------------------------------------------------
 
-static void log_closed(struct session *session, enum close_reason reason) {
-  struct worker *worker = session->worker;
-  uint64_t suppressed = 0;
-  if (!log_limit_allow(&worker->session_log, clock_monotonic_ms(), &suppressed)) {
-    counters_add(worker->counters, COUNTER_LOG_SUPPRESSED, 1);
+// The beginning of a session, or its end (with the reason).
+static void log_session(struct session *session, enum worker_log kind, const char *reason) {
+  uint64_t suppressed;
+  if (!log_enabled(LOG_LEVEL_INFO) || !worker_may_log(session->worker, kind, &suppressed)) {
     return;
   }
   char color[2 * sizeof session->color];
-  log_info("session_closed",
-           "reason=%s connection=%" PRIu64 " address=%s uid=%" PRId64 " color=%s suppressed=%" PRIu64,
-           close_reason_name(reason), session->connection, session->address, session->uid,
+  log_info(kind == WORKER_LOG_OPENED ? "session_opened" : "session_closed",
+           "%s%s%sconnection=%" PRIu64 " address=%s uid=%" PRId64 " sid=%" PRId64
+           " color=%s suppressed=%" PRIu64,
+           reason ? "reason=" : "", reason ? reason : "", reason ? " " : "", session->connection,
+           session->address, session->uid, session->sid,
            log_quote(color, sizeof color, session->color, strlen(session->color)), suppressed);
 }
 
@@ -185,7 +184,7 @@ void session_close(struct session *session, enum close_reason reason) {
   }
   session->state = SESSION_CLOSED;
   counters_closed(worker->counters, reason);
-  log_closed(session, reason);
+  log_session(session, WORKER_LOG_CLOSED, close_reason_name(reason));
 
   event_del(&session->timer);
   event_del(&session->rate_timer);
@@ -374,6 +373,7 @@ static int log_in(struct session *session, const uint8_t *bytes, size_t len) {
   session->next_index = HANDSHAKE_START_INDEX;
   session->state = SESSION_PLAYING;
   tell_opened(session);
+  log_session(session, WORKER_LOG_OPENED, NULL);
   counters_add(worker->counters, COUNTER_LOGINS, 1);
   counters_gauge_add(worker->counters, GAUGE_SESSIONS, 1);
   return transport_send(session->transport, answer, answer_len) == 0 ? HANDSHAKE_OK

@@ -345,7 +345,7 @@ static void on_message(void *owner, const uint8_t *bytes, size_t len) {
   if (tunnel_message_decode(&packet, bytes, len) != 0) {
     counters_add(worker->counters, COUNTER_TUNNEL_MALFORMED, 1);
     uint64_t suppressed;
-    if (log_limit_allow(&worker->session_log, clock_monotonic_ms(), &suppressed)) {
+    if (worker_may_log(worker, WORKER_LOG_TUNNEL, &suppressed)) {
       log_warn("tunnel_malformed", "address=%s uid=%" PRId64 " type=%s bytes=%zu", tunnel->address,
                session->uid, tunnel_type(tunnel)->name, len);
     }
@@ -373,8 +373,7 @@ static bool is_refusal(int status) {
 static void log_ended(struct tunnel *tunnel, bool was_open, int status, const char *detail) {
   struct worker *worker = tunnel->worker;
   uint64_t suppressed;
-  if (!log_limit_allow(&worker->session_log, clock_monotonic_ms(), &suppressed)) {
-    counters_add(worker->counters, COUNTER_LOG_SUPPRESSED, 1);
+  if (!worker_may_log(worker, WORKER_LOG_TUNNEL, &suppressed)) {
     return;
   }
   char text[256];
@@ -406,6 +405,16 @@ static void on_ended(void *owner, int status, const char *detail) {
   if (is_refusal(status)) {
     refused(tunnel);
     return;
+  }
+  if (status == STREAM_RESOURCE_EXHAUSTED && was_open && tunnel->unanswered) {
+    // Most likely an answer over tunnel.message_bytes, which will not come again.
+    struct session *session = tunnel->session;
+    tunnel->unanswered = false;
+    session_send_unexpected_error(session, tunnel->last_mod, tunnel->last_seq,
+                                  "the server's answer was too large or was refused");
+    if (session->state != SESSION_PLAYING) {
+      return;  // closing it has freed the tunnel
+    }
   }
   if (status == STREAM_OK && !tunnel_type(tunnel)->main && tunnel->queue.count == 0) {
     tunnel_free(tunnel);  // the object has come to its end; the next message opens it again

@@ -20,6 +20,14 @@
 
 static const struct timeval second = {.tv_sec = 1};
 
+bool worker_may_log(struct worker *worker, enum worker_log kind, uint64_t *suppressed) {
+  if (log_limit_allow(&worker->log_limits[kind], clock_monotonic_ms(), suppressed)) {
+    return true;
+  }
+  counters_add(worker->counters, COUNTER_LOG_SUPPRESSED, 1);
+  return false;
+}
+
 // --- Stopping ------------------------------------------------------------------
 
 void worker_leave_if_done(struct worker *worker) {

@@ -32,6 +32,16 @@ struct session;
 
 LIST_HEAD(session_list, session);
 
+// Lines that clients provoke, each kind limited by itself.
+enum worker_log {
+  WORKER_LOG_REFUSED,
+  WORKER_LOG_OPENED,
+  WORKER_LOG_CLOSED,
+  WORKER_LOG_MESSAGE,
+  WORKER_LOG_TUNNEL,
+  WORKER_LOG_COUNT
+};
+
 struct worker {
   int index;
   struct event_base *base;
@@ -63,7 +73,7 @@ struct worker {
   struct token_bucket handshakes;
   uint8_t *send_buffer;  // one message under construction
   size_t send_buffer_bytes;
-  struct log_limit session_log;  // lines that clients provoke
+  struct log_limit log_limits[WORKER_LOG_COUNT];
 
   bool stopping;
 };
@@ -75,6 +85,10 @@ int worker_run(int index);
 // Stops accepting, closes every session with reason, and leaves the loop when
 // all is flushed or worker.stop_timeout is over.
 void worker_stop(struct worker *worker, enum close_reason reason);
+
+// Whether a line of this kind may be written now; one that may not is counted.
+// *suppressed is how many were left out since the last.
+bool worker_may_log(struct worker *worker, enum worker_log kind, uint64_t *suppressed);
 
 // For whoever lets go of the last thing that a stopping worker waits for.
 void worker_leave_if_done(struct worker *worker);

@@ -91,8 +91,16 @@ static void a_suspect_is_passed_over_until_its_time_is_over(void **state) {
   }
   assert_null(node_picker_find(fixture->picker, service, "", "a:1", 49));
   assert_non_null(node_picker_find(fixture->picker, service, "", "a:1", 50));
-  node_picker_suspect(fixture->picker, service, "b:1", 50);
-  assert_string_equal(pick(fixture, ""), "none");
+}
+
+static void suspects_are_tried_when_nothing_else_is_left(void **state) {
+  struct fixture *fixture = *state;
+  struct node nodes[] = {node("", "a:1", 100), node("", "b:1", 0)};
+  publish(fixture, nodes, 2);
+  node_picker_suspect(fixture->picker, service, "a:1", 50);
+  assert_string_equal(pick(fixture, ""), "a:1");
+  assert_non_null(node_picker_find(fixture->picker, service, "", "a:1", 0));
+  assert_non_null(node_picker_fallback(fixture->picker, service, "", 1, 0));
 }
 
 static void suspicion_and_turn_outlive_a_change_of_the_table(void **state) {
@@ -179,6 +187,7 @@ int main(void) {
       FACT(turns_are_smooth_and_by_weight),
       FACT(a_node_of_weight_zero_takes_nothing_new_but_keeps_what_it_has),
       FACT(a_suspect_is_passed_over_until_its_time_is_over),
+      FACT(suspects_are_tried_when_nothing_else_is_left),
       FACT(suspicion_and_turn_outlive_a_change_of_the_table),
       FACT(an_address_listed_twice_counts_once),
       FACT(a_node_that_left_is_not_found),
