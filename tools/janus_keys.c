@@ -1,0 +1,475 @@
+// janus-keys: makes the keys, the client certificate and login tokens that a
+// gateway and its clients need.
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <libconfig.h>
+#include <limits.h>
+#include <openssl/bio.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/token.h"
+
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+enum { ACCOUNT_KEY_MAX_BYTES = 32, DEFAULT_DAYS = 3650, PEM_MAX_BYTES = 4096 };
+
+static const char help[] =
+    "janus-keys: keys, certificates and login tokens for the gateway.\n"
+    "\n"
+    "Usage: janus-keys COMMAND [options]\n"
+    "\n"
+    "  init DIR       a whole set: DIR/secret.conf for the gateway; DIR/client.key (private)\n"
+    "                 and DIR/server.pub for the game client\n"
+    "                   --bytes 16|24|32   length of the account key (default 32)\n"
+    "                   --days N           validity of the client certificate (default 3650)\n"
+    "                   --force            write over what is there\n"
+    "  account-key    a new account key, for secret.account_aes_key   [--bytes 16|24|32]\n"
+    "  server-key     a new server key, for secret.server_cert_private_key\n"
+    "  client-cert    a new client key and its certificate, for secret.client_cert  [--days N]\n"
+    "  token          a login token, as the account service makes it\n"
+    "                   --secret FILE      the secret.conf that holds the account key, or\n"
+    "                   --account-key-file FILE   a file that holds nothing else\n"
+    "                   --uid N            the player (required)\n"
+    "                   --color TEXT       (default none)\n"
+    "                   --sid N            (default 0)\n"
+    "                   --status S         gate, dev, admin, svc or a number (default gate)\n"
+    "                   --lifetime TIME    30s, 15m, 24h or 7d (default 24h)\n"
+    "  show-token T   what is in a token; takes --secret or --account-key-file too\n"
+    "  --help, --version\n"
+    "\n"
+    "Examples:\n"
+    "  janus-keys init /etc/janus-gate\n"
+    "  janus-keys token --secret secret.conf --uid 10001 --color blue --lifetime 1h\n"
+    "\n"
+    "Exit status: 0 done, 1 failed, 2 wrong usage.\n";
+
+struct options {
+  const char *secret;
+  const char *account_key_file;
+  const char *color;
+  int64_t uid;
+  int64_t sid;
+  int64_t status;
+  int64_t lifetime_s;
+  int64_t bytes;
+  int64_t days;
+  bool has_uid;
+  bool force;
+};
+
+static int fail(const char *what, const char *why) {
+  fprintf(stderr, "janus-keys: %s: %s\n", what, why);
+  return EXIT_FAILED;
+}
+
+// --- Making ------------------------------------------------------------------------
+
+// Letters and digits, since the account service and secret.conf take it as text.
+static void make_account_key(char key[ACCOUNT_KEY_MAX_BYTES + 1], size_t bytes) {
+  static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+  for (size_t i = 0; i < bytes; i++) {
+    key[i] = alphabet[randombytes_uniform(sizeof alphabet - 1)];
+  }
+  key[bytes] = '\0';
+}
+
+static EVP_PKEY *make_key(void) { return EVP_PKEY_Q_keygen(NULL, NULL, "ED25519"); }
+
+// What write puts into a memory BIO, as text.
+static bool to_text(BIO *bio, bool written, char text[PEM_MAX_BYTES]) {
+  int len = written ? BIO_read(bio, text, PEM_MAX_BYTES - 1) : -1;
+  text[len > 0 ? len : 0] = '\0';
+  BIO_free(bio);
+  return len > 0;
+}
+
+static bool private_pem(EVP_PKEY *key, char text[PEM_MAX_BYTES]) {
+  BIO *bio = BIO_new(BIO_s_mem());
+  return bio && to_text(bio, PEM_write_bio_PKCS8PrivateKey(bio, key, NULL, NULL, 0, NULL, NULL) == 1,
+                        text);
+}
+
+static bool public_pem(EVP_PKEY *key, char text[PEM_MAX_BYTES]) {
+  BIO *bio = BIO_new(BIO_s_mem());
+  return bio && to_text(bio, PEM_write_bio_PUBKEY(bio, key) == 1, text);
+}
+
+static X509 *make_certificate(EVP_PKEY *key, int64_t days) {
+  X509 *certificate = X509_new();
+  uint64_t serial;
+  randombytes_buf(&serial, sizeof serial);
+  if (!certificate || X509_set_version(certificate, X509_VERSION_3) != 1 ||
+      ASN1_INTEGER_set_uint64(X509_get_serialNumber(certificate), serial >> 1) != 1 ||
+      !X509_gmtime_adj(X509_getm_notBefore(certificate), -3600) ||
+      !X509_time_adj_ex(X509_getm_notAfter(certificate), (int)days, 0, NULL) ||
+      X509_set_pubkey(certificate, key) != 1 ||
+      X509_NAME_add_entry_by_txt(X509_get_subject_name(certificate), "CN", MBSTRING_ASC,
+                                 (const unsigned char *)"janus client", -1, -1, 0) != 1 ||
+      X509_set_issuer_name(certificate, X509_get_subject_name(certificate)) != 1 ||
+      X509_sign(certificate, key, NULL) == 0) {
+    X509_free(certificate);
+    return NULL;
+  }
+  return certificate;
+}
+
+static bool certificate_pem(EVP_PKEY *key, int64_t days, char text[PEM_MAX_BYTES]) {
+  X509 *certificate = make_certificate(key, days);
+  BIO *bio = BIO_new(BIO_s_mem());
+  bool made = certificate && bio &&
+              to_text(bio, PEM_write_bio_X509(bio, certificate) == 1, text);
+  X509_free(certificate);
+  return made;
+}
+
+// --- Files -------------------------------------------------------------------------
+
+static int write_file(const char *folder, const char *name, mode_t mode, bool force,
+                      const char *text) {
+  char path[PATH_MAX];
+  snprintf(path, sizeof path, "%s/%s", folder, name);
+  if (force) {
+    unlink(path);  // so that the mode is the new file's
+  }
+  int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
+  if (fd < 0) {
+    return fail(path, errno == EEXIST ? "is there already; --force writes over it"
+                                      : strerror(errno));
+  }
+  size_t len = strlen(text);
+  bool written = write(fd, text, len) == (ssize_t)len && fsync(fd) == 0;
+  if (close(fd) != 0 || !written) {
+    return fail(path, strerror(errno));
+  }
+  printf("%s\n", path);
+  return EXIT_OK;
+}
+
+// A PEM as a libconfig string: line by line, each line a string of its own.
+static void append_pem(char *out, size_t size, const char *key, const char *pem) {
+  size_t len = strlen(out);
+  len += (size_t)snprintf(out + len, size - len, "  %s =", key);
+  while (*pem && len < size) {
+    size_t line = strcspn(pem, "\n");
+    len += (size_t)snprintf(out + len, size - len, "\n    \"%.*s\\n\"", (int)line, pem);
+    pem += line + (pem[line] == '\n');
+  }
+  if (len < size) {
+    snprintf(out + len, size - len, ";\n");
+  }
+}
+
+static int init(const char *folder, const struct options *options) {
+  char account_key[ACCOUNT_KEY_MAX_BYTES + 1];
+  char server[PEM_MAX_BYTES];
+  char server_public[PEM_MAX_BYTES];
+  char client[PEM_MAX_BYTES];
+  char certificate[PEM_MAX_BYTES];
+  char conf[4 * PEM_MAX_BYTES];
+  EVP_PKEY *server_key = make_key();
+  EVP_PKEY *client_key = make_key();
+  bool made = server_key && client_key && private_pem(server_key, server) &&
+              public_pem(server_key, server_public) && private_pem(client_key, client) &&
+              certificate_pem(client_key, options->days, certificate);
+  EVP_PKEY_free(server_key);
+  EVP_PKEY_free(client_key);
+  if (!made) {
+    return fail("init", "the keys can't be made");
+  }
+  if (mkdir(folder, 0700) != 0 && errno != EEXIST) {
+    return fail(folder, strerror(errno));
+  }
+  make_account_key(account_key, (size_t)options->bytes);
+  snprintf(conf, sizeof conf,
+           "# The gateway's secrets, made by janus-keys. Keep this file from others: the gateway\n"
+           "# refuses it when they can read it. The account service needs account_aes_key, the\n"
+           "# game client the private half of client_cert (client.key) and server.pub.\n"
+           "secret = {\n"
+           "  account_aes_key = \"%s\";\n"
+           "  server_cert_version = 1;\n",
+           account_key);
+  append_pem(conf, sizeof conf, "server_cert_private_key", server);
+  strcat(conf, "  client_cert_version = 1;\n");
+  append_pem(conf, sizeof conf, "client_cert", certificate);
+  strcat(conf, "};\n");
+  int status = write_file(folder, "secret.conf", 0600, options->force, conf);
+  if (status == EXIT_OK) {
+    status = write_file(folder, "client.key", 0600, options->force, client);
+  }
+  if (status == EXIT_OK) {
+    status = write_file(folder, "server.pub", 0644, options->force, server_public);
+  }
+  sodium_memzero(conf, sizeof conf);
+  sodium_memzero(server, sizeof server);
+  sodium_memzero(client, sizeof client);
+  return status;
+}
+
+static int print_server_key(void) {
+  char text[PEM_MAX_BYTES];
+  EVP_PKEY *key = make_key();
+  bool made = key && private_pem(key, text);
+  EVP_PKEY_free(key);
+  if (!made) {
+    return fail("server-key", "the key can't be made");
+  }
+  fputs(text, stdout);
+  return EXIT_OK;
+}
+
+static int print_client_certificate(const struct options *options) {
+  char private[PEM_MAX_BYTES];
+  char certificate[PEM_MAX_BYTES];
+  EVP_PKEY *key = make_key();
+  bool made = key && private_pem(key, private) && certificate_pem(key, options->days, certificate);
+  EVP_PKEY_free(key);
+  if (!made) {
+    return fail("client-cert", "the key can't be made");
+  }
+  printf("%s%s", private, certificate);
+  return EXIT_OK;
+}
+
+static int print_account_key(const struct options *options) {
+  char key[ACCOUNT_KEY_MAX_BYTES + 1];
+  make_account_key(key, (size_t)options->bytes);
+  printf("%s\n", key);
+  return EXIT_OK;
+}
+
+// --- Tokens ------------------------------------------------------------------------
+
+static bool key_from_config(const char *path, char *key, size_t size) {
+  config_t config;
+  const char *text;
+  config_init(&config);
+  bool read = config_read_file(&config, path) == CONFIG_TRUE;
+  bool found = read && config_lookup_string(&config, "secret.account_aes_key", &text) &&
+               strlen(text) < size;
+  if (found) {
+    strcpy(key, text);
+  } else {
+    fail(path, read ? "holds no secret.account_aes_key" : config_error_text(&config));
+  }
+  config_destroy(&config);
+  return found;
+}
+
+static bool key_from_file(const char *path, char *key, size_t size) {
+  FILE *file = fopen(path, "r");
+  if (!file || !fgets(key, (int)size, file)) {
+    fail(path, file ? "is empty" : strerror(errno));
+    if (file) {
+      fclose(file);
+    }
+    return false;
+  }
+  fclose(file);
+  key[strcspn(key, "\r\n")] = '\0';
+  return true;
+}
+
+// A seal under the account key that the options name; NULL after saying why not.
+static struct seal *account_seal(const struct options *options) {
+  char key[128];
+  bool found = false;
+  if (options->secret) {
+    found = key_from_config(options->secret, key, sizeof key);
+  } else if (options->account_key_file) {
+    found = key_from_file(options->account_key_file, key, sizeof key);
+  } else {
+    fail("the account key", "name it with --secret FILE or --account-key-file FILE");
+  }
+  struct seal *seal = found ? seal_new((const uint8_t *)key, strlen(key)) : NULL;
+  if (found && !seal) {
+    fail("the account key", "has to have 16, 24 or 32 bytes");
+  }
+  sodium_memzero(key, sizeof key);
+  return seal;
+}
+
+static int print_token(const struct options *options) {
+  if (!options->has_uid) {
+    fprintf(stderr, "janus-keys: token: --uid N is needed\n");
+    return EXIT_USAGE;
+  }
+  if (strlen(options->color) > TOKEN_COLOR_MAX_BYTES) {
+    fprintf(stderr, "janus-keys: --color: at most %d bytes\n", TOKEN_COLOR_MAX_BYTES);
+    return EXIT_USAGE;
+  }
+  struct token token = {.account_id = options->uid,
+                        .server_id = options->sid,
+                        .status = (int32_t)options->status,
+                        .timeout = time(NULL) + options->lifetime_s};
+  strcpy(token.color, options->color);
+  struct seal *seal = account_seal(options);
+  char *text = seal ? token_write(seal, &token) : NULL;
+  seal_free(seal);
+  if (!text) {
+    return EXIT_FAILED;
+  }
+  printf("%s\n", text);
+  free(text);
+  return EXIT_OK;
+}
+
+static int show_token(const char *text, const struct options *options) {
+  struct token token;
+  char when[64];
+  struct tm tm;
+  struct seal *seal = account_seal(options);
+  if (!seal) {
+    return EXIT_FAILED;
+  }
+  enum token_result result = token_read(seal, text, strlen(text), &token);
+  seal_free(seal);
+  switch (result) {
+    case TOKEN_OK: break;
+    case TOKEN_BAD_ENCODING: return fail("the token", "is not padded URL-safe base64");
+    case TOKEN_BAD_SEAL: return fail("the token", "was sealed with another account key");
+    case TOKEN_BAD_CONTENT: return fail("the token", "holds something else");
+  }
+  time_t timeout = (time_t)token.timeout;
+  if (!gmtime_r(&timeout, &tm) || strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0) {
+    snprintf(when, sizeof when, "%" PRId64, token.timeout);
+  }
+  printf("uid       %" PRId64 "\ncolor     %s\nsid       %" PRId64 "\nstatus    %" PRId32
+         "\ntimeout   %s%s\n",
+         token.account_id, token.color, token.server_id, token.status, when,
+         token.timeout <= time(NULL) ? " (has passed)" : "");
+  return EXIT_OK;
+}
+
+// --- The command line -----------------------------------------------------------------
+
+static bool read_number(const char *text, int64_t min, int64_t max, int64_t *value) {
+  char *end;
+  errno = 0;
+  *value = strtoll(text, &end, 10);
+  return *text != '\0' && *end == '\0' && errno == 0 && *value >= min && *value <= max;
+}
+
+static bool read_lifetime(const char *text, int64_t *seconds) {
+  static const char units[] = "smhd";
+  static const int64_t unit_s[] = {1, 60, 3600, 86400};
+  char number[32];
+  size_t len = strlen(text);
+  const char *unit = len > 1 && len < sizeof number ? strchr(units, text[len - 1]) : NULL;
+  if (!unit) {
+    return false;
+  }
+  snprintf(number, sizeof number, "%.*s", (int)(len - 1), text);
+  if (!read_number(number, 1, INT32_MAX, seconds)) {
+    return false;
+  }
+  *seconds *= unit_s[unit - units];
+  return true;
+}
+
+static bool read_status(const char *text, int64_t *status) {
+  static const char *const names[] = {"unspecified", "gate", "dev", "admin", "svc"};
+  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+    if (strcmp(text, names[i]) == 0) {
+      *status = (int64_t)i;
+      return true;
+    }
+  }
+  return read_number(text, 0, INT32_MAX, status);
+}
+
+static bool read_option(int option, struct options *options) {
+  switch (option) {
+    case 's': options->secret = optarg; return true;
+    case 'a': options->account_key_file = optarg; return true;
+    case 'c': options->color = optarg; return true;
+    case 'u':
+      options->has_uid = true;
+      return read_number(optarg, INT64_MIN, INT64_MAX, &options->uid);
+    case 'i': return read_number(optarg, INT64_MIN, INT64_MAX, &options->sid);
+    case 't': return read_status(optarg, &options->status);
+    case 'l': return read_lifetime(optarg, &options->lifetime_s);
+    case 'b':
+      return read_number(optarg, 16, 32, &options->bytes) && options->bytes % 8 == 0;
+    case 'd': return read_number(optarg, 1, 36500, &options->days);
+    case 'f': options->force = true; return true;
+    default: return false;
+  }
+}
+
+static int usage(const char *why) {
+  fprintf(stderr, "janus-keys: %s (janus-keys --help tells more)\n", why);
+  return EXIT_USAGE;
+}
+
+int main(int argc, char **argv) {
+  static const struct option known[] = {{"secret", required_argument, NULL, 's'},
+                                        {"account-key-file", required_argument, NULL, 'a'},
+                                        {"color", required_argument, NULL, 'c'},
+                                        {"uid", required_argument, NULL, 'u'},
+                                        {"sid", required_argument, NULL, 'i'},
+                                        {"status", required_argument, NULL, 't'},
+                                        {"lifetime", required_argument, NULL, 'l'},
+                                        {"bytes", required_argument, NULL, 'b'},
+                                        {"days", required_argument, NULL, 'd'},
+                                        {"force", no_argument, NULL, 'f'},
+                                        {"help", no_argument, NULL, 'h'},
+                                        {"version", no_argument, NULL, 'V'},
+                                        {NULL, 0, NULL, 0}};
+  struct options options = {.color = "",
+                            .status = 1,
+                            .lifetime_s = 86400,
+                            .bytes = ACCOUNT_KEY_MAX_BYTES,
+                            .days = DEFAULT_DAYS};
+  int option;
+  while ((option = getopt_long(argc, argv, "hV", known, NULL)) != -1) {
+    if (option == 'h') {
+      fputs(help, stdout);
+      return EXIT_OK;
+    }
+    if (option == 'V') {
+      printf("janus-keys %s\n", JANUS_VERSION);
+      return EXIT_OK;
+    }
+    if (!read_option(option, &options)) {
+      return usage(option == '?' ? "an option is wrong" : "the value of an option is wrong");
+    }
+  }
+  if (seal_global_init(true) != 0) {
+    return fail("libsodium", "can't be set up");
+  }
+  int count = argc - optind;
+  const char *command = count > 0 ? argv[optind] : "";
+  const char *argument = count > 1 ? argv[optind + 1] : NULL;
+  if (strcmp(command, "init") == 0 && count == 2) {
+    return init(argument, &options);
+  }
+  if (strcmp(command, "show-token") == 0 && count == 2) {
+    return show_token(argument, &options);
+  }
+  if (count != 1) {
+    return usage(count == 0 ? "a command is needed" : "too few or too many arguments");
+  }
+  if (strcmp(command, "account-key") == 0) {
+    return print_account_key(&options);
+  }
+  if (strcmp(command, "server-key") == 0) {
+    return print_server_key();
+  }
+  if (strcmp(command, "client-cert") == 0) {
+    return print_client_certificate(&options);
+  }
+  if (strcmp(command, "token") == 0) {
+    return print_token(&options);
+  }
+  return usage("there is no such command");
+}
