@@ -1,8 +1,7 @@
 # One Makefile for everything; `make help` lists what it can do.
 #
 # FLAVOUR names how the programs are built: release (the default), asan
-# (AddressSanitizer and UBSan), tsan (ThreadSanitizer), plain (for benchmarks
-# against what distributions build) or fuzz. Each has its own folder below
+# (AddressSanitizer and UBSan), tsan (ThreadSanitizer) or fuzz. Each has its own folder below
 # build/; build/bin and build/libexec point to the release flavour.
 
 FLAVOUR ?= release
@@ -60,7 +59,7 @@ FUZZERS := $(patsubst %.c,$(B)/%,$(wildcard test/fuzz/fuzz_*.c))
 
 ALL_PROGRAMS := $(PROGRAMS:%=$(BIN)/%) $(LIBEXEC)/janus-worker
 
-.PHONY: all demo run test check unit system asan tsan fuzz bench interop lint format deps install deb rpm clean help
+.PHONY: all demo run test check unit system asan tsan fuzz bench interop lint format deps install clean help
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -105,7 +104,7 @@ $(BIN)/janus-roma: $(B)/tools/janus_roma.o $(ROMA_OBJECTS) $(COMMON_OBJECTS)
 $(BIN)/janus-bench: $(B)/tools/janus_bench.o $(BENCH_OBJECTS) $(CLIENT_OBJECTS) $(B)/worker/stream_grpc.o $(COMMON_OBJECTS)
 	$(link)
 
-# A test is linked with all there is beside it: common, worker and master.
+# A test is linked with all there is beside it.
 $(B)/test/unit/%: LINK_EXTRA = -lcmocka -lm
 $(B)/test/unit/%: $(B)/test/unit/%.o $(COMMON_OBJECTS) $(WORKER_OBJECTS) $(MASTER_OBJECTS) $(CLIENT_OBJECTS)
 	$(link)
@@ -116,14 +115,97 @@ $(B)/test/fuzz/%: $(B)/test/fuzz/%.o $(COMMON_OBJECTS) $(WORKER_OBJECTS)
 
 # --- Trying and testing -----------------------------------------------------
 
-unit: $(UNIT_TESTS) ## Run the unit tests
-	@test/run unit $(UNIT_TESTS)
+# What a target needs is installed before anything is built for it, hence the
+# second make.
+demo: ## Install what is missing, build, and play a player's session through a gateway
+	@tools/setup build
+	@$(MAKE) --no-print-directory -s all
+	@tools/demo
 
-system: all ## Run the system tests (JANUS_TEST_PATIENCE scales their time limits)
-	@JANUS_BUILD=$(B) $(PYTHON) -m pytest -q -p no:cacheprovider test/system
+run: ## Keep a gateway with a stand-in backend in the foreground, to play with
+	@tools/setup build
+	@$(MAKE) --no-print-directory -s all
+	@tools/play
+
+test: ## Install what is missing, build, and run all unit and system tests
+	@tools/setup test
+	@$(MAKE) --no-print-directory -s suite
+
+check: unit ## The unit tests alone
+
+unit: $(UNIT_TESTS) $(BIN)/janus-roma ## Run the unit tests
+	@$(TEST_ENVIRONMENT) test/run --unit $(UNIT_TESTS)
+
+system: all ## Run the system tests
+	@$(TEST_ENVIRONMENT) test/run --system
+
+.PHONY: suite
+suite: all $(UNIT_TESTS)
+	@$(TEST_ENVIRONMENT) test/run --unit $(UNIT_TESTS) --system
+
+# Sanitizers slow programs down; time limits are stretched to match.
+PATIENCE_release := 1
+PATIENCE_asan := 3
+PATIENCE_tsan := 5
+TEST_ENVIRONMENT = JANUS_BUILD=$(B) JANUS_TEST_PATIENCE=$(PATIENCE_$(FLAVOUR)) \
+  TSAN_OPTIONS=suppressions=test/tsan.supp
+
+asan: ## The whole suite under AddressSanitizer and UBSan
+	@tools/setup test
+	@$(MAKE) --no-print-directory -s FLAVOUR=asan suite
+
+tsan: ## The unit tests under ThreadSanitizer
+	@tools/setup test
+	@$(MAKE) --no-print-directory -s FLAVOUR=tsan unit
+
+SECONDS ?= 60
+fuzz: ## Run each fuzz target for SECONDS (default 60)
+	@tools/setup lint
+	@$(MAKE) --no-print-directory -s FLAVOUR=fuzz fuzzers
+	@test/fuzz/run $(SECONDS)
+
+.PHONY: fuzzers
+fuzzers: $(FUZZERS)
+
+bench: ## Measure; ONLY=group[,group] for some (roundtrip, login, idle)
+	@tools/setup bench
+	@$(MAKE) --no-print-directory -s all
+	@JANUS_BUILD=$(B) $(PYTHON) test/bench/run.py "$(ONLY)"
 
 interop: all ## Drive the gateway with the ecosystem's Go packages
 	@JANUS_BUILD=$(abspath $(B)) test/interop/run
+
+# --- Form --------------------------------------------------------------------
+
+OUR_C = $(shell git ls-files '*.c' '*.h')
+LINTED_C = $(filter-out test/%,$(filter %.c,$(OUR_C)))
+
+lint: ## clang-format, clang-tidy and cppcheck
+	@tools/setup lint
+	@$(MAKE) --no-print-directory -s $(PROTO_C)
+	clang-format --dry-run -Werror $(OUR_C)
+	cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr \
+	  --suppressions-list=.cppcheck --error-exitcode=1 -I. -I$(B) -j2 $(LINTED_C)
+	printf '%s\n' $(LINTED_C) | xargs -P2 -n4 clang-tidy --quiet -- \
+	  $(CPPFLAGS) -std=c17 $(PACKAGE_CFLAGS)
+
+format: ## Settle the form of all C files
+	clang-format -i $(OUR_C)
+
+deps: ## Install everything that any target needs
+	@tools/setup all
+
+# --- Installing ----------------------------------------------------------------
+
+install: all ## Install below PREFIX (default /usr) and /etc/janus-gate; DESTDIR for packaging
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/janus-gate \
+	  $(DESTDIR)/etc/janus-gate
+	install $(PROGRAMS:%=$(BIN)/%) $(DESTDIR)$(PREFIX)/bin
+	install $(LIBEXEC)/janus-worker $(DESTDIR)$(PREFIX)/libexec/janus-gate
+	[ -e $(DESTDIR)/etc/janus-gate/janus.conf ] || \
+	  install -m 644 etc/janus.conf $(DESTDIR)/etc/janus-gate
+	[ -e $(DESTDIR)/etc/janus-gate/secret.conf ] || \
+	  install -m 600 etc/secret.conf $(DESTDIR)/etc/janus-gate
 
 clean: ## Remove everything built
 	rm -rf build
