@@ -80,12 +80,14 @@ class Rig:
     def __init__(self, directory):
         self.directory = directory
         self.programs = []
+
+    def start(self):
         keys = wire.Keys()
         self.roma = self.add(Roma())
         self.gateway = self.add(QuietGateway(
-            directory, keys, [dict(node, color=COLOR) for node in nodes_of(self.roma.address)],
+            self.directory, keys, [dict(node, color=COLOR) for node in nodes_of(self.roma.address)],
             settings=SETTINGS))
-        write_file(os.path.join(directory, "client.key"), keys.client.private_bytes(
+        write_file(os.path.join(self.directory, "client.key"), keys.client.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption()).decode())
 
@@ -232,13 +234,12 @@ def main():
     for name in chosen:
         # Each group begins with a gateway that nothing has been through.
         with tempfile.TemporaryDirectory(prefix="janus-bench-") as directory:
-            rig = None
+            rig = Rig(directory)
             try:
-                rig = Rig(directory)
+                rig.start()
                 GROUPS[name](rig)
             finally:
-                if rig:
-                    rig.stop()
+                rig.stop()
 
 
 if __name__ == "__main__":
