@@ -134,14 +134,14 @@ test: ## Install what is missing, build, and run all unit and system tests
 check: unit ## The unit tests alone
 
 unit: $(UNIT_TESTS) $(BIN)/janus-roma ## Run the unit tests
-	@$(TEST_ENVIRONMENT) test/run --unit $(UNIT_TESTS)
+	@$(TEST_ENVIRONMENT) $(PYTHON) test/run --unit $(UNIT_TESTS)
 
 system: all ## Run the system tests
-	@$(TEST_ENVIRONMENT) test/run --system
+	@$(TEST_ENVIRONMENT) $(PYTHON) test/run --system
 
 .PHONY: suite
 suite: all $(UNIT_TESTS)
-	@$(TEST_ENVIRONMENT) test/run --unit $(UNIT_TESTS) --system
+	@$(TEST_ENVIRONMENT) $(PYTHON) test/run --unit $(UNIT_TESTS) --system
 
 # Sanitizers slow programs down; time limits are stretched to match.
 PATIENCE_release := 1

@@ -55,7 +55,7 @@ struct key {
 };
 
 #define FIELD(type, member) .offset = offsetof(type, member), .size = sizeof((type *)0)->member
-#define RANGE(least, most) .min = least, .max = most
+#define RANGE(least, most)  .min = least, .max = most
 #define KEY(name, is, ...) \
   { .path = name, .kind = is, __VA_ARGS__ }
 #define SETTING(name, is, member, text, ...) \

@@ -23,7 +23,7 @@
 #include "common/route_table.h"
 
 enum {
-  CONFIG_TEXT_BYTES = 128,   // most strings, with their NUL
+  CONFIG_TEXT_BYTES = 128,  // most strings, with their NUL
   CONFIG_PATH_BYTES = 256,
   CONFIG_TUNNEL_TYPES = 16,  // at most
   CONFIG_MODULES = 64,       // for each tunnel type, at most
@@ -41,11 +41,11 @@ struct config_tunnel_type {
   char method[CONFIG_TEXT_BYTES];             // "/package.Service/Method"
   int32_t modules[CONFIG_MODULES];
   size_t module_count;
-  bool default_modules;   // takes every module that no type names
-  bool own_object_only;   // obj must be 0 or the own uid
-  bool fragments;         // the message has conn_id and the frag fields
-  enum route_tier tier;   // "player" or "object"
-  bool main;              // the session's main tunnel: its end ends the session
+  bool default_modules;  // takes every module that no type names
+  bool own_object_only;  // obj must be 0 or the own uid
+  bool fragments;        // the message has conn_id and the frag fields
+  enum route_tier tier;  // "player" or "object"
+  bool main;             // the session's main tunnel: its end ends the session
 };
 
 struct config {
@@ -114,35 +114,35 @@ struct config {
     int64_t handshakes_per_s;         // within one worker; 0 for none
     int64_t handshake_burst;
     int64_t handshake_timeout_ms;
-    int64_t handshake_clock_ms;       // how far the client's clock may be off
+    int64_t handshake_clock_ms;  // how far the client's clock may be off
     int64_t idle_timeout_ms;
     int64_t messages_per_s;  // of one session; 0 for none
     int64_t messages_burst;
     int64_t bytes_per_s;  // of one session; 0 for none
     int64_t bytes_burst;
     int64_t tunnels_per_session;
-    int64_t inflated_bytes;        // of one message from a client
+    int64_t inflated_bytes;           // of one message from a client
     int64_t message_to_client_bytes;  // of one sealed message
   } limits;
 
   struct {
-    int64_t tunnel_messages;      // waiting for one tunnel: over it the client is read no further
+    int64_t tunnel_messages;  // waiting for one tunnel: over it the client is read no further
     int64_t tunnel_bytes;
-    int64_t client_high_bytes;    // waiting for one client: over it its tunnels are read no further
-    int64_t client_low_bytes;     // and below this they are again
-    int64_t client_grace_ms;      // over high for longer: the client is closed, slow_client
+    int64_t client_high_bytes;  // waiting for one client: over it its tunnels are read no further
+    int64_t client_low_bytes;   // and below this they are again
+    int64_t client_grace_ms;    // over high for longer: the client is closed, slow_client
   } queue;
 
   struct {
     struct config_tunnel_type types[CONFIG_TUNNEL_TYPES];
     size_t type_count;
-    int64_t open_timeout_ms;            // for one try
-    int64_t reopen_timeout_ms;          // from a break until the session is given up
-    int64_t backoff_ms;                 // between tries, doubled each time with jitter
+    int64_t open_timeout_ms;    // for one try
+    int64_t reopen_timeout_ms;  // from a break until the session is given up
+    int64_t backoff_ms;         // between tries, doubled each time with jitter
     int64_t backoff_max_ms;
-    int64_t suspect_ms;                 // how long a node that refused is passed over
-    int64_t streams_per_connection;     // a further connection is opened beyond it
-    int64_t message_bytes;              // accepted from a backend, at most
+    int64_t suspect_ms;              // how long a node that refused is passed over
+    int64_t streams_per_connection;  // a further connection is opened beyond it
+    int64_t message_bytes;           // accepted from a backend, at most
   } tunnel;
 
   struct {

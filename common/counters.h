@@ -15,39 +15,39 @@
 #include "common/error.h"
 
 // X(identifier, name, help)
-#define COUNTERS(X)                                                                           \
-  X(CONNECTIONS_ACCEPTED, "connections_accepted", "connections accepted")                     \
+#define COUNTERS(X)                                                                              \
+  X(CONNECTIONS_ACCEPTED, "connections_accepted", "connections accepted")                        \
   X(ACCEPT_BACKOFFS, "accept_backoffs", "times accepting was suspended for want of descriptors") \
-  X(LOGINS, "logins", "handshakes completed")                                                 \
-  X(MESSAGES_IN, "messages_in", "messages from clients, after the handshake")                 \
-  X(MESSAGES_OUT, "messages_out", "messages to clients")                                      \
-  X(BYTES_IN, "bytes_in", "bytes received from clients")                                      \
-  X(BYTES_OUT, "bytes_out", "bytes sent to clients")                                          \
-  X(INFLATED, "messages_inflated", "messages from clients that came compressed")              \
-  X(DEFLATED, "messages_deflated", "messages to clients that went compressed")                \
-  X(RATE_PAUSES, "rate_pauses", "times a session was read no further for its rate")           \
-  X(INPUT_PAUSES, "input_pauses", "times a client was read no further for a slow tunnel")     \
-  X(OUTPUT_PAUSES, "output_pauses", "times a tunnel was read no further for a slow client")   \
-  X(TOO_LARGE_OUT, "messages_too_large", "messages from tunnels not sent, over the size limit") \
-  X(UNEXPECTED_ERRORS, "unexpected_errors", "SCServerUnexpectedErr sent to clients")          \
-  X(FOREIGN_OBJECTS, "foreign_objects", "messages refused for naming another player's uid")   \
-  X(UNKNOWN_MODULES, "unknown_modules", "messages refused for a module without a tunnel")     \
-  X(TUNNEL_LIMITED, "tunnel_limited", "messages refused for too many tunnels in the session") \
-  X(DROPPED_IN, "messages_dropped_in", "messages from clients not delivered to a tunnel")     \
-  X(DROPPED_OUT, "messages_dropped_out", "messages from tunnels not delivered to a client")   \
-  X(TUNNELS_OPENED, "tunnels_opened", "tunnel streams opened")                                \
-  X(TUNNELS_REOPENED, "tunnels_reopened", "tunnel streams opened anew after a break")         \
-  X(TUNNEL_OPEN_FAILURES, "tunnel_open_failures", "tunnel streams that failed to open")       \
-  X(TUNNELS_BROKEN, "tunnels_broken", "open tunnel streams that the backend ended")           \
-  X(TUNNEL_MALFORMED, "tunnel_malformed", "messages from tunnels that do not decode")         \
-  X(TUNNEL_MESSAGES_OUT, "tunnel_messages_out", "messages handed to tunnels")                 \
-  X(TUNNEL_MESSAGES_IN, "tunnel_messages_in", "messages received from tunnels")               \
-  X(ROUTE_HITS, "route_hits", "routes found in the shared table")                             \
-  X(ROUTE_MISSES, "route_misses", "routes not found in the shared table")                     \
-  X(ROUTE_TORN, "route_torn", "route look-ups given up after torn reads")                     \
-  X(ROUTE_REPLACED, "route_replaced", "routes that named a dead node and were replaced")      \
-  X(ROUTE_RACES_LOST, "route_races_lost", "routes where another's choice held")               \
-  X(ROUTE_FALLBACKS, "route_fallbacks", "nodes picked by rendezvous hashing")                 \
+  X(LOGINS, "logins", "handshakes completed")                                                    \
+  X(MESSAGES_IN, "messages_in", "messages from clients, after the handshake")                    \
+  X(MESSAGES_OUT, "messages_out", "messages to clients")                                         \
+  X(BYTES_IN, "bytes_in", "bytes received from clients")                                         \
+  X(BYTES_OUT, "bytes_out", "bytes sent to clients")                                             \
+  X(INFLATED, "messages_inflated", "messages from clients that came compressed")                 \
+  X(DEFLATED, "messages_deflated", "messages to clients that went compressed")                   \
+  X(RATE_PAUSES, "rate_pauses", "times a session was read no further for its rate")              \
+  X(INPUT_PAUSES, "input_pauses", "times a client was read no further for a slow tunnel")        \
+  X(OUTPUT_PAUSES, "output_pauses", "times a tunnel was read no further for a slow client")      \
+  X(TOO_LARGE_OUT, "messages_too_large", "messages from tunnels not sent, over the size limit")  \
+  X(UNEXPECTED_ERRORS, "unexpected_errors", "SCServerUnexpectedErr sent to clients")             \
+  X(FOREIGN_OBJECTS, "foreign_objects", "messages refused for naming another player's uid")      \
+  X(UNKNOWN_MODULES, "unknown_modules", "messages refused for a module without a tunnel")        \
+  X(TUNNEL_LIMITED, "tunnel_limited", "messages refused for too many tunnels in the session")    \
+  X(DROPPED_IN, "messages_dropped_in", "messages from clients not delivered to a tunnel")        \
+  X(DROPPED_OUT, "messages_dropped_out", "messages from tunnels not delivered to a client")      \
+  X(TUNNELS_OPENED, "tunnels_opened", "tunnel streams opened")                                   \
+  X(TUNNELS_REOPENED, "tunnels_reopened", "tunnel streams opened anew after a break")            \
+  X(TUNNEL_OPEN_FAILURES, "tunnel_open_failures", "tunnel streams that failed to open")          \
+  X(TUNNELS_BROKEN, "tunnels_broken", "open tunnel streams that the backend ended")              \
+  X(TUNNEL_MALFORMED, "tunnel_malformed", "messages from tunnels that do not decode")            \
+  X(TUNNEL_MESSAGES_OUT, "tunnel_messages_out", "messages handed to tunnels")                    \
+  X(TUNNEL_MESSAGES_IN, "tunnel_messages_in", "messages received from tunnels")                  \
+  X(ROUTE_HITS, "route_hits", "routes found in the shared table")                                \
+  X(ROUTE_MISSES, "route_misses", "routes not found in the shared table")                        \
+  X(ROUTE_TORN, "route_torn", "route look-ups given up after torn reads")                        \
+  X(ROUTE_REPLACED, "route_replaced", "routes that named a dead node and were replaced")         \
+  X(ROUTE_RACES_LOST, "route_races_lost", "routes where another's choice held")                  \
+  X(ROUTE_FALLBACKS, "route_fallbacks", "nodes picked by rendezvous hashing")                    \
   X(LOG_SUPPRESSED, "log_suppressed", "log lines left out by the rate limit")
 
 // X(identifier, name, help)

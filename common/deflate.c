@@ -17,7 +17,9 @@ struct deflater {
 
 enum { FIRST_ROOM_BYTES = 16 << 10 };
 
-struct deflater *deflater_new(void) { return calloc(1, sizeof(struct deflater)); }
+struct deflater *deflater_new(void) {
+  return calloc(1, sizeof(struct deflater));
+}
 
 void deflater_free(struct deflater *deflater) {
   if (deflater) {

@@ -18,7 +18,7 @@ enum error {
   ERROR_EXPIRED = -8,    // a time limit has passed
   ERROR_EXHAUSTED = -9,  // a counter or a table is used up
   ERROR_NOT_FOUND = -10,
-  ERROR_BUSY = -11,  // a consistent answer could not be had within the bound
+  ERROR_BUSY = -11,     // a consistent answer could not be had within the bound
   ERROR_INVALID = -12,  // an argument or a setting is not one of those allowed
 };
 

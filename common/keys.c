@@ -31,8 +31,7 @@ int signing_key_from_pem(struct signing_key *key, const char *pem, size_t pem_le
   if (!read) {
     error = ERROR_MALFORMED;
   } else if (EVP_PKEY_id(read) != EVP_PKEY_ED25519 ||
-             EVP_PKEY_get_raw_private_key(read, seed, &seed_len) != 1 ||
-             seed_len != sizeof seed) {
+             EVP_PKEY_get_raw_private_key(read, seed, &seed_len) != 1 || seed_len != sizeof seed) {
     error = ERROR_CRYPTO;
   } else {
     crypto_sign_seed_keypair(public, key->secret, seed);

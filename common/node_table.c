@@ -36,8 +36,8 @@ static size_t segment_size(size_t capacity) {
 
 struct node_table *node_table_create(size_t capacity, int *error) {
   struct node_table *table = calloc(1, sizeof *table);
-  *error = table ? shm_create(&table->shm, "janus-nodes", segment_size(capacity), true)
-                 : ERROR_MEMORY;
+  *error =
+      table ? shm_create(&table->shm, "janus-nodes", segment_size(capacity), true) : ERROR_MEMORY;
   if (*error != 0) {
     free(table);
     return NULL;

@@ -70,9 +70,9 @@ struct header {
   uint8_t hash_key[crypto_shorthash_KEYBYTES];
   struct tier_layout tiers[ROUTE_TIER_COUNT];
   uint64_t bucket_count;
-  uint64_t used[ROUTE_TIER_COUNT];             // the writer's
-  uint64_t address_references[ADDRESSES];      // the writer's
-  struct scope scopes[SCOPES];                 // the writer's
+  uint64_t used[ROUTE_TIER_COUNT];         // the writer's
+  uint64_t address_references[ADDRESSES];  // the writer's
+  struct scope scopes[SCOPES];             // the writer's
   _Alignas(64) struct address addresses[ADDRESSES];
 };
 
@@ -111,8 +111,8 @@ static void place_parts(struct route_table *table, uint64_t bucket_count) {
   char *base = table->shm.base;
   table->header = (struct header *)(void *)base;
   table->buckets = (struct bucket *)(void *)(base + buckets_offset());
-  table->slot_scopes = (uint32_t *)(void *)(base + buckets_offset() +
-                                            bucket_count * sizeof(struct bucket));
+  table->slot_scopes =
+      (uint32_t *)(void *)(base + buckets_offset() + bucket_count * sizeof(struct bucket));
 }
 
 struct route_table *route_table_create(const struct route_table_options *options, int *error) {
@@ -205,8 +205,7 @@ static int hash_key(const struct route_table *table, const struct route_key *key
   text[0] = (uint8_t)key->tier;
   memcpy(text + 1, key->service, service_len + 1);
   memcpy(text + 2 + service_len, key->color, color_len);
-  crypto_shorthash((uint8_t *)&hashed->scope, text, 2 + service_len + color_len,
-                   header->hash_key);
+  crypto_shorthash((uint8_t *)&hashed->scope, text, 2 + service_len + color_len, header->hash_key);
   hashed->oid = (uint64_t)key->oid;
   uint64_t spread[2] = {hashed->oid, hashed->scope};
   uint64_t hash;
@@ -424,8 +423,8 @@ static int free_slots(const struct bucket *bucket, int64_t now_ms) {
 static bool make_slot(struct route_table *table, const struct hashed_key *key, int64_t now_ms,
                       struct position *at) {
   const struct bucket *buckets = table->buckets;
-  bool second = free_slots(&buckets[key->buckets[1]], now_ms) >
-                free_slots(&buckets[key->buckets[0]], now_ms);
+  bool second =
+      free_slots(&buckets[key->buckets[1]], now_ms) > free_slots(&buckets[key->buckets[0]], now_ms);
   at->bucket = key->buckets[second];
   int expired = -1;
   for (at->slot = 0; at->slot < SLOTS; at->slot++) {

@@ -32,8 +32,8 @@ int shm_create(struct shm *shm, const char *name, size_t size, bool only_writer)
     close(fd);
     return ERROR_SYSTEM;
   }
-  if (fcntl(fd, F_ADD_SEALS,
-            SIZE_SEALS | F_SEAL_SEAL | (only_writer ? F_SEAL_FUTURE_WRITE : 0)) != 0) {
+  if (fcntl(fd, F_ADD_SEALS, SIZE_SEALS | F_SEAL_SEAL | (only_writer ? F_SEAL_FUTURE_WRITE : 0)) !=
+      0) {
     shm_unmap(shm);
     return ERROR_SYSTEM;
   }

@@ -77,11 +77,11 @@ static json_t *answer_status(struct master *master, const json_t *request) {
       master->stopping ? "stopping" : "running", "started_at_ms", (json_int_t)master->started_ms,
       "uptime_ms", (json_int_t)(now_ms - master->started_ms), "registry", "static", "routes",
       "memory", "listeners", "transport", "tcp", "address", master->tcp.address, "advertise",
-      master->config.server.grpc.advertise, "workers", "configured",
-      workers_count(master->workers), "running", workers_running(master->workers), "sessions",
+      master->config.server.grpc.advertise, "workers", "configured", workers_count(master->workers),
+      "running", workers_running(master->workers), "sessions",
       (json_int_t)directory_count(master->directory), "connections",
-      (json_int_t)total.gauge[GAUGE_CONNECTIONS], "tunnels",
-      (json_int_t)total.gauge[GAUGE_TUNNELS], "nodes", (json_int_t)nodes_known);
+      (json_int_t)total.gauge[GAUGE_CONNECTIONS], "tunnels", (json_int_t)total.gauge[GAUGE_TUNNELS],
+      "nodes", (json_int_t)nodes_known);
 }
 
 static json_t *values_to_json(const struct counters_values *values) {
@@ -131,14 +131,13 @@ static json_t *answer_workers(struct master *master, const json_t *request) {
     workers_info(master->workers, i, &info);
     workers_read_counters(master->workers, i, &values);
     json_array_append_new(
-        workers,
-        json_pack("{s:i, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "worker", i, "pid",
-                  (json_int_t)info.pid, "state", worker_state_name(info.state), "restarts",
-                  (json_int_t)info.restarts, "since_ms", (json_int_t)info.since_ms, "uptime_ms",
-                  (json_int_t)(now_ms - info.since_ms), "connections",
-                  (json_int_t)values.gauge[GAUGE_CONNECTIONS], "sessions",
-                  (json_int_t)values.gauge[GAUGE_SESSIONS], "tunnels",
-                  (json_int_t)values.gauge[GAUGE_TUNNELS]));
+        workers, json_pack("{s:i, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "worker", i, "pid",
+                           (json_int_t)info.pid, "state", worker_state_name(info.state), "restarts",
+                           (json_int_t)info.restarts, "since_ms", (json_int_t)info.since_ms,
+                           "uptime_ms", (json_int_t)(now_ms - info.since_ms), "connections",
+                           (json_int_t)values.gauge[GAUGE_CONNECTIONS], "sessions",
+                           (json_int_t)values.gauge[GAUGE_SESSIONS], "tunnels",
+                           (json_int_t)values.gauge[GAUGE_TUNNELS]));
   }
   json_t *answer = answer_ok();
   json_object_set_new(answer, "workers", workers);
@@ -164,8 +163,8 @@ static bool list_session(struct directory_session *session, void *context) {
       listing->rows,
       json_pack("{s:I, s:o, s:I, s:i, s:I, s:s, s:I}", "uid", (json_int_t)one->uid, "color",
                 color ? color : json_string("(binary)"), "sid", (json_int_t)one->sid, "worker",
-                session->worker, "connection", (json_int_t)one->connection, "address",
-                one->address, "since_ms", (json_int_t)one->since_ms));
+                session->worker, "connection", (json_int_t)one->connection, "address", one->address,
+                "since_ms", (json_int_t)one->since_ms));
   return true;
 }
 
@@ -178,7 +177,8 @@ static json_t *answer_sessions(struct master *master, const json_t *request) {
     directory_each(master->directory, list_session, &listing);
   }
   json_t *answer = answer_ok();
-  json_object_set_new(answer, "total", json_integer((json_int_t)directory_count(master->directory)));
+  json_object_set_new(answer, "total",
+                      json_integer((json_int_t)directory_count(master->directory)));
   json_object_set_new(answer, "sessions", listing.rows);
   return answer;
 }
@@ -303,8 +303,8 @@ static void on_read(struct bufferevent *client, void *owner) {
   free(text);
 }
 
-static void on_accept(struct evconnlistener *listener, evutil_socket_t fd,
-                      struct sockaddr *address, int len, void *owner) {
+static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address,
+                      int len, void *owner) {
   struct control *control = owner;
   (void)address;
   (void)len;
@@ -367,9 +367,9 @@ struct control *control_new(struct master *master, char *why, size_t why_size) {
   unlink(path);
   control->master = master;
   mode_t mask = umask(0117);  // for the owner and its group only
-  control->listener = evconnlistener_new_bind(
-      master->base, on_accept, control, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, -1,
-      (struct sockaddr *)&address, sizeof address);
+  control->listener = evconnlistener_new_bind(master->base, on_accept, control,
+                                              LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, -1,
+                                              (struct sockaddr *)&address, sizeof address);
   int error = errno;
   umask(mask);
   if (!control->listener) {

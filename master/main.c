@@ -55,12 +55,10 @@ static void find_worker(char *path, size_t size) {
 }
 
 int main(int argc, char **argv) {
-  static const struct option options[] = {{"config", required_argument, NULL, 'c'},
-                                          {"test", no_argument, NULL, 't'},
-                                          {"worker", required_argument, NULL, 'w'},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {"version", no_argument, NULL, 'V'},
-                                          {NULL, 0, NULL, 0}};
+  static const struct option options[] = {
+      {"config", required_argument, NULL, 'c'}, {"test", no_argument, NULL, 't'},
+      {"worker", required_argument, NULL, 'w'}, {"help", no_argument, NULL, 'h'},
+      {"version", no_argument, NULL, 'V'},      {NULL, 0, NULL, 0}};
   static struct config config;
   const char *config_path = default_config;
   char worker[PATH_MAX + 64] = "";

@@ -17,8 +17,7 @@
 
 // --- What the workers say ----------------------------------------------------------
 
-static void open_session(struct master *master, int worker,
-                         const struct channel_session *session) {
+static void open_session(struct master *master, int worker, const struct channel_session *session) {
   struct directory_session *added = directory_add(master->directory, session, worker);
   if (!added) {
     log_error("session_not_listed", "uid=%lld worker=%d", (long long)session->uid, worker);
@@ -40,15 +39,13 @@ static void close_session(struct master *master, struct directory_session *sessi
   }
 }
 
-static void on_worker_message(int index, enum channel_type type, const void *content,
-                              void *owner) {
+static void on_worker_message(int index, enum channel_type type, const void *content, void *owner) {
   struct master *master = owner;
   switch (type) {
     case CHANNEL_SESSION_OPENED: open_session(master, index, content); return;
     case CHANNEL_SESSION_CLOSED: {
       const struct channel_session_closed *closed = content;
-      struct directory_session *session =
-          directory_find(master->directory, closed->connection);
+      struct directory_session *session = directory_find(master->directory, closed->connection);
       if (session && session->worker == index) {
         close_session(master, session);
       }
@@ -167,8 +164,8 @@ static void own_host(char *host, size_t size) {
     unsigned index = is_global(one) ? if_nametoindex(one->ifa_name) : 0;
     if (index != 0 && (lowest == 0 || index < lowest)) {
       lowest = index;
-      inet_ntop(AF_INET, &((const struct sockaddr_in *)(const void *)one->ifa_addr)->sin_addr,
-                host, (socklen_t)size);
+      inet_ntop(AF_INET, &((const struct sockaddr_in *)(const void *)one->ifa_addr)->sin_addr, host,
+                (socklen_t)size);
     }
   }
   freeifaddrs(all);
@@ -180,8 +177,8 @@ static void derive_advertise(struct config *config) {
   if (config->server.grpc.advertise[0] != '\0' || !port) {
     return;
   }
-  bool everywhere = port == addr || strncmp(addr, "0.0.0.0:", 8) == 0 ||
-                    strncmp(addr, "[::]:", 5) == 0;
+  bool everywhere =
+      port == addr || strncmp(addr, "0.0.0.0:", 8) == 0 || strncmp(addr, "[::]:", 5) == 0;
   if (everywhere) {
     char host[INET_ADDRSTRLEN];
     own_host(host, sizeof host);
@@ -200,13 +197,13 @@ static bool build(struct master *master, char *why, size_t why_size) {
   struct route_table_options options;
   int error = 0;
 
-  memcpy(options.capacity, (size_t[]){(size_t)config->routes.capacity[ROUTE_GATEWAY],
-                                      (size_t)config->routes.capacity[ROUTE_PLAYER],
-                                      (size_t)config->routes.capacity[ROUTE_OBJECT]},
+  memcpy(options.capacity,
+         (size_t[]){(size_t)config->routes.capacity[ROUTE_GATEWAY],
+                    (size_t)config->routes.capacity[ROUTE_PLAYER],
+                    (size_t)config->routes.capacity[ROUTE_OBJECT]},
          sizeof options.capacity);
   if (access(master->worker_program, X_OK) != 0) {
-    snprintf(why, why_size, "%s can't be executed; name it with --worker",
-             master->worker_program);
+    snprintf(why, why_size, "%s can't be executed; name it with --worker", master->worker_program);
     return false;
   }
   // First of all, since it tells when another gateway is running.
@@ -259,9 +256,8 @@ int master_run(const struct config *config, struct secrets *secrets, const char 
     int number;
     event_callback_fn callback;
     struct event *event;
-  } signals[] = {{SIGTERM, on_stop_signal, NULL},
-                 {SIGINT, on_stop_signal, NULL},
-                 {SIGHUP, on_hangup, NULL}};
+  } signals[] = {
+      {SIGTERM, on_stop_signal, NULL}, {SIGINT, on_stop_signal, NULL}, {SIGHUP, on_hangup, NULL}};
   const size_t signal_count = sizeof signals / sizeof signals[0];
   char why[512] = "no event loop";
   int status = 1;
@@ -281,8 +277,7 @@ int master_run(const struct config *config, struct secrets *secrets, const char 
     const struct timeval second = {.tv_sec = 1};
     event_add(tick, &second);
     for (size_t i = 0; i < signal_count; i++) {
-      signals[i].event =
-          evsignal_new(master.base, signals[i].number, signals[i].callback, &master);
+      signals[i].event = evsignal_new(master.base, signals[i].number, signals[i].callback, &master);
       evsignal_add(signals[i].event, NULL);
     }
     event_base_dispatch(master.base);

@@ -13,7 +13,8 @@ static void put(struct route_table *table, const struct route_key *key, const ch
     static struct log_limit limit;
     uint64_t suppressed;
     if (log_limit_allow(&limit, clock_monotonic_ms(), &suppressed)) {
-      log_warn("route_not_kept", "tier=%s oid=%" PRId64 " error=\"%s\" suppressed=%" PRIu64
+      log_warn("route_not_kept",
+               "tier=%s oid=%" PRId64 " error=\"%s\" suppressed=%" PRIu64
                " hint=\"raise route_table.capacity\"",
                route_tier_name(key->tier), key->oid, error_text(*error), suppressed);
     }
@@ -26,8 +27,8 @@ static bool key_of(const struct config *config, uint32_t tunnel_type, const char
     return false;
   }
   const struct config_tunnel_type *type = &config->tunnel.types[tunnel_type];
-  *key = (struct route_key){
-      .tier = type->tier, .service = type->service, .color = color, .oid = oid};
+  *key =
+      (struct route_key){.tier = type->tier, .service = type->service, .color = color, .oid = oid};
   return true;
 }
 

@@ -29,8 +29,8 @@ struct worker_process {
   struct shm counters;
   struct counters_values retired;  // of the predecessors
   int64_t backoff_ms;
-  int64_t started_ms;     // monotonic
-  struct event *timer;    // next start, or the time to be ready
+  int64_t started_ms;   // monotonic
+  struct event *timer;  // next start, or the time to be ready
 };
 
 struct workers {
@@ -267,8 +267,8 @@ static void on_dead(struct worker_process *process, int status) {
   struct counters_values last;
 
   if (WIFSIGNALED(status)) {
-    log_error("worker_died", "worker=%d pid=%d signal=%d", process->index,
-              (int)process->info.pid, WTERMSIG(status));
+    log_error("worker_died", "worker=%d pid=%d signal=%d", process->index, (int)process->info.pid,
+              WTERMSIG(status));
   } else if (!workers->stopping || WEXITSTATUS(status) != 0) {
     log_error("worker_died", "worker=%d pid=%d exit_status=%d", process->index,
               (int)process->info.pid, WEXITSTATUS(status));
@@ -423,8 +423,7 @@ void workers_read_counters(const struct workers *workers, int index,
   }
 }
 
-int workers_send(struct workers *workers, int index, enum channel_type type,
-                 const void *content) {
+int workers_send(struct workers *workers, int index, enum channel_type type, const void *content) {
   struct worker_process *process = &workers->process[index];
   if (!process->channel) {
     return ERROR_NOT_FOUND;

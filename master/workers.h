@@ -38,10 +38,10 @@ struct workers_events {
 };
 
 struct workers_options {
-  const char *program;              // path of janus-worker
-  const struct config *config;      // as is handed to the workers
+  const char *program;          // path of janus-worker
+  const struct config *config;  // as is handed to the workers
   const struct secrets *secrets;
-  const struct listeners *tcp;      // as many sockets as there are workers
+  const struct listeners *tcp;  // as many sockets as there are workers
   int route_table_fd;
   int node_table_fd;
 };

@@ -235,9 +235,13 @@ static void set_option(struct bench *bench, int option) {
     case OPTION_RATE:
       options->rate_per_s = (double)number_option("--rate is not a number", 1, 100000000);
       break;
-    case OPTION_DURATION: options->duration_ms = duration_option("--duration is not like 10s"); break;
+    case OPTION_DURATION:
+      options->duration_ms = duration_option("--duration is not like 10s");
+      break;
     case OPTION_WARMUP: options->warmup_ms = duration_option("--warmup is not like 1s"); break;
-    case OPTION_COUNT: options->count = number_option("--count is not a number", 1, INT64_MAX); break;
+    case OPTION_COUNT:
+      options->count = number_option("--count is not a number", 1, INT64_MAX);
+      break;
     case OPTION_TIMEOUT: options->timeout_ms = duration_option("--timeout is not like 10s"); break;
     case OPTION_SOURCE: source_option(options); break;
     case OPTION_PIDS: pids_option(&bench->cpu, false); break;
@@ -354,8 +358,7 @@ int main(int argc, char **argv) {
   const struct load_kind *kind = parse_arguments(&bench, argc, argv);
   bench.base = new_base();
   struct event *interrupt = bench.base ? evsignal_new(bench.base, SIGINT, on_signal, &bench) : NULL;
-  struct event *terminate =
-      interrupt ? evsignal_new(bench.base, SIGTERM, on_signal, &bench) : NULL;
+  struct event *terminate = interrupt ? evsignal_new(bench.base, SIGTERM, on_signal, &bench) : NULL;
   if (!terminate || event_add(interrupt, NULL) != 0 || event_add(terminate, NULL) != 0) {
     bench_say("out of memory");
     return BENCH_FAILED;

@@ -487,8 +487,7 @@ static bool prepare_script(struct program *program) {
   }
   program->interactive = terminal && !options->json;
   program->input_over = false;
-  program->input =
-      event_new(program->base, STDIN_FILENO, EV_READ | EV_PERSIST, on_input, program);
+  program->input = event_new(program->base, STDIN_FILENO, EV_READ | EV_PERSIST, on_input, program);
   return program->input && event_add(program->input, NULL) == 0;
 }
 
@@ -649,12 +648,8 @@ static void parse_options(struct program *program, int argc, char **argv) {
         break;
       case OPTION_JSON: options->json = true; break;
       case 'h':
-      case OPTION_HELP:
-        printf("%s%s%s", usage, script_help, exits);
-        exit(EXIT_PASSED);
-      case OPTION_VERSION:
-        puts("janus-client " JANUS_VERSION);
-        exit(EXIT_PASSED);
+      case OPTION_HELP: printf("%s%s%s", usage, script_help, exits); exit(EXIT_PASSED);
+      case OPTION_VERSION: puts("janus-client " JANUS_VERSION); exit(EXIT_PASSED);
       default: exit(EXIT_USAGE);
     }
   }
@@ -705,17 +700,16 @@ static int connect_client(struct program *program) {
 // What was sent last may still be on its way out.
 static void flush(struct program *program) {
   int64_t deadline = show_now_ns() + program->options.timeout_ms * 1000000;
-  while (program->client && client_queued_bytes(program->client) > 0 &&
-         show_now_ns() < deadline) {
+  while (program->client && client_queued_bytes(program->client) > 0 && show_now_ns() < deadline) {
     event_base_loop(program->base, EVLOOP_ONCE);
   }
 }
 
 static int run(struct program *program) {
   program->base = event_base_new();
-  program->group = program->base ? client_group_new(program->base,
-                                                    (size_t)program->options.message_max_bytes)
-                                 : NULL;
+  program->group = program->base
+                       ? client_group_new(program->base, (size_t)program->options.message_max_bytes)
+                       : NULL;
   program->timer = program->group ? evtimer_new(program->base, on_timer, program) : NULL;
   if (!program->timer) {
     fputs("janus-client: out of memory\n", stderr);

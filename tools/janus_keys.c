@@ -95,8 +95,9 @@ static bool to_text(BIO *bio, bool written, char text[PEM_MAX_BYTES]) {
 
 static bool private_pem(EVP_PKEY *key, char text[PEM_MAX_BYTES]) {
   BIO *bio = BIO_new(BIO_s_mem());
-  return bio && to_text(bio, PEM_write_bio_PKCS8PrivateKey(bio, key, NULL, NULL, 0, NULL, NULL) == 1,
-                        text);
+  return bio &&
+         to_text(bio, PEM_write_bio_PKCS8PrivateKey(bio, key, NULL, NULL, 0, NULL, NULL) == 1,
+                 text);
 }
 
 static bool public_pem(EVP_PKEY *key, char text[PEM_MAX_BYTES]) {
@@ -126,8 +127,7 @@ static X509 *make_certificate(EVP_PKEY *key, int64_t days) {
 static bool certificate_pem(EVP_PKEY *key, int64_t days, char text[PEM_MAX_BYTES]) {
   X509 *certificate = make_certificate(key, days);
   BIO *bio = BIO_new(BIO_s_mem());
-  bool made = certificate && bio &&
-              to_text(bio, PEM_write_bio_X509(bio, certificate) == 1, text);
+  bool made = certificate && bio && to_text(bio, PEM_write_bio_X509(bio, certificate) == 1, text);
   X509_free(certificate);
   return made;
 }
@@ -143,8 +143,8 @@ static int write_file(const char *folder, const char *name, mode_t mode, bool fo
   }
   int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
   if (fd < 0) {
-    return fail(path, errno == EEXIST ? "is there already; --force writes over it"
-                                      : strerror(errno));
+    return fail(path,
+                errno == EEXIST ? "is there already; --force writes over it" : strerror(errno));
   }
   size_t len = strlen(text);
   bool written = write(fd, text, len) == (ssize_t)len && fsync(fd) == 0;
@@ -254,8 +254,8 @@ static bool key_from_config(const char *path, char *key, size_t size) {
   const char *text;
   config_init(&config);
   bool read = config_read_file(&config, path) == CONFIG_TRUE;
-  bool found = read && config_lookup_string(&config, "secret.account_aes_key", &text) &&
-               strlen(text) < size;
+  bool found =
+      read && config_lookup_string(&config, "secret.account_aes_key", &text) && strlen(text) < size;
   if (found) {
     strcpy(key, text);
   } else {
@@ -398,8 +398,7 @@ static bool read_option(int option, struct options *options) {
     case 'i': return read_number(optarg, INT64_MIN, INT64_MAX, &options->sid);
     case 't': return read_status(optarg, &options->status);
     case 'l': return read_lifetime(optarg, &options->lifetime_s);
-    case 'b':
-      return read_number(optarg, 16, 32, &options->bytes) && options->bytes % 8 == 0;
+    case 'b': return read_number(optarg, 16, 32, &options->bytes) && options->bytes % 8 == 0;
     case 'd': return read_number(optarg, 1, 36500, &options->days);
     case 'f': options->force = true; return true;
     default: return false;

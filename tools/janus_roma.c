@@ -19,13 +19,13 @@
 #include "tools/roma/roma.h"
 
 enum {
-  WAITING_CALLS = 128,      // asked for ahead, for those that come at once
-  ANSWERS_MAX = 256,        // waiting on one stream: then it is read no further
+  WAITING_CALLS = 128,  // asked for ahead, for those that come at once
+  ANSWERS_MAX = 256,    // waiting on one stream: then it is read no further
   PUSH_SEQUENCE = 100,
 };
 
 #define STREAM_OF(operation, member) \
-  ((struct roma_stream *)(void *)((char *)(operation) - offsetof(struct roma_stream, member)))
+  ((struct roma_stream *)(void *)((char *)(operation)-offsetof(struct roma_stream, member)))
 
 static void pump(struct roma_stream *stream);
 
@@ -196,8 +196,7 @@ static void pump(struct roma_stream *stream) {
     set_alarm(stream, wait_ms);
     return;
   }
-  const grpc_op op = {.op = GRPC_OP_SEND_MESSAGE,
-                      .data.send_message.send_message = answer->buffer};
+  const grpc_op op = {.op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = answer->buffer};
   stream->sending = true;
   start(stream, &op, 1, &stream->sent, on_sent);
   STAILQ_REMOVE_HEAD(&stream->answers, link);
@@ -328,9 +327,9 @@ static bool serves(const struct roma *roma, grpc_slice method) {
 
 // What Roma asks of a gateway before it takes a stream.
 static void check_stream(struct roma_stream *stream) {
-  static const char *const required[] = {"x-md-global-oid",       "x-md-global-uid",
-                                         "x-md-global-sid",       "x-md-global-color",
-                                         "x-md-global-client-ip", "x-md-global-referer",
+  static const char *const required[] = {"x-md-global-oid",         "x-md-global-uid",
+                                         "x-md-global-sid",         "x-md-global-color",
+                                         "x-md-global-client-ip",   "x-md-global-referer",
                                          "x-md-global-gate-referer"};
   struct roma *roma = stream->roma;
   char value[256];
@@ -444,9 +443,8 @@ static bool work(struct roma *roma) {
   struct roma_stream *stream = TAILQ_FIRST(&roma->alarms);
   gpr_timespec deadline = gpr_inf_future(GPR_CLOCK_MONOTONIC);
   if (stream) {
-    deadline = gpr_time_add(
-        gpr_now(GPR_CLOCK_MONOTONIC),
-        gpr_time_from_millis(stream->alarm_ms - precise_ms(), GPR_TIMESPAN));
+    deadline = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
+                            gpr_time_from_millis(stream->alarm_ms - precise_ms(), GPR_TIMESPAN));
   }
   grpc_event event = grpc_completion_queue_next(roma->queue, deadline, NULL);
   if (event.type == GRPC_OP_COMPLETE) {
@@ -462,12 +460,11 @@ static bool work(struct roma *roma) {
 
 static int run(struct roma *roma) {
   const struct roma_options *options = &roma->options;
-  grpc_arg args[2] = {{.type = GRPC_ARG_INTEGER,
-                       .key = (char *)GRPC_ARG_ALLOW_REUSEPORT,
-                       .value.integer = 0},
-                      {.type = GRPC_ARG_INTEGER,
-                       .key = (char *)GRPC_ARG_MAX_CONCURRENT_STREAMS,
-                       .value.integer = options->max_streams}};
+  grpc_arg args[2] = {
+      {.type = GRPC_ARG_INTEGER, .key = (char *)GRPC_ARG_ALLOW_REUSEPORT, .value.integer = 0},
+      {.type = GRPC_ARG_INTEGER,
+       .key = (char *)GRPC_ARG_MAX_CONCURRENT_STREAMS,
+       .value.integer = options->max_streams}};
   const grpc_channel_args all = {.num_args = options->max_streams > 0 ? 2 : 1, .args = args};
   sigset_t signals;
   pthread_t signal_thread;
@@ -522,7 +519,8 @@ static void print_help(void) {
       "Usage: janus-roma [--listen HOST:PORT] [options]\n"
       "\n"
       "  --listen HOST:PORT   where to serve (default 127.0.0.1:19200; port 0: any free one)\n"
-      "  --method PATH        a further gRPC method to serve, as /team.intra.v1.TunnelService/Tunnel\n"
+      "  --method PATH        a further gRPC method to serve, as "
+      "/team.intra.v1.TunnelService/Tunnel\n"
       "  --delay MS           answer everything this much later\n"
       "  --fail STATUS        refuse each stream with this gRPC status\n"
       "  --max-streams N      allow so many streams on a connection\n"
@@ -534,7 +532,8 @@ static void print_help(void) {
       "%s"
       "\n"
       "Example: janus-roma --listen 127.0.0.1:19200 --log\n"
-      "Exit status: 0 after SIGTERM or SIGINT, 1 when it can't serve, 2 for a wrong command line.\n",
+      "Exit status: 0 after SIGTERM or SIGINT, 1 when it can't serve, 2 for a wrong command "
+      "line.\n",
       roma_command_help);
 }
 
@@ -557,11 +556,10 @@ int main(int argc, char **argv) {
                                           {"help", no_argument, NULL, 'h'},
                                           {"version", no_argument, NULL, 'V'},
                                           {NULL, 0, NULL, 0}};
-  static struct roma roma = {
-      .options = {.listen = "127.0.0.1:19200",
-                  .methods = {"/player.intra.v1.TunnelService/Tunnel",
-                              "/room.intra.v1.TunnelService/Tunnel"},
-                  .method_count = 2}};
+  static struct roma roma = {.options = {.listen = "127.0.0.1:19200",
+                                         .methods = {"/player.intra.v1.TunnelService/Tunnel",
+                                                     "/room.intra.v1.TunnelService/Tunnel"},
+                                         .method_count = 2}};
   struct roma_options *chosen = &roma.options;
   int option;
   while ((option = getopt_long(argc, argv, "hV", options, NULL)) != -1) {

@@ -143,8 +143,7 @@ struct acceptor *acceptor_new(struct worker *worker, int listener) {
   acceptor->worker = worker;
   acceptor->listener = listener;
   acceptor->reserve = open_reserve();
-  acceptor->addresses =
-      address_limits_new((size_t)worker->config.limits.connections_per_address);
+  acceptor->addresses = address_limits_new((size_t)worker->config.limits.connections_per_address);
   acceptor->acceptable =
       event_new(worker->base, listener, EV_READ | EV_PERSIST, on_acceptable, acceptor);
   acceptor->backoff = event_new(worker->base, -1, 0, on_backoff_over, acceptor);

@@ -13,8 +13,8 @@ static bool within(int64_t a, int64_t b, int64_t tolerance) {
 
 static int check_token(const struct handshake_keys *keys, const Message__CSHandshake *request,
                        int64_t now_s, struct handshake *handshake) {
-  switch (token_read(keys->account_seal, request->token, strlen(request->token),
-                     &handshake->token)) {
+  switch (
+      token_read(keys->account_seal, request->token, strlen(request->token), &handshake->token)) {
     case TOKEN_OK: break;
     case TOKEN_BAD_ENCODING: return CLOSE_TOKEN_ENCODING;
     case TOKEN_BAD_SEAL: return CLOSE_TOKEN_SEAL;
@@ -68,8 +68,7 @@ int handshake_check(const struct handshake_keys *keys, const uint8_t *bytes, siz
   handshake->seq = packet.seq;
   handshake->conn_id = packet.conn_id;
 
-  Message__CSHandshake *request =
-      message__cshandshake__unpack(NULL, packet.data_len, packet.data);
+  Message__CSHandshake *request = message__cshandshake__unpack(NULL, packet.data_len, packet.data);
   if (!request) {
     return CLOSE_HANDSHAKE_MALFORMED;
   }

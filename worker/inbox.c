@@ -60,8 +60,7 @@ static void on_broken(const char *why, void *owner) {
   if (inbox->worker->stopping) {
     return;
   }
-  inbox->orphan_until_ms =
-      clock_monotonic_ms() + inbox->worker->config.worker.orphan_timeout_ms;
+  inbox->orphan_until_ms = clock_monotonic_ms() + inbox->worker->config.worker.orphan_timeout_ms;
   event_add(inbox->orphan_tick, &orphan_tick_time);
   log_error("master_lost", "why=\"%s\" serving_on_for_ms=%lld", why,
             (long long)inbox->worker->config.worker.orphan_timeout_ms);
@@ -70,9 +69,7 @@ static void on_broken(const char *why, void *owner) {
 static void on_message(enum channel_type type, const void *content, void *owner) {
   struct inbox *inbox = owner;
   switch (type) {
-    case CHANNEL_ROUTE_ANSWER:
-      route_store_on_answer(inbox->worker->route_store, content);
-      return;
+    case CHANNEL_ROUTE_ANSWER: route_store_on_answer(inbox->worker->route_store, content); return;
     case CHANNEL_STOP: worker_stop(inbox->worker, CLOSE_DRAIN); return;
     default: log_error("channel_unexpected", "type=%d", (int)type); return;
   }

@@ -62,10 +62,9 @@ static size_t take_over(const struct node_picker *picker, const struct node *nod
       continue;
     }
     entries[kept] = entries[i];
-    const struct entry *known = picker->count > 0
-                                    ? bsearch(&entries[kept], picker->entries, picker->count,
-                                              sizeof *entries, compare)
-                                    : NULL;
+    const struct entry *known = picker->count > 0 ? bsearch(&entries[kept], picker->entries,
+                                                            picker->count, sizeof *entries, compare)
+                                                  : NULL;
     if (known) {
       entries[kept].suspect_until_ms = known->suspect_until_ms;
       entries[kept].turn = known->turn;

@@ -67,8 +67,8 @@ static int compress(struct session *session, const struct packet *packet, struct
                                                                        : DEFLATE_STRONG_LEVEL;
   const uint8_t *data;
   size_t data_len;
-  int error = deflater_compress(worker->deflater, level, packet->data, packet->data_len, &data,
-                                &data_len);
+  int error =
+      deflater_compress(worker->deflater, level, packet->data, packet->data_len, &data, &data_len);
   if (error == 0 && data_len < packet->data_len) {
     packed->data = data;
     packed->data_len = data_len;

@@ -33,21 +33,21 @@ struct session {
   int64_t sid;
   int32_t status;
   char color[TOKEN_COLOR_MAX_BYTES + 1];
-  struct seal *seal;    // NULL with encryption off
-  int32_t next_index;   // of the client's next message
+  struct seal *seal;   // NULL with encryption off
+  int32_t next_index;  // of the client's next message
 
   struct tunnel_list tunnels;
   size_t tunnel_count;
 
-  struct event timer;           // the handshake's time, later the idle time
-  struct event rate_timer;      // until the rate allows the next message
-  struct event grace_timer;     // while too much waits for the client
-  int64_t active_ms;            // when the client was last heard
+  struct event timer;        // the handshake's time, later the idle time
+  struct event rate_timer;   // until the rate allows the next message
+  struct event grace_timer;  // while too much waits for the client
+  int64_t active_ms;         // when the client was last heard
   struct token_bucket messages;
   struct token_bucket bytes;
   bool rate_paused;
-  uint32_t full_tunnels;        // tunnels whose queue is over its bound: input is paused
-  bool output_full;             // over queue.client_high_bytes: tunnels are not read
+  uint32_t full_tunnels;  // tunnels whose queue is over its bound: input is paused
+  bool output_full;       // over queue.client_high_bytes: tunnels are not read
 };
 
 // Takes over fd, a new client's socket; cookie goes to the transport's on_gone.

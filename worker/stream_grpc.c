@@ -98,7 +98,7 @@ struct stream {
 };
 
 #define STREAM_OF(operation, member) \
-  ((struct stream *)(void *)((char *)(operation) - offsetof(struct stream, member)))
+  ((struct stream *)(void *)((char *)(operation)-offsetof(struct stream, member)))
 
 // --- Connections -----------------------------------------------------------------
 
@@ -133,8 +133,7 @@ static grpc_channel *channel_new(const struct backend *backend) {
       integer_arg(GRPC_ARG_ENABLE_CHANNELZ, 0),
       integer_arg(GRPC_ARG_ENABLE_HTTP_PROXY, 0),
       integer_arg(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1),
-      integer_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH,
-                  (int)backend->engine->options.message_bytes),
+      integer_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, (int)backend->engine->options.message_bytes),
       integer_arg(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, RECONNECT_FIRST_MS),
       integer_arg(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, (int)backend->engine->options.open_timeout_ms),
       integer_arg(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, RECONNECT_MAX_MS),
@@ -142,9 +141,9 @@ static grpc_channel *channel_new(const struct backend *backend) {
       integer_arg(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, KEEPALIVE_TIMEOUT_MS),
   };
   const grpc_channel_args all = {.num_args = sizeof args / sizeof args[0], .args = args};
-  grpc_channel_credentials *credentials =
-      backend->secure ? grpc_ssl_credentials_create(NULL, NULL, NULL, NULL)
-                      : grpc_insecure_credentials_create();
+  grpc_channel_credentials *credentials = backend->secure
+                                              ? grpc_ssl_credentials_create(NULL, NULL, NULL, NULL)
+                                              : grpc_insecure_credentials_create();
   grpc_channel *channel = grpc_channel_create(backend->address, credentials, &all);
   grpc_channel_credentials_release(credentials);
   return channel;
@@ -163,8 +162,7 @@ static struct connection *connection_new(struct backend *backend) {
   return connection;
 }
 
-static struct backend *backend_get(struct stream_engine *engine, const char *address,
-                                   bool secure) {
+static struct backend *backend_get(struct stream_engine *engine, const char *address, bool secure) {
   size_t size = strlen(address) + 3;
   char *key = malloc(size);
   struct backend *backend = NULL;
@@ -324,8 +322,7 @@ static void give_message(struct stream *stream, grpc_byte_buffer *buffer) {
   grpc_byte_buffer_reader reader;
   if (grpc_byte_buffer_reader_init(&reader, buffer)) {
     grpc_slice whole = grpc_byte_buffer_reader_readall(&reader);
-    stream->events.on_message(stream->owner, GRPC_SLICE_START_PTR(whole),
-                              GRPC_SLICE_LENGTH(whole));
+    stream->events.on_message(stream->owner, GRPC_SLICE_START_PTR(whole), GRPC_SLICE_LENGTH(whole));
     grpc_slice_unref(whole);
     grpc_byte_buffer_reader_destroy(&reader);
   }
@@ -431,9 +428,9 @@ struct stream *stream_open(struct stream_engine *engine, const struct stream_tar
   grpc_metadata_array_init(&stream->initial_metadata);
   grpc_metadata_array_init(&stream->trailing_metadata);
   grpc_slice method = grpc_slice_from_copied_string(target->method);
-  stream->call = grpc_channel_create_call(connection->channel, NULL, 0,
-                                          grpc_bridge_queue(engine->bridge), method, NULL,
-                                          gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
+  stream->call =
+      grpc_channel_create_call(connection->channel, NULL, 0, grpc_bridge_queue(engine->bridge),
+                               method, NULL, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
   grpc_slice_unref(method);
   evtimer_assign(&stream->timer, engine->base, on_timeout, stream);
   evtimer_add(&stream->timer, engine->open_timeout);
@@ -443,8 +440,7 @@ struct stream *stream_open(struct stream_engine *engine, const struct stream_tar
 }
 
 void stream_send(struct stream *stream, struct stream_message *message) {
-  grpc_slice slice =
-      grpc_slice_new_with_user_data(message->bytes, message->len, free, message);
+  grpc_slice slice = grpc_slice_new_with_user_data(message->bytes, message->len, free, message);
   stream->sending = grpc_raw_byte_buffer_create(&slice, 1);
   grpc_slice_unref(slice);
   const grpc_op send = {.op = GRPC_OP_SEND_MESSAGE,

@@ -20,11 +20,11 @@ struct transport {
   void *cookie;
   int fd;
   bool paused;
-  bool closed;      // given up by the owner
-  bool reading;     // inside on_readable: memory may not be freed under it
-  bool flushing;    // given up, but what is pending is still to be taken
-  bool replaying;   // the resume event is to go through what was kept first
-  uint8_t *kept;    // received, not yet passed on
+  bool closed;     // given up by the owner
+  bool reading;    // inside on_readable: memory may not be freed under it
+  bool flushing;   // given up, but what is pending is still to be taken
+  bool replaying;  // the resume event is to go through what was kept first
+  uint8_t *kept;   // received, not yet passed on
   size_t kept_len;
   struct evbuffer *output;  // NULL while nothing waits
   struct event readable;

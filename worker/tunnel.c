@@ -218,8 +218,7 @@ static void claim(struct tunnel *tunnel, const char *dead) {
 
 // The store's answer holds, whoever's choice it is.
 static void on_settled(struct route_claim *route_claim, const char *address) {
-  struct tunnel *tunnel =
-      (struct tunnel *)((char *)route_claim - offsetof(struct tunnel, claim));
+  struct tunnel *tunnel = (struct tunnel *)((char *)route_claim - offsetof(struct tunnel, claim));
   struct worker *worker = tunnel->worker;
   const struct node *node;
 

@@ -47,17 +47,17 @@ struct tunnel {
   struct stream *stream;
   struct tunnel_queue queue;
   struct route_claim claim;
-  struct event timer;       // the next try; or the end of draining
-  int64_t opened_ms;        // when the stream was opened
-  int64_t broken_ms;        // since when there has been no working stream; 0: there is one
-  int64_t renew_at_ms;      // when the route is to be renewed
-  uint32_t failures;        // tries in a row that came to nothing
-  int32_t last_mod;         // of the message queued last,
+  struct event timer;   // the next try; or the end of draining
+  int64_t opened_ms;    // when the stream was opened
+  int64_t broken_ms;    // since when there has been no working stream; 0: there is one
+  int64_t renew_at_ms;  // when the route is to be renewed
+  uint32_t failures;    // tries in a row that came to nothing
+  int32_t last_mod;     // of the message queued last,
   int32_t last_seq;
-  bool unanswered;          // to which the backend has said nothing yet
-  bool sending;             // the stream has a message and has not said on_sent
-  bool read_wanted;         // the next message was not asked for: the client is slow
-  bool full;                // the queue is over its bound
+  bool unanswered;   // to which the backend has said nothing yet
+  bool sending;      // the stream has a message and has not said on_sent
+  bool read_wanted;  // the next message was not asked for: the client is slow
+  bool full;         // the queue is over its bound
 };
 
 LIST_HEAD(tunnel_list, tunnel);

@@ -189,8 +189,8 @@ static const char *build(struct worker *worker) {
   worker->handshake_timeout = common_timeout(worker, config->limits.handshake_timeout_ms);
   worker->idle_timeout = common_timeout(worker, config->limits.idle_timeout_ms);
   if (!worker->transports.read_buffer || !worker->send_buffer || !worker->deflater ||
-      !worker->node_picker || !worker->route_store || !worker->bury ||
-      !worker->handshake_timeout || !worker->idle_timeout) {
+      !worker->node_picker || !worker->route_store || !worker->bury || !worker->handshake_timeout ||
+      !worker->idle_timeout) {
     return "out of memory";
   }
   if (!(worker->streams = stream_engine_new(worker->base, &options, &error))) {
@@ -252,8 +252,7 @@ int worker_run(int index) {
   event_add(tick, &second);
   inbox_tell(worker.inbox, CHANNEL_READY, NULL);
   event_base_dispatch(worker.base);
-  log_info("worker_stopped", "connections_left=%zu",
-           acceptor_open_connections(worker.acceptor));
+  log_info("worker_stopped", "connections_left=%zu", acceptor_open_connections(worker.acceptor));
   event_free(stop);
   event_free(tick);
   tear_down(&worker);

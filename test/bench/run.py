@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Measures the gateway and prints `BENCH name value unit` lines.
 
     make bench [ONLY=group[,group]]

@@ -35,7 +35,7 @@ struct bench_options {
   int64_t timeout_ms;
   size_t streams_per_connection;
   const char *method;
-  const char *request;  // what `slow` sends
+  const char *request;    // what `slow` sends
   uint32_t source_first;  // 0: none
   uint32_t source_count;
   bool json;
@@ -62,7 +62,7 @@ struct bench {
   struct histogram latency;  // ns
   uint64_t done;             // round trips, logins: what the load counts
   uint64_t failed;
-  uint64_t shown;            // of done, in the last progress line
+  uint64_t shown;  // of done, in the last progress line
   int exit_code;
 };
 

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tools/bench/bench.h"
 #include "common/packet.h"
+#include "tools/bench/bench.h"
 #include "worker/stream.h"
 
 enum { MESSAGE_MAX_BYTES = 1024 * 1024 };

@@ -20,9 +20,9 @@
 #include "proto/message.pb-c.h"
 
 enum {
-  READ_AHEAD_BYTES = 65536,    // beyond the largest frame, in the shared read buffer
-  INFLATE_FACTOR = 64,         // inflated data may be this many times the largest frame
-  SEND_LEVEL = 1,              // zlib
+  READ_AHEAD_BYTES = 65536,        // beyond the largest frame, in the shared read buffer
+  INFLATE_FACTOR = 64,             // inflated data may be this many times the largest frame
+  SEND_LEVEL = 1,                  // zlib
   HANDSHAKE_OVERHEAD_BYTES = 512,  // of the handshake's packet, beside the token
 };
 
@@ -57,7 +57,7 @@ struct client {
   int64_t server_id;
   struct timeval timeout;
   struct seal *seal;
-  int32_t index;    // of the last packet sent
+  int32_t index;     // of the last packet sent
   uint8_t *partial;  // the beginning of a frame
   size_t partial_len;
   struct evbuffer *queued;  // what the socket did not take
@@ -336,8 +336,7 @@ static void receive_handshake(struct client *client, const uint8_t *body, size_t
     end(client, CLIENT_END_HANDSHAKE, "the gateway's first message is no answer to the handshake");
     return;
   }
-  Message__SCHandshake *answer =
-      message__schandshake__unpack(NULL, packet.data_len, packet.data);
+  Message__SCHandshake *answer = message__schandshake__unpack(NULL, packet.data_len, packet.data);
   const char *fault = answer ? take_answer(client, answer) : "the gateway's answer is malformed";
   if (answer) {
     message__schandshake__free_unpacked(answer, NULL);
@@ -411,8 +410,8 @@ static size_t take_frames(struct client *client, uint8_t *bytes, size_t len, con
   size_t taken = 0;
   for (;;) {
     size_t body_len;
-    int found = frame_parse(bytes + taken, len - taken, client->group->message_max_bytes,
-                            &body_len);
+    int found =
+        frame_parse(bytes + taken, len - taken, client->group->message_max_bytes, &body_len);
     if (found < 0) {
       end(client, CLIENT_END_PROTOCOL, "a frame's length is unacceptable: %s", error_text(found));
       return taken;
@@ -466,8 +465,7 @@ static void on_readable(evutil_socket_t fd, short what, void *argument) {
     return;
   }
   client->freed = NULL;
-  if (client->state != CLIENT_ENDED &&
-      !keep_partial(client, group->in + taken, len - taken)) {
+  if (client->state != CLIENT_ENDED && !keep_partial(client, group->in + taken, len - taken)) {
     end(client, CLIENT_END_RESET, "out of memory");
   }
 }

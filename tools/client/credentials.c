@@ -130,8 +130,7 @@ int credentials_load_folder(struct credentials *credentials, const char *folder,
   return error;
 }
 
-char *credentials_make_token(const struct credentials *credentials,
-                             const struct token_wish *wish) {
+char *credentials_make_token(const struct credentials *credentials, const struct token_wish *wish) {
   struct token token = {
       .account_id = wish->uid,
       .server_id = wish->sid,

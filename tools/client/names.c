@@ -10,8 +10,8 @@ static const char *const modules[] = {
     [1] = "system", [2] = "dev", [3] = "user", [4] = "storage", [5] = "hero", [6] = "room"};
 static const char *const system_sequences[] = {
     [1] = "handshake", [2] = "heartbeat", [3] = "unexpected-error", [4] = "logout"};
-static const char *const logout_codes[] = {"server",            "waiting",        "unauthorized",
-                                           "conflicting-login", "admin-kick-out", "banned"};
+static const char *const logout_codes[] = {
+    "server", "waiting", "unauthorized", "conflicting-login", "admin-kick-out", "banned"};
 
 #define COUNT(table) (sizeof(table) / sizeof(table)[0])
 

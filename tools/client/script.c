@@ -59,8 +59,8 @@ int number_parse(const char *text, int64_t least, int64_t most, int64_t *number)
   char *end;
   errno = 0;
   long long value = strtoll(text, &end, 10);
-  if (errno != 0 || end == text || *end != '\0' || isspace((unsigned char)*text) ||
-      value < least || value > most) {
+  if (errno != 0 || end == text || *end != '\0' || isspace((unsigned char)*text) || value < least ||
+      value > most) {
     return ERROR_INVALID;
   }
   *number = value;
@@ -125,7 +125,9 @@ static int read_escape(struct parser *parser) {
   }
 }
 
-static bool ends_word(char c) { return c == ';' || c == '\n' || c == ' ' || c == '\t' || c == '\r'; }
+static bool ends_word(char c) {
+  return c == ';' || c == '\n' || c == ' ' || c == '\t' || c == '\r';
+}
 
 // Reads one word at parser->at to out, which has room for all that is left. A NUL
 // byte can come from an escape, so the length counts.
@@ -424,8 +426,9 @@ static int set_arguments(struct parser *parser, const struct command_form *form,
     }
   }
   if (positional < form->least_words) {
-    return fail(parser, form->kind == COMMAND_SEND ? "`%s` needs a module and a sequence number"
-                                                   : "`%s` needs a time",
+    return fail(parser,
+                form->kind == COMMAND_SEND ? "`%s` needs a module and a sequence number"
+                                           : "`%s` needs a time",
                 form->name);
   }
   if (fill.wanted && command->has_data) {

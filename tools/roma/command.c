@@ -25,8 +25,7 @@ const char roma_command_help[] =
 
 enum { SIZE_MAX_BYTES = 64 << 20 };
 
-static void answer_text(struct roma_stream *stream, const struct packet *packet,
-                        const char *text) {
+static void answer_text(struct roma_stream *stream, const struct packet *packet, const char *text) {
   struct packet answer = *packet;
   answer.data = (const uint8_t *)text;
   answer.data_len = strlen(text);

@@ -18,11 +18,11 @@ struct roma_options {
   const char *listen;
   const char *methods[ROMA_METHODS_MAX];
   size_t method_count;
-  int max_streams;    // on one connection; 0: no limit
-  int fail_status;    // refuse each stream with it; 0: none
-  int64_t delay_ms;   // of each answer
+  int max_streams;   // on one connection; 0: no limit
+  int fail_status;   // refuse each stream with it; 0: none
+  int64_t delay_ms;  // of each answer
   bool log;
-  FILE *record;       // every message received, one line each; or NULL
+  FILE *record;  // every message received, one line each; or NULL
 };
 
 // How many messages an object has got here.
@@ -74,7 +74,7 @@ struct roma_stream {
   int64_t alarm_ms;  // monotonic; 0 while none is set
   int under_way;
 
-  bool fragments;   // the method's messages have conn_id and the frag fields
+  bool fragments;  // the method's messages have conn_id and the frag fields
   char oid[32];
   struct roma_answers answers;
   size_t answer_count;
@@ -85,8 +85,8 @@ struct roma_stream {
   size_t push_bytes;
   int64_t push_every_ms;
   int64_t push_next_ms;
-  int end_status;         // once ending
-  const char *end_text;   // static, or end_text_buffer
+  int end_status;        // once ending
+  const char *end_text;  // static, or end_text_buffer
   char end_text_buffer[128];
   int cancelled;
   bool sending;

@@ -46,11 +46,8 @@ static int set_up(void **state) {
                                          .server_key = &fixture.server_signing,
                                          .encrypted = true,
                                          .clock_tolerance_s = 5};
-  fixture.token = (struct token){.color = "blue",
-                                 .account_id = 10001,
-                                 .server_id = 7,
-                                 .timeout = now_s + 60,
-                                 .status = 1};
+  fixture.token = (struct token){
+      .color = "blue", .account_id = 10001, .server_id = 7, .timeout = now_s + 60, .status = 1};
   key_exchange_pair(fixture.client_secret, fixture.pub);
   key_sign(&fixture.client_signing, fixture.pub, KEY_X25519_BYTES, fixture.sign);
   fixture.request = (Message__CSHandshake)MESSAGE__CSHANDSHAKE__INIT;
@@ -87,9 +84,9 @@ static int check(struct fixture *fixture, struct handshake *handshake) {
   return verdict;
 }
 
-#define ASSERT_VERDICT(expected)                       \
-  do {                                                 \
-    struct handshake unused;                           \
+#define ASSERT_VERDICT(expected)                         \
+  do {                                                   \
+    struct handshake unused;                             \
     assert_int_equal(check(fixture, &unused), expected); \
   } while (0)
 
@@ -124,8 +121,7 @@ static void both_sides_arrive_at_the_same_key(void **state) {
   assert_int_equal(packet_decode(&packet, bytes, len), 0);
   assert_int_equal(packet.mod, MODULE_SYSTEM);
   assert_int_equal(packet.seq, SYSTEM_HANDSHAKE);
-  Message__SCHandshake *answer =
-      message__schandshake__unpack(NULL, packet.data_len, packet.data);
+  Message__SCHandshake *answer = message__schandshake__unpack(NULL, packet.data_len, packet.data);
   assert_non_null(answer);
   assert_int_equal(answer->timestamp, now_s + 1);
   assert_int_equal(answer->start_index, 1);
@@ -153,8 +149,7 @@ static void without_encryption_the_key_is_zero_and_signed_all_the_same(void **st
   assert_int_equal(handshake_answer(&fixture->keys, &handshake, now_s, bytes, &len, shared),
                    HANDSHAKE_OK);
   assert_int_equal(packet_decode(&packet, bytes, len), 0);
-  Message__SCHandshake *answer =
-      message__schandshake__unpack(NULL, packet.data_len, packet.data);
+  Message__SCHandshake *answer = message__schandshake__unpack(NULL, packet.data_len, packet.data);
   assert_non_null(answer);
   assert_int_equal(answer->pub.len, sizeof zero);
   assert_memory_equal(answer->pub.data, zero, sizeof zero);
@@ -176,12 +171,12 @@ static void bytes_that_are_no_packet_are_refused(void **state) {
   struct handshake handshake;
   const uint8_t not_a_packet[] = {0xff, 0xff, 0xff};
   const uint8_t not_a_handshake[] = {0x0a, 0x02, 0x0a, 0x7f, 0x20, 0x01, 0x28, 0x01};
-  assert_int_equal(handshake_check(&fixture->keys, not_a_packet, sizeof not_a_packet, now_s,
-                                   &handshake),
-                   CLOSE_HANDSHAKE_MALFORMED);
-  assert_int_equal(handshake_check(&fixture->keys, not_a_handshake, sizeof not_a_handshake, now_s,
-                                   &handshake),
-                   CLOSE_HANDSHAKE_MALFORMED);
+  assert_int_equal(
+      handshake_check(&fixture->keys, not_a_packet, sizeof not_a_packet, now_s, &handshake),
+      CLOSE_HANDSHAKE_MALFORMED);
+  assert_int_equal(
+      handshake_check(&fixture->keys, not_a_handshake, sizeof not_a_handshake, now_s, &handshake),
+      CLOSE_HANDSHAKE_MALFORMED);
 }
 
 static void an_empty_token_is_refused(void **state) {
