@@ -180,7 +180,7 @@ static void lines_of_many_threads_do_not_mix(void **state) {
 static void quoting_escapes_all_but_printable_ascii(void **state) {
   (void)state;
   char buffer[64];
-  assert_string_equal(log_quote(buffer, sizeof buffer, "a\"\\n\0\xff", 6),
+  assert_string_equal(log_quote(buffer, sizeof buffer, "a\"\\\n\0\xff", 6),
                       "\"a\\\"\\\\\\x0a\\x00\\xff\"");
   assert_string_equal(log_quote(buffer, sizeof buffer, "", 0), "\"\"");
 }
