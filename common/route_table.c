@@ -81,6 +81,7 @@ struct route_table {
   struct header *header;
   struct bucket *buckets;
   uint32_t *slot_scopes;  // the writer's: for each slot, its scope's number
+  size_t swept;           // the writer's: where the next sweep begins
 };
 
 const char *route_tier_name(enum route_tier tier) {
@@ -530,6 +531,19 @@ void route_table_repair(struct route_table *table) {
     if (torn) {
       end_update(bucket);
     }
+  }
+}
+
+void route_table_sweep(struct route_table *table, int64_t now_ms, size_t buckets) {
+  for (size_t i = 0; i < buckets; i++) {
+    struct position at = {.bucket = table->swept};
+    for (at.slot = 0; at.slot < SLOTS; at.slot++) {
+      uint64_t place = peek(&slot_at(table, at)->place);
+      if (place != 0 && place_expiry(place) <= now_ms) {
+        clear_slot(table, at);
+      }
+    }
+    table->swept = (table->swept + 1) % table->header->bucket_count;
   }
 }
 

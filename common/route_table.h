@@ -80,6 +80,9 @@ int route_table_remove(struct route_table *table, const struct route_key *key);
 // For a writer that takes over the mapping of one that died in the middle of an
 // update: empties the buckets left torn, and counts anew what the rest uses.
 void route_table_repair(struct route_table *table);
+// Master only: removes the routes that have expired from the next so many buckets,
+// going round, so that they do not use up the capacity.
+void route_table_sweep(struct route_table *table, int64_t now_ms, size_t buckets);
 // Master only. Calls visit for each live route, in no order, until it returns false.
 void route_table_each(const struct route_table *table, int64_t now_ms,
                       bool (*visit)(const struct route_key *key, const struct route *route,

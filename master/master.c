@@ -115,7 +115,10 @@ static void on_hangup(evutil_socket_t number, short what, void *owner) {
   log_warn("hangup_ignored", "hint=\"this version reads its configuration only when it starts\"");
 }
 
-// Gateway routes are renewed at half their time.
+// Gateway routes are renewed at half their time, and expired ones of all tiers swept
+// out: at this pace a table of the default capacities in about half a minute.
+enum { SWEPT_PER_S = 5000 };
+
 static void on_second(evutil_socket_t fd, short what, void *owner) {
   struct master *master = owner;
   (void)fd;
@@ -128,6 +131,7 @@ static void on_second(evutil_socket_t fd, short what, void *owner) {
                        session->session.color);
     directory_renewed(master->directory, session, now_ms + half_ms);
   }
+  route_table_sweep(master->routes, clock_wall_ms(), SWEPT_PER_S);
 }
 
 // --- Starting --------------------------------------------------------------------------

@@ -1,0 +1,269 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+// cmocka wants the four above first.
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/route_table.h"
+
+enum { CAPACITY = 10000 };
+static const int64_t now_ms = 1750000000000;
+static const int64_t later_ms = 1750000600000;
+
+static int set_up(void **state) {
+  const struct route_table_options options = {.capacity = {CAPACITY, CAPACITY, CAPACITY}};
+  int error;
+  *state = route_table_create(&options, &error);
+  return *state ? 0 : -1;
+}
+
+static int tear_down(void **state) {
+  route_table_free(*state);
+  return 0;
+}
+
+static struct route_key player(int64_t uid) {
+  return (struct route_key){
+      .tier = ROUTE_PLAYER, .service = "roma.player.service", .color = "blue", .oid = uid};
+}
+
+static int put(struct route_table *table, struct route_key key, const char *address) {
+  return route_table_put(table, &key, address, later_ms, now_ms);
+}
+
+static void assert_route(struct route_table *table, struct route_key key, const char *address) {
+  struct route route;
+  int result = route_table_lookup(table, &key, now_ms, &route);
+  if (address) {
+    assert_int_equal(result, 0);
+    assert_string_equal(route.address, address);
+  } else {
+    assert_int_equal(result, ERROR_NOT_FOUND);
+  }
+}
+
+static void a_route_is_found_by_all_of_its_key(void **state) {
+  struct route_key other;
+  assert_int_equal(put(*state, player(1), "a:1"), 0);
+  assert_route(*state, player(1), "a:1");
+  assert_route(*state, player(2), NULL);
+  other = player(1);
+  other.tier = ROUTE_OBJECT;
+  assert_route(*state, other, NULL);
+  other = player(1);
+  other.color = "green";
+  assert_route(*state, other, NULL);
+  other.color = "";
+  assert_route(*state, other, NULL);
+  other = player(1);
+  other.service = "roma.room.service";
+  assert_route(*state, other, NULL);
+  // The border between service and color counts.
+  other.service = "roma.player.serviceb";
+  other.color = "lue";
+  assert_route(*state, other, NULL);
+}
+
+static void a_put_replaces_and_a_remove_removes(void **state) {
+  struct route_key key = player(-1);
+  assert_int_equal(put(*state, key, "a:1"), 0);
+  assert_int_equal(put(*state, key, "b:1"), 0);
+  assert_route(*state, key, "b:1");
+  assert_int_equal(route_table_remove(*state, &key), 0);
+  assert_route(*state, key, NULL);
+  assert_int_equal(route_table_remove(*state, &key), ERROR_NOT_FOUND);
+}
+
+static void an_expired_route_is_a_miss(void **state) {
+  struct route_key key = player(1);
+  struct route route;
+  assert_int_equal(put(*state, key, "a:1"), 0);
+  assert_int_equal(route_table_lookup(*state, &key, later_ms - 1, &route), 0);
+  assert_int_equal(route.expires_at_ms, later_ms);
+  assert_int_equal(route_table_lookup(*state, &key, later_ms, &route), ERROR_NOT_FOUND);
+}
+
+static void the_table_takes_its_capacity_and_then_refuses(void **state) {
+  struct route_table_stats stats;
+  for (int64_t uid = 0; uid < CAPACITY; uid++) {
+    assert_int_equal(put(*state, player(uid), "a:1"), 0);
+  }
+  for (int64_t uid = CAPACITY; uid < 2 * CAPACITY; uid++) {
+    assert_int_equal(put(*state, player(uid), "a:1"), ERROR_EXHAUSTED);
+  }
+  assert_int_equal(put(*state, player(5), "b:1"), 0);  // replacing needs no room
+  for (int64_t uid = 0; uid < CAPACITY; uid++) {
+    assert_route(*state, player(uid), uid == 5 ? "b:1" : "a:1");
+  }
+  route_table_stats(*state, &stats);
+  assert_int_equal(stats.used[ROUTE_PLAYER], CAPACITY);
+  assert_int_equal(stats.used[ROUTE_OBJECT], 0);
+  assert_int_equal(stats.capacity[ROUTE_PLAYER], CAPACITY);
+}
+
+static void a_sweep_makes_room_from_what_expired(void **state) {
+  struct route_table_stats stats;
+  for (int64_t uid = 0; uid < CAPACITY; uid++) {
+    assert_int_equal(put(*state, player(uid), "a:1"), 0);
+  }
+  route_table_sweep(*state, now_ms, 1 << 20);
+  route_table_stats(*state, &stats);
+  assert_int_equal(stats.used[ROUTE_PLAYER], CAPACITY);
+  route_table_sweep(*state, later_ms, 1 << 20);
+  route_table_stats(*state, &stats);
+  assert_int_equal(stats.used[ROUTE_PLAYER], 0);
+  for (int64_t uid = CAPACITY; uid < 2 * CAPACITY; uid++) {
+    struct route_key key = player(uid);
+    assert_int_equal(route_table_put(*state, &key, "b:1", later_ms + 1000, later_ms), 0);
+  }
+}
+
+static void ever_new_addresses_and_colors_do_not_use_the_table_up(void **state) {
+  for (int i = 0; i < 50000; i++) {
+    char address[32];
+    char color[32];
+    snprintf(address, sizeof address, "host-%d:1", i);
+    snprintf(color, sizeof color, "color-%d", i);
+    struct route_key key = player(i);
+    key.color = color;
+    assert_int_equal(put(*state, key, address), 0);
+    assert_route(*state, key, address);
+    assert_int_equal(route_table_remove(*state, &key), 0);
+  }
+}
+
+static void more_addresses_at_once_than_there_is_room_for_are_refused(void **state) {
+  int refused = 0;
+  for (int i = 0; i < CAPACITY; i++) {
+    char address[32];
+    snprintf(address, sizeof address, "host-%d:1", i);
+    int error = put(*state, player(i), address);
+    assert_true(error == 0 || error == ERROR_EXHAUSTED);
+    refused += error != 0;
+    assert_route(*state, player(i), error == 0 ? address : NULL);
+  }
+  assert_in_range(refused, 1, CAPACITY - 1);
+}
+
+static void a_text_over_its_bound_is_refused(void **state) {
+  char text[200];
+  struct route route;
+  memset(text, 'x', sizeof text - 1);
+  text[sizeof text - 1] = '\0';
+  struct route_key key = player(1);
+  assert_int_equal(put(*state, key, text), ERROR_TOO_LARGE);
+  assert_int_equal(put(*state, key, ""), ERROR_TOO_LARGE);
+  key.color = text;
+  assert_int_equal(put(*state, key, "a:1"), ERROR_TOO_LARGE);
+  assert_int_equal(route_table_lookup(*state, &key, now_ms, &route), ERROR_TOO_LARGE);
+  text[ROUTE_ADDRESS_MAX_BYTES] = '\0';
+  assert_int_equal(put(*state, player(2), text), 0);
+  assert_route(*state, player(2), text);
+}
+
+static bool count_route(const struct route_key *key, const struct route *route, void *context) {
+  assert_int_equal(key->tier, ROUTE_PLAYER);
+  assert_string_equal(key->service, "roma.player.service");
+  assert_string_equal(key->color, "blue");
+  assert_string_equal(route->address, key->oid % 2 ? "a:1" : "b:1");
+  return ++*(int *)context < 50;
+}
+
+static void a_visit_sees_each_route_until_it_has_enough(void **state) {
+  int count = 0;
+  for (int64_t uid = 0; uid < 40; uid++) {
+    put(*state, player(uid), uid % 2 ? "a:1" : "b:1");
+  }
+  route_table_each(*state, now_ms, count_route, &count);
+  assert_int_equal(count, 40);
+  for (int64_t uid = 40; uid < 80; uid++) {
+    put(*state, player(uid), uid % 2 ? "a:1" : "b:1");
+  }
+  count = 0;
+  route_table_each(*state, now_ms, count_route, &count);
+  assert_int_equal(count, 50);
+  count = 0;
+  route_table_each(*state, later_ms, count_route, &count);
+  assert_int_equal(count, 0);
+}
+
+static void a_reader_sees_what_the_writer_puts(void **state) {
+  int error;
+  struct route_table *reader = route_table_open(dup(route_table_fd(*state)), &error);
+  assert_non_null(reader);
+  put(*state, player(1), "a:1");
+  assert_route(reader, player(1), "a:1");
+  route_table_free(reader);
+}
+
+static void a_segment_of_another_kind_is_not_opened(void **state) {
+  struct shm shm;
+  int error;
+  (void)state;
+  assert_int_equal(shm_create(&shm, "test", 1 << 20, true), 0);
+  assert_null(route_table_open(dup(shm.fd), &error));
+  assert_int_equal(error, ERROR_INVALID);
+  shm_unmap(&shm);
+  assert_int_equal(shm_create(&shm, "test", 10, true), 0);
+  assert_null(route_table_open(dup(shm.fd), &error));
+  assert_int_equal(error, ERROR_INVALID);
+  shm_unmap(&shm);
+}
+
+// Bytes thrown into the segment behind its header: no answer is right then, but none
+// may reach outside of it.
+static void corrupted_content_never_leads_a_reader_astray(void **state) {
+  struct shm shm;
+  int error;
+  for (int64_t uid = 0; uid < 1000; uid++) {
+    put(*state, player(uid), "a:1");
+  }
+  struct route_table *reader = route_table_open(dup(route_table_fd(*state)), &error);
+  assert_int_equal(shm_map(&shm, dup(route_table_fd(*state)), false), 0);
+  // A copy of the segment, whose content may be written.
+  struct shm copy;
+  assert_int_equal(shm_create(&copy, "copy", shm.size, true), 0);
+  memcpy(copy.base, shm.base, shm.size);
+  struct route_table *corrupt = route_table_open(dup(copy.fd), &error);
+  assert_non_null(corrupt);
+  for (size_t i = shm.size / 4; i < shm.size; i++) {
+    ((uint8_t *)copy.base)[i] = (uint8_t)random();
+  }
+  for (int64_t uid = 0; uid < 1000; uid++) {
+    struct route_key key = player(uid);
+    struct route route;
+    int result = route_table_lookup(corrupt, &key, now_ms, &route);
+    assert_true(result == 0 || result == ERROR_NOT_FOUND || result == ERROR_BUSY);
+    if (result == 0) {
+      assert_non_null(memchr(route.address, '\0', sizeof route.address));
+    }
+  }
+  route_table_free(corrupt);
+  route_table_free(reader);
+  shm_unmap(&copy);
+  shm_unmap(&shm);
+}
+
+int main(void) {
+#define FACT(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+  const struct CMUnitTest tests[] = {
+      FACT(a_route_is_found_by_all_of_its_key),
+      FACT(a_put_replaces_and_a_remove_removes),
+      FACT(an_expired_route_is_a_miss),
+      FACT(the_table_takes_its_capacity_and_then_refuses),
+      FACT(a_sweep_makes_room_from_what_expired),
+      FACT(ever_new_addresses_and_colors_do_not_use_the_table_up),
+      FACT(more_addresses_at_once_than_there_is_room_for_are_refused),
+      FACT(a_text_over_its_bound_is_refused),
+      FACT(a_visit_sees_each_route_until_it_has_enough),
+      FACT(a_reader_sees_what_the_writer_puts),
+      FACT(a_segment_of_another_kind_is_not_opened),
+      FACT(corrupted_content_never_leads_a_reader_astray),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
