@@ -13,6 +13,7 @@ static BIO *bio_of(const char *pem, size_t pem_len) {
 }
 
 // A PEM that is itself encrypted is refused rather than asked about on a terminal.
+// NOLINTNEXTLINE(readability-non-const-parameter): the type is OpenSSL's
 static int no_passphrase(char *buffer, int size, int writing, void *context) {
   (void)buffer;
   (void)size;

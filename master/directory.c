@@ -5,14 +5,14 @@
 
 struct player {
   int64_t uid;
-  LIST_HEAD(, directory_session) sessions;
+  LIST_HEAD(directory_siblings, directory_session) sessions;
   UT_hash_handle hh;
 };
 
 struct directory {
   struct directory_session *sessions;
   struct player *players;
-  TAILQ_HEAD(, directory_session) by_age;
+  TAILQ_HEAD(directory_ages, directory_session) by_age;
 };
 
 struct directory *directory_new(void) {
@@ -133,6 +133,7 @@ void directory_free(struct directory *directory) {
   }
   struct directory_session *session;
   while ((session = TAILQ_FIRST(&directory->by_age))) {
+    // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): the one before has left the list
     directory_remove(directory, session);
   }
   free(directory);

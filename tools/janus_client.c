@@ -93,6 +93,9 @@ struct program {
 
 static void drop_oldest(struct program *program) {
   struct received *oldest = program->inbox;
+  if (!oldest) {
+    return;
+  }
   program->inbox = oldest->next;
   program->inbox_count--;
   program->inbox_bytes -= oldest->packet.data_len;
@@ -424,6 +427,9 @@ static void on_input(evutil_socket_t fd, short what, void *argument) {
     return;
   }
   char *grown = realloc(program->line, program->line_len + (size_t)got);
+  if (grown) {
+    program->line = grown;
+  }
   if (!grown || program->line_len > SCRIPT_MAX_BYTES) {
     fprintf(stderr, "janus-client: a line of input is too long\n");
     stop(program, EXIT_USAGE);

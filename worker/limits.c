@@ -75,6 +75,7 @@ void address_limits_free(struct address_limits *limits) {
   struct address_count *count;
   struct address_count *next;
   HASH_ITER(hh, limits->counts, count, next) {
+    // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): it has left the hash
     HASH_DELETE(hh, limits->counts, count);
     free(count);
   }

@@ -292,6 +292,6 @@ void transport_close(struct transport *transport, bool flush) {
 void transport_cut_all(struct transport_shared *shared) {
   struct transport *transport;
   while ((transport = LIST_FIRST(&shared->all))) {
-    transport_free(transport);
+    transport_free(transport);  // NOLINT(clang-analyzer-unix.Malloc): it has left the list
   }
 }

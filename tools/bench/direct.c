@@ -133,6 +133,8 @@ int bench_direct(struct bench *bench) {
   direct.engine = streams && direct.data ? stream_engine_new(bench->base, &options, &error) : NULL;
   if (!direct.engine) {
     bench_say("gRPC cannot be started: %s", error_text(error));
+    free(streams);
+    free(direct.data);
     return BENCH_FAILED;
   }
   memset(direct.data, 'j', bench->options.data_bytes);

@@ -103,10 +103,11 @@ int bench_echo_server(struct bench *bench) {
     bench_say("%s: %s", bench->options.connect, strerror(errno));
     return BENCH_CONNECT;
   }
-  struct sockaddr_storage bound;
+  struct sockaddr_storage bound = {0};
   socklen_t bound_len = sizeof bound;
   getsockname(fd, (struct sockaddr *)&bound, &bound_len);
   // sin_port and sin6_port stand at the same place.
+  // NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): getsockname has filled it
   printf("listening on port %u\n", ntohs(((struct sockaddr_in *)&bound)->sin_port));
   fflush(stdout);
   struct event *listener = event_new(bench->base, fd, EV_READ | EV_PERSIST, on_accept, bench);

@@ -153,6 +153,7 @@ static int run(struct bench *bench, bool scheduled) {
   uint8_t *data = malloc(bench->options.data_bytes + 1);
   load.timer = evtimer_new(bench->base, on_schedule, &load);
   if (!data || !load.timer) {
+    free(data);
     return BENCH_FAILED;
   }
   memset(data, 'j', bench->options.data_bytes);

@@ -98,7 +98,7 @@ void client_free(struct client *client);
 // all the same, up to CLIENT_SEND_MAX_BYTES of data (ERROR_TOO_LARGE): how it is
 // refused is worth trying. ERROR_INVALID before login and after the end;
 // ERROR_MEMORY; ERROR_EXHAUSTED.
-int client_send(struct client *client, const struct packet *packet,
+int client_send(struct client *client, const struct packet *original,
                 bool with_compression) MUST_CHECK;
 
 size_t client_queued_bytes(const struct client *client);

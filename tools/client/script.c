@@ -187,7 +187,7 @@ static int read_words(struct parser *parser, char *buffer, struct word *words, s
         return fail(parser, "too many words");
       }
       struct word *word = &words[(*count)++];
-      word->text = buffer;
+      *word = (struct word){.text = buffer};
       int error = read_word(parser, buffer, &word->len);
       if (error != 0) {
         return error;
