@@ -91,10 +91,10 @@ const char *route_tier_name(enum route_tier tier) {
 
 // --- Layout ------------------------------------------------------------------
 
-// Buckets for a capacity: at most four fifths of the slots are ever meant to be
-// used, which two choices of five slots fill without trouble.
+// Buckets for a capacity: fewer than two routes to a bucket on average. At twice that,
+// a put finds both of its buckets full now and then, well before the capacity is reached.
 static uint64_t buckets_for(size_t capacity) {
-  uint64_t wanted = (uint64_t)capacity / 4 + 1;
+  uint64_t wanted = (uint64_t)capacity / 2 + 1;
   uint64_t count = 1;
   while (count < wanted) {
     count *= 2;

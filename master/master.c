@@ -116,8 +116,8 @@ static void on_hangup(evutil_socket_t number, short what, void *owner) {
 }
 
 // Gateway routes are renewed at half their time, and expired ones of all tiers swept
-// out: at this pace a table of the default capacities in about half a minute.
-enum { SWEPT_PER_S = 5000 };
+// out: at this pace a table of the default capacities in about a minute.
+enum { SWEPT_PER_S = 3300 };
 
 static void on_second(evutil_socket_t fd, short what, void *owner) {
   struct master *master = owner;
