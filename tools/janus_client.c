@@ -436,7 +436,6 @@ static void on_input(evutil_socket_t fd, short what, void *argument) {
     return;
   }
   memcpy(grown + program->line_len, chunk, (size_t)got);
-  program->line = grown;
   program->line_len += (size_t)got;
   char *end;
   while ((end = memchr(program->line, '\n', program->line_len)) != NULL) {

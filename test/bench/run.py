@@ -165,6 +165,8 @@ def bench_roundtrip(rig):
             *common, gateway=False))
         turns["direct_128"].append(rig.load(
             "direct", "--connect", rig.roma.address, *common, gateway=False))
+        say(", ".join(f"{name} {results[-1].get('cpu_us', 0):.1f} us" for name, results in
+                      turns.items() if name != "direct_128") + " of CPU for each")
     for name, results in turns.items():
         cpu = "own_cpu_us" if name == "direct_128" else "cpu_us"
         median = {key: statistics.median(result[key] for result in results)
