@@ -1,0 +1,367 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+// cmocka wants the four above first.
+#include <arpa/inet.h>
+#include <cmocka.h>
+#include <event2/event.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/packet.h"
+#include "test/unit/roma.h"
+#include "worker/stream.h"
+
+enum { PATIENCE_S = 60, OPEN_TIMEOUT_MS = 3000, MESSAGE_BYTES = 100000, CLIENTS = 10 };
+
+// One stream and what it was told.
+struct client {
+  struct stream *stream;
+  struct engine *engine;
+  int opened;
+  int sent;
+  int messages;
+  int ended;
+  int status;
+  char detail[128];
+  char last[256];  // data of the last message
+  bool read_on;    // asks for the next message after each
+  bool end_when_opened;
+  bool end_on_message;
+};
+
+struct engine {
+  struct event_base *base;
+  struct stream_engine *streams;
+  struct roma_process roma;
+  struct client clients[CLIENTS];
+};
+
+static void on_opened(void *owner) {
+  struct client *client = owner;
+  client->opened++;
+  if (client->end_when_opened) {
+    stream_end(client->stream, true);
+    client->stream = NULL;
+  } else if (client->read_on) {
+    stream_read(client->stream);
+  }
+}
+
+static void on_sent(void *owner) { ((struct client *)owner)->sent++; }
+
+static void on_message(void *owner, const uint8_t *bytes, size_t len) {
+  struct client *client = owner;
+  struct packet packet;
+  client->messages++;
+  assert_int_equal(tunnel_message_decode(&packet, bytes, len), 0);
+  snprintf(client->last, sizeof client->last, "%.*s", (int)packet.data_len,
+           (const char *)packet.data);
+  if (client->end_on_message) {
+    stream_end(client->stream, true);
+    client->stream = NULL;
+  } else if (client->read_on) {
+    stream_read(client->stream);
+  }
+}
+
+static void on_ended(void *owner, int status, const char *detail) {
+  struct client *client = owner;
+  client->ended++;
+  client->status = status;
+  snprintf(client->detail, sizeof client->detail, "%s", detail);
+  stream_end(client->stream, true);
+  client->stream = NULL;
+}
+
+static int set_up(void **state) {
+  const struct stream_engine_options options = {.open_timeout_ms = OPEN_TIMEOUT_MS,
+                                                .streams_per_connection = 100,
+                                                .message_bytes = MESSAGE_BYTES};
+  struct engine *engine = calloc(1, sizeof *engine);
+  int error;
+  engine->base = event_base_new();
+  engine->streams = stream_engine_new(engine->base, &options, &error);
+  *state = engine;
+  return engine->streams ? 0 : -1;
+}
+
+static int tear_down(void **state) {
+  struct engine *engine = *state;
+  for (int i = 0; i < CLIENTS; i++) {
+    stream_end(engine->clients[i].stream, true);
+  }
+  stream_engine_free(engine->streams);
+  event_base_free(engine->base);
+  roma_kill(&engine->roma, SIGTERM);
+  free(engine);
+  return 0;
+}
+
+static void start_roma(struct engine *engine, const char *const *arguments) {
+  engine->roma = roma_start(arguments);
+}
+
+static struct client *open_at(struct engine *engine, int number, const char *address) {
+  static const struct stream_events events = {on_opened, on_sent, on_message, on_ended};
+  static const struct stream_metadata metadata[] = {
+      {"x-md-global-oid", "7"},       {"x-md-global-uid", "7"},
+      {"x-md-global-sid", "1"},       {"x-md-global-status", "1"},
+      {"x-md-global-color", ""},      {"x-md-global-client-ip", "127.0.0.1:1"},
+      {"x-md-global-referer", "a#1"}, {"x-md-global-gate-referer", "a#1"},
+  };
+  const struct stream_target target = {.address = address,
+                                       .method = "/player.intra.v1.TunnelService/Tunnel"};
+  struct client *client = &engine->clients[number];
+  client->engine = engine;
+  client->stream = stream_open(engine->streams, &target, metadata, 8, &events, client);
+  assert_non_null(client->stream);
+  return client;
+}
+
+static struct client *open_one(struct engine *engine, int number) {
+  struct client *client = open_at(engine, number, engine->roma.address);
+  client->read_on = true;
+  return client;
+}
+
+static void send_text(struct client *client, int32_t mod, const char *text) {
+  struct packet packet = {
+      .data = (const uint8_t *)text, .data_len = strlen(text), .mod = mod, .seq = 1};
+  size_t len = tunnel_message_size(&packet, false);
+  struct stream_message *message = malloc(sizeof *message + len);
+  message->len = len;
+  tunnel_message_encode(&packet, false, message->bytes);
+  stream_send(client->stream, message);
+}
+
+// Runs the loop until value is at least wanted; fails after a long while.
+static void await(struct engine *engine, const int *value, int wanted) {
+  const struct timeval patience = {.tv_sec = PATIENCE_S};
+  struct event *timeout = evtimer_new(engine->base, (event_callback_fn)abort, NULL);
+  event_add(timeout, &patience);
+  while (*value < wanted) {
+    event_base_loop(engine->base, EVLOOP_ONCE);
+  }
+  event_free(timeout);
+}
+
+static void a_message_is_echoed(void **state) {
+  struct engine *engine = *state;
+  start_roma(engine, NULL);
+  struct client *client = open_one(engine, 0);
+  assert_int_equal(client->opened, 0);  // never from inside stream_open
+  await(engine, &client->opened, 1);
+  send_text(client, 3, "hello");
+  await(engine, &client->messages, 1);
+  assert_string_equal(client->last, "hello");
+  await(engine, &client->sent, 1);
+  assert_int_equal(stream_engine_connections(engine->streams), 1);
+}
+
+static void messages_keep_their_order(void **state) {
+  struct engine *engine = *state;
+  start_roma(engine, NULL);
+  struct client *client = open_one(engine, 0);
+  await(engine, &client->opened, 1);
+  for (int i = 0; i < 200; i++) {
+    char text[16];
+    snprintf(text, sizeof text, "%d", i);
+    send_text(client, 3, text);
+    await(engine, &client->sent, i + 1);
+    if (i % 10 == 9) {
+      await(engine, &client->messages, i + 1);
+      assert_string_equal(client->last, text);
+    }
+  }
+}
+
+static void only_what_is_asked_for_is_given(void **state) {
+  struct engine *engine = *state;
+  start_roma(engine, NULL);
+  struct client *client = open_at(engine, 0, engine->roma.address);
+  await(engine, &client->opened, 1);
+  send_text(client, 2, "flood 1000 100");
+  stream_read(client->stream);
+  await(engine, &client->messages, 1);
+  // Another stream's whole conversation goes by, and this one gets nothing more.
+  struct client *other = open_one(engine, 1);
+  await(engine, &other->opened, 1);
+  send_text(other, 3, "x");
+  await(engine, &other->messages, 1);
+  assert_int_equal(client->messages, 1);
+  stream_read(client->stream);
+  await(engine, &client->messages, 2);
+}
+
+static void a_graceful_end_delivers_what_was_sent(void **state) {
+  struct engine *engine = *state;
+  char record[] = "/tmp/janus-test-XXXXXX";
+  char line[256] = "";
+  close(mkstemp(record));
+  start_roma(engine, (const char *const[]){"--record", record, NULL});
+  struct client *client = open_one(engine, 0);
+  await(engine, &client->opened, 1);
+  send_text(client, 3, "last words");
+  stream_end(client->stream, true);
+  client->stream = NULL;
+  // Asked on another stream until it has counted one message more than these.
+  struct client *other = open_one(engine, 1);
+  await(engine, &other->opened, 1);
+  do {
+    send_text(other, 2, "count");
+    await(engine, &other->messages, other->messages + 1);
+    await(engine, &other->sent, other->messages);
+  } while (atoi(other->last) <= other->messages);
+  FILE *file = fopen(record, "r");
+  bool recorded = false;
+  while (!recorded && fgets(line, sizeof line, file)) {
+    recorded = strstr(line, "last words") != NULL;
+  }
+  fclose(file);
+  unlink(record);
+  assert_true(recorded);
+}
+
+static void a_refused_connection_ends_the_stream(void **state) {
+  struct engine *engine = *state;
+  struct client *client = open_at(engine, 0, "127.0.0.1:1");
+  await(engine, &client->ended, 1);
+  assert_int_equal(client->status, STREAM_UNAVAILABLE);
+  assert_int_equal(client->opened, 0);
+}
+
+static void a_backend_that_says_nothing_ends_in_time(void **state) {
+  struct engine *engine = *state;
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  socklen_t len = sizeof address;
+  char text[64];
+  int silent = socket(AF_INET, SOCK_STREAM, 0);
+  assert_int_equal(bind(silent, (struct sockaddr *)&address, sizeof address), 0);
+  assert_int_equal(listen(silent, 5), 0);
+  getsockname(silent, (struct sockaddr *)&address, &len);
+  snprintf(text, sizeof text, "127.0.0.1:%d", ntohs(address.sin_port));
+  struct client *client = open_at(engine, 0, text);
+  await(engine, &client->ended, 1);
+  assert_int_equal(client->opened, 0);
+  assert_true(client->status == STREAM_DEADLINE_EXCEEDED || client->status == STREAM_UNAVAILABLE);
+  close(silent);
+}
+
+static void a_backend_that_allows_few_streams_gets_more_connections(void **state) {
+  struct engine *engine = *state;
+  start_roma(engine, (const char *const[]){"--max-streams", "3", NULL});
+  for (int i = 0; i < CLIENTS; i++) {
+    open_one(engine, i);
+  }
+  for (int i = 0; i < CLIENTS; i++) {
+    struct client *client = &engine->clients[i];
+    while (client->opened == 0) {
+      if (client->ended > 0) {  // it waited in vain: the limit is known now
+        assert_int_equal(client->status, STREAM_DEADLINE_EXCEEDED);
+        client->ended = 0;
+        open_one(engine, i);
+      }
+      event_base_loop(engine->base, EVLOOP_ONCE);
+    }
+  }
+  assert_in_range(stream_engine_connections(engine->streams), 4, CLIENTS);
+}
+
+static void a_backends_status_and_its_text_arrive(void **state) {
+  struct engine *engine = *state;
+  start_roma(engine, NULL);
+  struct client *client = open_one(engine, 0);
+  await(engine, &client->opened, 1);
+  send_text(client, 2, "end 9 not now");
+  await(engine, &client->ended, 1);
+  assert_int_equal(client->status, STREAM_FAILED_PRECONDITION);
+  assert_string_equal(client->detail, "not now");
+}
+
+static void messages_before_the_end_are_given_out_first(void **state) {
+  struct engine *engine = *state;
+  start_roma(engine, NULL);
+  struct client *client = open_one(engine, 0);
+  await(engine, &client->opened, 1);
+  send_text(client, 2, "logout 3");
+  await(engine, &client->ended, 1);
+  assert_int_equal(client->status, STREAM_OK);
+  assert_int_equal(client->messages, 1);
+}
+
+static void a_message_over_the_bound_ends_the_stream(void **state) {
+  struct engine *engine = *state;
+  start_roma(engine, NULL);
+  struct client *client = open_one(engine, 0);
+  await(engine, &client->opened, 1);
+  send_text(client, 2, "size 200000");
+  await(engine, &client->ended, 1);
+  assert_int_equal(client->status, STREAM_RESOURCE_EXHAUSTED);
+  assert_int_equal(client->messages, 0);
+}
+
+static void a_killed_backend_ends_its_streams(void **state) {
+  struct engine *engine = *state;
+  start_roma(engine, NULL);
+  struct client *one = open_one(engine, 0);
+  struct client *other = open_at(engine, 1, engine->roma.address);  // reads nothing
+  await(engine, &one->opened, 1);
+  await(engine, &other->opened, 1);
+  roma_kill(&engine->roma, SIGKILL);
+  await(engine, &one->ended, 1);
+  await(engine, &other->ended, 1);
+  assert_int_equal(one->status, STREAM_UNAVAILABLE);
+  assert_int_equal(other->status, STREAM_UNAVAILABLE);
+}
+
+static void a_stream_may_be_ended_inside_any_callback(void **state) {
+  struct engine *engine = *state;
+  start_roma(engine, NULL);
+  struct client *first = open_one(engine, 0);
+  first->end_when_opened = true;
+  await(engine, &first->opened, 1);
+  struct client *second = open_one(engine, 1);
+  second->end_on_message = true;
+  await(engine, &second->opened, 1);
+  send_text(second, 3, "x");
+  await(engine, &second->messages, 1);
+  assert_int_equal(first->ended + second->ended, 0);
+}
+
+static void an_engine_may_be_freed_with_all_under_way(void **state) {
+  struct engine *engine = *state;
+  start_roma(engine, NULL);
+  for (int i = 0; i < CLIENTS; i++) {
+    open_one(engine, i);
+  }
+  await(engine, &engine->clients[0].opened, 1);
+  send_text(&engine->clients[0], 2, "flood 100000 1000");
+  await(engine, &engine->clients[0].messages, 5);
+  // tear_down gives the streams up and frees the engine at once.
+}
+
+int main(void) {
+#define FACT(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+  const struct CMUnitTest tests[] = {
+      FACT(a_message_is_echoed),
+      FACT(messages_keep_their_order),
+      FACT(only_what_is_asked_for_is_given),
+      FACT(a_graceful_end_delivers_what_was_sent),
+      FACT(a_refused_connection_ends_the_stream),
+      FACT(a_backend_that_says_nothing_ends_in_time),
+      FACT(a_backend_that_allows_few_streams_gets_more_connections),
+      FACT(a_backends_status_and_its_text_arrive),
+      FACT(messages_before_the_end_are_given_out_first),
+      FACT(a_message_over_the_bound_ends_the_stream),
+      FACT(a_killed_backend_ends_its_streams),
+      FACT(a_stream_may_be_ended_inside_any_callback),
+      FACT(an_engine_may_be_freed_with_all_under_way),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
