@@ -34,7 +34,12 @@ struct grpc_bridge *grpc_bridge_new(struct event_base *base, int *error);
 // before, or this waits for them. Accepts NULL.
 void grpc_bridge_free(struct grpc_bridge *bridge);
 
-// For starting batches with; a tag is always a struct grpc_operation *.
+// For making calls with.
 grpc_completion_queue *grpc_bridge_queue(struct grpc_bridge *bridge);
+
+// Starts a batch on a call that was made with the bridge's queue. On the loop's
+// thread; on_done comes later, also when the batch fails.
+grpc_call_error grpc_bridge_start(grpc_call *call, const grpc_op *ops, size_t count,
+                                  struct grpc_operation *operation) MUST_CHECK;
 
 #endif

@@ -224,7 +224,7 @@ static void start(struct stream *stream, const grpc_op *ops, size_t count,
                   void (*on_done)(struct grpc_operation *operation, bool ok)) {
   operation->on_done = on_done;
   stream->under_way++;
-  grpc_call_error error = grpc_call_start_batch(stream->call, ops, count, operation, NULL);
+  grpc_call_error error = grpc_bridge_start(stream->call, ops, count, operation);
   if (error != GRPC_CALL_OK) {
     // Only a fault of ours in the order of batches leads here.
     fprintf(stderr, "stream_grpc: batch refused: %s\n", grpc_call_error_to_string(error));

@@ -81,7 +81,7 @@ static void start(struct fixture *fixture, struct call *call) {
                                       .status = &call->status,
                                       .status_details = &call->detail}},
   };
-  assert_int_equal(grpc_call_start_batch(call->call, ops, 2, &call->operation, NULL), GRPC_CALL_OK);
+  assert_int_equal(grpc_bridge_start(call->call, ops, 2, &call->operation), GRPC_CALL_OK);
 }
 
 static void finish(struct call *call) {
