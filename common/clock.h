@@ -1,8 +1,9 @@
-// The two clocks. Any thread.
+// The two clocks, and durations as the event loop takes them. Any thread.
 #ifndef JANUS_COMMON_CLOCK_H
 #define JANUS_COMMON_CLOCK_H
 
 #include <stdint.h>
+#include <sys/time.h>
 #include <time.h>
 
 static inline int64_t clock_read_ms(clockid_t clock) {
@@ -16,5 +17,9 @@ static inline int64_t clock_monotonic_ms(void) { return clock_read_ms(CLOCK_MONO
 
 // Wall clock, ms since the epoch: for what other machines see.
 static inline int64_t clock_wall_ms(void) { return clock_read_ms(CLOCK_REALTIME); }
+
+static inline struct timeval clock_timeval(int64_t ms) {
+  return (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+}
 
 #endif

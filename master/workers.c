@@ -60,7 +60,7 @@ static void set_state(struct worker_process *process, enum worker_state state) {
 }
 
 static void start_timer(struct worker_process *process, int64_t ms) {
-  struct timeval time = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+  struct timeval time = clock_timeval(ms);
   evtimer_add(process->timer, &time);
 }
 
@@ -314,7 +314,7 @@ static void on_stop_timeout(evutil_socket_t fd, short what, void *owner) {
 
 void workers_stop(struct workers *workers) {
   int64_t bound_ms = workers->options.config->worker.stop_timeout_ms + STOP_GRACE_MS;
-  struct timeval bound = {.tv_sec = bound_ms / 1000, .tv_usec = bound_ms % 1000 * 1000};
+  struct timeval bound = clock_timeval(bound_ms);
   if (workers->stopping) {
     return;
   }

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/frame.h"
 #include "common/seal.h"
 #include "common/token.h"
@@ -167,7 +168,7 @@ static bool take_match(struct program *program, const struct command *command) {
 enum result { RESULT_DONE, RESULT_WAITING, RESULT_FAILED };
 
 static void set_timer(struct program *program, int64_t ms) {
-  struct timeval after = {(time_t)(ms / 1000), (suseconds_t)(ms % 1000 * 1000)};
+  struct timeval after = clock_timeval(ms);
   event_add(program->timer, &after);
 }
 

@@ -16,7 +16,7 @@ enum { DEFLATE_BEST_RATIO = 1032 };
 enum { DEFLATE_WEAK_LEVEL = 1, DEFLATE_STRONG_LEVEL = 6 };
 
 static void add_timer(struct event *timer, int64_t ms) {
-  struct timeval time = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+  struct timeval time = clock_timeval(ms);
   evtimer_add(timer, &time);
 }
 

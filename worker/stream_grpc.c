@@ -11,6 +11,7 @@
 #include <sys/queue.h>
 #include <uthash.h>
 
+#include "common/clock.h"
 #include "common/grpc_bridge.h"
 #include "worker/stream.h"
 
@@ -476,8 +477,7 @@ struct stream_engine *stream_engine_new(struct event_base *base,
     *error = ERROR_MEMORY;
     return NULL;
   }
-  const struct timeval open_timeout = {.tv_sec = options->open_timeout_ms / 1000,
-                                       .tv_usec = options->open_timeout_ms % 1000 * 1000};
+  const struct timeval open_timeout = clock_timeval(options->open_timeout_ms);
   const struct timeval half_close_timeout = {.tv_sec = HALF_CLOSE_S};
   engine->base = base;
   engine->options = *options;

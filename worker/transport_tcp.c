@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/frame.h"
 #include "worker/transport.h"
 
@@ -279,8 +280,7 @@ void transport_close(struct transport *transport, bool flush) {
     }
     return;
   }
-  struct timeval linger = {.tv_sec = transport->shared->linger_ms / 1000,
-                           .tv_usec = transport->shared->linger_ms % 1000 * 1000};
+  struct timeval linger = clock_timeval(transport->shared->linger_ms);
   transport->flushing = true;
   evtimer_add(&transport->linger, &linger);
   event_del(&transport->readable);

@@ -13,7 +13,7 @@ static const struct config_tunnel_type *tunnel_type(const struct tunnel *tunnel)
 }
 
 static void start_timer(struct tunnel *tunnel, int64_t ms) {
-  struct timeval time = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+  struct timeval time = clock_timeval(ms);
   evtimer_add(&tunnel->timer, &time);
 }
 

@@ -51,8 +51,7 @@ void worker_stop(struct worker *worker, enum close_reason reason) {
     session_close(LIST_FIRST(&worker->sessions), reason);
   }
   // Whatever a client does not take by then is given up.
-  int64_t bound_ms = worker->config.worker.stop_timeout_ms;
-  struct timeval bound = {.tv_sec = bound_ms / 1000, .tv_usec = bound_ms % 1000 * 1000};
+  struct timeval bound = clock_timeval(worker->config.worker.stop_timeout_ms);
   event_base_loopexit(worker->base, &bound);
   worker_leave_if_done(worker);
 }
@@ -122,7 +121,7 @@ static int set_up_keys(struct worker *worker) {
 }
 
 static const struct timeval *common_timeout(struct worker *worker, int64_t ms) {
-  struct timeval time = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+  struct timeval time = clock_timeval(ms);
   return event_base_init_common_timeout(worker->base, &time);
 }
 

@@ -1,4 +1,5 @@
 #include "tools/bench/bench.h"
+#include "common/clock.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -12,10 +13,6 @@ void bench_say(const char *format, ...) {
   vfprintf(stderr, format, arguments);
   fputc('\n', stderr);
   va_end(arguments);
-}
-
-static struct timeval milliseconds(int64_t ms) {
-  return (struct timeval){(time_t)(ms / 1000), (suseconds_t)(ms % 1000 * 1000)};
 }
 
 // --- The measured period ---------------------------------------------------------
@@ -51,7 +48,7 @@ static void on_phase(evutil_socket_t fd, short what, void *argument) {
   bench->cpu_started_us = cpu_set_used_us(&bench->cpu);
   bench->own_cpu_started_us = cpu_own_used_us();
   if (bench->options.duration_ms > 0) {
-    struct timeval duration = milliseconds(bench->options.duration_ms);
+    struct timeval duration = clock_timeval(bench->options.duration_ms);
     event_add(bench->phase_timer, &duration);
   }
 }
@@ -83,7 +80,7 @@ static void on_input(evutil_socket_t fd, short what, void *argument) {
 
 void bench_start(struct bench *bench) {
   bench->phase_timer = evtimer_new(bench->base, on_phase, bench);
-  struct timeval warmup = milliseconds(bench->options.warmup_ms);
+  struct timeval warmup = clock_timeval(bench->options.warmup_ms);
   event_add(bench->phase_timer, &warmup);
   if (isatty(STDERR_FILENO)) {
     struct timeval second = {1, 0};

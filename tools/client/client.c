@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/deflate.h"
 #include "common/frame.h"
 #include "common/seal.h"
@@ -580,8 +581,7 @@ struct client *client_connect(struct client_group *group, const struct client_op
   client->server_key = options->server_key;
   client->token = options->token;
   client->server_id = options->server_id;
-  client->timeout.tv_sec = (time_t)(options->timeout_ms / 1000);
-  client->timeout.tv_usec = (suseconds_t)(options->timeout_ms % 1000 * 1000);
+  client->timeout = clock_timeval(options->timeout_ms);
   event_assign(&client->read, group->base, fd, EV_READ | EV_PERSIST, on_readable, client);
   event_assign(&client->write, group->base, fd, EV_WRITE, on_writable, client);
   if (event_add(&client->write, &client->timeout) != 0) {
