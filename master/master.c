@@ -137,11 +137,20 @@ static void on_second(evutil_socket_t fd, short what, void *owner) {
 // --- Starting --------------------------------------------------------------------------
 
 // Each worker may have to hold as many descriptors as the system lets it.
-static void raise_descriptor_limit(void) {
+static void raise_descriptor_limit(const struct config *config) {
+  enum { BESIDE_CLIENTS = 256 };  // backends, tables, the log
   struct rlimit limit;
-  if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
-    limit.rlim_cur = limit.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &limit);
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) {
+    return;
+  }
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+  int64_t wanted = config->limits.connections_per_worker + BESIDE_CLIENTS;
+  if (limit.rlim_max < (rlim_t)wanted) {
+    log_warn("few_descriptors",
+             "allowed=%llu wanted=%lld hint=\"raise the limit on open files (LimitNOFILE), or "
+             "lower limits.connections_per_worker\"",
+             (unsigned long long)limit.rlim_max, (long long)wanted);
   }
 }
 
@@ -268,7 +277,7 @@ int master_run(const struct config *config, struct secrets *secrets, const char 
 
   log_setup(config->log.type, config->log.level, "master");
   signal(SIGPIPE, SIG_IGN);
-  raise_descriptor_limit();
+  raise_descriptor_limit(config);
   if (master.config.worker.count == 0) {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     master.config.worker.count = cores < 1 ? 1 : cores < CONFIG_WORKERS ? cores : CONFIG_WORKERS;
