@@ -104,10 +104,12 @@ static void on_sent(struct roma_operation *operation, bool ok) {
 
 static void set_alarm(struct roma_stream *stream, int64_t wait_ms) {
   struct roma_alarms *alarms = &stream->roma->alarms;
-  if (stream->alarm_ms != 0) {
+  int64_t alarm_ms = precise_ms() + wait_ms;
+  if (stream->alarm_ms != 0 && stream->alarm_ms <= alarm_ms) {
     return;  // an early one only looks again
   }
-  stream->alarm_ms = precise_ms() + wait_ms;
+  clear_alarm(stream);
+  stream->alarm_ms = alarm_ms;
   struct roma_stream *before = TAILQ_LAST(alarms, roma_alarms);
   while (before && before->alarm_ms > stream->alarm_ms) {
     before = TAILQ_PREV(before, roma_alarms, alarm);
@@ -150,7 +152,7 @@ void roma_stream_end(struct roma_stream *stream, int status, const char *text) {
 
 // The next message of a flood, or of pushes that are due.
 static void produce(struct roma_stream *stream) {
-  static uint8_t filler[64 << 10];
+  static uint8_t filler[ROMA_FILLER_MAX_BYTES];
   size_t size = 0;
   if (stream->flood_left > 0) {
     stream->flood_left--;
@@ -167,10 +169,8 @@ static void produce(struct roma_stream *stream) {
   } else {
     return;
   }
-  struct packet packet = {.data = filler,
-                          .data_len = size < sizeof filler ? size : sizeof filler,
-                          .mod = MODULE_USER,
-                          .seq = PUSH_SEQUENCE};
+  struct packet packet = {
+      .data = filler, .data_len = size, .mod = MODULE_USER, .seq = PUSH_SEQUENCE};
   roma_stream_answer(stream, &packet);
 }
 

@@ -306,7 +306,7 @@ static void on_send_done(struct grpc_operation *operation, bool ok) {
   struct stream *stream = STREAM_OF(operation, send);
   grpc_byte_buffer_destroy(stream->sending);
   stream->sending = NULL;
-  if (ok && stream->has_owner) {
+  if (ok && stream->has_owner && !stream->ended) {
     stream->events.on_sent(stream->owner);
   }
   stream->under_way--;
@@ -411,9 +411,14 @@ struct stream *stream_open(struct stream_engine *engine, const struct stream_tar
                            const struct stream_metadata *metadata, size_t metadata_count,
                            const struct stream_events *events, void *owner) {
   struct stream *stream = calloc(1, sizeof *stream);
-  struct connection *connection =
-      stream ? connection_get(engine, target->address, target->secure) : NULL;
-  if (!connection || !set_metadata(stream, metadata, metadata_count)) {
+  struct connection *connection = NULL;
+  if (stream && set_metadata(stream, metadata, metadata_count)) {
+    connection = connection_get(engine, target->address, target->secure);
+  }
+  if (!connection) {
+    if (stream) {
+      free_metadata(stream);
+    }
     free(stream);
     return NULL;
   }

@@ -12,7 +12,8 @@
 const char roma_command_help[] =
     "A message of module 2 (Dev) is a command to the stream it comes on:\n"
     "  delay MS                 answer everything this much later from now on\n"
-    "  push N BYTES [EVERY_MS]  send N messages unasked (module 3, sequence 100)\n"
+    "  push N BYTES [EVERY_MS]  send N messages unasked (module 3, sequence 100), at most 65536 "
+    "bytes\n"
     "  flood N BYTES            the same, as fast as the gateway takes them\n"
     "  size BYTES [random]      answer with so many bytes, compressible or not\n"
     "  end [STATUS [TEXT]]      end the stream with this gRPC status (default 0)\n"
@@ -131,13 +132,13 @@ void roma_command(struct roma_stream *stream, const struct packet *packet) {
   if (strcmp(word, "delay") == 0 && numbers == 1) {
     stream->delay_ms = (int64_t)a;
     answer_text(stream, packet, "ok");
-  } else if (strcmp(word, "push") == 0 && numbers >= 2 && b <= SIZE_MAX_BYTES) {
+  } else if (strcmp(word, "push") == 0 && numbers >= 2 && b <= ROMA_FILLER_MAX_BYTES) {
     stream->push_left = a;
     stream->push_bytes = (size_t)b;
     stream->push_every_ms = numbers == 3 ? (int64_t)c : 0;
     stream->push_next_ms = 0;
     answer_text(stream, packet, "ok");
-  } else if (strcmp(word, "flood") == 0 && numbers == 2 && b <= SIZE_MAX_BYTES) {
+  } else if (strcmp(word, "flood") == 0 && numbers == 2 && b <= ROMA_FILLER_MAX_BYTES) {
     stream->flood_left = a;
     stream->flood_bytes = (size_t)b;
     answer_text(stream, packet, "ok");

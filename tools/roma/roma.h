@@ -12,7 +12,7 @@
 
 #include "common/packet.h"
 
-enum { ROMA_METHODS_MAX = 16 };
+enum { ROMA_METHODS_MAX = 16, ROMA_FILLER_MAX_BYTES = 64 << 10 };
 
 struct roma_options {
   const char *listen;
