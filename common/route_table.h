@@ -8,9 +8,10 @@
 // right when the writer is killed in the middle of an update: a bucket left with
 // an odd counter reads as a miss until a new writer repairs it (route_table_repair).
 //
-// Capacity is fixed when the table is made. When there is no room for a new
-// route, one that has expired gives way; if none has, the new one is refused
-// (ERROR_EXHAUSTED) and counted by the caller.
+// Capacity is fixed when the table is made. A new route takes the place of one that
+// has expired where they meet; others that have expired are swept out as the master
+// goes round (route_table_sweep). When there is no room, the new route is refused
+// (ERROR_EXHAUSTED) and the caller does without.
 //
 // Addresses are `host:port`, colors and services are text; each is bounded below
 // and stored once for all routes that share it.

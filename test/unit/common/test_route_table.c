@@ -4,6 +4,7 @@
 #include <stdint.h>
 // cmocka wants the four above first.
 #include <cmocka.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -216,6 +217,52 @@ static void a_segment_of_another_kind_is_not_opened(void **state) {
   shm_unmap(&shm);
 }
 
+// The bucket that holds oid, in the writer's own mapping of the segment: two cache
+// lines, the sequence first.
+static uint64_t *find_bucket(uint64_t oid) {
+  char line[512];
+  uint64_t *found = NULL;
+  FILE *maps = fopen("/proc/self/maps", "r");
+  assert_non_null(maps);
+  while (!found && fgets(line, sizeof line, maps)) {
+    uintptr_t start;
+    uintptr_t end;
+    if (!strstr(line, "janus-routes") || !strstr(line, "rw-s") ||
+        sscanf(line, "%" SCNxPTR "-%" SCNxPTR, &start, &end) != 2) {
+      continue;
+    }
+    for (uintptr_t at = start; !found && at < end; at += sizeof oid) {
+      if (*(uint64_t *)at == oid) {
+        found = (uint64_t *)(at & ~(uintptr_t)127);
+      }
+    }
+  }
+  fclose(maps);
+  assert_non_null(found);
+  return found;
+}
+
+static void a_bucket_left_torn_is_a_miss_until_it_is_repaired(void **state) {
+  const uint64_t oid = 0x1122334455667788;
+  struct route_key torn = player((int64_t)oid);
+  struct route_table_stats stats;
+  struct route route;
+  put(*state, torn, "a:1");
+  // Its writer dies with the sequence odd.
+  ++*find_bucket(oid);
+  assert_int_equal(route_table_lookup(*state, &torn, now_ms, &route), ERROR_BUSY);
+  route_table_repair(*state);
+  assert_int_equal(route_table_lookup(*state, &torn, now_ms, &route), ERROR_NOT_FOUND);
+  route_table_stats(*state, &stats);
+  assert_int_equal(stats.used[ROUTE_PLAYER], 0);
+  // The others are untouched by a repair.
+  put(*state, player(1), "b:1");
+  route_table_repair(*state);
+  assert_route(*state, player(1), "b:1");
+  put(*state, torn, "c:1");
+  assert_route(*state, torn, "c:1");
+}
+
 // Bytes thrown into the segment behind its header: no answer is right then, but none
 // may reach outside of it.
 static void corrupted_content_never_leads_a_reader_astray(void **state) {
@@ -264,6 +311,7 @@ int main(void) {
       FACT(a_visit_sees_each_route_until_it_has_enough),
       FACT(a_reader_sees_what_the_writer_puts),
       FACT(a_segment_of_another_kind_is_not_opened),
+      FACT(a_bucket_left_torn_is_a_miss_until_it_is_repaired),
       FACT(corrupted_content_never_leads_a_reader_astray),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
