@@ -180,10 +180,14 @@ interop: all ## Drive the gateway with the ecosystem's Go packages
 OUR_C = $(shell git ls-files '*.c' '*.h')
 LINTED_C = $(filter-out test/%,$(filter %.c,$(OUR_C)))
 
-lint: export FLAGS = $(subst ',,$(CPPFLAGS)) -std=c17 $(PACKAGE_CFLAGS)
 lint: ## clang-format, clang-tidy and cppcheck
 	@tools/setup lint
 	@$(MAKE) --no-print-directory -s $(PROTO_C)
+	@$(MAKE) --no-print-directory linted
+
+.PHONY: linted
+linted: export FLAGS = $(subst ',,$(CPPFLAGS)) -std=c17 $(PACKAGE_CFLAGS)
+linted:
 	clang-format --dry-run -Werror $(OUR_C)
 	cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr \
 	  --suppressions-list=.cppcheck --error-exitcode=1 -I. -I$(B) -j2 $(LINTED_C)

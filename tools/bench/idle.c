@@ -40,7 +40,7 @@ static void on_login(struct player *player) {
   packet.data_len = message__csheartbeat__pack(&heartbeat, data);
   if (hold->slow) {
     const struct bench_options *options = &player->players->bench->options;
-    packet = (struct packet){.mod = options->mod,
+    packet = (struct packet){.mod = MODULE_DEV,  // a command to the stand-in for Roma
                              .seq = options->seq,
                              .data = (const uint8_t *)options->request,
                              .data_len = strlen(options->request)};

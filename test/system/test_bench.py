@@ -1,0 +1,65 @@
+"""janus-bench: each kind of load runs against a real gateway and reports what it did."""
+
+import json
+import os
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+
+from janus.programs import Gateway, Roma, nodes_of, run, write_file
+
+
+@pytest.fixture(scope="module")
+def loaded(start_module, keys):
+    roma = start_module(Roma)
+    gateway = start_module(Gateway, nodes=nodes_of(roma.address),
+                           settings={"queue": {"client_grace": "500ms"}})
+    write_file(os.path.join(gateway.directory, "client.key"), keys.client.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption()).decode())
+
+    def load(kind, *arguments, address=None):
+        done = run("janus-bench", kind, "--json", "--duration", "500ms", "--warmup", "0s",
+                   "--connect", address or ":".join(map(str, gateway.address)),
+                   "--keys", gateway.directory, "--color", "blue", *arguments)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    load.gateway, load.roma = gateway, roma
+    return load
+
+
+def test_round_trips_are_counted_and_timed(loaded):
+    report = loaded("roundtrip", "--clients", "10", "--pid-tree", str(loaded.gateway.pid))
+    assert report["count"] > 0 and report["failed"] == 0
+    assert 0 < report["p50_us"] <= report["p99_us"] <= report["max_us"]
+    assert report["cpu_us"] > 0
+
+
+def test_a_fixed_rate_sends_what_was_asked_for(loaded):
+    assert loaded("rate", "--clients", "10", "--rate", "200")["count"] >= 100
+
+
+def test_logins_are_counted(loaded):
+    before = loaded.gateway.counter("logins")
+    report = loaded("login", "--clients", "4")
+    assert report["count"] > 0 and report["failed"] == 0
+    assert loaded.gateway.counter("logins") >= before + report["count"]
+
+
+def test_idle_players_stay_in(loaded):
+    report = loaded("idle", "--clients", "20")
+    assert (report["clients"], report["lost"]) == (20, 0)
+
+
+def test_a_backend_is_measured_without_the_gateway(loaded):
+    report = loaded("direct", "--clients", "5", address=loaded.roma.address)
+    assert report["count"] > 0 and report["own_cpu_us"] > 0
+
+
+def test_players_who_never_read_are_closed(loaded):
+    before = loaded.gateway.closed("slow_client")
+    run("janus-bench", "slow", "--json", "--duration", "3s", "--connect",
+        ":".join(map(str, loaded.gateway.address)), "--keys", loaded.gateway.directory,
+        "--color", "blue", "--clients", "2", "--request", "flood 1000000 1024")
+    assert loaded.gateway.closed("slow_client") > before
