@@ -189,6 +189,15 @@ static int init(const char *folder, const struct options *options) {
   if (mkdir(folder, 0700) != 0 && errno != EEXIST) {
     return fail(folder, strerror(errno));
   }
+  // All or nothing: half an old set beside half a new one fits nobody.
+  static const char *const names[] = {"secret.conf", "client.key", "server.pub"};
+  for (size_t i = 0; !options->force && i < sizeof names / sizeof names[0]; i++) {
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+    if (faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+      return fail(path, "is there already; --force writes over it");
+    }
+  }
   make_account_key(account_key, (size_t)options->bytes);
   snprintf(conf, sizeof conf,
            "# The gateway's secrets, made by janus-keys. Keep this file from others: the gateway\n"

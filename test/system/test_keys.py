@@ -47,6 +47,12 @@ def test_nothing_is_written_over_without_force(folder):
     assert mode(folder / "secret.conf") == 0o600
 
 
+def test_a_set_is_made_whole_or_not_at_all(folder):
+    os.remove(folder / "secret.conf")
+    keys("init", str(folder), exit_code=1)
+    assert not (folder / "secret.conf").exists()
+
+
 @pytest.mark.parametrize("length", [16, 24, 32])
 def test_account_keys_come_in_each_length(length, tmp_path):
     assert len(keys("account-key", "--bytes", str(length)).strip()) == length
