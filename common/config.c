@@ -12,47 +12,19 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/config_loader.h"
 #include "common/config_value.h"
 
 enum {
   FAULT_BYTES = 1024,
-  NAME_BYTES = 128,              // a key's full path; a longer one is unknown anyway
   QUOTE_BYTES = 64,              // of a bad value, in a fault
   VALUE_BYTES = 512,             // a value as text
   SETTINGS_MAX_BYTES = 1 << 20,  // what config_load_fd takes
-  KEYS_MAX = 96,                 // rows of a table, at most
   DAY_MS = 24 * 60 * 60 * 1000,
   MIB = 1 << 20,
 };
 
 // --- The tables ---------------------------------------------------------------
-
-enum key_kind {
-  KEY_BOOL,
-  KEY_INTEGER,   // min to max; int32_t, uint32_t or int64_t by the field's size
-  KEY_DURATION,  // "600s", in milliseconds; min to max
-  KEY_TEXT,      // min or more bytes
-  KEY_ADDRESS,   // host:port, the port being min or more; max 1: may be empty
-  KEY_METHOD,    // "/package.Service/Method"
-  KEY_CHOICE,    // one of `choices`, kept as its number, or not at all (size 0)
-  KEY_MODULES,   // the modules of a tunnel type
-  // Read on their own, after all the above.
-  KEY_NODES,
-  KEY_TUNNEL_TYPES,
-  KEY_SECRET,
-};
-
-struct key {
-  const char *path;
-  enum key_kind kind;
-  size_t offset;  // of the field in its struct
-  size_t size;
-  const char *initial;  // the default, as text; NULL: must be given, or was filled in before
-  int64_t min;
-  int64_t max;
-  const char *choices;  // separated by '|', in the order of the enum
-  bool required;
-};
 
 #define FIELD(type, member) .offset = offsetof(type, member), .size = sizeof((type *)0)->member
 #define RANGE(least, most)  .min = least, .max = most
@@ -60,6 +32,16 @@ struct key {
   { .path = name, .kind = is, __VA_ARGS__ }
 #define SETTING(name, is, member, text, ...) \
   KEY(name, is, FIELD(struct config, member), .initial = text, __VA_ARGS__)
+
+// A password, under the name that the ecosystem has for it.
+#define ELSEWHERE(name, place) \
+  { .path = name, .kind = KEY_ELSEWHERE, .choices = place }
+#define TLS_SETTINGS(name, member)                             \
+  SETTING(name ".enabled", KEY_BOOL, member.enabled, "false"), \
+      SETTING(name ".ca", KEY_PATH, member.ca, ""),            \
+      SETTING(name ".cert", KEY_PATH, member.cert, ""),        \
+      SETTING(name ".key", KEY_PATH, member.key, ""),          \
+      SETTING(name ".server_name", KEY_TEXT, member.server_name, "")
 
 static const struct key keys[] = {
     SETTING("label.service", KEY_TEXT, label.service, "janus.gate.interface", .min = 1),
@@ -87,10 +69,40 @@ static const struct key keys[] = {
     SETTING("data.app_route_table_alive_duration", KEY_DURATION,
             data.app_route_table_alive_duration_ms, "600s", RANGE(1000, 7 * DAY_MS)),
 
-    {.path = "registry", .kind = KEY_CHOICE, .initial = "static", .choices = "static"},
+    SETTING("data.redis.addr", KEY_ADDRESSES, data.redis.addr, "127.0.0.1:6379", .min = 1),
+    SETTING("data.redis.username", KEY_TEXT, data.redis.username, ""),
+    ELSEWHERE("data.redis.password", "secret.redis_password"),
+    SETTING("data.redis.db", KEY_INTEGER, data.redis.db, "0", RANGE(0, 65535)),
+    SETTING("data.redis.cluster", KEY_BOOL, data.redis.cluster, "false"),
+    SETTING("data.redis.sentinel_master", KEY_TEXT, data.redis.sentinel_master, ""),
+    SETTING("data.redis.dial_timeout", KEY_DURATION, data.redis.dial_timeout_ms, "2s",
+            RANGE(1, DAY_MS)),
+    SETTING("data.redis.read_timeout", KEY_DURATION, data.redis.read_timeout_ms, "0.5s",
+            RANGE(1, DAY_MS)),
+    SETTING("data.redis.write_timeout", KEY_DURATION, data.redis.write_timeout_ms, "0.5s",
+            RANGE(1, DAY_MS)),
+    SETTING("data.redis.backoff", KEY_DURATION, data.redis.backoff_ms, "100ms", RANGE(1, DAY_MS)),
+    SETTING("data.redis.backoff_max", KEY_DURATION, data.redis.backoff_max_ms, "5s",
+            RANGE(1, DAY_MS)),
+    SETTING("data.redis.queued_writes", KEY_INTEGER, data.redis.queued_writes, "100000",
+            RANGE(1, 10000000)),
+    TLS_SETTINGS("data.redis.tls", data.redis.tls),
+
+    SETTING("etcd.endpoints", KEY_ADDRESSES, etcd.endpoints, "127.0.0.1:2379", RANGE(1, 1)),
+    SETTING("etcd.username", KEY_TEXT, etcd.username, ""),
+    ELSEWHERE("etcd.password", "secret.etcd_password"),
+    SETTING("etcd.namespace", KEY_TEXT, etcd.namespace, "/microservices", .min = 1),
+    SETTING("etcd.timeout", KEY_DURATION, etcd.timeout_ms, "3s", RANGE(1, DAY_MS)),
+    SETTING("etcd.lease_ttl", KEY_DURATION, etcd.lease_ttl_ms, "15s", RANGE(2000, DAY_MS)),
+    SETTING("etcd.empty_hold", KEY_DURATION, etcd.empty_hold_ms, "30s", RANGE(0, DAY_MS)),
+    SETTING("etcd.backoff", KEY_DURATION, etcd.backoff_ms, "200ms", RANGE(1, DAY_MS)),
+    SETTING("etcd.backoff_max", KEY_DURATION, etcd.backoff_max_ms, "5s", RANGE(1, DAY_MS)),
+    TLS_SETTINGS("etcd.tls", etcd.tls),
+
+    SETTING("registry", KEY_CHOICE, registry.source, "static", .choices = "static|etcd"),
     {.path = "nodes", .kind = KEY_NODES},
     SETTING("node_table.capacity", KEY_INTEGER, registry.capacity, "4096", RANGE(1, 1000000)),
-    {.path = "routes", .kind = KEY_CHOICE, .initial = "memory", .choices = "memory"},
+    SETTING("routes", KEY_CHOICE, routes.store, "memory", .choices = "memory|redis"),
     SETTING("route_table.capacity.gateway", KEY_INTEGER, routes.capacity[ROUTE_GATEWAY], "100000",
             RANGE(1, 100000000)),
     SETTING("route_table.capacity.player", KEY_INTEGER, routes.capacity[ROUTE_PLAYER], "100000",
@@ -183,23 +195,9 @@ static const struct key type_keys[] = {
     KEY("main", KEY_BOOL, FIELD(struct config_tunnel_type, main), .initial = "false"),
 };
 
-static const struct key secret_keys[] = {
-    {.path = "secret.account_aes_key", .kind = KEY_TEXT},
-    {.path = "secret.server_cert_version", .kind = KEY_INTEGER},
-    {.path = "secret.server_cert_private_key", .kind = KEY_TEXT},
-    {.path = "secret.client_cert_version", .kind = KEY_INTEGER},
-    {.path = "secret.client_cert", .kind = KEY_TEXT},
-};
+_Static_assert(sizeof keys / sizeof *keys <= LOADER_KEYS_MAX, "origins has a slot for each key");
 
-struct key_table {
-  const struct key *keys;
-  size_t count;
-};
-#define TABLE(array) ((struct key_table){array, sizeof array / sizeof *array})
-
-_Static_assert(sizeof keys / sizeof *keys <= KEYS_MAX, "origins has a slot for each key");
-
-static const struct key *table_find(struct key_table table, const char *path) {
+const struct key *key_table_find(struct key_table table, const char *path) {
   for (size_t i = 0; i < table.count; i++) {
     if (strcmp(table.keys[i].path, path) == 0) {
       return table.keys + i;
@@ -210,29 +208,8 @@ static const struct key *table_find(struct key_table table, const char *path) {
 
 // --- Faults -------------------------------------------------------------------
 
-// Where a value came from: a setting in a file, a variable of the environment,
-// or neither.
-struct origin {
-  const config_setting_t *setting;
-  const char *variable;
-};
-
-struct loader {
-  struct config *config;
-  const char *path;                // of the main file
-  char folder[CONFIG_PATH_BYTES];  // what it includes is looked for here
-  config_report *report;
-  void *context;
-  size_t faults;
-  struct origin origins[KEYS_MAX];       // of the values of `keys`
-  char variables[KEYS_MAX][NAME_BYTES];  // that override them
-  const config_setting_t *nodes;
-  const config_setting_t *types;
-  const config_setting_t *secret;
-};
-
 // libconfig names an included file as the directive does.
-static void loader_file(const struct loader *loader, const char *file, char *buffer, size_t size) {
+void loader_file(const struct loader *loader, const char *file, char *buffer, size_t size) {
   if (file == NULL || strcmp(file, loader->path) == 0) {
     snprintf(buffer, size, "%s", loader->path);
   } else {
@@ -240,9 +217,7 @@ static void loader_file(const struct loader *loader, const char *file, char *buf
   }
 }
 
-static void fault(struct loader *loader, struct origin origin, const char *key, const char *format,
-                  ...) __attribute__((format(printf, 4, 5)));
-static void fault(struct loader *loader, struct origin origin, const char *key, const char *format,
+void loader_fault(struct loader *loader, struct origin origin, const char *key, const char *format,
                   ...) {
   char message[FAULT_BYTES], file[2 * CONFIG_PATH_BYTES], text[sizeof message + sizeof file + 256];
   va_list arguments;
@@ -262,16 +237,15 @@ static void fault(struct loader *loader, struct origin origin, const char *key, 
   loader->report(text, loader->context);
 }
 
-static struct origin at(const config_setting_t *setting) { return (struct origin){setting, NULL}; }
-
 // A fault of a key of the main table, at the place its value came from.
-#define fault_key(loader, path, ...) \
-  fault(loader, (loader)->origins[table_find(TABLE(keys), path) - keys], path, __VA_ARGS__)
+#define fault_key(loader, path, ...)                                                      \
+  loader_fault(loader, (loader)->origins[key_table_find(TABLE(keys), path) - keys], path, \
+               __VA_ARGS__)
 
 // The name in the table, or the section of one, that comes nearest to name.
-static void fault_unknown(struct loader *loader, struct key_table table,
+void loader_fault_unknown(struct loader *loader, struct key_table table,
                           const config_setting_t *setting, const char *name, const char *path) {
-  char candidate[NAME_BYTES], nearest[NAME_BYTES] = "";
+  char candidate[LOADER_NAME_BYTES], nearest[LOADER_NAME_BYTES] = "";
   size_t best = 3;  // changes: from here on it is another word
   for (size_t i = 0; i < table.count; i++) {
     for (const char *end = table.keys[i].path; *end != '\0';) {
@@ -286,9 +260,9 @@ static void fault_unknown(struct loader *loader, struct key_table table,
     }
   }
   if (nearest[0] != '\0') {
-    fault(loader, at(setting), name, "unknown key; did you mean \"%s\"?", nearest);
+    loader_fault(loader, at(setting), name, "unknown key; did you mean \"%s\"?", nearest);
   } else {
-    fault(loader, at(setting), name, "unknown key");
+    loader_fault(loader, at(setting), name, "unknown key");
   }
 }
 
@@ -327,26 +301,27 @@ static void key_set(struct loader *loader, const struct key *key, void *base, st
   switch (key->kind) {
     case KEY_BOOL:
       if (strcmp(text, "true") != 0 && strcmp(text, "false") != 0) {
-        fault(loader, origin, name, "must be true or false, not %s", quoted);
+        loader_fault(loader, origin, name, "must be true or false, not %s", quoted);
         return;
       }
       *(bool *)field = text[0] == 't';
       return;
     case KEY_INTEGER:
       if (!config_value_parse_integer(text, &number) || number < key->min || number > key->max) {
-        fault(loader, origin, name,
-              "must be a whole number from %" PRId64 " to %" PRId64 ", not %s", key->min, key->max,
-              text[strspn(text, "-0123456789")] == '\0' ? text : quoted);
+        loader_fault(loader, origin, name,
+                     "must be a whole number from %" PRId64 " to %" PRId64 ", not %s", key->min,
+                     key->max, text[strspn(text, "-0123456789")] == '\0' ? text : quoted);
         return;
       }
       field_set_number(field, key->size, number);
       return;
     case KEY_DURATION:
       if (!config_value_parse_duration(text, &number) || number < key->min || number > key->max) {
-        fault(loader, origin, name,
-              "must be a duration from \"%s\" to \"%s\", a number with ms, s, m or h, not %s",
-              config_value_print_duration(key->min, least, sizeof least),
-              config_value_print_duration(key->max, most, sizeof most), quoted);
+        loader_fault(
+            loader, origin, name,
+            "must be a duration from \"%s\" to \"%s\", a number with ms, s, m or h, not %s",
+            config_value_print_duration(key->min, least, sizeof least),
+            config_value_print_duration(key->max, most, sizeof most), quoted);
         return;
       }
       field_set_number(field, key->size, number);
@@ -354,37 +329,47 @@ static void key_set(struct loader *loader, const struct key *key, void *base, st
     case KEY_CHOICE:
       number = config_value_parse_choice(key->choices, text);
       if (number < 0) {
-        fault(loader, origin, name, "must be one of %s, not %s", key->choices, quoted);
+        loader_fault(loader, origin, name, "must be one of %s, not %s", key->choices, quoted);
         return;
       }
       field_set_number(field, key->size, number);
       return;
     case KEY_ADDRESS:
       if (!(key->max == 1 && len == 0) && !config_value_is_address(text, key->min)) {
-        fault(loader, origin, name, "must be host:port, the port from %" PRId64 " to 65535, not %s",
-              key->min, quoted);
+        loader_fault(loader, origin, name,
+                     "must be host:port, the port from %" PRId64 " to 65535, not %s", key->min,
+                     quoted);
+        return;
+      }
+      break;
+    case KEY_ADDRESSES:
+      if (!config_value_is_addresses(text, key->min, key->max == 1)) {
+        loader_fault(loader, origin, name,
+                     "must be host:port%s, several separated by commas, not %s",
+                     key->max == 1 ? ", or http(s)://host:port" : "", quoted);
         return;
       }
       break;
     case KEY_METHOD:
       if (!config_value_is_method(text)) {
-        fault(loader, origin, name, "must be of the form /package.Service/Method, not %s", quoted);
+        loader_fault(loader, origin, name, "must be of the form /package.Service/Method, not %s",
+                     quoted);
         return;
       }
       break;
     default: break;
   }
   if (len >= key->size) {
-    fault(loader, origin, name, "must be shorter than %zu bytes", key->size);
+    loader_fault(loader, origin, name, "must be shorter than %zu bytes", key->size);
     return;
   }
   if (len < (size_t)key->min && key->kind == KEY_TEXT) {
-    fault(loader, origin, name, "must not be empty");
+    loader_fault(loader, origin, name, "must not be empty");
     return;
   }
   for (size_t i = 0; i < len; i++) {
     if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f) {
-      fault(loader, origin, name, "must not have control characters, as in %s", quoted);
+      loader_fault(loader, origin, name, "must not have control characters, as in %s", quoted);
       return;
     }
   }
@@ -407,7 +392,7 @@ static void key_text(const struct key *key, const void *base, char *buffer, size
 
 // --- From libconfig's tree ----------------------------------------------------
 
-static const char *type_text(const config_setting_t *setting) {
+const char *loader_type_text(const config_setting_t *setting) {
   switch (config_setting_type(setting)) {
     case CONFIG_TYPE_INT:
     case CONFIG_TYPE_INT64: return "a number";
@@ -463,30 +448,49 @@ static void number_reread(const struct loader *loader, const config_setting_t *s
 static void modules_read(struct loader *loader, struct config_tunnel_type *type, const char *name,
                          const config_setting_t *setting) {
   if (!config_setting_is_array(setting) && !config_setting_is_list(setting)) {
-    fault(loader, at(setting), name, "must be module ids, such as [6, 7], not %s",
-          type_text(setting));
+    loader_fault(loader, at(setting), name, "must be module ids, such as [6, 7], not %s",
+                 loader_type_text(setting));
     return;
   }
   int count = config_setting_length(setting);
   if (count > CONFIG_MODULES) {
-    fault(loader, at(setting), name, "has more than %d modules", CONFIG_MODULES);
+    loader_fault(loader, at(setting), name, "has more than %d modules", CONFIG_MODULES);
     return;
   }
   for (int i = 0; i < count; i++) {
     const config_setting_t *element = config_setting_get_elem(setting, (unsigned)i);
     int64_t module = is_integer(element) ? config_setting_get_int64(element) : -1;
     if (module < 0 || module > INT32_MAX) {
-      fault(loader, at(element), name, "a module id must be a whole number from 0 to %d",
-            INT32_MAX);
+      loader_fault(loader, at(element), name, "a module id must be a whole number from 0 to %d",
+                   INT32_MAX);
       continue;
     }
     type->modules[type->module_count++] = (int32_t)module;
   }
 }
 
+// A string, or the strings of an array with commas between them; too many are cut to
+// what is too long for the field anyway. NULL for anything else.
+static const char *addresses_join(const config_setting_t *setting, char *joined, size_t size) {
+  int count = config_setting_is_aggregate(setting) ? config_setting_length(setting) : 0;
+  size_t len = 0;
+  if (count == 0) {
+    return config_setting_get_string(setting);
+  }
+  for (int i = 0; i < count; i++) {
+    const char *one = config_setting_get_string_elem(setting, i);
+    if (one == NULL) {
+      return NULL;
+    }
+    int added = snprintf(joined + len, size - len, "%s%s", i > 0 ? "," : "", one);
+    len = len + (size_t)added < size ? len + (size_t)added : size - 1;
+  }
+  return joined;
+}
+
 static void key_read(struct loader *loader, const struct key *key, void *base, const char *name,
                      const config_setting_t *setting) {
-  char number[32];
+  char number[32], joined[CONFIG_ADDRESSES_BYTES + 1];
   const char *text = NULL, *wanted;
   switch (key->kind) {
     case KEY_BOOL:
@@ -504,6 +508,10 @@ static void key_read(struct loader *loader, const struct key *key, void *base, c
       }
       break;
     case KEY_MODULES: modules_read(loader, base, name, setting); return;
+    case KEY_ADDRESSES:
+      wanted = "host:port in quotes, or an array of such, [\"...\", \"...\"]";
+      text = addresses_join(setting, joined, sizeof joined);
+      break;
     default:
       wanted = key->kind == KEY_DURATION  ? "a duration in quotes, such as \"600s\""
                : key->kind == KEY_ADDRESS ? "host:port in quotes"
@@ -512,7 +520,8 @@ static void key_read(struct loader *loader, const struct key *key, void *base, c
       break;
   }
   if (text == NULL) {
-    fault(loader, at(setting), name, "must be %s, not %s", wanted, type_text(setting));
+    loader_fault(loader, at(setting), name, "must be %s, not %s", wanted,
+                 loader_type_text(setting));
     return;
   }
   key_set(loader, key, base, at(setting), name, text);
@@ -533,23 +542,28 @@ static bool is_section(const char *path) {
 static void section_read(struct loader *loader, const config_setting_t *group, const char *prefix) {
   for (int i = 0; i < config_setting_length(group); i++) {
     const config_setting_t *setting = config_setting_get_elem(group, (unsigned)i);
-    char path[NAME_BYTES];
+    char path[LOADER_NAME_BYTES];
     snprintf(path, sizeof path, "%s%s", prefix, config_setting_name(setting));
-    const struct key *key = table_find(TABLE(keys), path);
+    const struct key *key = key_table_find(TABLE(keys), path);
     if (key != NULL) {
       loader->origins[key - keys] = at(setting);
       switch (key->kind) {
         case KEY_NODES: loader->nodes = setting; break;
         case KEY_TUNNEL_TYPES: loader->types = setting; break;
         case KEY_SECRET: loader->secret = setting; break;
+        case KEY_ELSEWHERE:
+          loader_fault(loader, at(setting), path, "is a secret: put it into secret.conf, as %s",
+                       key->choices);
+          break;
         default: key_read(loader, key, loader->config, path, setting); break;
       }
     } else if (!is_section(path)) {
-      fault_unknown(loader, TABLE(keys), setting, path, path);
+      loader_fault_unknown(loader, TABLE(keys), setting, path, path);
     } else if (!config_setting_is_group(setting)) {
-      fault(loader, at(setting), path, "must be a group { ... }, not %s", type_text(setting));
+      loader_fault(loader, at(setting), path, "must be a group { ... }, not %s",
+                   loader_type_text(setting));
     } else {
-      char deeper[NAME_BYTES + 1];
+      char deeper[LOADER_NAME_BYTES + 1];
       snprintf(deeper, sizeof deeper, "%s.", path);
       section_read(loader, setting, deeper);
     }
@@ -560,12 +574,13 @@ static void section_read(struct loader *loader, const config_setting_t *group, c
 static void entry_read(struct loader *loader, struct key_table table, void *base,
                        const config_setting_t *entry, const char *name) {
   if (!config_setting_is_group(entry)) {
-    fault(loader, at(entry), name, "must be a group { ... }, not %s", type_text(entry));
+    loader_fault(loader, at(entry), name, "must be a group { ... }, not %s",
+                 loader_type_text(entry));
     return;
   }
   for (size_t i = 0; i < table.count; i++) {
     const struct key *key = &table.keys[i];
-    char path[2 * NAME_BYTES];
+    char path[2 * LOADER_NAME_BYTES];
     snprintf(path, sizeof path, "%s.%s", name, key->path);
     const config_setting_t *setting = config_setting_get_member(entry, key->path);
     if (key->initial != NULL) {
@@ -574,15 +589,15 @@ static void entry_read(struct loader *loader, struct key_table table, void *base
     if (setting != NULL) {
       key_read(loader, key, base, path, setting);
     } else if (key->required) {
-      fault(loader, at(entry), path, "is missing");
+      loader_fault(loader, at(entry), path, "is missing");
     }
   }
   for (int i = 0; i < config_setting_length(entry); i++) {
     const config_setting_t *setting = config_setting_get_elem(entry, (unsigned)i);
-    if (table_find(table, config_setting_name(setting)) == NULL) {
-      char path[2 * NAME_BYTES];
+    if (key_table_find(table, config_setting_name(setting)) == NULL) {
+      char path[2 * LOADER_NAME_BYTES];
       snprintf(path, sizeof path, "%s.%s", name, config_setting_name(setting));
-      fault_unknown(loader, table, setting, path, config_setting_name(setting));
+      loader_fault_unknown(loader, table, setting, path, config_setting_name(setting));
     }
   }
 }
@@ -590,12 +605,13 @@ static void entry_read(struct loader *loader, struct key_table table, void *base
 static int list_length(struct loader *loader, const config_setting_t *list, const char *name,
                        int most) {
   if (!config_setting_is_list(list)) {
-    fault(loader, at(list), name, "must be a list ( { ... }, ... ), not %s", type_text(list));
+    loader_fault(loader, at(list), name, "must be a list ( { ... }, ... ), not %s",
+                 loader_type_text(list));
     return 0;
   }
   if (config_setting_length(list) > most) {
-    fault(loader, at(list), name, "has %d entries, %d is the most", config_setting_length(list),
-          most);
+    loader_fault(loader, at(list), name, "has %d entries, %d is the most",
+                 config_setting_length(list), most);
     return 0;
   }
   return config_setting_length(list);
@@ -615,7 +631,8 @@ static void nodes_read(struct loader *loader, const config_setting_t *list) {
       const struct node *other = &config->registry.nodes[j];
       if (node->address[0] != '\0' && strcmp(node->address, other->address) == 0 &&
           strcmp(node->service, other->service) == 0) {
-        fault(loader, at(entry), name, "is the same service at the same address as nodes[%d]", j);
+        loader_fault(loader, at(entry), name,
+                     "is the same service at the same address as nodes[%d]", j);
       }
     }
   }
@@ -649,9 +666,9 @@ static void type_check_modules(struct loader *loader, const config_setting_t *en
       size_t end = other == index ? m : types[other].module_count;
       for (size_t n = 0; n < end; n++) {
         if (types[other].modules[n] == type->modules[m]) {
-          fault(loader, at(entry), name,
-                "module %" PRId32 " is named twice, in tunnel.types[%d] too", type->modules[m],
-                other);
+          loader_fault(loader, at(entry), name,
+                       "module %" PRId32 " is named twice, in tunnel.types[%d] too",
+                       type->modules[m], other);
         }
       }
     }
@@ -673,157 +690,29 @@ static void types_read(struct loader *loader, const config_setting_t *list) {
     for (int j = 0; j < i; j++) {
       if (type->name[0] != '\0' && strcmp(type->name, types[j].name) == 0) {
         snprintf(path, sizeof path, "%s.name", name);
-        fault(loader, at(entry), path, "tunnel.types[%d] is called \"%s\" already", j, type->name);
+        loader_fault(loader, at(entry), path, "tunnel.types[%d] is called \"%s\" already", j,
+                     type->name);
       }
     }
     snprintf(path, sizeof path, "%s.modules", name);
     type_check_modules(loader, entry, path, i);
     if (config_setting_is_group(entry) && type->module_count == 0 && !type->default_modules &&
         !type->main && config_setting_get_member(entry, "modules") == NULL) {
-      fault(loader, at(entry), path, "is missing: without modules the tunnel is never used");
+      loader_fault(loader, at(entry), path, "is missing: without modules the tunnel is never used");
     }
     if (type->default_modules && defaults++ > 0) {
       snprintf(path, sizeof path, "%s.default", name);
-      fault(loader, at(entry), path, "only one type can take all other modules");
+      loader_fault(loader, at(entry), path, "only one type can take all other modules");
     }
     if (type->main && mains++ > 0) {
       snprintf(path, sizeof path, "%s.main", name);
-      fault(loader, at(entry), path, "only one type can be the main tunnel");
+      loader_fault(loader, at(entry), path, "only one type can be the main tunnel");
     }
   }
   if (mains == 0 && loader->faults == faults_before) {
-    fault(loader, at(list), "tunnel.types", "one type must have main = true");
+    loader_fault(loader, at(list), "tunnel.types", "one type must have main = true");
   }
   loader->config->tunnel.type_count = (size_t)count;
-}
-
-// --- Secrets ------------------------------------------------------------------
-
-// A secret's file must be closed to others.
-static void secret_check_file(struct loader *loader, const config_setting_t *setting) {
-  char file[2 * CONFIG_PATH_BYTES];
-  struct stat status;
-  loader_file(loader, config_setting_source_file(setting), file, sizeof file);
-  if (stat(file, &status) != 0) {
-    fault(loader, at(setting), "secret", "can't tell who may read %s: %s", file, strerror(errno));
-  } else if ((status.st_mode & 007) != 0) {
-    fault(loader, at(setting), "secret",
-          "everybody on this machine can get at the file (mode %04o); run: chmod o-rwx %s",
-          (unsigned)status.st_mode & 07777, file);
-  }
-}
-
-// The setting `secret.<name>`; NULL, and reported, where it is missing, of another
-// type, or still what the template has.
-static const config_setting_t *secret_find(struct loader *loader, const char *path, int type,
-                                           bool required) {
-  const config_setting_t *setting =
-      config_setting_get_member(loader->secret, strchr(path, '.') + 1);
-  if (setting == NULL) {
-    if (required) {
-      fault(loader, at(loader->secret), path,
-            "is missing; make all the keys with: janus-keys init");
-    }
-    return NULL;
-  }
-  if (config_setting_type(setting) != type) {
-    fault(loader, at(setting), path, "must be %s, not %s",
-          type == CONFIG_TYPE_INT ? "a whole number" : "a string in quotes", type_text(setting));
-    return NULL;
-  }
-  if (type == CONFIG_TYPE_STRING &&
-      strncmp(config_setting_get_string(setting), "REPLACE", strlen("REPLACE")) == 0) {
-    fault(loader, at(setting), path,
-          "is still the template's; make real keys with: janus-keys init");
-    return NULL;
-  }
-  return setting;
-}
-
-static void secrets_read(struct loader *loader, struct secrets *secrets) {
-  const config_setting_t *section = loader->secret, *setting;
-  bool encrypted = loader->config->label.encrypted;
-  if (section == NULL) {
-    fault(loader, (struct origin){0}, "secret",
-          "is missing; make the keys with: janus-keys init, and @include \"secret.conf\"");
-    return;
-  }
-  if (!config_setting_is_group(section)) {
-    fault(loader, at(section), "secret", "must be a group { ... }, not %s", type_text(section));
-    return;
-  }
-  secret_check_file(loader, section);
-  const char *file = config_setting_source_file(section);
-  for (int i = 0; i < config_setting_length(section); i++) {
-    setting = config_setting_get_elem(section, (unsigned)i);
-    char path[NAME_BYTES];
-    snprintf(path, sizeof path, "secret.%s", config_setting_name(setting));
-    if (table_find(TABLE(secret_keys), path) == NULL) {
-      fault_unknown(loader, TABLE(secret_keys), setting, path, path);
-    }
-    const char *own_file = config_setting_source_file(setting);
-    if (own_file != NULL && file != NULL && strcmp(own_file, file) != 0) {
-      secret_check_file(loader, setting);  // an @include inside the section
-      file = own_file;
-    }
-  }
-
-  const char *path = "secret.account_aes_key", *text;
-  setting = secret_find(loader, path, CONFIG_TYPE_STRING, true);
-  if (setting != NULL) {
-    text = config_setting_get_string(setting);
-    size_t len = strlen(text);
-    if (len == 16 || len == 24 || len == 32) {
-      memcpy(secrets->account_aes_key, text, len);
-      secrets->account_aes_key_len = len;
-    } else {
-      fault(loader, at(setting), path, "must have 16, 24 or 32 bytes, and has %zu", len);
-    }
-  }
-
-  path = "secret.server_cert_version";
-  setting = secret_find(loader, path, CONFIG_TYPE_INT, true);
-  secrets->server_cert_version = setting != NULL ? config_setting_get_int(setting) : 0;
-
-  path = "secret.server_cert_private_key";
-  setting = secret_find(loader, path, CONFIG_TYPE_STRING, true);
-  if (setting != NULL) {
-    text = config_setting_get_string(setting);
-    int result = signing_key_from_pem(&secrets->server_key, text, strlen(text));
-    if (result != 0) {
-      fault(
-          loader, at(setting), path, "%s",
-          result == ERROR_CRYPTO ? "is not an Ed25519 key" : "is not a private key in PKCS#8 PEM");
-    }
-  }
-
-  path = "secret.client_cert_version";
-  setting = secret_find(loader, path, CONFIG_TYPE_INT, encrypted);
-  secrets->client_cert_version = setting != NULL ? config_setting_get_int(setting) : 0;
-
-  path = "secret.client_cert";
-  setting = secret_find(loader, path, CONFIG_TYPE_STRING, encrypted);
-  if (setting != NULL) {
-    text = config_setting_get_string(setting);
-    int result = verify_key_from_certificate(&secrets->client_key, text, strlen(text), time(NULL));
-    if (result != 0) {
-      fault(loader, at(setting), path, "%s",
-            result == ERROR_EXPIRED  ? "is outside its time of validity; a new one is needed"
-            : result == ERROR_CRYPTO ? "is not a certificate for an Ed25519 key"
-                                     : "is not an X.509 certificate in PEM");
-    }
-  }
-}
-
-// libconfig's copy of what was read; its scanner's buffers are out of our reach.
-static void secrets_wipe(const config_setting_t *section) {
-  for (int i = 0; section != NULL && i < config_setting_length(section); i++) {
-    const config_setting_t *setting = config_setting_get_elem(section, (unsigned)i);
-    if (config_setting_type(setting) == CONFIG_TYPE_STRING) {
-      char *text = (char *)(uintptr_t)config_setting_get_string(setting);
-      explicit_bzero(text, strlen(text));
-    }
-  }
 }
 
 // --- The environment, and what must fit together -------------------------------
@@ -831,7 +720,7 @@ static void secrets_wipe(const config_setting_t *section) {
 static bool is_scalar(const struct key *key) { return key->kind < KEY_MODULES; }
 
 // The variable that overrides path: server.tcp.addr is JANUS_SERVER_TCP_ADDR.
-static void variable_name(char *variable, size_t size, const char *path) {
+void loader_variable_name(char *variable, size_t size, const char *path) {
   snprintf(variable, size, "JANUS_%s", path);
   for (char *c = variable; *c != '\0'; c++) {
     *c = *c == '.' ? '_' : (char)toupper((unsigned char)*c);
@@ -841,20 +730,32 @@ static void variable_name(char *variable, size_t size, const char *path) {
 static void environment_apply(struct loader *loader) {
   for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
     char *variable = loader->variables[i];
-    variable_name(variable, sizeof loader->variables[i], keys[i].path);
+    loader_variable_name(variable, sizeof loader->variables[i], keys[i].path);
     const char *text = is_scalar(&keys[i]) ? getenv(variable) : NULL;
     if (text != NULL) {
       loader->origins[i] = (struct origin){NULL, variable};
       key_set(loader, &keys[i], loader->config, loader->origins[i], keys[i].path, text);
     }
   }
-  for (size_t i = 0; i < sizeof secret_keys / sizeof *secret_keys; i++) {
-    char variable[NAME_BYTES];
-    variable_name(variable, sizeof variable, secret_keys[i].path);
-    if (getenv(variable) != NULL) {
-      fault(loader, (struct origin){NULL, variable}, secret_keys[i].path,
-            "a secret is not taken from the environment, where others can see it; "
-            "put it into secret.conf");
+  loader_check_environment(loader);
+}
+
+// Makes the paths of files good from any folder, and checks that they can be read.
+static void paths_resolve(struct loader *loader) {
+  for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+    char *path = (char *)loader->config + keys[i].offset, whole[2 * CONFIG_PATH_BYTES];
+    if (keys[i].kind != KEY_PATH || path[0] == '\0') {
+      continue;
+    }
+    snprintf(whole, sizeof whole, "%s%s%s", path[0] == '/' ? "" : loader->folder,
+             path[0] == '/' ? "" : "/", path);
+    if (access(whole, R_OK) != 0) {
+      loader_fault(loader, loader->origins[i], keys[i].path, "%s can't be read: %s", whole,
+                   strerror(errno));
+    } else if (strlen(whole) >= keys[i].size) {
+      loader_fault(loader, loader->origins[i], keys[i].path, "the path is too long");
+    } else {
+      memcpy(path, whole, strlen(whole) + 1);
     }
   }
 }
@@ -876,6 +777,10 @@ static void relations_check(struct loader *loader) {
        config->worker.restart_backoff_max_ms, true},
       {"tunnel.backoff", "tunnel.backoff_max", config->tunnel.backoff_ms,
        config->tunnel.backoff_max_ms, true},
+      {"data.redis.backoff", "data.redis.backoff_max", config->data.redis.backoff_ms,
+       config->data.redis.backoff_max_ms, true},
+      {"etcd.backoff", "etcd.backoff_max", config->etcd.backoff_ms, config->etcd.backoff_max_ms,
+       true},
       {"tunnel.open_timeout", "tunnel.reopen_timeout", config->tunnel.open_timeout_ms,
        config->tunnel.reopen_timeout_ms, true},
   };
@@ -883,11 +788,12 @@ static void relations_check(struct loader *loader) {
     if (orders[i].low > orders[i].high ||
         (orders[i].low == orders[i].high && !orders[i].may_be_equal)) {
       // Blamed on the one that was given.
-      size_t index = (size_t)(table_find(TABLE(keys), orders[i].lesser) - keys);
+      size_t index = (size_t)(key_table_find(TABLE(keys), orders[i].lesser) - keys);
       const struct origin *origin = &loader->origins[index];
       if (origin->setting != NULL || origin->variable != NULL) {
-        fault(loader, *origin, orders[i].lesser, "must %s %s",
-              orders[i].may_be_equal ? "not be greater than" : "be less than", orders[i].greater);
+        loader_fault(loader, *origin, orders[i].lesser, "must %s %s",
+                     orders[i].may_be_equal ? "not be greater than" : "be less than",
+                     orders[i].greater);
       } else {
         fault_key(loader, orders[i].greater, "must %s %s",
                   orders[i].may_be_equal ? "not be less than" : "be greater than",
@@ -898,6 +804,18 @@ static void relations_check(struct loader *loader) {
   if ((int64_t)config->registry.node_count > config->registry.capacity) {
     fault_key(loader, "node_table.capacity", "is less than the %zu nodes given",
               config->registry.node_count);
+  }
+  if (config->data.redis.cluster && config->data.redis.sentinel_master[0] != '\0') {
+    fault_key(loader, "data.redis.cluster", "can't go with data.redis.sentinel_master");
+  }
+  if (config->data.redis.cluster && config->data.redis.db != 0) {
+    fault_key(loader, "data.redis.db", "must be 0 with data.redis.cluster");
+  }
+  if ((config->data.redis.tls.cert[0] == '\0') != (config->data.redis.tls.key[0] == '\0')) {
+    fault_key(loader, "data.redis.tls.cert", "and data.redis.tls.key go together");
+  }
+  if ((config->etcd.tls.cert[0] == '\0') != (config->etcd.tls.key[0] == '\0')) {
+    fault_key(loader, "etcd.tls.cert", "and etcd.tls.key go together");
   }
   if (strlen(config->control.socket) >= sizeof((struct sockaddr_un *)0)->sun_path) {
     fault_key(loader, "control.socket", "must be shorter than %zu bytes",
@@ -960,7 +878,7 @@ int config_load_file(const char *path, struct config *config, struct secrets *se
   struct stat status;
   errno = 0;
   if (stat(path, &status) == 0 && S_ISDIR(status.st_mode)) {  // libconfig would exit
-    fault(&loader, (struct origin){0}, "the file", "is a folder");
+    loader_fault(&loader, (struct origin){0}, "the file", "is a folder");
   } else if (config_read_file(&tree, path) != CONFIG_TRUE) {
     fault_parse(&loader, &tree);
   } else {
@@ -968,10 +886,8 @@ int config_load_file(const char *path, struct config *config, struct secrets *se
     environment_apply(&loader);
     lists_read(&loader);
     relations_check(&loader);
-    secrets_read(&loader, secrets);
-    if (loader.secret != NULL && config_setting_is_group(loader.secret)) {
-      secrets_wipe(loader.secret);
-    }
+    paths_resolve(&loader);
+    loader_read_secrets(&loader, secrets);
   }
   config_destroy(&tree);
   if (loader.faults > 0) {
@@ -1010,7 +926,7 @@ int config_load_fd(int fd, struct config *config, config_report *report, void *c
   loader_defaults(&loader);
   char *text = descriptor_read(fd);
   if (text == NULL) {
-    fault(&loader, (struct origin){0}, "the settings", "can't be read, or are too large");
+    loader_fault(&loader, (struct origin){0}, "the settings", "can't be read, or are too large");
     return ERROR_INVALID;
   }
   config_t tree;
@@ -1020,7 +936,7 @@ int config_load_fd(int fd, struct config *config, config_report *report, void *c
   } else {
     section_read(&loader, config_root_setting(&tree), "");
     if (loader.secret != NULL) {
-      fault(&loader, at(loader.secret), "secret", "does not belong into the settings");
+      loader_fault(&loader, at(loader.secret), "secret", "does not belong into the settings");
     }
     lists_read(&loader);
     relations_check(&loader);
@@ -1050,7 +966,7 @@ static bool value_add_path(config_setting_t *root, const struct key *key, const 
   config_setting_t *parent = root;
   const char *rest = key->path;
   for (const char *dot; parent != NULL && (dot = strchr(rest, '.')) != NULL; rest = dot + 1) {
-    char name[NAME_BYTES];
+    char name[LOADER_NAME_BYTES];
     snprintf(name, sizeof name, "%.*s", (int)(dot - rest), rest);
     config_setting_t *section = config_setting_get_member(parent, name);
     parent = section != NULL ? section : config_setting_add(parent, name, CONFIG_TYPE_GROUP);

@@ -25,6 +25,9 @@
 enum {
   CONFIG_TEXT_BYTES = 128,  // most strings, with their NUL
   CONFIG_PATH_BYTES = 256,
+  CONFIG_ADDRESSES_BYTES = 1024,  // several host:port, with commas between them
+  CONFIG_PASSWORD_BYTES = 256,
+  CONFIG_PEM_BYTES = 8192,   // a private key
   CONFIG_TUNNEL_TYPES = 16,  // at most
   CONFIG_MODULES = 64,       // for each tunnel type, at most
   CONFIG_NODES = 256,        // in the static registry, at most
@@ -47,6 +50,19 @@ struct config_tunnel_type {
   enum route_tier tier;  // "player" or "object"
   bool main;             // the session's main tunnel: its end ends the session
 };
+
+// TLS towards a server. Empty: the system's certificates; no certificate of our own;
+// the host's name as it is called.
+struct config_tls {
+  bool enabled;
+  char ca[CONFIG_PATH_BYTES];
+  char cert[CONFIG_PATH_BYTES];
+  char key[CONFIG_PATH_BYTES];  // its content is in struct secrets
+  char server_name[CONFIG_TEXT_BYTES];
+};
+
+enum registry_source { REGISTRY_STATIC, REGISTRY_ETCD };
+enum routes_store { ROUTES_MEMORY, ROUTES_REDIS };
 
 struct config {
   struct {
@@ -84,15 +100,42 @@ struct config {
   struct {
     int64_t gateway_route_table_alive_duration_ms;
     int64_t app_route_table_alive_duration_ms;
+    struct {
+      char addr[CONFIG_ADDRESSES_BYTES];  // of the server, the cluster's nodes or the Sentinels
+      char username[CONFIG_TEXT_BYTES];
+      int64_t db;
+      bool cluster;
+      char sentinel_master[CONFIG_TEXT_BYTES];  // "": no Sentinel
+      int64_t dial_timeout_ms;
+      int64_t read_timeout_ms;
+      int64_t write_timeout_ms;
+      int64_t backoff_ms;  // between tries to connect, doubled each time with jitter
+      int64_t backoff_max_ms;
+      int64_t queued_writes;  // of gateway routes, while it is away
+      struct config_tls tls;
+    } redis;
   } data;
 
-  // registry = "static", routes = "memory"
   struct {
+    char endpoints[CONFIG_ADDRESSES_BYTES];
+    char username[CONFIG_TEXT_BYTES];
+    char namespace[CONFIG_TEXT_BYTES];
+    int64_t timeout_ms;  // of one call
+    int64_t lease_ttl_ms;
+    int64_t empty_hold_ms;  // how long nodes are kept when a new list has none at all
+    int64_t backoff_ms;
+    int64_t backoff_max_ms;
+    struct config_tls tls;
+  } etcd;
+
+  struct {
+    enum registry_source source;
     struct node nodes[CONFIG_NODES];  // since_ms unset
     size_t node_count;
     int64_t capacity;  // nodes in the shared table
   } registry;
   struct {
+    enum routes_store store;
     int64_t capacity[ROUTE_TIER_COUNT];
   } routes;
 
@@ -150,7 +193,8 @@ struct config {
   } seal;
 };
 
-// From etc/secret.conf, section `secret`. Never logged, never in the environment.
+// From etc/secret.conf, section `secret`, and the key files of TLS. Never logged, never in the
+// environment.
 struct secrets {
   uint8_t account_aes_key[32];
   size_t account_aes_key_len;  // 16, 24 or 32
@@ -158,6 +202,11 @@ struct secrets {
   int32_t server_cert_version;
   struct verify_key client_key;
   int32_t client_cert_version;
+  char redis_password[CONFIG_PASSWORD_BYTES];  // each empty where there is none
+  char redis_sentinel_password[CONFIG_PASSWORD_BYTES];
+  char etcd_password[CONFIG_PASSWORD_BYTES];
+  char redis_tls_key[CONFIG_PEM_BYTES];  // private keys, PEM
+  char etcd_tls_key[CONFIG_PEM_BYTES];
 };
 
 // Where a fault is and what to do, as "FILE:LINE: key: message"; called once for

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DISTANCE_MAX_BYTES = 128 };
+enum { DISTANCE_MAX_BYTES = 128, ADDRESS_MAX_BYTES = 1023 };
 
 static const struct {
   const char *unit;
@@ -76,6 +76,36 @@ bool config_value_is_address(const char *text, int64_t min_port) {
     return host_len > 2 && text[host_len - 1] == ']' && text_is_of(text + 1, host_len - 2, ":.%");
   }
   return text_is_of(text, host_len, ".-_");
+}
+
+bool config_value_next_address(const char **rest, char *address, size_t size) {
+  size_t len;
+  do {
+    *rest += strspn(*rest, ", ");
+    len = strcspn(*rest, ", ");
+    snprintf(address, size, "%.*s", (int)len, *rest);
+    *rest += len;
+  } while (len >= size);
+  return len > 0;
+}
+
+const char *config_value_skip_scheme(const char *text, bool *tls) {
+  *tls = strncmp(text, "https://", 8) == 0;
+  return *tls ? text + 8 : strncmp(text, "http://", 7) == 0 ? text + 7 : text;
+}
+
+bool config_value_is_addresses(const char *text, int64_t min_port, bool urls) {
+  char one[ADDRESS_MAX_BYTES + 1];
+  size_t count = 0;
+  while (config_value_next_address(&text, one, sizeof one)) {
+    bool tls;
+    const char *address = urls ? config_value_skip_scheme(one, &tls) : one;
+    if (!config_value_is_address(address, min_port)) {
+      return false;
+    }
+    count++;
+  }
+  return count > 0;
 }
 
 bool config_value_is_method(const char *text) {

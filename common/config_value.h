@@ -17,6 +17,13 @@ bool config_value_parse_integer(const char *text, int64_t *number);
 
 // host:port, name:port or [IPv6]:port, the port from min_port to 65535.
 bool config_value_is_address(const char *text, int64_t min_port);
+// One or more of them, separated by commas; with urls also http://host:port and https://.
+bool config_value_is_addresses(const char *text, int64_t min_port, bool urls);
+// The next of them into address, and *rest moved on; false when there is none. One that
+// does not fit is left out.
+bool config_value_next_address(const char **rest, char *address, size_t size);
+// Without its http:// or https://, if it has one; *tls says whether it was the latter.
+const char *config_value_skip_scheme(const char *text, bool *tls);
 // "/package.Service/Method"
 bool config_value_is_method(const char *text);
 

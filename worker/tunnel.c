@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/backoff.h"
 #include "common/clock.h"
 #include "worker/session.h"
 #include "worker/worker.h"
@@ -176,15 +177,11 @@ static void try_later(struct tunnel *tunnel) {
     session_close(tunnel->session, CLOSE_TUNNEL_LOST);
     return;
   }
-  uint32_t doublings = tunnel->failures < 16 ? tunnel->failures : 16;
-  int64_t wait_ms = config->tunnel.backoff_ms << doublings;
-  if (wait_ms > config->tunnel.backoff_max_ms) {
-    wait_ms = config->tunnel.backoff_max_ms;
-  }
+  int64_t wait_ms =
+      backoff_ms(config->tunnel.backoff_ms, config->tunnel.backoff_max_ms, tunnel->failures);
   tunnel->failures++;
   tunnel->state = TUNNEL_WAITING;
-  // Jitter: anything from half of it to all of it.
-  start_timer(tunnel, wait_ms / 2 + random() % (wait_ms / 2 + 1));
+  start_timer(tunnel, wait_ms);
 }
 
 static struct node_picker *fresh_picker(struct worker *worker) {

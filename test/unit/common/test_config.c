@@ -241,7 +241,7 @@ static void every_fault_is_reported_in_one_run(void **state) {
                         "  tunnel_bytes = 1.5; };\n"
                         "worker = { count = \"two\"; stop_timeout = \"3 s\"; };\n"
                         "label = { encrypted = 1; };\n"
-                        "registry = \"etcd\";\n"
+                        "registry = \"consul\";\n"
                         "somthing = 1;\n"
                         "nodes = ( { service = \"a\"; addr = \"nowhere\"; wieght = 3; }, 7 );\n"
                         "@include \"secret.conf\"\n"),
@@ -262,7 +262,7 @@ static void every_fault_is_reported_in_one_run(void **state) {
       "janus.conf:9: worker.stop_timeout: must be a duration from \"1ms\" to \"86400s\", a number "
       "with ms, s, m or h, not \"3 s\"");
   assert_fault("janus.conf:10: label.encrypted: must be true or false, not a number");
-  assert_fault("janus.conf:11: registry: must be one of static, not \"etcd\"");
+  assert_fault("janus.conf:11: registry: must be one of static|etcd, not \"consul\"");
   assert_fault("janus.conf:12: somthing: unknown key");
   assert_fault(
       "janus.conf:13: nodes[0].addr: must be host:port, the port from 1 to 65535, not "

@@ -1,0 +1,100 @@
+// How a configuration is read: what config.c (settings) and config_secrets.c (keys
+// and passwords) share, and nobody else includes.
+#ifndef JANUS_COMMON_CONFIG_LOADER_H
+#define JANUS_COMMON_CONFIG_LOADER_H
+
+#include <libconfig.h>
+
+#include "common/config.h"
+
+enum {
+  LOADER_NAME_BYTES = 128,  // a key's full path; a longer one is unknown anyway
+  LOADER_KEYS_MAX = 128,    // rows of a table, at most
+};
+
+enum key_kind {
+  KEY_BOOL,
+  KEY_INTEGER,    // min to max; int32_t, uint32_t or int64_t by the field's size
+  KEY_DURATION,   // "600s", in milliseconds; min to max
+  KEY_TEXT,       // min or more bytes
+  KEY_ADDRESS,    // host:port, the port being min or more; max 1: may be empty
+  KEY_ADDRESSES,  // one or more, separated by commas; in a file also as an array; max 1: may be
+                  // URLs
+  KEY_PATH,       // of a file, looked for where an @include is; or empty
+  KEY_METHOD,     // "/package.Service/Method"
+  KEY_CHOICE,     // one of `choices`, kept as its number, or not at all (size 0)
+  KEY_MODULES,    // the modules of a tunnel type
+  // Read on their own, after all the above.
+  KEY_NODES,
+  KEY_TUNNEL_TYPES,
+  KEY_SECRET,
+  KEY_ELSEWHERE,  // never here: `choices` says where it belongs
+};
+
+struct key {
+  const char *path;
+  enum key_kind kind;
+  size_t offset;  // of the field in its struct
+  size_t size;
+  const char *initial;  // the default, as text; NULL: must be given, or was filled in before
+  int64_t min;
+  int64_t max;
+  const char *choices;  // separated by '|', in the order of the enum
+  bool required;
+};
+
+struct key_table {
+  const struct key *keys;
+  size_t count;
+};
+#define TABLE(array) ((struct key_table){array, sizeof array / sizeof *array})
+
+// Where a value came from: a setting in a file, a variable of the environment,
+// or neither.
+struct origin {
+  const config_setting_t *setting;
+  const char *variable;
+};
+
+struct loader {
+  struct config *config;
+  const char *path;                // of the main file
+  char folder[CONFIG_PATH_BYTES];  // what it includes is looked for here
+  config_report *report;
+  void *context;
+  size_t faults;
+  struct origin origins[LOADER_KEYS_MAX];              // of the values of `keys`
+  char variables[LOADER_KEYS_MAX][LOADER_NAME_BYTES];  // that override them
+  const config_setting_t *nodes;
+  const config_setting_t *types;
+  const config_setting_t *secret;
+};
+
+// The key of that path, or NULL.
+const struct key *key_table_find(struct key_table table, const char *path);
+
+// The file that libconfig names, as the user would.
+void loader_file(const struct loader *loader, const char *file, char *buffer, size_t size);
+// What kind of value it is, in words.
+const char *loader_type_text(const config_setting_t *setting);
+
+// Reports one fault of key, at the place its value came from.
+void loader_fault(struct loader *loader, struct origin origin, const char *key, const char *format,
+                  ...) __attribute__((format(printf, 4, 5)));
+// Reports name as unknown, with the one of the table (or the section of one) that
+// comes nearest to path.
+void loader_fault_unknown(struct loader *loader, struct key_table table,
+                          const config_setting_t *setting, const char *name, const char *path);
+
+static inline struct origin at(const config_setting_t *setting) {
+  return (struct origin){setting, NULL};
+}
+
+// Reads the section `secret` and the files of private keys that the settings name.
+void loader_read_secrets(struct loader *loader, struct secrets *secrets);
+// Reports each secret that is in the environment.
+void loader_check_environment(struct loader *loader);
+// The variable that overrides path: server.tcp.addr is JANUS_SERVER_TCP_ADDR.
+void loader_variable_name(char *variable, size_t size, const char *path);
+
+#endif
