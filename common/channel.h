@@ -24,9 +24,11 @@ enum channel_type {
   CHANNEL_SESSION_OPENED,  // struct channel_session
   CHANNEL_SESSION_CLOSED,  // struct channel_session_closed
   CHANNEL_ROUTE_CLAIM,     // struct channel_route_claim
-  CHANNEL_ROUTE_RENEW,     // struct channel_route_renew
+  CHANNEL_ROUTE_HELD,      // struct channel_route_held
+  CHANNEL_ROUTE_RELEASED,  // struct channel_route_released
   // From the master.
   CHANNEL_ROUTE_ANSWER,  // struct channel_route_answer
+  CHANNEL_ROUTE_MOVED,   // struct channel_route_held
   CHANNEL_STOP,          // no content: close all sessions and exit
   CHANNEL_TYPE_END
 };
@@ -60,12 +62,20 @@ struct channel_route_answer {
   char address[ROUTE_ADDRESS_MAX_BYTES + 1];  // empty: the table is full, none is kept
 };
 
-// "My tunnel to this address is still open."
-struct channel_route_renew {
+// "A tunnel of mine to this address is being opened": its route has to stay, until as
+// many are released as were held. And from the master: "the route is this one now",
+// for tunnels that are elsewhere to follow.
+struct channel_route_held {
   int64_t oid;
   uint32_t tunnel_type;
   char color[ROUTE_COLOR_MAX_BYTES + 1];
   char address[ROUTE_ADDRESS_MAX_BYTES + 1];
+};
+
+struct channel_route_released {
+  int64_t oid;
+  uint32_t tunnel_type;
+  char color[ROUTE_COLOR_MAX_BYTES + 1];
 };
 
 struct channel;

@@ -48,6 +48,18 @@
   X(ROUTE_REPLACED, "route_replaced", "routes that named a dead node and were replaced")         \
   X(ROUTE_RACES_LOST, "route_races_lost", "routes where another's choice held")                  \
   X(ROUTE_FALLBACKS, "route_fallbacks", "nodes picked by rendezvous hashing")                    \
+  X(ROUTE_CLAIMS_UNANSWERED, "route_claims_unanswered", "routes that Redis could not settle")    \
+  X(ROUTES_MOVED, "routes_moved", "tunnels opened anew since their route names another node")    \
+  X(ROUTES_MALFORMED, "routes_malformed", "keys and values in Redis that are no route")          \
+  X(ROUTES_RESTORED, "routes_restored", "routes of open tunnels and players put back in Redis")  \
+  X(ROUTES_NOT_KEPT, "routes_not_kept", "routes for which the shared table had no room")         \
+  X(ROUTE_INVALIDATIONS, "route_invalidations", "changes of routes that Redis told of")          \
+  X(ROUTE_WRITES_DROPPED, "route_writes_dropped", "gateway routes not written, Redis away")      \
+  X(ROUTE_FEED_RESTARTS, "route_feed_restarts", "times the routes were read anew from Redis")    \
+  X(REDIS_LOST, "redis_lost", "times a Redis master stopped answering")                          \
+  X(ETCD_LOST, "etcd_lost", "times the connection to etcd was lost")                             \
+  X(NODES_MALFORMED, "nodes_malformed", "values in etcd that are no node")                       \
+  X(NODES_HELD, "nodes_held", "nodes kept for a while although a new list had none")             \
   X(LOG_SUPPRESSED, "log_suppressed", "log lines left out by the rate limit")
 
 // X(identifier, name, help)

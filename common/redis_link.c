@@ -529,6 +529,15 @@ static void on_answer(const redisReply *reply, void *context) {
   request_free(request);
 }
 
+bool redis_link_is_up(const struct redis_link *link) {
+  for (size_t i = 0; i < link->master_count; i++) {
+    if (redis_connection_ready(link->masters[i]->connection)) {
+      return true;
+    }
+  }
+  return false;
+}
+
 int redis_link_send(struct redis_link *link, int key, int argc, const char *const *argv,
                     const size_t *lens, redis_on_reply *on_reply, void *context) {
   struct link_master *master = master_of(link, argv[key], lens ? lens[key] : strlen(argv[key]));
@@ -629,7 +638,10 @@ void redis_link_free(struct redis_link *link) {
   if (link->scout.timer) {
     event_free(link->scout.timer);
   }
-  for (size_t i = 0; i < link->master_count; i++) {
+  size_t count = link->master_count;
+  link->master_count = 0;  // whoever is told that there is no answer finds none
+  memset(link->slots, 0, sizeof link->slots);
+  for (size_t i = 0; i < count; i++) {
     master_free(link->masters[i]);
   }
   if (link->dns) {

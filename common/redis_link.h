@@ -30,6 +30,9 @@ struct redis_link *redis_link_new(struct event_base *base, const struct config *
                                   size_t why_size);
 void redis_link_free(struct redis_link *link);  // commands under way are answered with NULL
 
+// Whether any master answers.
+bool redis_link_is_up(const struct redis_link *link);
+
 // Sends a command whose argv[key] is the key. on_reply comes later: with an answer,
 // which may be an error of the server's, or NULL for none. ERROR_NOT_FOUND when no
 // master for the key answers, ERROR_EXHAUSTED, ERROR_MEMORY: then on_reply never comes.

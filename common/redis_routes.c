@@ -9,8 +9,8 @@
 
 enum { TEXT_BYTES = 24, VALUE_MAX_BYTES = ROUTE_ADDRESS_MAX_BYTES, SETTLE_TRIES = 3 };
 
-// KEYS[1]; ARGV: candidate, ttl in ms, dead. Answers {address, ttl, what was done}: 0 the
-// route there was, 1 the candidate, 2 the candidate in place of what can't be a route.
+// KEYS[1]; ARGV: candidate, ttl in ms, dead. Answers {address, ttl, what was there}.
+enum { WAS_USABLE = 0, WAS_MISSING = 1, WAS_UNUSABLE = 2 };
 static const char settle_script[] =
     "local v = redis.pcall('GET', KEYS[1])\n"
     "local usable = type(v) == 'string' and #v <= 127\n"
@@ -18,12 +18,15 @@ static const char settle_script[] =
     "  return {v, redis.call('PTTL', KEYS[1]), 0}\n"
     "end\n"
     "redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])\n"
-    "return {ARGV[1], tonumber(ARGV[2]), (usable or v == false) and 1 or 2}\n";
+    "return {ARGV[1], tonumber(ARGV[2]), usable and 0 or v == false and 1 or 2}\n";
 _Static_assert(VALUE_MAX_BYTES == 127, "as the script has it");
 
 static const char remove_script[] =
     "if redis.pcall('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end\n"
     "return 0\n";
+
+static const char read_script[] =
+    "return {redis.pcall('GET', KEYS[1]), redis.call('PTTL', KEYS[1])}\n";
 
 // --- Keys and values -------------------------------------------------------------
 
@@ -79,6 +82,31 @@ int redis_routes_parse_value(const redisReply *value, char address[ROUTE_ADDRESS
   return 0;
 }
 
+void redis_routes_read_command(const char *key, size_t len,
+                               const char *argv[REDIS_ROUTES_READ_ARGC],
+                               size_t lens[REDIS_ROUTES_READ_ARGC]) {
+  argv[0] = "EVAL";
+  lens[0] = 4;
+  argv[1] = read_script;
+  lens[1] = sizeof read_script - 1;
+  argv[2] = "1";
+  lens[2] = 1;
+  argv[REDIS_ROUTES_READ_KEY] = key;
+  lens[REDIS_ROUTES_READ_KEY] = len;
+}
+
+int redis_routes_parse_read(const redisReply *reply, char address[ROUTE_ADDRESS_MAX_BYTES + 1],
+                            int64_t *ttl_ms) {
+  if (!reply || reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 ||
+      reply->element[1]->type != REDIS_REPLY_INTEGER) {
+    return ERROR_BUSY;
+  }
+  *ttl_ms = reply->element[1]->integer;
+  return reply->element[0]->type == REDIS_REPLY_NIL
+             ? ERROR_NOT_FOUND
+             : redis_routes_parse_value(reply->element[0], address);
+}
+
 // --- Settling --------------------------------------------------------------------
 
 struct settling {
@@ -87,6 +115,7 @@ struct settling {
   void *context;
   int64_t ttl_ms;
   int tries;
+  bool restored;
   bool repaired;
   size_t key_len;
   char key[REDIS_ROUTES_KEY_BYTES];
@@ -112,7 +141,13 @@ static int run(struct settling *settling, const char *dead, size_t dead_len) {
 
 static void finish(struct settling *settling, int error, const char *address, int64_t ttl_ms) {
   struct redis_routes_settled settled = {
-      .error = error, .address = address, .ttl_ms = ttl_ms, .repaired = settling->repaired};
+      .error = error,
+      .address = address,
+      .ttl_ms = ttl_ms,
+      .lost = error == 0 && strcmp(address, settling->candidate) != 0,
+      .restored = settling->restored,
+      .repaired = settling->repaired,
+  };
   settling->on_settled(&settled, settling->context);
   free(settling);
 }
@@ -128,7 +163,8 @@ static void on_script_reply(const redisReply *reply, void *context) {
     return;
   }
   const redisReply *value = reply->element[0];
-  settling->repaired = settling->repaired || reply->element[2]->integer == 2;
+  settling->repaired = settling->repaired || reply->element[2]->integer == WAS_UNUSABLE;
+  settling->restored = reply->element[2]->integer == WAS_MISSING;
   if (redis_routes_parse_value(value, address) != 0) {
     // Text, but no address: as good as dead.
     settling->repaired = true;

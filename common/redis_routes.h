@@ -33,10 +33,22 @@ int redis_routes_parse_key(const char *text, size_t len, struct redis_routes_nam
 int redis_routes_parse_value(const redisReply *value,
                              char address[ROUTE_ADDRESS_MAX_BYTES + 1]) MUST_CHECK;
 
+// The command that reads a key and what is left of its time, in one; and its answer: 0;
+// ERROR_NOT_FOUND: there is no route; ERROR_MALFORMED: what stands there is none;
+// ERROR_BUSY: no answer, or an error. ttl_ms is negative for a key without an end.
+enum { REDIS_ROUTES_READ_ARGC = 4, REDIS_ROUTES_READ_KEY = 3 };
+void redis_routes_read_command(const char *key, size_t len,
+                               const char *argv[REDIS_ROUTES_READ_ARGC],
+                               size_t lens[REDIS_ROUTES_READ_ARGC]);
+int redis_routes_parse_read(const redisReply *reply, char address[ROUTE_ADDRESS_MAX_BYTES + 1],
+                            int64_t *ttl_ms) MUST_CHECK;
+
 struct redis_routes_settled {
   int error;            // 0; ERROR_NOT_FOUND: Redis did not answer, or with an error
   const char *address;  // that the route names now
   int64_t ttl_ms;       // that is left to it
+  bool lost;            // another's choice holds, not the candidate
+  bool restored;        // there was none
   bool repaired;        // what stood there was no address, and was replaced
 };
 typedef void redis_routes_on_settled(const struct redis_routes_settled *settled, void *context);

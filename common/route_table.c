@@ -573,6 +573,26 @@ void route_table_each(const struct route_table *table, int64_t now_ms,
   }
 }
 
+void route_table_remove_if(struct route_table *table,
+                           bool (*matches)(const struct route_key *key, void *context),
+                           void *context) {
+  const struct header *header = table->header;
+  for (struct position at = {0}; at.bucket < header->bucket_count; at.bucket++) {
+    for (at.slot = 0; at.slot < SLOTS; at.slot++) {
+      const struct slot *slot = slot_at(table, at);
+      const struct scope *scope =
+          &header->scopes[table->slot_scopes[at.bucket * SLOTS + (size_t)at.slot]];
+      const struct route_key key = {.tier = tier_of(header, at.bucket),
+                                    .service = scope->service,
+                                    .color = scope->color,
+                                    .oid = (int64_t)peek(&slot->oid)};
+      if (peek(&slot->place) != 0 && matches(&key, context)) {
+        clear_slot(table, at);
+      }
+    }
+  }
+}
+
 void route_table_stats(const struct route_table *table, struct route_table_stats *stats) {
   const struct header *header = table->header;
   for (int i = 0; i < ROUTE_TIER_COUNT; i++) {

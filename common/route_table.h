@@ -89,6 +89,10 @@ void route_table_each(const struct route_table *table, int64_t now_ms,
                       bool (*visit)(const struct route_key *key, const struct route *route,
                                     void *context),
                       void *context);
+// Master only. Removes the live routes for which matches says true.
+void route_table_remove_if(struct route_table *table,
+                           bool (*matches)(const struct route_key *key, void *context),
+                           void *context);
 void route_table_stats(const struct route_table *table, struct route_table_stats *stats);
 
 #endif

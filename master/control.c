@@ -47,7 +47,7 @@ static size_t list_limit(const json_t *request) {
 }
 
 static void read_total(const struct master *master, struct counters_values *total) {
-  memset(total, 0, sizeof *total);
+  counters_read(master->counters, total);
   for (int i = 0; i < workers_count(master->workers); i++) {
     struct counters_values values;
     workers_read_counters(master->workers, i, &values);
@@ -208,13 +208,13 @@ static json_t *answer_routes(struct master *master, const json_t *request) {
                             .tier = json_string_value(json_object_get(request, "tier"))};
   struct route_table_stats stats;
   json_t *tiers = json_object();
-  route_table_stats(master->routes, &stats);
+  route_table_stats(master->route_table, &stats);
   for (int i = 0; i < ROUTE_TIER_COUNT; i++) {
     json_object_set_new(tiers, route_tier_name((enum route_tier)i),
                         json_pack("{s:I, s:I}", "capacity", (json_int_t)stats.capacity[i], "used",
                                   (json_int_t)stats.used[i]));
   }
-  route_table_each(master->routes, listing.now_ms, list_route, &listing);
+  route_table_each(master->route_table, listing.now_ms, list_route, &listing);
   json_t *answer = answer_ok();
   json_object_set_new(answer, "stats", tiers);
   json_object_set_new(answer, "routes", listing.rows);

@@ -138,3 +138,24 @@ void directory_free(struct directory *directory) {
   }
   free(directory);
 }
+
+void directory_renew_player(struct directory *directory, int64_t uid, const char *color) {
+  struct player *player = find_player(directory, uid);
+  struct directory_session *session;
+  if (!player) {
+    return;
+  }
+  LIST_FOREACH(session, &player->sessions, sibling) {
+    if (strcmp(session->session.color, color) == 0) {
+      session->renew_at_ms = 0;
+      TAILQ_REMOVE(&directory->by_age, session, age);
+      TAILQ_INSERT_HEAD(&directory->by_age, session, age);
+      return;
+    }
+  }
+}
+
+void directory_renew_all(struct directory *directory) {
+  struct directory_session *session;
+  TAILQ_FOREACH(session, &directory->by_age, age) { session->renew_at_ms = 0; }
+}

@@ -49,5 +49,8 @@ size_t directory_count(const struct directory *directory);
 struct directory_session *directory_first_due(struct directory *directory);
 void directory_renewed(struct directory *directory, struct directory_session *session,
                        int64_t renew_at_ms);
+// Makes the renewal of one player's, or of all, due now.
+void directory_renew_player(struct directory *directory, int64_t uid, const char *color);
+void directory_renew_all(struct directory *directory);
 
 #endif

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sodium.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -23,7 +24,7 @@ static void open_session(struct master *master, int worker, const struct channel
     log_error("session_not_listed", "uid=%lld worker=%d", (long long)session->uid, worker);
     return;
   }
-  routes_set_gateway(master->routes, &master->config, session->uid, session->color);
+  routes_player_came(master->routes, session->uid, session->color);
   directory_renewed(
       master->directory, added,
       clock_monotonic_ms() + master->config.data.gateway_route_table_alive_duration_ms / 2);
@@ -35,7 +36,7 @@ static void close_session(struct master *master, struct directory_session *sessi
   struct channel_session was = session->session;
   directory_remove(master->directory, session);
   if (!directory_has_player(master->directory, was.uid, was.color)) {
-    routes_remove_gateway(master->routes, &master->config, was.uid, was.color);
+    routes_player_left(master->routes, was.uid, was.color);
   }
 }
 
@@ -53,11 +54,12 @@ static void on_worker_message(int index, enum channel_type type, const void *con
     }
     case CHANNEL_ROUTE_CLAIM: {
       struct channel_route_answer answer;
-      routes_settle(master->routes, &master->config, content, &answer);
+      routes_claim(master->routes, content, &answer);
       workers_send(master->workers, index, CHANNEL_ROUTE_ANSWER, &answer);
       return;
     }
-    case CHANNEL_ROUTE_RENEW: routes_renew(master->routes, &master->config, content); return;
+    case CHANNEL_ROUTE_HELD: routes_held(master->routes, index, content); return;
+    case CHANNEL_ROUTE_RELEASED: routes_released(master->routes, index, content); return;
     default: log_error("channel_unexpected", "worker=%d type=%d", index, (int)type); return;
   }
 }
@@ -77,7 +79,13 @@ static bool close_if_of_dead(struct directory_session *session, void *context) {
 
 static void on_worker_dead(int index, void *owner) {
   struct dead_worker dead = {.master = owner, .index = index};
+  routes_worker_gone(dead.master->routes, index);
   directory_each(dead.master->directory, close_if_of_dead, &dead);
+}
+
+static void on_route_moved(int worker, const struct channel_route_held *moved, void *owner) {
+  struct master *master = owner;
+  workers_send(master->workers, worker, CHANNEL_ROUTE_MOVED, moved);
 }
 
 static void on_all_ready(void *owner) {
@@ -115,23 +123,11 @@ static void on_hangup(evutil_socket_t number, short what, void *owner) {
   log_warn("hangup_ignored", "hint=\"this version reads its configuration only when it starts\"");
 }
 
-// Gateway routes are renewed at half their time, and expired ones of all tiers swept
-// out: at this pace a table of the default capacities in about a minute.
-enum { SWEPT_PER_S = 3300 };
-
 static void on_second(evutil_socket_t fd, short what, void *owner) {
   struct master *master = owner;
   (void)fd;
   (void)what;
-  int64_t now_ms = clock_monotonic_ms();
-  int64_t half_ms = master->config.data.gateway_route_table_alive_duration_ms / 2;
-  struct directory_session *session;
-  while ((session = directory_first_due(master->directory)) && session->renew_at_ms <= now_ms) {
-    routes_set_gateway(master->routes, &master->config, session->session.uid,
-                       session->session.color);
-    directory_renewed(master->directory, session, now_ms + half_ms);
-  }
-  route_table_sweep(master->routes, clock_wall_ms(), SWEPT_PER_S);
+  routes_tick(master->routes);
 }
 
 // --- Starting --------------------------------------------------------------------------
@@ -226,7 +222,8 @@ static bool build(struct master *master, char *why, size_t why_size) {
     return false;
   }
   if (!(master->directory = directory_new()) ||
-      !(master->routes = route_table_create(&options, &error)) ||
+      !(master->route_table = route_table_create(&options, &error)) ||
+      !(master->counters = calloc(1, sizeof *master->counters)) ||
       !(master->nodes = node_table_create((size_t)config->registry.capacity, &error))) {
     snprintf(why, why_size, "the shared tables can't be made: %s", error_text(error));
     return false;
@@ -235,12 +232,26 @@ static bool build(struct master *master, char *why, size_t why_size) {
     snprintf(why, why_size, "node_table.capacity is too small for the nodes configured");
     return false;
   }
+  const struct routes_options routes_options = {
+      .base = master->base,
+      .config = config,
+      .secrets = master->secrets,
+      .table = master->route_table,
+      .directory = master->directory,
+      .counters = master->counters,
+      .workers = (int)master->tcp.count,
+      .on_moved = on_route_moved,
+      .owner = master,
+  };
+  if (!(master->routes = routes_new(&routes_options, why, why_size))) {
+    return false;
+  }
   const struct workers_options worker_options = {
       .program = master->worker_program,
       .config = config,
       .secrets = master->secrets,
       .tcp = &master->tcp,
-      .route_table_fd = route_table_fd(master->routes),
+      .route_table_fd = route_table_fd(master->route_table),
       .node_table_fd = node_table_fd(master->nodes),
   };
   if (!(master->workers = workers_new(master->base, &worker_options, &events, master))) {
@@ -254,8 +265,10 @@ static void tear_down(struct master *master) {
   control_free(master->control);
   workers_free(master->workers);
   listeners_close(&master->tcp);
+  routes_free(master->routes);
   directory_free(master->directory);
-  route_table_free(master->routes);
+  route_table_free(master->route_table);
+  free(master->counters);
   node_table_free(master->nodes);
   sodium_free(master->secrets);
 }

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "common/config.h"
+#include "common/counters.h"
 #include "common/node_table.h"
 #include "common/route_table.h"
 #include "master/directory.h"
@@ -16,6 +17,7 @@
 #include "master/workers.h"
 
 struct control;
+struct routes;
 
 struct master {
   struct event_base *base;
@@ -25,11 +27,13 @@ struct master {
   int64_t started_ms;  // wall clock
 
   struct listeners tcp;
-  struct route_table *routes;
+  struct route_table *route_table;
+  struct routes *routes;
   struct node_table *nodes;
   struct directory *directory;
   struct workers *workers;
   struct control *control;
+  struct counters *counters;  // the master's own, beside those of the workers
   bool stopping;
 };
 

@@ -1,28 +1,52 @@
 #include "master/routes.h"
 
 #include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/redis_routes.h"
+#include "master/route_keeper.h"
 
-static void put(struct route_table *table, const struct route_key *key, const char *address,
-                int64_t ttl_ms, int64_t now_ms, int *error) {
-  *error = route_table_put(table, key, address, now_ms + ttl_ms, now_ms);
-  if (*error != 0) {
+struct routes {
+  struct routes_options options;
+  struct held_routes *held;
+  // With Redis; else NULL.
+  struct redis_link *link;
+  struct route_feed *feed;
+  struct route_keeper *keeper;
+};
+
+// --- The table -------------------------------------------------------------------
+
+static int put(struct routes *routes, const struct route_key *key, const char *address,
+               int64_t ttl_ms) {
+  int64_t now_ms = clock_wall_ms();
+  int error = route_table_put(routes->options.table, key, address, now_ms + ttl_ms, now_ms);
+  if (error != 0) {
     static struct log_limit limit;
     uint64_t suppressed;
+    counters_add(routes->options.counters, COUNTER_ROUTES_NOT_KEPT, 1);
     if (log_limit_allow(&limit, clock_monotonic_ms(), &suppressed)) {
       log_warn("route_not_kept",
                "tier=%s oid=%" PRId64 " error=\"%s\" suppressed=%" PRIu64
                " hint=\"raise route_table.capacity\"",
-               route_tier_name(key->tier), key->oid, error_text(*error), suppressed);
+               route_tier_name(key->tier), key->oid, error_text(error), suppressed);
     }
   }
+  return error;
 }
 
-static bool key_of(const struct config *config, uint32_t tunnel_type, const char *color,
+static bool lookup(const struct routes *routes, const struct route_key *key, struct route *route) {
+  return route_table_lookup(routes->options.table, key, clock_wall_ms(), route) == 0;
+}
+
+// The key of a route of that tunnel type; false for a type that there is not.
+static bool key_of(const struct routes *routes, uint32_t tunnel_type, const char *color,
                    int64_t oid, struct route_key *key) {
+  const struct config *config = routes->options.config;
   if (tunnel_type >= config->tunnel.type_count) {
     return false;
   }
@@ -32,59 +56,385 @@ static bool key_of(const struct config *config, uint32_t tunnel_type, const char
   return true;
 }
 
-void routes_settle(struct route_table *table, const struct config *config,
-                   const struct channel_route_claim *claim, struct channel_route_answer *answer) {
+static struct route_key gateway_key(const struct routes *routes, int64_t uid, const char *color) {
+  return (struct route_key){.tier = ROUTE_GATEWAY,
+                            .service = routes->options.config->label.service,
+                            .color = color,
+                            .oid = uid};
+}
+
+// --- Claims, in memory -------------------------------------------------------------
+
+void routes_claim(struct routes *routes, const struct channel_route_claim *claim,
+                  struct channel_route_answer *answer) {
+  const struct config *config = routes->options.config;
   struct route_key key;
   struct route route;
-  int64_t now_ms = clock_wall_ms();
-  int error;
 
   *answer = (struct channel_route_answer){.id = claim->id};
-  if (!key_of(config, claim->tunnel_type, claim->color, claim->oid, &key)) {
+  if (!key_of(routes, claim->tunnel_type, claim->color, claim->oid, &key)) {
     return;
   }
-  if (route_table_lookup(table, &key, now_ms, &route) == 0 &&
-      strcmp(route.address, claim->dead) != 0) {
+  if (lookup(routes, &key, &route) && strcmp(route.address, claim->dead) != 0) {
+    counters_add(routes->options.counters, COUNTER_ROUTE_RACES_LOST,
+                 strcmp(route.address, claim->candidate) != 0);
     memcpy(answer->address, route.address, sizeof answer->address);
-    return;
-  }
-  put(table, &key, claim->candidate, config->data.app_route_table_alive_duration_ms, now_ms,
-      &error);
-  if (error == 0) {
+  } else if (put(routes, &key, claim->candidate, config->data.app_route_table_alive_duration_ms) ==
+             0) {
     memcpy(answer->address, claim->candidate, sizeof answer->address);
   }
 }
 
-void routes_renew(struct route_table *table, const struct config *config,
-                  const struct channel_route_renew *renew) {
+// --- What tunnels hold ---------------------------------------------------------------
+
+// A held route is looked at ten times in its life, and prolonged when two fifths of it are
+// left: with a backend that renews its route at half time, it never comes to that.
+static int64_t check_interval_ms(const struct routes *routes) {
+  return routes->options.config->data.app_route_table_alive_duration_ms / 10;
+}
+
+static void tell_moved(struct routes *routes, const struct held_route *route, const char *address) {
+  struct channel_route_held moved = {.oid = route->key->oid,
+                                     .tunnel_type = route->key->tunnel_type};
+  strncpy(moved.color, route->color, sizeof moved.color - 1);
+  strncpy(moved.address, address, sizeof moved.address - 1);
+  for (int i = 0; routes->options.on_moved && i < routes->options.workers; i++) {
+    if (route->holders[i] > 0) {
+      routes->options.on_moved(i, &moved, routes->options.owner);
+    }
+  }
+}
+
+// The store's word on a held route.
+static void on_settled(const struct held_route *route, const char *address, int64_t ttl_ms,
+                       void *owner) {
+  struct routes *routes = owner;
+  struct route_key key;
+  if (key_of(routes, route->key->tunnel_type, route->color, route->key->oid, &key)) {
+    put(routes, &key, address, ttl_ms);
+  }
+  if (strcmp(address, route->address) != 0) {
+    tell_moved(routes, route, address);
+  }
+}
+
+// Puts it into the store, or prolongs it there. While Redis is away the table alone has
+// it; it goes to Redis with all the others when that is back.
+static void settle_held(struct routes *routes, struct held_route *route,
+                        const struct route_key *key) {
+  if (!routes->keeper || !redis_link_is_up(routes->link)) {
+    put(routes, key, route->address,
+        routes->options.config->data.app_route_table_alive_duration_ms);
+  }
+  if (routes->keeper) {
+    route_keeper_settle(routes->keeper, route);
+  }
+}
+
+void routes_held(struct routes *routes, int worker, const struct channel_route_held *held) {
   struct route_key key;
   struct route route;
-  int64_t now_ms = clock_wall_ms();
-  int error;
-
-  if (!key_of(config, renew->tunnel_type, renew->color, renew->oid, &key) ||
-      (route_table_lookup(table, &key, now_ms, &route) == 0 &&
-       strcmp(route.address, renew->address) != 0)) {
+  if (!key_of(routes, held->tunnel_type, held->color, held->oid, &key)) {
     return;
   }
-  put(table, &key, renew->address, config->data.app_route_table_alive_duration_ms, now_ms, &error);
+  struct held_route *added =
+      held_routes_hold(routes->held, worker, held->tunnel_type, held->color, held->oid,
+                       held->address, clock_monotonic_ms() + check_interval_ms(routes));
+  if (!added) {
+    log_error("route_not_held", "oid=%" PRId64 " error=\"out of memory\"", held->oid);
+  } else if (!lookup(routes, &key, &route)) {
+    // Claimed a moment ago and not yet read; or vanished meanwhile; or a choice made
+    // without the store.
+    settle_held(routes, added, &key);
+  } else if (strcmp(route.address, held->address) != 0) {
+    tell_moved(routes, added, route.address);
+  }
 }
 
-static struct route_key gateway_key(const struct config *config, int64_t uid, const char *color) {
-  return (struct route_key){
-      .tier = ROUTE_GATEWAY, .service = config->label.service, .color = color, .oid = uid};
+void routes_released(struct routes *routes, int worker,
+                     const struct channel_route_released *released) {
+  held_routes_release(routes->held, worker, released->tunnel_type, released->color, released->oid);
 }
 
-void routes_set_gateway(struct route_table *table, const struct config *config, int64_t uid,
-                        const char *color) {
-  struct route_key key = gateway_key(config, uid, color);
-  int error;
-  put(table, &key, config->server.grpc.advertise,
-      config->data.gateway_route_table_alive_duration_ms, clock_wall_ms(), &error);
+void routes_worker_gone(struct routes *routes, int worker) {
+  held_routes_drop_worker(routes->held, worker);
 }
 
-void routes_remove_gateway(struct route_table *table, const struct config *config, int64_t uid,
-                           const char *color) {
-  struct route_key key = gateway_key(config, uid, color);
-  route_table_remove(table, &key);
+static void check_held(struct routes *routes) {
+  int64_t now_ms = clock_monotonic_ms();
+  int64_t wall_ms = clock_wall_ms();
+  int64_t ttl_ms = routes->options.config->data.app_route_table_alive_duration_ms;
+  struct held_route *held;
+  while ((held = held_routes_first_check(routes->held)) && held->check_at_ms <= now_ms) {
+    struct route_key key;
+    struct route route;
+    held_routes_checked(routes->held, held, now_ms + check_interval_ms(routes));
+    if (key_of(routes, held->key->tunnel_type, held->color, held->key->oid, &key) &&
+        (!lookup(routes, &key, &route) || strcmp(route.address, held->address) != 0 ||
+         route.expires_at_ms - wall_ms < ttl_ms * 2 / 5)) {
+      settle_held(routes, held, &key);
+    }
+  }
+}
+
+// --- Players -----------------------------------------------------------------------
+
+void routes_player_came(struct routes *routes, int64_t uid, const char *color) {
+  if (routes->keeper) {
+    route_keeper_player_came(routes->keeper, uid, color);
+    return;
+  }
+  struct route_key key = gateway_key(routes, uid, color);
+  put(routes, &key, routes->options.config->server.grpc.advertise,
+      routes->options.config->data.gateway_route_table_alive_duration_ms);
+}
+
+void routes_player_left(struct routes *routes, int64_t uid, const char *color) {
+  if (routes->keeper) {
+    route_keeper_player_left(routes->keeper, uid, color);
+    return;
+  }
+  struct route_key key = gateway_key(routes, uid, color);
+  route_table_remove(routes->options.table, &key);
+}
+
+static void renew_players_in_memory(struct routes *routes) {
+  int64_t now_ms = clock_monotonic_ms();
+  int64_t half_ms = routes->options.config->data.gateway_route_table_alive_duration_ms / 2;
+  struct directory *directory = routes->options.directory;
+  struct directory_session *session;
+  while ((session = directory_first_due(directory)) && session->renew_at_ms <= now_ms) {
+    routes_player_came(routes, session->session.uid, session->session.color);
+    directory_renewed(directory, session, now_ms + half_ms);
+  }
+}
+
+// --- What Redis tells ----------------------------------------------------------------
+
+// The tier of a service, or ROUTE_TIER_COUNT for one that is no business of ours.
+static enum route_tier tier_of(const struct routes *routes, const char *service) {
+  const struct config *config = routes->options.config;
+  if (strcmp(service, config->label.service) == 0) {
+    return ROUTE_GATEWAY;
+  }
+  for (size_t i = 0; i < config->tunnel.type_count; i++) {
+    if (strcmp(service, config->tunnel.types[i].service) == 0) {
+      return config->tunnel.types[i].tier;
+    }
+  }
+  return ROUTE_TIER_COUNT;
+}
+
+static bool on_wants(const struct redis_routes_name *name, bool scanning, void *owner) {
+  const struct routes *routes = owner;
+  enum route_tier tier = tier_of(routes, name->service);
+  struct route_table_stats stats;
+  if (tier == ROUTE_TIER_COUNT || !scanning) {
+    return tier != ROUTE_TIER_COUNT;
+  }
+  route_table_stats(routes->options.table, &stats);
+  return stats.used[tier] < stats.capacity[tier];
+}
+
+// A route that is held here has vanished or changed: Roma ends what misses its route, so
+// it is put back at once; tunnels follow a change.
+static void look_after_held(struct routes *routes, const struct redis_routes_name *name,
+                            const char *address) {
+  const struct config *config = routes->options.config;
+  for (uint32_t i = 0; i < config->tunnel.type_count; i++) {
+    struct held_route *held = strcmp(config->tunnel.types[i].service, name->service) == 0
+                                  ? held_routes_find(routes->held, i, name->color, name->oid)
+                                  : NULL;
+    if (held && !address) {
+      route_keeper_settle(routes->keeper, held);
+    } else if (held && strcmp(held->address, address) != 0) {
+      tell_moved(routes, held, address);
+    }
+  }
+}
+
+static void on_route(const struct redis_routes_name *name, const char *address, int64_t ttl_ms,
+                     void *owner) {
+  struct routes *routes = owner;
+  const struct route_key key = {.tier = tier_of(routes, name->service),
+                                .service = name->service,
+                                .color = name->color,
+                                .oid = name->oid};
+  if (address) {
+    put(routes, &key, address, ttl_ms);
+  } else {
+    route_table_remove(routes->options.table, &key);
+  }
+  if (key.tier != ROUTE_GATEWAY) {
+    look_after_held(routes, name, address);
+  } else if (!address && directory_has_player(routes->options.directory, name->oid, name->color)) {
+    directory_renew_player(routes->options.directory, name->oid, name->color);
+    route_keeper_work(routes->keeper);
+  }
+}
+
+struct void_part {
+  const struct routes *routes;
+  const char *master;
+};
+
+static bool is_of_master(const struct route_key *key, void *context) {
+  const struct void_part *part = context;
+  char text[REDIS_ROUTES_KEY_BYTES];
+  size_t len = redis_routes_key(key, text);
+  return redis_link_owns(part->routes->link, part->master, text, len);
+}
+
+static void on_void(const char *master, bool flushed, void *owner) {
+  struct routes *routes = owner;
+  struct void_part part = {.routes = routes, .master = master};
+  route_table_remove_if(routes->options.table, is_of_master, &part);
+  if (flushed) {
+    route_keeper_settle_all(routes->keeper);
+  }
+}
+
+// --- The link --------------------------------------------------------------------
+
+static void on_master_up(void *owner) {
+  struct routes *routes = owner;
+  if (routes->keeper) {
+    route_keeper_settle_all(routes->keeper);
+  }
+}
+
+static void on_master_down(void *owner) {
+  struct routes *routes = owner;
+  counters_add(routes->options.counters, COUNTER_REDIS_LOST, 1);
+}
+
+static void on_masters_changed(void *owner) {
+  struct routes *routes = owner;
+  if (routes->feed) {
+    route_feed_follow(routes->feed);
+  }
+}
+
+static int start_redis(struct routes *routes, char *why, size_t why_size) {
+  static const struct redis_link_events link_events = {on_master_up, on_master_down,
+                                                       on_masters_changed};
+  static const struct route_feed_events feed_events = {on_wants, on_route, on_void};
+  const struct routes_options *options = &routes->options;
+  routes->link = redis_link_new(options->base, options->config, options->secrets, &link_events,
+                                routes, why, why_size);
+  if (!routes->link) {
+    return ERROR_INVALID;
+  }
+  const struct route_keeper_options keeper_options = {
+      .config = options->config,
+      .link = routes->link,
+      .held = routes->held,
+      .directory = options->directory,
+      .counters = options->counters,
+      .on_settled = on_settled,
+      .owner = routes,
+  };
+  routes->keeper = route_keeper_new(&keeper_options);
+  routes->feed = route_feed_new(options->base, routes->link, options->config, options->counters,
+                                &feed_events, routes);
+  if (!routes->keeper || !routes->feed) {
+    snprintf(why, why_size, "out of memory");
+    return ERROR_MEMORY;
+  }
+  return 0;
+}
+
+struct routes *routes_new(const struct routes_options *options, char *why, size_t why_size) {
+  struct routes *routes = calloc(1, sizeof *routes);
+  if (!routes || !(routes->held = held_routes_new(options->workers))) {
+    snprintf(why, why_size, "out of memory");
+    free(routes);
+    return NULL;
+  }
+  routes->options = *options;
+  if (options->config->routes.store == ROUTES_REDIS && start_redis(routes, why, why_size) != 0) {
+    routes_free(routes);
+    return NULL;
+  }
+  return routes;
+}
+
+void routes_free(struct routes *routes) {
+  if (routes) {
+    route_feed_free(routes->feed);
+    redis_link_free(routes->link);
+    route_keeper_free(routes->keeper);
+    held_routes_free(routes->held);
+    free(routes);
+  }
+}
+
+// Expired routes of all tiers are swept out: at this pace a table of the default
+// capacities in about a minute.
+enum { SWEPT_PER_S = 3300 };
+
+void routes_tick(struct routes *routes) {
+  check_held(routes);
+  if (routes->keeper) {
+    route_feed_tick(routes->feed);
+    route_keeper_retry(routes->keeper);
+  } else {
+    renew_players_in_memory(routes);
+  }
+  route_table_sweep(routes->options.table, clock_wall_ms(), SWEPT_PER_S);
+}
+
+// --- For those who look ----------------------------------------------------------------
+
+void routes_health(const struct routes *routes, struct routes_health *health) {
+  *health = (struct routes_health){.redis = routes->link != NULL,
+                                   .held = held_routes_count(routes->held)};
+  if (routes->link) {
+    redis_link_health(routes->link, &health->link);
+    route_feed_health(routes->feed, &health->feed);
+    health->queued_writes = route_keeper_queued(routes->keeper);
+  }
+}
+
+const struct held_routes *routes_held_index(const struct routes *routes) { return routes->held; }
+
+struct get_question {
+  routes_on_found *on_found;
+  void *context;
+};
+
+static void on_read(const redisReply *reply, void *context) {
+  struct get_question *question = context;
+  char address[ROUTE_ADDRESS_MAX_BYTES + 1];
+  int64_t ttl_ms = 0;
+  int error = redis_routes_parse_read(reply, address, &ttl_ms);
+  question->on_found(error, error == 0 ? address : NULL, ttl_ms, question->context);
+  free(question);
+}
+
+int routes_get(struct routes *routes, const struct route_key *key, routes_on_found *on_found,
+               void *context) {
+  const char *argv[REDIS_ROUTES_READ_ARGC];
+  size_t lens[REDIS_ROUTES_READ_ARGC];
+  struct route route;
+  char text[REDIS_ROUTES_KEY_BYTES];
+  if (!routes->link) {
+    bool found = lookup(routes, key, &route);
+    on_found(found ? 0 : ERROR_NOT_FOUND, found ? route.address : NULL,
+             found ? route.expires_at_ms - clock_wall_ms() : 0, context);
+    return 0;
+  }
+  struct get_question *question = malloc(sizeof *question);
+  if (!question) {
+    return ERROR_MEMORY;
+  }
+  *question = (struct get_question){.on_found = on_found, .context = context};
+  size_t len = redis_routes_key(key, text);
+  redis_routes_read_command(text, len, argv, lens);
+  int error = redis_link_send(routes->link, REDIS_ROUTES_READ_KEY, REDIS_ROUTES_READ_ARGC, argv,
+                              lens, on_read, question);
+  if (error != 0) {
+    free(question);
+  }
+  return error;
 }

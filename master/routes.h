@@ -1,29 +1,80 @@
-// Routes in memory (`routes = "memory"`): the master settles who serves what, and
-// publishes it in the shared table, which is also where it is kept. Right for one
-// gateway whose backends do not renew their routes themselves.
+// Who serves what, and where each player is: what the workers hold and ask, the shared
+// table that they read, and the store behind it.
 //
-// When the table has no room, a claim is answered with no address, and the worker
-// falls back on rendezvous hashing.
+// `routes = "memory"`: the table itself is the store. Right for one gateway whose
+// backends do not renew their routes themselves. `routes = "redis"`: Redis is. Workers
+// settle a route there themselves on a miss; here the feed keeps the table true
+// (route_feed.h), and the keeper keeps Redis true (route_keeper.h).
+//
+// When the table has no room, a route is not in it: a claim in memory is answered with no
+// address and the worker falls back on rendezvous hashing; with Redis it is asked each time.
 #ifndef JANUS_MASTER_ROUTES_H
 #define JANUS_MASTER_ROUTES_H
 
+#include <event2/event.h>
+
 #include "common/channel.h"
 #include "common/config.h"
+#include "common/counters.h"
+#include "common/redis_link.h"
 #include "common/route_table.h"
+#include "master/directory.h"
+#include "master/held_routes.h"
+#include "master/route_feed.h"
 
-// Answers a claim: the route there is, or else (or if it still names claim->dead)
-// the candidate, which is then set.
-void routes_settle(struct route_table *table, const struct config *config,
-                   const struct channel_route_claim *claim, struct channel_route_answer *answer);
+struct routes;
 
-// Prolongs a route that names renew->address, or puts it back if it is gone.
-void routes_renew(struct route_table *table, const struct config *config,
-                  const struct channel_route_renew *renew);
+struct routes_options {
+  struct event_base *base;
+  const struct config *config;
+  const struct secrets *secrets;
+  struct route_table *table;
+  struct directory *directory;
+  struct counters *counters;  // the master's own
+  int workers;
+  // Tunnels of this worker are to follow their route. NULL where nobody is to be told.
+  void (*on_moved)(int worker, const struct channel_route_held *moved, void *owner);
+  void *owner;
+};
 
-// The gateway tier: this gateway has the player; it no longer has.
-void routes_set_gateway(struct route_table *table, const struct config *config, int64_t uid,
-                        const char *color);
-void routes_remove_gateway(struct route_table *table, const struct config *config, int64_t uid,
-                           const char *color);
+// All in options is borrowed. NULL with the reason in why.
+struct routes *routes_new(const struct routes_options *options, char *why, size_t why_size);
+void routes_free(struct routes *routes);
+
+// Answers a claim, in memory: the route there is, or else (or if it still names
+// claim->dead) the candidate, which is then set.
+void routes_claim(struct routes *routes, const struct channel_route_claim *claim,
+                  struct channel_route_answer *answer);
+
+// From a worker: a tunnel holds this route; one less does; the worker is gone.
+void routes_held(struct routes *routes, int worker, const struct channel_route_held *held);
+void routes_released(struct routes *routes, int worker,
+                     const struct channel_route_released *released);
+void routes_worker_gone(struct routes *routes, int worker);
+
+// The gateway tier: this gateway has the player; it no longer has. The directory knows
+// already.
+void routes_player_came(struct routes *routes, int64_t uid, const char *color);
+void routes_player_left(struct routes *routes, int64_t uid, const char *color);
+
+// Renews, retries and sweeps; each second.
+void routes_tick(struct routes *routes);
+
+// For those who look. health of the link is all zero with routes in memory.
+struct routes_health {
+  bool redis;
+  struct redis_link_health link;
+  struct route_feed_health feed;
+  size_t held;           // routes of open tunnels
+  size_t queued_writes;  // gateway routes not yet written
+};
+void routes_health(const struct routes *routes, struct routes_health *health);
+const struct held_routes *routes_held_index(const struct routes *routes);
+
+// Asks the store for one route. on_found comes once, maybe from inside, with the error of
+// redis_routes_parse_read; no error here means that it will.
+typedef void routes_on_found(int error, const char *address, int64_t ttl_ms, void *context);
+int routes_get(struct routes *routes, const struct route_key *key, routes_on_found *on_found,
+               void *context) MUST_CHECK;
 
 #endif

@@ -70,6 +70,7 @@ static void on_message(enum channel_type type, const void *content, void *owner)
   struct inbox *inbox = owner;
   switch (type) {
     case CHANNEL_ROUTE_ANSWER: route_store_on_answer(inbox->worker->route_store, content); return;
+    case CHANNEL_ROUTE_MOVED: tunnel_on_route_moved(inbox->worker, content); return;
     case CHANNEL_STOP: worker_stop(inbox->worker, CLOSE_DRAIN); return;
     default: log_error("channel_unexpected", "type=%d", (int)type); return;
   }

@@ -1,13 +1,15 @@
 #include "worker/route_store.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/redis_routes.h"
 #include "worker/inbox.h"
 #include "worker/worker.h"
 
-// The master answers within microseconds. When it does not, it is gone or
-// stopped, and players should not wait for it.
+// The master answers within microseconds. When it does not, it is gone or stopped, and
+// players should not wait for it. Redis has a time limit of its own (read_timeout).
 static const struct timeval answer_timeout = {.tv_sec = 1};
 
 LIST_HEAD(claim_list, route_claim);
@@ -16,24 +18,69 @@ enum { CLAIM_BUCKETS = 1024 };  // a power of two
 
 struct route_store {
   struct worker *worker;
+  struct redis_link *redis;  // NULL with routes in memory
   uint64_t next_id;
   struct claim_list open[CLAIM_BUCKETS];  // by the id's low bits
 };
 
-struct route_store *route_store_new(struct worker *worker) {
+// What Redis was asked; outlives a claim that was withdrawn meanwhile.
+struct redis_question {
+  struct route_store *store;
+  uint64_t id;
+};
+
+// --- The link --------------------------------------------------------------------
+
+static void on_master_up(void *owner) { (void)owner; }
+
+static void on_master_down(void *owner) {
+  struct route_store *store = owner;
+  counters_add(store->worker->counters, COUNTER_REDIS_LOST, 1);
+}
+
+static void on_masters_changed(void *owner) { (void)owner; }
+
+struct route_store *route_store_new(struct worker *worker, char *why, size_t why_size) {
+  static const struct redis_link_events events = {on_master_up, on_master_down, on_masters_changed};
   struct route_store *store = calloc(1, sizeof *store);
-  if (store) {
-    store->worker = worker;
-    store->next_id = 1;
+  if (!store) {
+    snprintf(why, why_size, "out of memory");
+    return NULL;
+  }
+  store->worker = worker;
+  store->next_id = 1;
+  if (worker->config.routes.store == ROUTES_REDIS &&
+      !(store->redis = redis_link_new(worker->base, &worker->config, worker->secrets, &events,
+                                      store, why, why_size))) {
+    route_store_free(store);
+    return NULL;
   }
   return store;
 }
 
-void route_store_free(struct route_store *store) { free(store); }
+void route_store_free(struct route_store *store) {
+  if (store) {
+    redis_link_free(store->redis);
+    free(store);
+  }
+}
+
+// --- Questions -------------------------------------------------------------------
 
 static void settle(struct route_claim *claim, const char *address) {
   route_store_withdraw(claim);
   claim->on_settled(claim, address);
+}
+
+static void settle_by_id(struct route_store *store, uint64_t id, const char *address) {
+  struct route_claim *claim;
+  LIST_FOREACH(claim, &store->open[id % CLAIM_BUCKETS], link) {
+    if (claim->id == id) {
+      settle(claim, address);
+      return;
+    }
+  }
+  // Withdrawn, or answered by the clock, in the meantime.
 }
 
 static void on_no_answer(evutil_socket_t fd, short what, void *owner) {
@@ -42,21 +89,58 @@ static void on_no_answer(evutil_socket_t fd, short what, void *owner) {
   settle(owner, "");
 }
 
-void route_store_claim(struct route_store *store, struct route_claim *claim, int tunnel_type,
-                       const char *color, int64_t oid, const char *candidate, const char *dead) {
+static void on_redis_settled(const struct redis_routes_settled *settled, void *context) {
+  struct redis_question *question = context;
+  struct route_store *store = question->store;
+  counters_add(store->worker->counters, COUNTER_ROUTES_MALFORMED, settled->repaired);
+  counters_add(store->worker->counters, COUNTER_ROUTE_RACES_LOST, settled->lost);
+  counters_add(store->worker->counters, COUNTER_ROUTE_CLAIMS_UNANSWERED, settled->error != 0);
+  settle_by_id(store, question->id, settled->error == 0 ? settled->address : "");
+  free(question);
+}
+
+static int ask_redis(struct route_store *store, uint64_t id, int tunnel_type, const char *color,
+                     int64_t oid, const char *candidate, const char *dead) {
+  const struct config *config = &store->worker->config;
+  const struct config_tunnel_type *type = &config->tunnel.types[tunnel_type];
+  const struct route_key key = {
+      .tier = type->tier, .service = type->service, .color = color, .oid = oid};
+  struct redis_question *question = malloc(sizeof *question);
+  if (!question) {
+    return ERROR_MEMORY;
+  }
+  *question = (struct redis_question){.store = store, .id = id};
+  int error = redis_routes_settle(store->redis, &key, candidate,
+                                  config->data.app_route_table_alive_duration_ms, dead,
+                                  on_redis_settled, question);
+  if (error != 0) {
+    counters_add(store->worker->counters, COUNTER_ROUTE_CLAIMS_UNANSWERED, 1);
+    free(question);
+  }
+  return error;
+}
+
+static int ask_master(struct route_store *store, uint64_t id, int tunnel_type, const char *color,
+                      int64_t oid, const char *candidate, const char *dead) {
   struct channel_route_claim question = {
-      .id = store->next_id++, .oid = oid, .tunnel_type = (uint32_t)tunnel_type};
+      .id = id, .oid = oid, .tunnel_type = (uint32_t)tunnel_type};
   strncpy(question.color, color, sizeof question.color - 1);
   strncpy(question.candidate, candidate, sizeof question.candidate - 1);
   strncpy(question.dead, dead, sizeof question.dead - 1);
+  return inbox_tell(store->worker->inbox, CHANNEL_ROUTE_CLAIM, &question);
+}
 
+void route_store_claim(struct route_store *store, struct route_claim *claim, int tunnel_type,
+                       const char *color, int64_t oid, const char *candidate, const char *dead) {
   claim->store = store;
-  claim->id = question.id;
+  claim->id = store->next_id++;
   LIST_INSERT_HEAD(&store->open[claim->id % CLAIM_BUCKETS], claim, link);
   evtimer_assign(&claim->timer, store->worker->base, on_no_answer, claim);
-  if (inbox_tell(store->worker->inbox, CHANNEL_ROUTE_CLAIM, &question) == 0) {
+  int error = store->redis ? ask_redis(store, claim->id, tunnel_type, color, oid, candidate, dead)
+                           : ask_master(store, claim->id, tunnel_type, color, oid, candidate, dead);
+  if (error == 0 && !store->redis) {
     evtimer_add(&claim->timer, &answer_timeout);
-  } else {
+  } else if (error != 0) {
     event_active(&claim->timer, EV_TIMEOUT, 0);
   }
 }
@@ -69,21 +153,23 @@ void route_store_withdraw(struct route_claim *claim) {
   }
 }
 
-void route_store_renew(struct route_store *store, int tunnel_type, const char *color, int64_t oid,
-                       const char *address) {
-  struct channel_route_renew renew = {.oid = oid, .tunnel_type = (uint32_t)tunnel_type};
-  strncpy(renew.color, color, sizeof renew.color - 1);
-  strncpy(renew.address, address, sizeof renew.address - 1);
-  inbox_tell(store->worker->inbox, CHANNEL_ROUTE_RENEW, &renew);
+void route_store_on_answer(struct route_store *store, const struct channel_route_answer *answer) {
+  settle_by_id(store, answer->id, answer->address);
 }
 
-void route_store_on_answer(struct route_store *store, const struct channel_route_answer *answer) {
-  struct route_claim *claim;
-  LIST_FOREACH(claim, &store->open[answer->id % CLAIM_BUCKETS], link) {
-    if (claim->id == answer->id) {
-      settle(claim, answer->address);
-      return;
-    }
-  }
-  // Withdrawn, or answered by the clock, in the meantime.
+// --- What tunnels hold -----------------------------------------------------------
+
+void route_store_hold(struct route_store *store, int tunnel_type, const char *color, int64_t oid,
+                      const char *address) {
+  struct channel_route_held held = {.oid = oid, .tunnel_type = (uint32_t)tunnel_type};
+  strncpy(held.color, color, sizeof held.color - 1);
+  strncpy(held.address, address, sizeof held.address - 1);
+  inbox_tell(store->worker->inbox, CHANNEL_ROUTE_HELD, &held);
+}
+
+void route_store_release(struct route_store *store, int tunnel_type, const char *color,
+                         int64_t oid) {
+  struct channel_route_released released = {.oid = oid, .tunnel_type = (uint32_t)tunnel_type};
+  strncpy(released.color, color, sizeof released.color - 1);
+  inbox_tell(store->worker->inbox, CHANNEL_ROUTE_RELEASED, &released);
 }

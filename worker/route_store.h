@@ -1,5 +1,7 @@
 // Where a route is settled when the shared table does not have it: one question,
-// one answer. With `routes = "memory"` the master is asked through the channel.
+// one answer. With `routes = "redis"` Redis is asked, from here; with "memory" the
+// master, through the channel. Either way the master is told which routes this worker's
+// tunnels hold, keeps those true, and says when one has moved.
 //
 // A question always gets an answer: an empty one when the store can't keep the
 // route or can't be reached in time, for the caller to fall back on rendezvous
@@ -12,6 +14,7 @@
 #include <sys/queue.h>
 
 #include "common/channel.h"
+#include "common/config.h"
 
 struct worker;
 struct route_store;
@@ -26,7 +29,8 @@ struct route_claim {
   void (*on_settled)(struct route_claim *claim, const char *address);
 };
 
-struct route_store *route_store_new(struct worker *worker);
+// NULL with the reason in why.
+struct route_store *route_store_new(struct worker *worker, char *why, size_t why_size);
 void route_store_free(struct route_store *store);
 
 // Asks where (tunnel type, color, oid) lives; if nowhere yet, candidate is set. With
@@ -36,9 +40,12 @@ void route_store_claim(struct route_store *store, struct route_claim *claim, int
                        const char *color, int64_t oid, const char *candidate, const char *dead);
 void route_store_withdraw(struct route_claim *claim);
 
-// Prolongs the route of an open tunnel, and puts it back if it was lost.
-void route_store_renew(struct route_store *store, int tunnel_type, const char *color, int64_t oid,
-                       const char *address);
+// Tells the master that a tunnel to address is being opened or is open, so that its
+// route must stay; and that it is no more. One release for each hold.
+void route_store_hold(struct route_store *store, int tunnel_type, const char *color, int64_t oid,
+                      const char *address);
+void route_store_release(struct route_store *store, int tunnel_type, const char *color,
+                         int64_t oid);
 
 // From the inbox.
 void route_store_on_answer(struct route_store *store, const struct channel_route_answer *answer);

@@ -78,15 +78,31 @@ static void queue_clear(struct tunnel *tunnel) {
 
 // --- The end -----------------------------------------------------------------
 
-static void stop_renewing(struct tunnel *tunnel) {
-  if (tunnel->renew_at_ms != 0) {
-    TAILQ_REMOVE(&tunnel->worker->renewals, tunnel, renewal);
-    tunnel->renew_at_ms = 0;
+static struct tunnel_list *held_bucket(struct worker *worker, int type, int64_t oid) {
+  uint64_t hash = ((uint64_t)oid * CONFIG_TUNNEL_TYPES + (uint64_t)type) * 0x9e3779b97f4a7c15;
+  return &worker->held_tunnels[(hash >> 32) % TUNNEL_HELD_BUCKETS];
+}
+
+// The route of a tunnel is held from before its stream is opened until that has ended.
+static void hold_route(struct tunnel *tunnel) {
+  struct worker *worker = tunnel->worker;
+  route_store_hold(worker->route_store, tunnel->type, tunnel->session->color, tunnel->oid,
+                   tunnel->address);
+  LIST_INSERT_HEAD(held_bucket(worker, tunnel->type, tunnel->oid), tunnel, held);
+  tunnel->holds = true;
+}
+
+static void release_route(struct tunnel *tunnel) {
+  if (tunnel->holds) {
+    route_store_release(tunnel->worker->route_store, tunnel->type, tunnel->session->color,
+                        tunnel->oid);
+    LIST_REMOVE(tunnel, held);
+    tunnel->holds = false;
   }
 }
 
 static void end_stream(struct tunnel *tunnel) {
-  stop_renewing(tunnel);
+  release_route(tunnel);
   if (tunnel->state == TUNNEL_OPEN) {
     counters_gauge_add(tunnel->worker->counters, GAUGE_TUNNELS, -1);
   }
@@ -119,6 +135,7 @@ void tunnel_release(struct tunnel *tunnel) {
     return;
   }
   LIST_REMOVE(tunnel, link);
+  release_route(tunnel);
   tunnel->session->tunnel_count--;
   tunnel->session = NULL;
   LIST_INSERT_HEAD(&tunnel->worker->draining_tunnels, tunnel, link);
@@ -307,14 +324,11 @@ static void read_on(struct tunnel *tunnel) {
 static void on_opened(void *owner) {
   struct tunnel *tunnel = owner;
   struct worker *worker = tunnel->worker;
-  int64_t now_ms = clock_monotonic_ms();
   counters_add(worker->counters,
                tunnel->broken_ms != 0 ? COUNTER_TUNNELS_REOPENED : COUNTER_TUNNELS_OPENED, 1);
   counters_gauge_add(worker->counters, GAUGE_TUNNELS, 1);
   tunnel->state = TUNNEL_OPEN;
-  tunnel->opened_ms = now_ms;
-  tunnel->renew_at_ms = now_ms + worker->config.data.app_route_table_alive_duration_ms / 2;
-  TAILQ_INSERT_TAIL(&worker->renewals, tunnel, renewal);
+  tunnel->opened_ms = clock_monotonic_ms();
   read_on(tunnel);
   pump(tunnel);
 }
@@ -466,6 +480,7 @@ static void open_stream(struct tunnel *tunnel, const struct node *node) {
       .address = node->address, .secure = node->secure, .method = tunnel_type(tunnel)->method};
 
   memcpy(tunnel->address, node->address, sizeof tunnel->address);
+  hold_route(tunnel);
   tunnel->stream = stream_open(worker->streams, &target, metadata,
                                sizeof metadata / sizeof metadata[0], &events, tunnel);
   if (!tunnel->stream) {
@@ -540,17 +555,26 @@ void tunnel_resume(struct tunnel *tunnel) {
   }
 }
 
-void tunnel_renew_routes(struct worker *worker) {
-  int64_t now_ms = clock_monotonic_ms();
-  int64_t half_ms = worker->config.data.app_route_table_alive_duration_ms / 2;
-  struct tunnel *tunnel;
-  while ((tunnel = TAILQ_FIRST(&worker->renewals)) && tunnel->renew_at_ms <= now_ms) {
-    if (tunnel->session) {
-      route_store_renew(worker->route_store, tunnel->type, tunnel->session->color, tunnel->oid,
-                        tunnel->address);
+void tunnel_on_route_moved(struct worker *worker, const struct channel_route_held *moved) {
+  if (moved->tunnel_type >= worker->config.tunnel.type_count) {
+    return;
+  }
+  struct tunnel_list *bucket = held_bucket(worker, (int)moved->tunnel_type, moved->oid);
+  struct tunnel *tunnel = LIST_FIRST(bucket);
+  while (tunnel) {
+    struct tunnel *next = LIST_NEXT(tunnel, held);
+    const struct node *node;
+    // Not to where we could not follow: the backend ends what has no route.
+    if (tunnel->type == (int)moved->tunnel_type && tunnel->oid == moved->oid &&
+        strcmp(tunnel->session->color, moved->color) == 0 &&
+        strcmp(tunnel->address, moved->address) != 0 &&
+        (node = usable_node(tunnel, moved->address))) {
+      counters_add(worker->counters, COUNTER_ROUTES_MOVED, 1);
+      end_stream(tunnel);
+      open_stream(tunnel, node);
+      // It may have taken other tunnels with it, if that closed the session.
+      next = LIST_FIRST(bucket);
     }
-    TAILQ_REMOVE(&worker->renewals, tunnel, renewal);
-    tunnel->renew_at_ms = now_ms + half_ms;
-    TAILQ_INSERT_TAIL(&worker->renewals, tunnel, renewal);
+    tunnel = next;
   }
 }

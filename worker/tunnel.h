@@ -36,8 +36,8 @@ struct tunnel_queue {
 };
 
 struct tunnel {
-  LIST_ENTRY(tunnel) link;      // among the session's; among the worker's draining ones
-  TAILQ_ENTRY(tunnel) renewal;  // among the worker's open ones, by renew_at_ms
+  LIST_ENTRY(tunnel) link;  // among the session's; among the worker's draining ones
+  LIST_ENTRY(tunnel) held;  // among the worker's held ones of the same hash, while holds is set
   struct worker *worker;
   struct session *session;  // NULL once it is only being drained
   int type;                 // index into the configured types
@@ -47,13 +47,13 @@ struct tunnel {
   struct stream *stream;
   struct tunnel_queue queue;
   struct route_claim claim;
-  struct event timer;   // the next try; or the end of draining
-  int64_t opened_ms;    // when the stream was opened
-  int64_t broken_ms;    // since when there has been no working stream; 0: there is one
-  int64_t renew_at_ms;  // when the route is to be renewed
-  uint32_t failures;    // tries in a row that came to nothing
-  int32_t last_mod;     // of the message queued last,
+  struct event timer;  // the next try; or the end of draining
+  int64_t opened_ms;   // when the stream was opened
+  int64_t broken_ms;   // since when there has been no working stream; 0: there is one
+  uint32_t failures;   // tries in a row that came to nothing
+  int32_t last_mod;    // of the message queued last,
   int32_t last_seq;
+  bool holds;        // the master has been told to keep the route
   bool unanswered;   // to which the backend has said nothing yet
   bool sending;      // the stream has a message and has not said on_sent
   bool read_wanted;  // the next message was not asked for: the client is slow
@@ -61,7 +61,8 @@ struct tunnel {
 };
 
 LIST_HEAD(tunnel_list, tunnel);
-TAILQ_HEAD(tunnel_renewals, tunnel);
+
+enum { TUNNEL_HELD_BUCKETS = 4096 };  // a power of two
 
 // Finds the session's tunnel of this type and object, or starts to open one.
 // NULL: the session has too many tunnels (*limited is then set), or memory is out.
@@ -81,7 +82,7 @@ void tunnel_release(struct tunnel *tunnel);
 // Ends the tunnels that are still being drained.
 void tunnel_cut_all(struct worker *worker);
 
-// Keeps the routes of open tunnels alive; called by the worker each second.
-void tunnel_renew_routes(struct worker *worker);
+// The route is another now: tunnels to elsewhere are opened anew, where it points.
+void tunnel_on_route_moved(struct worker *worker, const struct channel_route_held *moved);
 
 #endif

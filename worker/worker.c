@@ -78,7 +78,6 @@ static void on_second(evutil_socket_t fd, short what, void *owner) {
   struct worker *worker = owner;
   (void)fd;
   (void)what;
-  tunnel_renew_routes(worker);
   counters_gauge_set(worker->counters, GAUGE_BACKEND_CONNECTIONS,
                      stream_engine_connections(worker->streams));
 }
@@ -158,7 +157,7 @@ static const char *take_over(struct worker *worker) {
 }
 
 // Returns what is wrong, or NULL.
-static const char *build(struct worker *worker) {
+static const char *build(struct worker *worker, char *why, size_t why_size) {
   const struct config *config = &worker->config;
   const struct stream_engine_options options = {
       .open_timeout_ms = config->tunnel.open_timeout_ms,
@@ -185,14 +184,16 @@ static const char *build(struct worker *worker) {
   worker->send_buffer = malloc(worker->send_buffer_bytes);
   worker->deflater = deflater_new();
   worker->node_picker = node_picker_new();
-  worker->route_store = route_store_new(worker);
   worker->bury = event_new(worker->base, -1, 0, on_bury, worker);
   worker->handshake_timeout = common_timeout(worker, config->limits.handshake_timeout_ms);
   worker->idle_timeout = common_timeout(worker, config->limits.idle_timeout_ms);
   if (!worker->transports.read_buffer || !worker->send_buffer || !worker->deflater ||
-      !worker->node_picker || !worker->route_store || !worker->bury || !worker->handshake_timeout ||
+      !worker->node_picker || !worker->bury || !worker->handshake_timeout ||
       !worker->idle_timeout) {
     return "out of memory";
+  }
+  if (!(worker->route_store = route_store_new(worker, why, why_size))) {
+    return why;
   }
   if (!(worker->streams = stream_engine_new(worker->base, &options, &error))) {
     return "gRPC can't be started";
@@ -238,13 +239,13 @@ static void let_batches_grow(void) {
 
 int worker_run(int index) {
   struct worker worker = {.index = index};
+  char why[512];
   struct event *tick;
   struct event *stop;
 
   LIST_INIT(&worker.sessions);
   LIST_INIT(&worker.dead_sessions);
   LIST_INIT(&worker.draining_tunnels);
-  TAILQ_INIT(&worker.renewals);
   signal(SIGPIPE, SIG_IGN);
   signal(SIGINT, SIG_IGN);  // from a terminal it reaches everyone; the master decides
   signal(SIGHUP, SIG_IGN);
@@ -253,7 +254,7 @@ int worker_run(int index) {
   worker.base = event_base_new();
   const char *wrong = worker.base ? take_over(&worker) : "no event loop";
   if (!wrong) {
-    wrong = build(&worker);
+    wrong = build(&worker, why, sizeof why);
   }
   if (wrong) {
     log_error("worker_start_failed", "why=\"%s\"", wrong);

@@ -63,12 +63,12 @@ struct worker {
   struct acceptor *acceptor;
   struct transport_shared transports;
 
-  struct session_list sessions;             // all that are not closed
-  struct session_list dead_sessions;        // closed in this turn of the loop, to be freed after it
-  struct event *bury;                       // frees them
-  struct tunnel_list draining_tunnels;      // without a session, sending what they still hold
-  struct tunnel_renewals renewals;          // tunnels that are open, the next route to renew first
-  const struct timeval *handshake_timeout;  // common timeouts: cheap in large numbers
+  struct session_list sessions;         // all that are not closed
+  struct session_list dead_sessions;    // closed in this turn of the loop, to be freed after it
+  struct event *bury;                   // frees them
+  struct tunnel_list draining_tunnels;  // without a session, sending what they still hold
+  struct tunnel_list held_tunnels[TUNNEL_HELD_BUCKETS];  // whose route the master keeps
+  const struct timeval *handshake_timeout;               // common timeouts: cheap in large numbers
   const struct timeval *idle_timeout;
   struct token_bucket handshakes;
   uint8_t *send_buffer;  // one message under construction

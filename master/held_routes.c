@@ -1,0 +1,171 @@
+#include "master/held_routes.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+TAILQ_HEAD(route_queue, held_route);
+
+struct held_routes {
+  struct held_route *routes;
+  int workers;
+  struct route_queue checks;
+  struct route_queue queues[HELD_LATER + 1];  // of HELD_SETTLED there is none
+};
+
+struct held_routes *held_routes_new(int workers) {
+  struct held_routes *held = calloc(1, sizeof *held);
+  if (held) {
+    held->workers = workers;
+    TAILQ_INIT(&held->checks);
+    TAILQ_INIT(&held->queues[HELD_URGENT]);
+    TAILQ_INIT(&held->queues[HELD_LATER]);
+  }
+  return held;
+}
+
+void held_routes_enqueue(struct held_routes *held, struct held_route *route,
+                         enum held_route_queue queue) {
+  if (route->queue != HELD_SETTLED) {
+    TAILQ_REMOVE(&held->queues[route->queue], route, queued);
+  }
+  route->queue = queue;
+  if (queue != HELD_SETTLED) {
+    TAILQ_INSERT_TAIL(&held->queues[queue], route, queued);
+  }
+}
+
+static void drop(struct held_routes *held, struct held_route *route) {
+  held_routes_enqueue(held, route, HELD_SETTLED);
+  TAILQ_REMOVE(&held->checks, route, checks);
+  HASH_DELETE(hh, held->routes, route);
+  free(route->address);
+  free(route);
+}
+
+void held_routes_free(struct held_routes *held) {
+  struct held_route *route;
+  struct held_route *next;
+  if (!held) {
+    return;
+  }
+  HASH_ITER(hh, held->routes, route, next) { drop(held, route); }
+  free(held);
+}
+
+static size_t key_size(size_t color_len) {
+  return offsetof(struct held_route_key, color) + color_len;
+}
+
+// The key's padding-free bytes in key, which has room for them and a NUL.
+static void make_key(struct held_route_key *key, uint32_t tunnel_type, const char *color,
+                     int64_t oid) {
+  key->oid = oid;
+  key->tunnel_type = tunnel_type;
+  memcpy(key->color, color, strlen(color) + 1);
+}
+
+struct held_route *held_routes_find(const struct held_routes *held, uint32_t tunnel_type,
+                                    const char *color, int64_t oid) {
+  _Alignas(8) char room[512];
+  struct held_route_key *key = (struct held_route_key *)(void *)room;
+  struct held_route *route = NULL;
+  size_t color_len = strlen(color);
+  if (key_size(color_len) < sizeof room) {
+    make_key(key, tunnel_type, color, oid);
+    HASH_FIND(hh, held->routes, key, key_size(color_len), route);
+  }
+  return route;
+}
+
+static struct held_route *add(struct held_routes *held, uint32_t tunnel_type, const char *color,
+                              int64_t oid, int64_t check_at_ms) {
+  size_t holders_size = ((size_t)held->workers + 1) / 2 * 2 * sizeof(uint32_t);  // keeps alignment
+  size_t color_len = strlen(color);
+  struct held_route *route = calloc(1, sizeof *route + holders_size + key_size(color_len) + 1);
+  if (!route) {
+    return NULL;
+  }
+  route->holders = (uint32_t *)(void *)(route + 1);
+  route->key = (struct held_route_key *)(void *)((char *)route->holders + holders_size);
+  make_key(route->key, tunnel_type, color, oid);
+  route->color = route->key->color;
+  route->check_at_ms = check_at_ms;
+  TAILQ_INSERT_TAIL(&held->checks, route, checks);
+  HASH_ADD_KEYPTR(hh, held->routes, route->key, key_size(color_len), route);
+  return route;
+}
+
+struct held_route *held_routes_hold(struct held_routes *held, int worker, uint32_t tunnel_type,
+                                    const char *color, int64_t oid, const char *address,
+                                    int64_t check_at_ms) {
+  struct held_route *route = held_routes_find(held, tunnel_type, color, oid);
+  bool new = !route;
+  if (new && !(route = add(held, tunnel_type, color, oid, check_at_ms))) {
+    return NULL;
+  }
+  if (!route->address || strcmp(route->address, address) != 0) {
+    char *copy = strdup(address);
+    if (!copy && new) {
+      drop(held, route);
+      return NULL;
+    }
+    if (copy) {
+      free(route->address);
+      route->address = copy;
+    }
+  }
+  route->total++;
+  route->holders[worker]++;
+  return route;
+}
+
+void held_routes_release(struct held_routes *held, int worker, uint32_t tunnel_type,
+                         const char *color, int64_t oid) {
+  struct held_route *route = held_routes_find(held, tunnel_type, color, oid);
+  if (!route || route->holders[worker] == 0) {
+    return;
+  }
+  route->holders[worker]--;
+  if (--route->total == 0) {
+    drop(held, route);
+  }
+}
+
+void held_routes_drop_worker(struct held_routes *held, int worker) {
+  struct held_route *route;
+  struct held_route *next;
+  HASH_ITER(hh, held->routes, route, next) {
+    route->total -= route->holders[worker];
+    route->holders[worker] = 0;
+    if (route->total == 0) {
+      drop(held, route);
+    }
+  }
+}
+
+size_t held_routes_count(const struct held_routes *held) { return HASH_COUNT(held->routes); }
+
+struct held_route *held_routes_first_check(const struct held_routes *held) {
+  return TAILQ_FIRST(&held->checks);
+}
+
+void held_routes_checked(struct held_routes *held, struct held_route *route, int64_t check_at_ms) {
+  TAILQ_REMOVE(&held->checks, route, checks);
+  route->check_at_ms = check_at_ms;
+  TAILQ_INSERT_TAIL(&held->checks, route, checks);
+}
+
+void held_routes_enqueue_all(struct held_routes *held, enum held_route_queue queue) {
+  struct held_route *route;
+  TAILQ_FOREACH(route, &held->checks, checks) { held_routes_enqueue(held, route, queue); }
+}
+
+struct held_route *held_routes_first(const struct held_routes *held, enum held_route_queue queue) {
+  return TAILQ_FIRST(&held->queues[queue]);
+}
+
+void held_routes_each(const struct held_routes *held,
+                      void (*visit)(const struct held_route *route, void *context), void *context) {
+  const struct held_route *route;
+  TAILQ_FOREACH(route, &held->checks, checks) { visit(route, context); }
+}

@@ -1,0 +1,267 @@
+#include "master/route_keeper.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+
+enum { WINDOW = 256 };  // commands under way
+
+// A gateway route to be written. It stays in the queue until Redis has taken it, so that
+// those of one player keep their order whatever fails.
+struct gateway_write {
+  TAILQ_ENTRY(gateway_write) link;
+  struct route_keeper *keeper;
+  int64_t uid;
+  bool remove;
+  bool sent;
+  char color[];
+};
+
+TAILQ_HEAD(write_queue, gateway_write);
+
+struct route_keeper {
+  struct route_keeper_options options;
+  size_t under_way;
+  struct write_queue writes;
+  struct gateway_write *next_write;  // the first not sent; NULL: all are
+  size_t write_count;
+  size_t writes_under_way;
+  bool write_failed;  // none more is sent before those under way are through
+  bool working;
+};
+
+struct route_keeper *route_keeper_new(const struct route_keeper_options *options) {
+  struct route_keeper *keeper = calloc(1, sizeof *keeper);
+  if (keeper) {
+    keeper->options = *options;
+    TAILQ_INIT(&keeper->writes);
+  }
+  return keeper;
+}
+
+static void drop_write(struct route_keeper *keeper, struct gateway_write *write) {
+  if (keeper->next_write == write) {
+    keeper->next_write = TAILQ_NEXT(write, link);
+  }
+  TAILQ_REMOVE(&keeper->writes, write, link);
+  keeper->write_count--;
+  free(write);
+}
+
+void route_keeper_free(struct route_keeper *keeper) {
+  if (!keeper) {
+    return;
+  }
+  while (!TAILQ_EMPTY(&keeper->writes)) {
+    drop_write(keeper, TAILQ_FIRST(&keeper->writes));
+  }
+  free(keeper);
+}
+
+static struct route_key gateway_key(const struct route_keeper *keeper, int64_t uid,
+                                    const char *color) {
+  return (struct route_key){.tier = ROUTE_GATEWAY,
+                            .service = keeper->options.config->label.service,
+                            .color = color,
+                            .oid = uid};
+}
+
+// --- Routes of open tunnels ----------------------------------------------------------
+
+// What was asked; the route may be gone when the answer comes.
+struct held_question {
+  struct route_keeper *keeper;
+  int64_t oid;
+  uint32_t tunnel_type;
+  char color[ROUTE_COLOR_MAX_BYTES + 1];
+};
+
+static void on_held_settled(const struct redis_routes_settled *settled, void *context) {
+  struct held_question *question = context;
+  struct route_keeper *keeper = question->keeper;
+  struct held_routes *held = keeper->options.held;
+  struct counters *counters = keeper->options.counters;
+  struct held_route *route =
+      held_routes_find(held, question->tunnel_type, question->color, question->oid);
+  free(question);
+  keeper->under_way--;
+  counters_add(counters, COUNTER_ROUTES_MALFORMED, settled->repaired);
+  counters_add(counters, COUNTER_ROUTES_RESTORED, settled->restored);
+  if (route && settled->error != 0) {
+    held_routes_enqueue(held, route, HELD_LATER);
+  } else if (route) {
+    keeper->options.on_settled(route, settled->address, settled->ttl_ms, keeper->options.owner);
+  }
+  route_keeper_work(keeper);
+}
+
+static void send_held(struct route_keeper *keeper, struct held_route *route) {
+  const struct config *config = keeper->options.config;
+  const struct config_tunnel_type *type = &config->tunnel.types[route->key->tunnel_type];
+  const struct route_key key = {
+      .tier = type->tier, .service = type->service, .color = route->color, .oid = route->key->oid};
+  struct held_question *question = malloc(sizeof *question);
+  if (question) {
+    *question = (struct held_question){
+        .keeper = keeper, .oid = route->key->oid, .tunnel_type = route->key->tunnel_type};
+    strncpy(question->color, route->color, sizeof question->color - 1);
+  }
+  if (question && redis_routes_settle(keeper->options.link, &key, route->address,
+                                      config->data.app_route_table_alive_duration_ms, "",
+                                      on_held_settled, question) == 0) {
+    keeper->under_way++;
+    held_routes_enqueue(keeper->options.held, route, HELD_SETTLED);
+  } else {
+    free(question);
+    held_routes_enqueue(keeper->options.held, route, HELD_LATER);
+  }
+}
+
+void route_keeper_settle(struct route_keeper *keeper, struct held_route *route) {
+  held_routes_enqueue(keeper->options.held, route, HELD_URGENT);
+  route_keeper_work(keeper);
+}
+
+void route_keeper_settle_all(struct route_keeper *keeper) {
+  held_routes_enqueue_all(keeper->options.held, HELD_URGENT);
+  directory_renew_all(keeper->options.directory);
+  route_keeper_retry(keeper);
+}
+
+// --- Players that come and go ----------------------------------------------------------
+
+static void on_written(const redisReply *reply, void *context) {
+  struct gateway_write *write = context;
+  struct route_keeper *keeper = write->keeper;
+  keeper->under_way--;
+  keeper->writes_under_way--;
+  if (reply && reply->type != REDIS_REPLY_ERROR) {
+    drop_write(keeper, write);
+  } else {
+    write->sent = false;
+    keeper->write_failed = true;
+  }
+  route_keeper_work(keeper);
+}
+
+// False: no more for now.
+static bool send_write(struct route_keeper *keeper, struct gateway_write *write) {
+  const struct config *config = keeper->options.config;
+  const struct route_key key = gateway_key(keeper, write->uid, write->color);
+  int error;
+  if (write->remove && directory_has_player(keeper->options.directory, write->uid, write->color)) {
+    drop_write(keeper, write);  // back again
+    return true;
+  }
+  if (write->remove) {
+    error = redis_routes_remove(keeper->options.link, &key, config->server.grpc.advertise,
+                                on_written, write);
+  } else {
+    error = redis_routes_set(keeper->options.link, &key, config->server.grpc.advertise,
+                             config->data.gateway_route_table_alive_duration_ms, on_written, write);
+  }
+  if (error != 0) {
+    keeper->write_failed = true;
+    return false;
+  }
+  write->sent = true;
+  keeper->next_write = TAILQ_NEXT(write, link);
+  keeper->under_way++;
+  keeper->writes_under_way++;
+  return true;
+}
+
+static void add_write(struct route_keeper *keeper, int64_t uid, const char *color, bool remove) {
+  size_t bound = (size_t)keeper->options.config->data.redis.queued_writes;
+  struct gateway_write *write = malloc(sizeof *write + strlen(color) + 1);
+  if (keeper->write_count >= bound && keeper->next_write) {
+    drop_write(keeper, keeper->next_write);
+    counters_add(keeper->options.counters, COUNTER_ROUTE_WRITES_DROPPED, 1);
+  }
+  if (!write || keeper->write_count >= bound) {
+    counters_add(keeper->options.counters, COUNTER_ROUTE_WRITES_DROPPED, 1);
+    free(write);
+    return;
+  }
+  *write = (struct gateway_write){.keeper = keeper, .uid = uid, .remove = remove};
+  strcpy(write->color, color);
+  TAILQ_INSERT_TAIL(&keeper->writes, write, link);
+  keeper->write_count++;
+  if (!keeper->next_write) {
+    keeper->next_write = write;
+  }
+  route_keeper_work(keeper);
+}
+
+void route_keeper_player_came(struct route_keeper *keeper, int64_t uid, const char *color) {
+  add_write(keeper, uid, color, false);
+}
+
+void route_keeper_player_left(struct route_keeper *keeper, int64_t uid, const char *color) {
+  add_write(keeper, uid, color, true);
+}
+
+size_t route_keeper_queued(const struct route_keeper *keeper) { return keeper->write_count; }
+
+// --- Renewing them -----------------------------------------------------------------------
+
+static void on_gateway_settled(const struct redis_routes_settled *settled, void *context) {
+  struct route_keeper *keeper = context;
+  struct counters *counters = keeper->options.counters;
+  keeper->under_way--;
+  // Where another gateway has the player by now, its route is left alone.
+  counters_add(counters, COUNTER_ROUTES_MALFORMED, settled->repaired);
+  counters_add(counters, COUNTER_ROUTES_RESTORED, settled->restored);
+  route_keeper_work(keeper);
+}
+
+// What fails here is due again when Redis is back (route_keeper_settle_all).
+static void renew_gateway(struct route_keeper *keeper, struct directory_session *session,
+                          int64_t now_ms) {
+  const struct config *config = keeper->options.config;
+  const struct route_key key = gateway_key(keeper, session->session.uid, session->session.color);
+  int64_t ttl_ms = config->data.gateway_route_table_alive_duration_ms;
+  if (redis_routes_settle(keeper->options.link, &key, config->server.grpc.advertise, ttl_ms, "",
+                          on_gateway_settled, keeper) == 0) {
+    keeper->under_way++;
+  }
+  directory_renewed(keeper->options.directory, session, now_ms + ttl_ms / 2);
+}
+
+// --- Working it off ----------------------------------------------------------------------
+
+void route_keeper_work(struct route_keeper *keeper) {
+  struct directory *directory = keeper->options.directory;
+  int64_t now_ms = clock_monotonic_ms();
+  if (keeper->working || !redis_link_is_up(keeper->options.link)) {
+    return;
+  }
+  keeper->working = true;
+  while (keeper->under_way < WINDOW) {
+    struct held_route *route = held_routes_first(keeper->options.held, HELD_URGENT);
+    struct directory_session *session;
+    if (route) {
+      send_held(keeper, route);
+    } else if (keeper->next_write && !keeper->write_failed) {
+      send_write(keeper, keeper->next_write);
+    } else if ((session = directory_first_due(directory)) && session->renew_at_ms <= now_ms) {
+      renew_gateway(keeper, session, now_ms);
+    } else {
+      break;
+    }
+  }
+  keeper->working = false;
+}
+
+void route_keeper_retry(struct route_keeper *keeper) {
+  struct held_route *route;
+  while ((route = held_routes_first(keeper->options.held, HELD_LATER))) {
+    held_routes_enqueue(keeper->options.held, route, HELD_URGENT);
+  }
+  if (keeper->write_failed && keeper->writes_under_way == 0) {
+    keeper->write_failed = false;
+    keeper->next_write = TAILQ_FIRST(&keeper->writes);
+  }
+  route_keeper_work(keeper);
+}
