@@ -100,8 +100,7 @@ $(BIN)/janus-client: $(B)/tools/janus_client.o $(CLIENT_OBJECTS) $(COMMON_OBJECT
 	$(link)
 $(BIN)/janus-roma: $(B)/tools/janus_roma.o $(ROMA_OBJECTS) $(COMMON_OBJECTS)
 	$(link)
-# The direct comparison uses the very engine that the worker uses.
-$(BIN)/janus-bench: $(B)/tools/janus_bench.o $(BENCH_OBJECTS) $(CLIENT_OBJECTS) $(B)/worker/stream_grpc.o $(COMMON_OBJECTS)
+$(BIN)/janus-bench: $(B)/tools/janus_bench.o $(BENCH_OBJECTS) $(CLIENT_OBJECTS) $(COMMON_OBJECTS)
 	$(link)
 
 # A test is linked with all there is beside it.

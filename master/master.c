@@ -1,6 +1,7 @@
 #include "master/master.h"
 
 #include <arpa/inet.h>
+#include <event2/thread.h>
 #include <ifaddrs.h>
 #include <net/if.h>
 #include <signal.h>
@@ -88,11 +89,23 @@ static void on_route_moved(int worker, const struct channel_route_held *moved, v
   workers_send(master->workers, worker, CHANNEL_ROUTE_MOVED, moved);
 }
 
+static size_t node_count(const struct master *master) {
+  struct node *nodes = NULL;
+  size_t count = 0;
+  uint64_t version;
+  int error = node_table_read(master->nodes, &nodes, &count, &version);
+  free(nodes);
+  return error == 0 ? count : 0;
+}
+
 static void on_all_ready(void *owner) {
   struct master *master = owner;
   log_info("ready", "version=%s workers=%d tcp=%s advertise=%s nodes=%zu", JANUS_VERSION,
            workers_count(master->workers), master->tcp.address,
-           master->config.server.grpc.advertise, master->config.registry.node_count);
+           master->config.server.grpc.advertise, node_count(master));
+  if (!master->stopping) {
+    registry_announce(master->registry, master->tcp.address);
+  }
 }
 
 static void on_all_gone(void *owner) {
@@ -102,18 +115,25 @@ static void on_all_gone(void *owner) {
 
 // --- Signals and time ----------------------------------------------------------------
 
+static void on_deregistered(void *owner) {
+  struct master *master = owner;
+  listeners_close(&master->tcp);
+  workers_stop(master->workers);
+}
+
 static void on_stop_signal(evutil_socket_t number, short what, void *owner) {
   struct master *master = owner;
   (void)what;
   if (master->stopping) {
     log_warn("stopping_at_once", "signal=%d", (int)number);
+    on_deregistered(master);
     workers_kill(master->workers);
     return;
   }
   log_info("stopping", "signal=%d sessions=%zu", (int)number, directory_count(master->directory));
   master->stopping = true;
-  listeners_close(&master->tcp);
-  workers_stop(master->workers);
+  // First of all nobody is to be sent here any more.
+  registry_withdraw(master->registry, on_deregistered, master);
 }
 
 static void on_hangup(evutil_socket_t number, short what, void *owner) {
@@ -127,6 +147,7 @@ static void on_second(evutil_socket_t fd, short what, void *owner) {
   struct master *master = owner;
   (void)fd;
   (void)what;
+  registry_tick(master->registry);
   routes_tick(master->routes);
 }
 
@@ -228,8 +249,8 @@ static bool build(struct master *master, char *why, size_t why_size) {
     snprintf(why, why_size, "the shared tables can't be made: %s", error_text(error));
     return false;
   }
-  if (registry_publish_static(master->nodes, config) != 0) {
-    snprintf(why, why_size, "node_table.capacity is too small for the nodes configured");
+  if (!(master->registry = registry_new(master->base, config, master->secrets, master->nodes,
+                                        master->counters, why, why_size))) {
     return false;
   }
   const struct routes_options routes_options = {
@@ -265,6 +286,7 @@ static void tear_down(struct master *master) {
   control_free(master->control);
   workers_free(master->workers);
   listeners_close(&master->tcp);
+  registry_free(master->registry);
   routes_free(master->routes);
   directory_free(master->directory);
   route_table_free(master->route_table);
@@ -290,6 +312,7 @@ int master_run(const struct config *config, struct secrets *secrets, const char 
 
   log_setup(config->log.type, config->log.level, "master");
   signal(SIGPIPE, SIG_IGN);
+  evthread_use_pthreads();
   raise_descriptor_limit(config);
   if (master.config.worker.count == 0) {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);

@@ -17,6 +17,7 @@
 #include "master/workers.h"
 
 struct control;
+struct registry;
 struct routes;
 
 struct master {
@@ -30,6 +31,7 @@ struct master {
   struct route_table *route_table;
   struct routes *routes;
   struct node_table *nodes;
+  struct registry *registry;
   struct directory *directory;
   struct workers *workers;
   struct control *control;

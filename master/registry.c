@@ -1,15 +1,446 @@
 #include "master/registry.h"
 
+#include <inttypes.h>
+#include <jansson.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <uthash.h>
 
 #include "common/clock.h"
+#include "common/config_value.h"
 
-int registry_publish_static(struct node_table *table, const struct config *config) {
+enum {
+  INSTANCE_MAX_BYTES = 64 << 10,
+  KEY_BYTES = 512,  // of the own one
+  WEIGHT_MAX = 1000000,
+};
+
+// A key in etcd, and what it says.
+struct instance {
+  UT_hash_handle hh;
+  size_t prefix;
+  struct node node;
+  int64_t held_until_ms;  // monotonic; 0: it is listed
+  bool seen;              // in the list that is being taken over
+  size_t key_len;
+  uint8_t key[];
+};
+
+struct registry {
+  const struct config *config;
+  struct node_table *table;
+  struct counters *counters;
+  struct etcd *etcd;  // NULL with the static registry
+  struct instance *instances;
+  char prefixes[ETCD_PREFIXES][CONFIG_TEXT_BYTES + ROUTE_SERVICE_MAX_BYTES + 2];
+  const char *services[ETCD_PREFIXES];
+  size_t prefix_count;
+  bool changed;
+};
+
+// --- One instance --------------------------------------------------------------------
+
+// host:port of the first endpoint that speaks gRPC.
+static bool find_endpoint(const json_t *endpoints, struct node *node) {
+  size_t i;
+  json_t *one;
+  json_array_foreach(endpoints, i, one) {
+    const char *text = json_string_value(one);
+    const char *rest = text ? strstr(text, "://") : NULL;
+    bool plain = rest && strncmp(text, "grpc://", 7) == 0;
+    bool secure = rest && strncmp(text, "grpcs://", 8) == 0;
+    if (!plain && !secure) {
+      continue;
+    }
+    rest += 3;
+    size_t len = strcspn(rest, "/?#");
+    if (len >= sizeof node->address) {
+      continue;
+    }
+    memcpy(node->address, rest, len);
+    node->address[len] = '\0';
+    node->secure = secure || strstr(rest + len, "isSecure=true") != NULL;
+    if (config_value_is_address(node->address, 1)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+int registry_parse_instance(const char *service, const uint8_t *json, size_t len, struct node *node,
+                            const char **why) {
+  json_t *root = len <= INSTANCE_MAX_BYTES ? json_loadb((const char *)json, len, 0, NULL) : NULL;
+  const char *name = json_string_value(json_object_get(root, "name"));
+  const json_t *metadata = json_object_get(root, "metadata");
+  const char *color = json_string_value(json_object_get(metadata, "color"));
+  const char *weight = json_string_value(json_object_get(metadata, "weight"));
+  int64_t number;
+  int error = ERROR_MALFORMED;
+
+  memset(node, 0, sizeof *node);
+  node->weight = NODE_WEIGHT_DEFAULT;
+  if (!json_is_object(root)) {
+    *why = len > INSTANCE_MAX_BYTES ? "it is too large" : "it is no JSON object";
+  } else if (!name) {
+    *why = "it has no name";
+  } else if (strcmp(name, service) != 0) {
+    error = ERROR_NOT_FOUND;
+  } else if (strlen(service) > NODE_SERVICE_MAX_BYTES) {
+    *why = "its name is too long";
+  } else if (color && strlen(color) > NODE_COLOR_MAX_BYTES) {
+    *why = "its color is too long";
+  } else if (!find_endpoint(json_object_get(root, "endpoints"), node)) {
+    *why = "it has no endpoint grpc://host:port";
+  } else if (weight &&
+             (!config_value_parse_integer(weight, &number) || number < 0 || number > WEIGHT_MAX)) {
+    *why = "its weight is no number from 0 to 1000000";
+  } else {
+    strcpy(node->service, service);
+    strcpy(node->color, color ? color : "");
+    node->weight = weight ? (uint32_t)number : NODE_WEIGHT_DEFAULT;
+    error = 0;
+  }
+  json_decref(root);
+  return error;
+}
+
+// --- The node table ------------------------------------------------------------------
+
+static int compare_nodes(const void *a, const void *b) {
+  const struct node *left = a;
+  const struct node *right = b;
+  int order = strcmp(left->service, right->service);
+  return order != 0 ? order : strcmp(left->address, right->address);
+}
+
+static void publish(struct registry *registry) {
+  size_t room = HASH_COUNT(registry->instances);
+  struct node *nodes = malloc((room + 1) * sizeof *nodes);
+  struct instance *instance;
+  struct instance *next;
+  size_t count = 0;
+  if (!nodes) {
+    return;  // tried again with the next change, or the next second
+  }
+  HASH_ITER(hh, registry->instances, instance, next) { nodes[count++] = instance->node; }
+  qsort(nodes, count, sizeof *nodes, compare_nodes);
+  size_t kept = 0;
+  for (size_t i = 0; i < count; i++) {  // two instances at one address count once
+    if (kept == 0 || compare_nodes(&nodes[kept - 1], &nodes[i]) != 0) {
+      nodes[kept++] = nodes[i];
+    }
+  }
+  if (node_table_publish(registry->table, nodes, kept) != 0) {
+    log_error("nodes_left_out", "known=%zu capacity=%" PRId64 " hint=\"raise node_table.capacity\"",
+              kept, registry->config->registry.capacity);
+  }
+  free(nodes);
+  registry->changed = false;
+}
+
+// --- What etcd says --------------------------------------------------------------------
+
+static void drop(struct registry *registry, struct instance *instance, const char *why) {
+  log_info("node_gone", "service=%s address=%s why=\"%s\"", instance->node.service,
+           instance->node.address, why);
+  HASH_DELETE(hh, registry->instances, instance);
+  free(instance);
+  registry->changed = true;
+}
+
+static struct instance *find(struct registry *registry, const struct etcd_pair *pair) {
+  struct instance *instance;
+  HASH_FIND(hh, registry->instances, pair->key, pair->key_len, instance);
+  return instance;
+}
+
+// One that is only held gives way to the same node, registered anew.
+static void drop_held_twin(struct registry *registry, const struct instance *listed) {
+  struct instance *instance;
+  struct instance *next;
+  HASH_ITER(hh, registry->instances, instance, next) {
+    if (instance != listed && instance->held_until_ms != 0 &&
+        compare_nodes(&instance->node, &listed->node) == 0) {
+      drop(registry, instance, "registered anew");
+    }
+  }
+}
+
+// Returns the instance, NULL where the value is of no use.
+static struct instance *take(struct registry *registry, size_t prefix,
+                             const struct etcd_pair *pair) {
+  struct instance *instance = find(registry, pair);
+  struct node node;
+  const char *why = "";
+  int error = registry_parse_instance(registry->services[prefix], pair->value, pair->value_len,
+                                      &node, &why);
+  if (error == ERROR_NOT_FOUND) {
+    return NULL;  // of another prefix, which this one is the beginning of
+  }
+  if (error != 0) {
+    static struct log_limit limit;
+    uint64_t suppressed;
+    char key[128];
+    counters_add(registry->counters, COUNTER_NODES_MALFORMED, 1);
+    if (log_limit_allow(&limit, clock_monotonic_ms(), &suppressed)) {
+      log_warn("node_malformed", "key=%s why=\"%s\" suppressed=%" PRIu64,
+               log_quote(key, sizeof key, (const char *)pair->key,
+                         pair->key_len < 100 ? pair->key_len : 100),
+               why, suppressed);
+    }
+    if (instance) {
+      drop(registry, instance, "its value was replaced by a malformed one");
+    }
+    return NULL;
+  }
+  if (!instance) {
+    instance = calloc(1, sizeof *instance + pair->key_len);
+    if (!instance) {
+      return NULL;
+    }
+    memcpy(instance->key, pair->key, pair->key_len);
+    instance->key_len = pair->key_len;
+    instance->node.since_ms = clock_wall_ms();
+    HASH_ADD_KEYPTR(hh, registry->instances, instance->key, pair->key_len, instance);
+    log_info("node_new", "service=%s address=%s color=%s weight=%" PRIu32, node.service,
+             node.address, node.color, node.weight);
+  }
+  node.since_ms = instance->node.since_ms;
+  instance->prefix = prefix;
+  instance->node = node;
+  instance->held_until_ms = 0;
+  registry->changed = true;
+  drop_held_twin(registry, instance);
+  return instance;
+}
+
+static void on_list(size_t prefix, const struct etcd_pair *pairs, size_t count, void *owner) {
+  struct registry *registry = owner;
+  struct instance *instance;
+  struct instance *next;
+  size_t usable = 0;
+  int64_t hold_ms = registry->config->etcd.empty_hold_ms;
+  HASH_ITER(hh, registry->instances, instance, next) { instance->seen = false; }
+  for (size_t i = 0; i < count; i++) {
+    instance = take(registry, prefix, &pairs[i]);
+    if (instance) {
+      instance->seen = true;
+      usable++;
+    }
+  }
+  size_t held = 0;
+  HASH_ITER(hh, registry->instances, instance, next) {
+    if (instance->prefix != prefix || instance->seen || instance->held_until_ms != 0) {
+      continue;
+    }
+    if (usable == 0 && hold_ms > 0) {
+      instance->held_until_ms = clock_monotonic_ms() + hold_ms;
+      held++;
+    } else {
+      drop(registry, instance, "not listed any more");
+    }
+  }
+  if (held > 0) {
+    counters_add(registry->counters, COUNTER_NODES_HELD, held);
+    log_warn("nodes_held",
+             "service=%s nodes=%zu for_ms=%" PRId64
+             " hint=\"etcd lists none at all; those known before are kept for a while\"",
+             registry->services[prefix], held, hold_ms);
+  }
+}
+
+static void on_change(size_t prefix, const struct etcd_pair *pair, void *owner) {
+  struct registry *registry = owner;
+  struct instance *instance = find(registry, pair);
+  if (pair->value) {
+    take(registry, prefix, pair);
+  } else if (instance && instance->prefix == prefix) {
+    drop(registry, instance, "deregistered, or its lease ran out");
+  }
+}
+
+static void on_settled(void *owner) {
+  struct registry *registry = owner;
+  if (registry->changed) {
+    publish(registry);
+  }
+}
+
+static void on_lost(void *owner) {
+  struct registry *registry = owner;
+  counters_add(registry->counters, COUNTER_ETCD_LOST, 1);
+}
+
+// --- This gateway --------------------------------------------------------------------
+
+// A random UUID, version 4.
+static void make_uuid(char text[37]) {
+  uint8_t b[16];
+  randombytes_buf(b, sizeof b);
+  b[6] = (uint8_t)((b[6] & 0x0f) | 0x40);
+  b[8] = (uint8_t)((b[8] & 0x3f) | 0x80);
+  snprintf(text, 37, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0],
+           b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14],
+           b[15]);
+}
+
+// A gateway that listens everywhere is reached where its gRPC address is.
+static void reachable(const char *address, const char *advertise, char *out, size_t size) {
+  bool everywhere = strncmp(address, "0.0.0.0:", 8) == 0 || strncmp(address, "[::]:", 5) == 0;
+  int host_len = everywhere ? (int)(strrchr(advertise, ':') - advertise)
+                            : (int)(strrchr(address, ':') - address);
+  snprintf(out, size, "%.*s%s", host_len, everywhere ? advertise : address, strrchr(address, ':'));
+}
+
+void registry_announce(struct registry *registry, const char *tcp_address) {
+  if (!registry->etcd) {
+    return;
+  }
+  const struct config *config = registry->config;
+  char id[37];
+  char key[KEY_BYTES];
+  char grpc[CONFIG_TEXT_BYTES + 16];
+  char tcp[2 * CONFIG_TEXT_BYTES];
+  char tcp_url[2 * CONFIG_TEXT_BYTES + 16];
+  make_uuid(id);
+  snprintf(key, sizeof key, "%s/%s/%s", config->etcd.namespace, config->label.service, id);
+  snprintf(grpc, sizeof grpc, "grpc://%s", config->server.grpc.advertise);
+  reachable(tcp_address, config->server.grpc.advertise, tcp, sizeof tcp);
+  snprintf(tcp_url, sizeof tcp_url, "tcp://%s", tcp);
+  json_t *root =
+      json_pack("{s:s, s:s, s:s, s:{s:s, s:s, s:s, s:s, s:s, s:s}, s:[s, s]}", "id", id, "name",
+                config->label.service, "version", config->label.version, "metadata", "svc",
+                config->label.service, "profile", config->label.profile, "ver",
+                config->label.version, "color", config->label.color, "zone", config->label.zone,
+                "node", config->label.node, "endpoints", grpc, tcp_url);
+  char *value = root ? json_dumps(root, JSON_COMPACT) : NULL;
+  json_decref(root);
+  if (!value) {
+    log_error("register_failed", "why=\"a label is no UTF-8, or memory is out\"");
+    return;
+  }
+  etcd_announce(registry->etcd, key, value);
+  free(value);
+}
+
+void registry_withdraw(struct registry *registry, void (*on_gone)(void *owner), void *owner) {
+  if (registry->etcd) {
+    etcd_withdraw(registry->etcd, on_gone, owner);
+  } else {
+    on_gone(owner);
+  }
+}
+
+// --- Starting --------------------------------------------------------------------------
+
+static bool publish_static(struct registry *registry, char *why, size_t why_size) {
   struct node nodes[CONFIG_NODES];
+  const struct config *config = registry->config;
   int64_t now_ms = clock_wall_ms();
   memcpy(nodes, config->registry.nodes, sizeof nodes);
   for (size_t i = 0; i < config->registry.node_count; i++) {
     nodes[i].since_ms = now_ms;
   }
-  return node_table_publish(table, nodes, config->registry.node_count);
+  if (node_table_publish(registry->table, nodes, config->registry.node_count) != 0) {
+    snprintf(why, why_size, "node_table.capacity is too small for the nodes configured");
+    return false;
+  }
+  return true;
+}
+
+// A prefix for each service that the tunnel table names.
+static void set_prefixes(struct registry *registry) {
+  const struct config *config = registry->config;
+  for (size_t i = 0; i < config->tunnel.type_count; i++) {
+    const char *service = config->tunnel.types[i].service;
+    bool known = false;
+    for (size_t j = 0; j < registry->prefix_count; j++) {
+      known = known || strcmp(registry->services[j], service) == 0;
+    }
+    if (!known) {
+      size_t number = registry->prefix_count++;
+      registry->services[number] = service;
+      snprintf(registry->prefixes[number], sizeof registry->prefixes[number], "%s/%s",
+               config->etcd.namespace, service);
+    }
+  }
+}
+
+struct registry *registry_new(struct event_base *base, const struct config *config,
+                              const struct secrets *secrets, struct node_table *table,
+                              struct counters *counters, char *why, size_t why_size) {
+  static const struct etcd_events events = {on_list, on_change, on_settled, on_lost};
+  struct registry *registry = calloc(1, sizeof *registry);
+  if (!registry) {
+    snprintf(why, why_size, "out of memory");
+    return NULL;
+  }
+  registry->config = config;
+  registry->table = table;
+  registry->counters = counters;
+  if (config->registry.source == REGISTRY_STATIC) {
+    if (!publish_static(registry, why, why_size)) {
+      registry_free(registry);
+      return NULL;
+    }
+    return registry;
+  }
+  set_prefixes(registry);
+  struct etcd_options options = {
+      .config = config, .secrets = secrets, .prefix_count = registry->prefix_count};
+  for (size_t i = 0; i < registry->prefix_count; i++) {
+    options.prefixes[i] = registry->prefixes[i];
+  }
+  registry->etcd = etcd_new(base, &options, &events, registry, why, why_size);
+  if (!registry->etcd) {
+    registry_free(registry);
+    return NULL;
+  }
+  return registry;
+}
+
+void registry_free(struct registry *registry) {
+  struct instance *instance;
+  struct instance *next;
+  if (!registry) {
+    return;
+  }
+  etcd_free(registry->etcd);
+  HASH_ITER(hh, registry->instances, instance, next) {
+    HASH_DELETE(hh, registry->instances, instance);
+    free(instance);
+  }
+  free(registry);
+}
+
+void registry_tick(struct registry *registry) {
+  struct instance *instance;
+  struct instance *next;
+  int64_t now_ms = clock_monotonic_ms();
+  HASH_ITER(hh, registry->instances, instance, next) {
+    if (instance->held_until_ms != 0 && instance->held_until_ms <= now_ms) {
+      drop(registry, instance, "held, and not registered anew in time");
+    }
+  }
+  on_settled(registry);
+}
+
+bool registry_is_held(const struct registry *registry, const struct node *node) {
+  const struct instance *instance;
+  const struct instance *next;
+  HASH_ITER(hh, registry->instances, instance, next) {
+    if (compare_nodes(&instance->node, node) == 0) {
+      return instance->held_until_ms != 0;
+    }
+  }
+  return false;
+}
+
+bool registry_health(const struct registry *registry, struct etcd_health *health) {
+  if (registry->etcd) {
+    etcd_health(registry->etcd, health);
+  }
+  return registry->etcd != NULL;
 }

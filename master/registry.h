@@ -1,12 +1,47 @@
-// Which nodes there are. `registry = "static"`: those of the configuration.
+// Which nodes there are, published in the shared node table: `registry = "static"`, those
+// of the configuration; "etcd", those that are registered there, as the ecosystem's
+// services do it (kratos): `<namespace>/<service>/<instance id>` holds a JSON object with
+// name, metadata and endpoints. The gateway registers itself the same way.
+//
+// When a session with etcd begins and a service has no node at all there, the nodes known
+// before are held for a while (etcd.empty_hold): an etcd that was restored empty must not
+// stop a game whose servers are well. Each is dropped when its time is over, or when it
+// registers anew.
 #ifndef JANUS_MASTER_REGISTRY_H
 #define JANUS_MASTER_REGISTRY_H
 
-#include "common/config.h"
-#include "common/error.h"
-#include "common/node_table.h"
+#include <event2/event.h>
 
-// Publishes the configured nodes. ERROR_EXHAUSTED: more than the table takes.
-int registry_publish_static(struct node_table *table, const struct config *config) MUST_CHECK;
+#include "common/config.h"
+#include "common/counters.h"
+#include "common/node_table.h"
+#include "master/etcd.h"
+
+struct registry;
+
+// All is borrowed; counters are the master's. NULL with the reason in why.
+struct registry *registry_new(struct event_base *base, const struct config *config,
+                              const struct secrets *secrets, struct node_table *table,
+                              struct counters *counters, char *why, size_t why_size);
+void registry_free(struct registry *registry);
+
+// Registers this gateway: players may come. tcp_address is where it listens for them.
+void registry_announce(struct registry *registry, const char *tcp_address);
+// Takes it out again; on_gone comes once, maybe from inside, when that is done or can't be.
+void registry_withdraw(struct registry *registry, void (*on_gone)(void *owner), void *owner);
+
+// Drops nodes whose hold is over; each second.
+void registry_tick(struct registry *registry);
+
+// Whether the node is only held, listed no more.
+bool registry_is_held(const struct registry *registry, const struct node *node);
+// False with the static registry, which has none.
+bool registry_health(const struct registry *registry, struct etcd_health *health);
+
+// Reads one instance. service is what its name must be. Returns 0; ERROR_NOT_FOUND: it is
+// another service's, whose name begins alike; ERROR_MALFORMED with what is wrong in why.
+// Pure.
+int registry_parse_instance(const char *service, const uint8_t *json, size_t len, struct node *node,
+                            const char **why) MUST_CHECK;
 
 #endif

@@ -148,12 +148,14 @@ struct acceptor *acceptor_new(struct worker *worker, int listener) {
       event_new(worker->base, listener, EV_READ | EV_PERSIST, on_acceptable, acceptor);
   acceptor->backoff = event_new(worker->base, -1, 0, on_backoff_over, acceptor);
   if (acceptor->reserve < 0 || !acceptor->addresses || !acceptor->acceptable ||
-      !acceptor->backoff || event_add(acceptor->acceptable, NULL) != 0) {
+      !acceptor->backoff) {
     acceptor_free(acceptor);
     return NULL;
   }
   return acceptor;
 }
+
+void acceptor_start(struct acceptor *acceptor) { event_add(acceptor->acceptable, NULL); }
 
 void acceptor_stop(struct acceptor *acceptor) {
   if (acceptor->listener < 0) {

@@ -7,8 +7,9 @@
 struct acceptor;
 struct worker;
 
-// Takes over the listening socket and starts to accept. NULL when out of memory.
+// Takes over the listening socket. NULL when out of memory.
 struct acceptor *acceptor_new(struct worker *worker, int listener);
+void acceptor_start(struct acceptor *acceptor);  // accepts, from here on
 void acceptor_free(struct acceptor *acceptor);
 
 // Accepts no more and closes the worker's copy of the socket.

@@ -12,13 +12,19 @@
 // players should not wait for it. Redis has a time limit of its own (read_timeout).
 static const struct timeval answer_timeout = {.tv_sec = 1};
 
+// A worker waits so long for Redis before it takes players; then it does without.
+static const struct timeval ready_timeout = {.tv_sec = 1};
+static const struct timeval at_once = {0};
+
 LIST_HEAD(claim_list, route_claim);
 
 enum { CLAIM_BUCKETS = 1024 };  // a power of two
 
 struct route_store {
   struct worker *worker;
-  struct redis_link *redis;  // NULL with routes in memory
+  struct redis_link *redis;                 // NULL with routes in memory
+  void (*on_ready)(struct worker *worker);  // NULL once it was called
+  struct event *ready_timer;
   uint64_t next_id;
   struct claim_list open[CLAIM_BUCKETS];  // by the id's low bits
 };
@@ -31,7 +37,22 @@ struct redis_question {
 
 // --- The link --------------------------------------------------------------------
 
-static void on_master_up(void *owner) { (void)owner; }
+static void become_ready(struct route_store *store) {
+  if (store->on_ready) {
+    void (*on_ready)(struct worker * worker) = store->on_ready;
+    store->on_ready = NULL;
+    evtimer_del(store->ready_timer);
+    on_ready(store->worker);
+  }
+}
+
+static void on_master_up(void *owner) { become_ready(owner); }
+
+static void on_ready_timer(evutil_socket_t fd, short what, void *owner) {
+  (void)fd;
+  (void)what;
+  become_ready(owner);
+}
 
 static void on_master_down(void *owner) {
   struct route_store *store = owner;
@@ -40,15 +61,21 @@ static void on_master_down(void *owner) {
 
 static void on_masters_changed(void *owner) { (void)owner; }
 
-struct route_store *route_store_new(struct worker *worker, char *why, size_t why_size) {
+struct route_store *route_store_new(struct worker *worker, void (*on_ready)(struct worker *worker),
+                                    char *why, size_t why_size) {
   static const struct redis_link_events events = {on_master_up, on_master_down, on_masters_changed};
   struct route_store *store = calloc(1, sizeof *store);
-  if (!store) {
+  struct event *ready_timer = evtimer_new(worker->base, on_ready_timer, store);
+  if (!store || !ready_timer) {
     snprintf(why, why_size, "out of memory");
+    free(store);
     return NULL;
   }
   store->worker = worker;
+  store->on_ready = on_ready;
+  store->ready_timer = ready_timer;
   store->next_id = 1;
+  evtimer_add(ready_timer, worker->config.routes.store == ROUTES_REDIS ? &ready_timeout : &at_once);
   if (worker->config.routes.store == ROUTES_REDIS &&
       !(store->redis = redis_link_new(worker->base, &worker->config, worker->secrets, &events,
                                       store, why, why_size))) {
@@ -61,6 +88,7 @@ struct route_store *route_store_new(struct worker *worker, char *why, size_t why
 void route_store_free(struct route_store *store) {
   if (store) {
     redis_link_free(store->redis);
+    event_free(store->ready_timer);
     free(store);
   }
 }

@@ -29,8 +29,10 @@ struct route_claim {
   void (*on_settled)(struct route_claim *claim, const char *address);
 };
 
-// NULL with the reason in why.
-struct route_store *route_store_new(struct worker *worker, char *why, size_t why_size);
+// NULL with the reason in why. on_ready comes once, later: the store answers, or does not
+// within a bound. Players that came before would be routed without it.
+struct route_store *route_store_new(struct worker *worker, void (*on_ready)(struct worker *worker),
+                                    char *why, size_t why_size);
 void route_store_free(struct route_store *store);
 
 // Asks where (tunnel type, color, oid) lives; if nowhere yet, candidate is set. With

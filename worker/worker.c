@@ -156,6 +156,15 @@ static const char *take_over(struct worker *worker) {
   return NULL;
 }
 
+// Players come in from here on.
+static void on_store_ready(struct worker *worker) {
+  if (worker->stopping) {
+    return;
+  }
+  acceptor_start(worker->acceptor);
+  inbox_tell(worker->inbox, CHANNEL_READY, NULL);
+}
+
 // Returns what is wrong, or NULL.
 static const char *build(struct worker *worker, char *why, size_t why_size) {
   const struct config *config = &worker->config;
@@ -192,7 +201,7 @@ static const char *build(struct worker *worker, char *why, size_t why_size) {
       !worker->idle_timeout) {
     return "out of memory";
   }
-  if (!(worker->route_store = route_store_new(worker, why, why_size))) {
+  if (!(worker->route_store = route_store_new(worker, on_store_ready, why, why_size))) {
     return why;
   }
   if (!(worker->streams = stream_engine_new(worker->base, &options, &error))) {
@@ -264,7 +273,6 @@ int worker_run(int index) {
   tick = event_new(worker.base, -1, EV_PERSIST, on_second, &worker);
   evsignal_add(stop, NULL);
   event_add(tick, &second);
-  inbox_tell(worker.inbox, CHANNEL_READY, NULL);
   event_base_dispatch(worker.base);
   log_info("worker_stopped", "connections_left=%zu", acceptor_open_connections(worker.acceptor));
   event_free(stop);

@@ -21,7 +21,7 @@
 #include "worker/handshake.h"
 #include "worker/limits.h"
 #include "worker/node_picker.h"
-#include "worker/stream.h"
+#include "common/stream.h"
 #include "worker/transport.h"
 #include "worker/tunnel.h"
 

@@ -6,7 +6,7 @@
 
 #include "common/packet.h"
 #include "tools/bench/bench.h"
-#include "worker/stream.h"
+#include "common/stream.h"
 
 enum { MESSAGE_MAX_BYTES = 1024 * 1024 };
 

@@ -15,7 +15,7 @@
 
 #include "common/packet.h"
 #include "test/unit/roma.h"
-#include "worker/stream.h"
+#include "common/stream.h"
 
 enum { PATIENCE_S = 60, OPEN_TIMEOUT_MS = 3000, MESSAGE_BYTES = 100000, CLIENTS = 10 };
 

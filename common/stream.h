@@ -1,11 +1,12 @@
-// What a tunnel knows of the way to a backend: a bidirectional stream of
-// messages, and nothing of the library that carries it. gRPC C core
-// (stream_grpc.c) is its first engine.
+// What a tunnel knows of the way to a backend, and the registry of that to etcd: a
+// bidirectional stream of messages, and nothing of the library that carries it. gRPC C
+// core (stream_grpc.c) is its first engine. A unary call is a stream of one message each
+// way.
 //
 // Everything happens on the loop's thread. Callbacks never run from inside
 // stream_open, stream_send, stream_read or stream_end, always from the loop.
-#ifndef JANUS_WORKER_STREAM_H
-#define JANUS_WORKER_STREAM_H
+#ifndef JANUS_COMMON_STREAM_H
+#define JANUS_COMMON_STREAM_H
 
 #include <event2/event.h>
 #include <stdbool.h>
@@ -21,6 +22,13 @@ struct stream_engine_options {
   int64_t open_timeout_ms;
   size_t streams_per_connection;  // a further connection is opened beyond it
   size_t message_bytes;           // a larger message from a backend ends its stream
+  int64_t keepalive_ms;           // between pings on a connection; 0: the engine's own choice
+  // For secure targets; all borrowed for the call. NULL or "": the system's authorities, no
+  // certificate of our own, the host's name.
+  const char *tls_ca;    // PEM
+  const char *tls_cert;  // PEM
+  const char *tls_key;   // PEM
+  const char *tls_server_name;
 };
 
 // The gRPC status codes that the gateway tells apart; any other number is passed

@@ -13,7 +13,7 @@
 
 #include "common/clock.h"
 #include "common/grpc_bridge.h"
-#include "worker/stream.h"
+#include "common/stream.h"
 
 // Streams on gRPC C core. A call has up to five batches under way: the opening
 // (initial metadata out), the end (initial metadata in, status), one send, one
@@ -40,7 +40,11 @@ LIST_HEAD(stream_list, stream);
 struct stream_engine {
   struct event_base *base;
   struct grpc_bridge *bridge;
-  struct stream_engine_options options;
+  struct stream_engine_options options;  // what is borrowed in it is not used any more
+  grpc_channel_credentials *plain_credentials;
+  grpc_channel_credentials *tls_credentials;
+  char *tls_server_name;  // NULL: the host's
+  int keepalive_ms;
   const struct timeval *open_timeout;  // common timeouts of the loop
   const struct timeval *half_close_timeout;
   struct backend *backends;
@@ -128,26 +132,28 @@ static grpc_arg integer_arg(const char *name, int value) {
 }
 
 static grpc_channel *channel_new(const struct backend *backend) {
+  const struct stream_engine *engine = backend->engine;
   grpc_arg args[] = {
       integer_arg(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1),  // a connection is a connection
       integer_arg(GRPC_ARG_ENABLE_RETRIES, 0),
       integer_arg(GRPC_ARG_ENABLE_CHANNELZ, 0),
       integer_arg(GRPC_ARG_ENABLE_HTTP_PROXY, 0),
       integer_arg(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1),
-      integer_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, (int)backend->engine->options.message_bytes),
+      integer_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, (int)engine->options.message_bytes),
       integer_arg(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, RECONNECT_FIRST_MS),
-      integer_arg(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, (int)backend->engine->options.open_timeout_ms),
+      integer_arg(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, (int)engine->options.open_timeout_ms),
       integer_arg(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, RECONNECT_MAX_MS),
-      integer_arg(GRPC_ARG_KEEPALIVE_TIME_MS, KEEPALIVE_MS),
+      integer_arg(GRPC_ARG_KEEPALIVE_TIME_MS, engine->keepalive_ms),
       integer_arg(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, KEEPALIVE_TIMEOUT_MS),
+      {.type = GRPC_ARG_STRING,
+       .key = (char *)GRPC_SSL_TARGET_NAME_OVERRIDE_ARG,
+       .value.string = engine->tls_server_name},  // the last, for only some have it
   };
-  const grpc_channel_args all = {.num_args = sizeof args / sizeof args[0], .args = args};
-  grpc_channel_credentials *credentials = backend->secure
-                                              ? grpc_ssl_credentials_create(NULL, NULL, NULL, NULL)
-                                              : grpc_insecure_credentials_create();
-  grpc_channel *channel = grpc_channel_create(backend->address, credentials, &all);
-  grpc_channel_credentials_release(credentials);
-  return channel;
+  bool renamed = backend->secure && engine->tls_server_name;
+  const grpc_channel_args all = {.num_args = sizeof args / sizeof args[0] - !renamed, .args = args};
+  return grpc_channel_create(backend->address,
+                             backend->secure ? engine->tls_credentials : engine->plain_credentials,
+                             &all);
 }
 
 static struct connection *connection_new(struct backend *backend) {
@@ -266,8 +272,7 @@ static void tell_end(struct stream *stream) {
   }
   int status = stream->timed_out ? STREAM_DEADLINE_EXCEEDED : (int)stream->status;
   char *detail = stream->timed_out ? NULL : grpc_slice_to_c_string(stream->detail);
-  stream->events.on_ended(stream->owner, status,
-                          detail ? detail : "not opened within tunnel.open_timeout");
+  stream->events.on_ended(stream->owner, status, detail ? detail : "not opened in time");
   gpr_free(detail);
 }
 
@@ -475,6 +480,8 @@ void stream_end(struct stream *stream, bool graceful) {
   free_if_done(stream);
 }
 
+static bool given(const char *text) { return text && text[0] != '\0'; }
+
 struct stream_engine *stream_engine_new(struct event_base *base,
                                         const struct stream_engine_options *options, int *error) {
   struct stream_engine *engine = calloc(1, sizeof *engine);
@@ -494,6 +501,15 @@ struct stream_engine *stream_engine_new(struct event_base *base,
     free(engine);
     return NULL;
   }
+  engine->keepalive_ms = options->keepalive_ms > 0 ? (int)options->keepalive_ms : KEEPALIVE_MS;
+  if (given(options->tls_server_name)) {
+    engine->tls_server_name = strdup(options->tls_server_name);
+  }
+  grpc_ssl_pem_key_cert_pair own = {options->tls_key, options->tls_cert};
+  engine->plain_credentials = grpc_insecure_credentials_create();
+  engine->tls_credentials =
+      grpc_ssl_credentials_create(given(options->tls_ca) ? options->tls_ca : NULL,
+                                  given(options->tls_cert) ? &own : NULL, NULL, NULL);
   return engine;
 }
 
@@ -519,7 +535,10 @@ void stream_engine_free(struct stream_engine *engine) {
       }
     }
   }
+  grpc_channel_credentials_release(engine->plain_credentials);
+  grpc_channel_credentials_release(engine->tls_credentials);
   grpc_shutdown();
+  free(engine->tls_server_name);
   free(engine);
 }
 

@@ -1,0 +1,725 @@
+#include "master/etcd.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+
+#include "common/backoff.h"
+#include "common/clock.h"
+#include "common/config_value.h"
+#include "common/stream.h"
+#include "proto/etcd.pb-c.h"
+
+enum {
+  ENDPOINTS_MAX = 32,
+  ENDPOINT_BYTES = 256,
+  MESSAGE_MAX_BYTES = 64 << 20,  // a whole list
+  // A server of etcd takes pings every 5 s and more.
+  KEEPALIVE_MS = 10000,
+  PEM_FILE_MAX_BYTES = 4 << 20,
+};
+
+enum session_state { SESSION_NONE, SESSION_LOGIN, SESSION_LISTING, SESSION_WATCHING };
+
+// A call of one question and one answer.
+struct unary {
+  LIST_ENTRY(unary) link;
+  struct etcd *etcd;
+  struct stream *stream;
+  struct stream_message *request;  // until it is sent
+  struct event *timer;
+  const char *method;
+  void (*on_reply)(struct etcd *etcd, size_t number, const uint8_t *bytes, size_t len);
+  size_t number;   // of what on_reply is about
+  uint8_t *reply;  // malloc'd
+  size_t reply_len;
+  bool replied;
+};
+
+struct etcd {
+  struct event_base *base;
+  struct stream_engine *engine;
+  struct etcd_options options;
+  struct etcd_events events;
+  void *owner;
+  char endpoints[ENDPOINTS_MAX][ENDPOINT_BYTES];
+  size_t endpoint_count;
+  size_t endpoint;  // the one in use
+
+  enum session_state state;
+  struct event *session_timer;  // the next session
+  uint32_t failures;
+  char *token;  // NULL: none is needed
+  LIST_HEAD(, unary) calls;
+  size_t lists_open;
+  int64_t revisions[ETCD_PREFIXES];
+
+  struct stream *watch;
+  size_t watches_asked;
+
+  char *key;  // the own one; NULL until it is announced
+  char *value;
+  int64_t lease;  // 0: none
+  struct stream *keepalive;
+  struct event *keepalive_timer;
+  bool keepalive_open;
+  bool keepalive_asked;  // and not yet answered
+  bool announced;
+  bool withdrawing;
+  void (*on_gone)(void *owner);
+  void *gone_owner;
+  struct event *gone_timer;
+  struct etcd_health health;
+};
+
+static void session_start(struct etcd *etcd);
+static void session_lost(struct etcd *etcd, const char *where, const char *why);
+
+static void set_state(struct etcd *etcd, enum session_state state) {
+  etcd->state = state;
+  etcd->health.since_ms = clock_wall_ms();
+}
+
+static void start_timer(struct event *timer, int64_t ms) {
+  struct timeval time = clock_timeval(ms);
+  evtimer_add(timer, &time);
+}
+
+static void note_revision(struct etcd *etcd, const Etcd__ResponseHeader *header) {
+  if (header && header->revision > etcd->health.revision) {
+    etcd->health.revision = header->revision;
+  }
+}
+
+// --- Calls -----------------------------------------------------------------------
+
+static struct stream *open_stream(struct etcd *etcd, const char *method,
+                                  const struct stream_events *events, void *owner) {
+  const struct stream_metadata metadata[] = {{"hasleader", "true"}, {"token", etcd->token}};
+  bool secure;
+  const char *address = config_value_skip_scheme(etcd->endpoints[etcd->endpoint], &secure);
+  const struct stream_target target = {
+      .address = address,
+      .secure = secure || etcd->options.config->etcd.tls.enabled,
+      .method = method,
+  };
+  return stream_open(etcd->engine, &target, metadata, etcd->token ? 2 : 1, events, owner);
+}
+
+static struct stream_message *pack(const ProtobufCMessage *message) {
+  size_t len = protobuf_c_message_get_packed_size(message);
+  struct stream_message *packed = malloc(sizeof *packed + len);
+  if (packed) {
+    packed->len = len;
+    protobuf_c_message_pack(message, packed->bytes);
+  }
+  return packed;
+}
+
+static void unary_free(struct unary *call) {
+  stream_end(call->stream, false);
+  if (call->timer) {
+    event_free(call->timer);
+  }
+  free(call->request);
+  free(call->reply);
+  LIST_REMOVE(call, link);
+  free(call);
+}
+
+static void on_unary_opened(void *owner) {
+  struct unary *call = owner;
+  struct stream_message *request = call->request;
+  call->request = NULL;
+  stream_send(call->stream, request);
+  stream_read(call->stream);
+}
+
+static void on_unary_sent(void *owner) { (void)owner; }
+
+static void on_unary_message(void *owner, const uint8_t *bytes, size_t len) {
+  struct unary *call = owner;
+  if (!call->replied && (call->reply = malloc(len + 1))) {
+    memcpy(call->reply, bytes, len);
+    call->reply_len = len;
+    call->replied = true;
+  }
+}
+
+static void on_unary_ended(void *owner, int status, const char *detail) {
+  struct unary *call = owner;
+  struct etcd *etcd = call->etcd;
+  if (status != STREAM_OK || !call->replied) {
+    char why[256];
+    snprintf(why, sizeof why, "%.200s (status %d)", detail, status);
+    session_lost(etcd, call->method, why);  // ends the call too
+    return;
+  }
+  uint8_t *reply = call->reply;
+  size_t len = call->reply_len;
+  size_t number = call->number;
+  void (*on_reply)(struct etcd *, size_t, const uint8_t *, size_t) = call->on_reply;
+  call->reply = NULL;
+  unary_free(call);
+  on_reply(etcd, number, reply, len);
+  free(reply);
+}
+
+static void on_unary_timeout(evutil_socket_t fd, short what, void *owner) {
+  struct unary *call = owner;
+  (void)fd;
+  (void)what;
+  session_lost(call->etcd, call->method, "no answer within etcd.timeout");
+}
+
+static void call_unary(struct etcd *etcd, const char *method, const ProtobufCMessage *request,
+                       void (*on_reply)(struct etcd *, size_t, const uint8_t *, size_t),
+                       size_t number) {
+  static const struct stream_events events = {on_unary_opened, on_unary_sent, on_unary_message,
+                                              on_unary_ended};
+  struct unary *call = calloc(1, sizeof *call);
+  if (!call) {
+    session_lost(etcd, method, "out of memory");
+    return;
+  }
+  LIST_INSERT_HEAD(&etcd->calls, call, link);
+  call->etcd = etcd;
+  call->method = method;
+  call->on_reply = on_reply;
+  call->number = number;
+  call->request = pack(request);
+  call->timer = evtimer_new(etcd->base, on_unary_timeout, call);
+  call->stream = call->request && call->timer ? open_stream(etcd, method, &events, call) : NULL;
+  if (!call->stream) {
+    session_lost(etcd, method, "out of memory");
+    return;
+  }
+  start_timer(call->timer, etcd->options.config->etcd.timeout_ms);
+}
+
+// --- The end of a session ------------------------------------------------------------
+
+static void finish_withdrawal(struct etcd *etcd) {
+  void (*on_gone)(void *) = etcd->on_gone;
+  etcd->on_gone = NULL;
+  evtimer_del(etcd->gone_timer);
+  if (on_gone) {
+    on_gone(etcd->gone_owner);
+  }
+}
+
+static void session_end(struct etcd *etcd) {
+  while (!LIST_EMPTY(&etcd->calls)) {
+    // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): the one before has left the list
+    unary_free(LIST_FIRST(&etcd->calls));
+  }
+  stream_end(etcd->watch, false);
+  stream_end(etcd->keepalive, false);
+  etcd->watch = NULL;
+  etcd->keepalive = NULL;
+  evtimer_del(etcd->keepalive_timer);
+  free(etcd->token);
+  etcd->token = NULL;
+  set_state(etcd, SESSION_NONE);
+}
+
+static void session_lost(struct etcd *etcd, const char *where, const char *why) {
+  const struct config *config = etcd->options.config;
+  struct etcd_health *health = &etcd->health;
+  bool watching = etcd->state == SESSION_WATCHING;
+  char quoted[300];
+  snprintf(health->last_error, sizeof health->last_error, "%.80s: %.40s: %.120s",
+           etcd->endpoints[etcd->endpoint], where, why);
+  health->last_error_ms = clock_wall_ms();
+  if (etcd->failures == 0) {
+    log_warn("etcd_lost", "endpoint=%s call=%s why=%s", etcd->endpoints[etcd->endpoint], where,
+             log_quote(quoted, sizeof quoted, why, strlen(why)));
+  }
+  session_end(etcd);
+  etcd->endpoint = (etcd->endpoint + 1) % etcd->endpoint_count;
+  // A first look at each of the others costs little time.
+  uint32_t rounds = etcd->failures++ / (uint32_t)etcd->endpoint_count;
+  start_timer(etcd->session_timer,
+              backoff_ms(config->etcd.backoff_ms, config->etcd.backoff_max_ms, rounds));
+  if (watching) {
+    health->sessions_lost++;
+    etcd->events.on_lost(etcd->owner);
+  }
+  finish_withdrawal(etcd);
+}
+
+// --- The own key -------------------------------------------------------------------
+
+static void keepalive_start(struct etcd *etcd);
+
+static void on_put(struct etcd *etcd, size_t number, const uint8_t *bytes, size_t len) {
+  Etcd__PutResponse *reply = etcd__put_response__unpack(NULL, len, bytes);
+  (void)number;
+  if (!reply) {
+    session_lost(etcd, "Put", "the answer can't be understood");
+    return;
+  }
+  note_revision(etcd, reply->header);
+  etcd__put_response__free_unpacked(reply, NULL);
+  log_info("registered", "key=%s lease=%" PRIx64, etcd->key, (uint64_t)etcd->lease);
+  etcd->announced = true;
+  keepalive_start(etcd);
+}
+
+static void on_granted(struct etcd *etcd, size_t number, const uint8_t *bytes, size_t len) {
+  Etcd__LeaseGrantResponse *reply = etcd__lease_grant_response__unpack(NULL, len, bytes);
+  (void)number;
+  int64_t lease = reply && reply->error[0] == '\0' ? reply->id : 0;
+  if (reply) {
+    etcd__lease_grant_response__free_unpacked(reply, NULL);
+  }
+  if (lease == 0) {
+    session_lost(etcd, "LeaseGrant", "no lease was given");
+    return;
+  }
+  etcd->lease = lease;
+  Etcd__PutRequest put = ETCD__PUT_REQUEST__INIT;
+  put.key = (ProtobufCBinaryData){strlen(etcd->key), (uint8_t *)etcd->key};
+  put.value = (ProtobufCBinaryData){strlen(etcd->value), (uint8_t *)etcd->value};
+  put.lease = lease;
+  call_unary(etcd, "/etcdserverpb.KV/Put", &put.base, on_put, 0);
+}
+
+static void grant(struct etcd *etcd) {
+  Etcd__LeaseGrantRequest request = ETCD__LEASE_GRANT_REQUEST__INIT;
+  request.ttl = (etcd->options.config->etcd.lease_ttl_ms + 999) / 1000;
+  etcd->announced = false;
+  etcd->lease = 0;
+  call_unary(etcd, "/etcdserverpb.Lease/LeaseGrant", &request.base, on_granted, 0);
+}
+
+static void ask_keepalive(struct etcd *etcd) {
+  Etcd__LeaseKeepAliveRequest request = ETCD__LEASE_KEEP_ALIVE_REQUEST__INIT;
+  request.id = etcd->lease;
+  struct stream_message *message = pack(&request.base);
+  if (!message) {
+    session_lost(etcd, "LeaseKeepAlive", "out of memory");
+    return;
+  }
+  etcd->keepalive_asked = true;
+  stream_send(etcd->keepalive, message);
+  start_timer(etcd->keepalive_timer, etcd->options.config->etcd.timeout_ms);
+}
+
+static void on_keepalive_timer(evutil_socket_t fd, short what, void *owner) {
+  struct etcd *etcd = owner;
+  (void)fd;
+  (void)what;
+  if (etcd->keepalive_asked || !etcd->keepalive_open) {
+    session_lost(etcd, "LeaseKeepAlive", "no answer within etcd.timeout");
+  } else {
+    ask_keepalive(etcd);
+  }
+}
+
+static void on_keepalive_opened(void *owner) {
+  struct etcd *etcd = owner;
+  etcd->keepalive_open = true;
+  ask_keepalive(etcd);
+  if (etcd->keepalive) {
+    stream_read(etcd->keepalive);
+  }
+}
+
+static void on_keepalive_sent(void *owner) { (void)owner; }
+
+static void on_keepalive_message(void *owner, const uint8_t *bytes, size_t len) {
+  struct etcd *etcd = owner;
+  Etcd__LeaseKeepAliveResponse *reply = etcd__lease_keep_alive_response__unpack(NULL, len, bytes);
+  int64_t ttl = reply ? reply->ttl : -1;
+  if (reply) {
+    etcd__lease_keep_alive_response__free_unpacked(reply, NULL);
+  }
+  if (ttl < 0) {
+    session_lost(etcd, "LeaseKeepAlive", "the answer can't be understood");
+    return;
+  }
+  etcd->keepalive_asked = false;
+  if (ttl == 0) {
+    log_warn("lease_lost", "lease=%" PRIx64, (uint64_t)etcd->lease);
+    stream_end(etcd->keepalive, false);
+    etcd->keepalive = NULL;
+    evtimer_del(etcd->keepalive_timer);
+    grant(etcd);
+    return;
+  }
+  etcd->announced = true;
+  start_timer(etcd->keepalive_timer, ttl * 1000 / 3);
+  stream_read(etcd->keepalive);
+}
+
+static void on_keepalive_ended(void *owner, int status, const char *detail) {
+  char why[256];
+  snprintf(why, sizeof why, "%.200s (status %d)", detail, status);
+  session_lost(owner, "LeaseKeepAlive", why);
+}
+
+static void keepalive_start(struct etcd *etcd) {
+  static const struct stream_events events = {on_keepalive_opened, on_keepalive_sent,
+                                              on_keepalive_message, on_keepalive_ended};
+  etcd->keepalive_asked = false;
+  etcd->keepalive_open = false;
+  etcd->keepalive = open_stream(etcd, "/etcdserverpb.Lease/LeaseKeepAlive", &events, etcd);
+  if (!etcd->keepalive) {
+    session_lost(etcd, "LeaseKeepAlive", "out of memory");
+    return;
+  }
+  start_timer(etcd->keepalive_timer, etcd->options.config->etcd.timeout_ms);
+}
+
+// In a session that is under way: with the lease there is, or a new one.
+static void announce_now(struct etcd *etcd) {
+  if (!etcd->key || etcd->withdrawing || etcd->state != SESSION_WATCHING) {
+    return;
+  }
+  if (etcd->lease != 0 && etcd->announced) {
+    keepalive_start(etcd);
+  } else {
+    grant(etcd);
+  }
+}
+
+void etcd_announce(struct etcd *etcd, const char *key, const char *value) {
+  free(etcd->key);
+  free(etcd->value);
+  etcd->key = strdup(key);
+  etcd->value = strdup(value);
+  if (!etcd->value) {
+    free(etcd->key);
+    etcd->key = NULL;
+  }
+  announce_now(etcd);
+}
+
+static void on_revoked(struct etcd *etcd, size_t number, const uint8_t *bytes, size_t len) {
+  (void)number;
+  (void)bytes;
+  (void)len;
+  log_info("deregistered", "key=%s", etcd->key);
+  etcd->announced = false;
+  etcd->lease = 0;
+  finish_withdrawal(etcd);
+}
+
+static void on_gone_timeout(evutil_socket_t fd, short what, void *owner) {
+  (void)fd;
+  (void)what;
+  finish_withdrawal(owner);
+}
+
+void etcd_withdraw(struct etcd *etcd, void (*on_gone)(void *owner), void *owner) {
+  etcd->withdrawing = true;
+  if (etcd->state != SESSION_WATCHING || etcd->lease == 0) {
+    on_gone(owner);
+    return;
+  }
+  etcd->on_gone = on_gone;
+  etcd->gone_owner = owner;
+  stream_end(etcd->keepalive, false);
+  etcd->keepalive = NULL;
+  evtimer_del(etcd->keepalive_timer);
+  start_timer(etcd->gone_timer, 1000);
+  Etcd__LeaseRevokeRequest request = ETCD__LEASE_REVOKE_REQUEST__INIT;
+  request.id = etcd->lease;
+  call_unary(etcd, "/etcdserverpb.Lease/LeaseRevoke", &request.base, on_revoked, 0);
+}
+
+// --- Watching ----------------------------------------------------------------------
+
+// The end of a range that holds every key with this prefix: its last byte plus 1.
+static ProtobufCBinaryData range_end(const char *prefix, char *room) {
+  size_t len = strlen(prefix);
+  memcpy(room, prefix, len);
+  room[len - 1] = (char)(room[len - 1] + 1);
+  return (ProtobufCBinaryData){len, (uint8_t *)room};
+}
+
+// The prefixes are told apart by the keys: a key may belong to several.
+static void give_event(struct etcd *etcd, const Etcd__Event *event) {
+  const Etcd__KeyValue *kv = event->kv;
+  for (size_t i = 0; kv && i < etcd->options.prefix_count; i++) {
+    const char *prefix = etcd->options.prefixes[i];
+    if (kv->key.len >= strlen(prefix) && memcmp(kv->key.data, prefix, strlen(prefix)) == 0) {
+      bool put = event->type == ETCD__EVENT__EVENT_TYPE__PUT;
+      const struct etcd_pair pair = {kv->key.data, kv->key.len,
+                                     put ? (kv->value.data ? kv->value.data : (uint8_t *)"") : NULL,
+                                     put ? kv->value.len : 0};
+      etcd->events.on_change(i, &pair, etcd->owner);
+    }
+  }
+}
+
+static void ask_watch(struct etcd *etcd) {
+  if (etcd->watches_asked == etcd->options.prefix_count) {
+    return;
+  }
+  size_t number = etcd->watches_asked++;
+  const char *prefix = etcd->options.prefixes[number];
+  char room[ENDPOINT_BYTES];
+  Etcd__WatchCreateRequest create = ETCD__WATCH_CREATE_REQUEST__INIT;
+  Etcd__WatchRequest request = ETCD__WATCH_REQUEST__INIT;
+  create.key = (ProtobufCBinaryData){strlen(prefix), (uint8_t *)prefix};
+  create.range_end = range_end(prefix, room);
+  create.start_revision = etcd->revisions[number] + 1;
+  request.request_union_case = ETCD__WATCH_REQUEST__REQUEST_UNION_CREATE_REQUEST;
+  request.create_request = &create;
+  struct stream_message *message = pack(&request.base);
+  if (message) {
+    stream_send(etcd->watch, message);
+  } else {
+    session_lost(etcd, "Watch", "out of memory");
+  }
+}
+
+static void on_watch_opened(void *owner) {
+  struct etcd *etcd = owner;
+  ask_watch(etcd);
+  if (etcd->watch) {
+    stream_read(etcd->watch);
+  }
+}
+
+static void on_watch_sent(void *owner) { ask_watch(owner); }
+
+static void on_watch_message(void *owner, const uint8_t *bytes, size_t len) {
+  struct etcd *etcd = owner;
+  Etcd__WatchResponse *reply = etcd__watch_response__unpack(NULL, len, bytes);
+  if (!reply) {
+    session_lost(etcd, "Watch", "a message can't be understood");
+    return;
+  }
+  note_revision(etcd, reply->header);
+  if (reply->canceled) {
+    char why[256];
+    snprintf(why, sizeof why, "%.200s%s", reply->cancel_reason,
+             reply->compact_revision > 0 ? " (compacted: listing anew)" : "");
+    etcd__watch_response__free_unpacked(reply, NULL);
+    session_lost(etcd, "Watch", why);
+    return;
+  }
+  for (size_t i = 0; i < reply->n_events; i++) {
+    give_event(etcd, reply->events[i]);
+  }
+  if (reply->n_events > 0) {
+    etcd->events.on_settled(etcd->owner);
+  }
+  etcd__watch_response__free_unpacked(reply, NULL);
+  stream_read(etcd->watch);
+}
+
+static void on_watch_ended(void *owner, int status, const char *detail) {
+  char why[256];
+  snprintf(why, sizeof why, "%.200s (status %d)", detail, status);
+  session_lost(owner, "Watch", why);
+}
+
+static void watch_start(struct etcd *etcd) {
+  static const struct stream_events events = {on_watch_opened, on_watch_sent, on_watch_message,
+                                              on_watch_ended};
+  etcd->watches_asked = 0;
+  etcd->watch = open_stream(etcd, "/etcdserverpb.Watch/Watch", &events, etcd);
+  if (!etcd->watch) {
+    session_lost(etcd, "Watch", "out of memory");
+    return;
+  }
+  log_info("etcd_watching", "endpoint=%s revision=%" PRId64, etcd->endpoints[etcd->endpoint],
+           etcd->revisions[0]);
+  set_state(etcd, SESSION_WATCHING);
+  etcd->failures = 0;
+  etcd->events.on_settled(etcd->owner);
+  announce_now(etcd);
+}
+
+// --- Listing -----------------------------------------------------------------------
+
+static void on_range(struct etcd *etcd, size_t number, const uint8_t *bytes, size_t len) {
+  Etcd__RangeResponse *reply = etcd__range_response__unpack(NULL, len, bytes);
+  struct etcd_pair *pairs = reply ? malloc((reply->n_kvs + 1) * sizeof *pairs) : NULL;
+  if (!pairs || !reply->header) {
+    free(pairs);
+    if (reply) {
+      etcd__range_response__free_unpacked(reply, NULL);
+    }
+    session_lost(etcd, "Range", "the answer can't be understood");
+    return;
+  }
+  note_revision(etcd, reply->header);
+  etcd->revisions[number] = reply->header->revision;
+  for (size_t i = 0; i < reply->n_kvs; i++) {
+    const Etcd__KeyValue *kv = reply->kvs[i];
+    pairs[i] = (struct etcd_pair){kv->key.data, kv->key.len,
+                                  kv->value.data ? kv->value.data : (uint8_t *)"", kv->value.len};
+  }
+  etcd->events.on_list(number, pairs, reply->n_kvs, etcd->owner);
+  free(pairs);
+  etcd__range_response__free_unpacked(reply, NULL);
+  if (--etcd->lists_open == 0) {
+    watch_start(etcd);
+  }
+}
+
+static void list(struct etcd *etcd) {
+  set_state(etcd, SESSION_LISTING);
+  etcd->lists_open = etcd->options.prefix_count;
+  for (size_t i = 0; i < etcd->options.prefix_count && etcd->state == SESSION_LISTING; i++) {
+    const char *prefix = etcd->options.prefixes[i];
+    char room[ENDPOINT_BYTES];
+    Etcd__RangeRequest request = ETCD__RANGE_REQUEST__INIT;
+    request.key = (ProtobufCBinaryData){strlen(prefix), (uint8_t *)prefix};
+    request.range_end = range_end(prefix, room);
+    call_unary(etcd, "/etcdserverpb.KV/Range", &request.base, on_range, i);
+  }
+}
+
+// --- A session -----------------------------------------------------------------------
+
+static void on_authenticated(struct etcd *etcd, size_t number, const uint8_t *bytes, size_t len) {
+  Etcd__AuthenticateResponse *reply = etcd__authenticate_response__unpack(NULL, len, bytes);
+  (void)number;
+  etcd->token = reply ? strdup(reply->token) : NULL;
+  if (reply) {
+    etcd__authenticate_response__free_unpacked(reply, NULL);
+  }
+  if (!etcd->token) {
+    session_lost(etcd, "Authenticate", "the answer can't be understood");
+    return;
+  }
+  list(etcd);
+}
+
+static void session_start(struct etcd *etcd) {
+  const struct config *config = etcd->options.config;
+  if (config->etcd.username[0] == '\0') {
+    list(etcd);
+    return;
+  }
+  Etcd__AuthenticateRequest request = ETCD__AUTHENTICATE_REQUEST__INIT;
+  request.name = (char *)config->etcd.username;
+  request.password = (char *)etcd->options.secrets->etcd_password;
+  set_state(etcd, SESSION_LOGIN);
+  call_unary(etcd, "/etcdserverpb.Auth/Authenticate", &request.base, on_authenticated, 0);
+}
+
+static void on_session_timer(evutil_socket_t fd, short what, void *owner) {
+  (void)fd;
+  (void)what;
+  session_start(owner);
+}
+
+// --- Starting --------------------------------------------------------------------
+
+// A whole file as text, malloc'd; NULL with the reason in why.
+static char *read_text(const char *path, char *why, size_t why_size) {
+  FILE *file = fopen(path, "re");
+  char *text = file ? calloc(1, PEM_FILE_MAX_BYTES) : NULL;
+  if (text && fread(text, 1, PEM_FILE_MAX_BYTES - 1, file) == 0) {
+    free(text);
+    text = NULL;
+  }
+  if (!text) {
+    snprintf(why, why_size, "%s can't be read: %s", path, errno ? strerror(errno) : "it is empty");
+  }
+  if (file) {
+    fclose(file);
+  }
+  return text;
+}
+
+static bool start_engine(struct etcd *etcd, char *why, size_t why_size) {
+  const struct config *config = etcd->options.config;
+  const struct config_tls *tls = &config->etcd.tls;
+  char *ca = NULL;
+  char *cert = NULL;
+  int error = 0;
+  errno = 0;
+  if ((tls->ca[0] == '\0' || (ca = read_text(tls->ca, why, why_size))) &&
+      (tls->cert[0] == '\0' || (cert = read_text(tls->cert, why, why_size)))) {
+    const struct stream_engine_options options = {
+        .open_timeout_ms = config->etcd.timeout_ms,
+        .streams_per_connection = 100,
+        .message_bytes = MESSAGE_MAX_BYTES,
+        .keepalive_ms = KEEPALIVE_MS,
+        .tls_ca = ca,
+        .tls_cert = cert,
+        .tls_key = etcd->options.secrets->etcd_tls_key,
+        .tls_server_name = tls->server_name,
+    };
+    etcd->engine = stream_engine_new(etcd->base, &options, &error);
+    if (!etcd->engine) {
+      snprintf(why, why_size, "gRPC can't be started");
+    }
+  }
+  free(ca);
+  free(cert);
+  return etcd->engine != NULL;
+}
+
+struct etcd *etcd_new(struct event_base *base, const struct etcd_options *options,
+                      const struct etcd_events *events, void *owner, char *why, size_t why_size) {
+  struct etcd *etcd = calloc(1, sizeof *etcd);
+  if (!etcd) {
+    snprintf(why, why_size, "out of memory");
+    return NULL;
+  }
+  etcd->base = base;
+  etcd->options = *options;
+  etcd->events = *events;
+  etcd->owner = owner;
+  LIST_INIT(&etcd->calls);
+  const char *rest = options->config->etcd.endpoints;
+  while (etcd->endpoint_count < ENDPOINTS_MAX &&
+         config_value_next_address(&rest, etcd->endpoints[etcd->endpoint_count], ENDPOINT_BYTES)) {
+    etcd->endpoint_count++;
+  }
+  etcd->session_timer = evtimer_new(base, on_session_timer, etcd);
+  etcd->keepalive_timer = evtimer_new(base, on_keepalive_timer, etcd);
+  etcd->gone_timer = evtimer_new(base, on_gone_timeout, etcd);
+  if (!etcd->session_timer || !etcd->keepalive_timer || !etcd->gone_timer) {
+    snprintf(why, why_size, "out of memory");
+    etcd_free(etcd);
+    return NULL;
+  }
+  if (!start_engine(etcd, why, why_size)) {
+    etcd_free(etcd);
+    return NULL;
+  }
+  set_state(etcd, SESSION_NONE);
+  start_timer(etcd->session_timer, 0);
+  return etcd;
+}
+
+void etcd_free(struct etcd *etcd) {
+  if (!etcd) {
+    return;
+  }
+  etcd->on_gone = NULL;
+  if (etcd->keepalive_timer) {
+    session_end(etcd);
+  }
+  stream_engine_free(etcd->engine);
+  struct event *timers[] = {etcd->session_timer, etcd->keepalive_timer, etcd->gone_timer};
+  for (size_t i = 0; i < sizeof timers / sizeof timers[0]; i++) {
+    if (timers[i]) {
+      event_free(timers[i]);
+    }
+  }
+  free(etcd->key);
+  free(etcd->value);
+  free(etcd);
+}
+
+void etcd_health(const struct etcd *etcd, struct etcd_health *health) {
+  static const char *const names[] = {"connecting", "connecting", "listing", "watching"};
+  *health = etcd->health;
+  health->state = names[etcd->state];
+  health->endpoint = etcd->endpoints[etcd->endpoint];
+  health->announced = etcd->announced;
+}
