@@ -283,11 +283,11 @@ static bool build(struct master *master, char *why, size_t why_size) {
 }
 
 static void tear_down(struct master *master) {
-  control_free(master->control);
   workers_free(master->workers);
   listeners_close(&master->tcp);
   registry_free(master->registry);
-  routes_free(master->routes);
+  routes_free(master->routes);    // answers what janusctl has asked of the store,
+  control_free(master->control);  // so this comes later
   directory_free(master->directory);
   route_table_free(master->route_table);
   free(master->counters);

@@ -39,7 +39,10 @@ static const char help[] =
     "  stats      counters and gauges, in total and for each worker\n"
     "  workers    the worker processes\n"
     "  sessions   players logged in    [--uid N] [--limit N]\n"
-    "  routes     who is where         [--tier gateway|player|object] [--limit N]\n"
+    "  routes     who is where\n"
+    "    [list]         those that the workers see   [--tier gateway|player|object] [--limit N]\n"
+    "    get TIER OID   one, and what the store says  [--color C] [--service NAME]\n"
+    "    stats          how many there are\n"
     "  nodes      the backends known\n"
     "\n"
     "Options:\n"
@@ -50,6 +53,8 @@ static const char help[] =
     "  -u, --uid N        sessions: of this player only\n"
     "  -t, --tier TIER    routes: of this tier only\n"
     "  -n, --limit N      sessions, routes: at most so many (default 100)\n"
+    "  -c, --color C      routes get: of this color (default: the gateway's own)\n"
+    "  -S, --service NAME routes get: of this service (default: the first of the tier)\n"
     "  -h, --help         this text\n"
     "  -V, --version      the version\n"
     "\n"
@@ -57,6 +62,7 @@ static const char help[] =
     "  janusctl status\n"
     "  janusctl sessions --uid 10001\n"
     "  janusctl routes --tier player --limit 20\n"
+    "  janusctl routes get player 10001 --color blue\n"
     "  janusctl --json stats | jq .total.counters.logins\n"
     "\n"
     "Exit status: 0 all is well, 1 the gateway answered with an error, 2 wrong usage,\n"
@@ -175,6 +181,19 @@ static void status_print(const json_t *answer) {
   line_print("connections", json_object_get(answer, "connections"), CELL_NUMBER);
   line_print("sessions", json_object_get(answer, "sessions"), CELL_NUMBER);
   line_print("tunnels", json_object_get(answer, "tunnels"), CELL_NUMBER);
+  static const struct column columns[] = {
+      {"link", "name", CELL_TEXT},
+      {"state", "state", CELL_TEXT},
+      {"where", "where", CELL_TEXT},
+      {"since", "since_ms", CELL_TIME},
+      {"lost", "lost", CELL_NUMBER},
+      {"last error", "last_error_ms", CELL_TIME},
+      {"which was", "last_error", CELL_TEXT},
+  };
+  if (json_array_size(json_object_get(answer, "links")) > 0) {
+    printf("\n");
+    TABLE_PRINT(json_object_get(answer, "links"), columns, "");
+  }
 }
 
 // One group of numbers as a table: a line for each name, a column for the total
@@ -255,28 +274,54 @@ static void sessions_print(const json_t *answer) {
   }
 }
 
+static void route_stats_print(const json_t *answer) {
+  const json_t *stats;
+  const char *tier;
+  json_object_foreach(json_object_get(answer, "stats"), tier, stats) {
+    printf("%-13s%" JSON_INTEGER_FORMAT " of %" JSON_INTEGER_FORMAT " used\n", tier,
+           json_integer_value(json_object_get(stats, "used")),
+           json_integer_value(json_object_get(stats, "capacity")));
+  }
+  line_print("held", json_object_get(answer, "held"), CELL_NUMBER);
+  line_print("to write", json_object_get(answer, "queued_writes"), CELL_NUMBER);
+}
+
+static void route_place_print(const char *title, const json_t *place, const json_t *says) {
+  char address[CELL_BYTES], expires[CELL_BYTES];
+  if (!json_is_object(place)) {
+    line_print(title, says, CELL_TEXT);
+    return;
+  }
+  cell_format(json_object_get(place, "address"), CELL_TEXT, address);
+  cell_format(json_object_get(place, "expires_in_ms"), CELL_DURATION, expires);
+  printf("%-13s%s, expires in %s\n", title, address, expires);
+}
+
+static void route_get_print(const json_t *answer) {
+  line_print("key", json_object_get(answer, "key"), CELL_TEXT);
+  route_place_print("workers see", json_object_get(answer, "table"), NULL);
+  route_place_print("store has", json_object_get(answer, "store"),
+                    json_object_get(answer, "store_says"));
+  line_print("tunnels here", json_object_get(answer, "tunnels"), CELL_NUMBER);
+}
+
 static void routes_print(const json_t *answer) {
   static const struct column columns[] = {
       {"tier", "tier", CELL_TEXT},       {"service", "service", CELL_TEXT},
       {"color", "color", CELL_TEXT},     {"oid", "oid", CELL_NUMBER},
       {"address", "address", CELL_TEXT}, {"expires in", "expires_in_ms", CELL_DURATION},
   };
-  const json_t *stats;
-  const char *tier;
-  json_object_foreach(json_object_get(answer, "stats"), tier, stats) {
-    printf("%-8s %" JSON_INTEGER_FORMAT " of %" JSON_INTEGER_FORMAT " used\n", tier,
-           json_integer_value(json_object_get(stats, "used")),
-           json_integer_value(json_object_get(stats, "capacity")));
-  }
+  route_stats_print(answer);
   printf("\n");
   TABLE_PRINT(json_object_get(answer, "routes"), columns, "there are no routes");
 }
 
 static void nodes_print(const json_t *answer) {
   static const struct column columns[] = {
-      {"service", "service", CELL_TEXT}, {"address", "address", CELL_TEXT},
-      {"color", "color", CELL_TEXT},     {"weight", "weight", CELL_NUMBER},
-      {"since", "since_ms", CELL_TIME},
+      {"service", "service", CELL_TEXT},   {"address", "address", CELL_TEXT},
+      {"color", "color", CELL_TEXT},       {"weight", "weight", CELL_NUMBER},
+      {"state", "state", CELL_TEXT},       {"since", "since_ms", CELL_TIME},
+      {"tunnels", "tunnels", CELL_NUMBER},
   };
   TABLE_PRINT(json_object_get(answer, "nodes"), columns, "no backend is known");
 }
@@ -286,9 +331,10 @@ static const struct command {
   void (*print)(const json_t *answer);
   const char *options;  // the letters that it takes
 } commands[] = {
-    {"status", status_print, ""},   {"stats", stats_print, ""},
-    {"workers", workers_print, ""}, {"sessions", sessions_print, "un"},
-    {"routes", routes_print, "tn"}, {"nodes", nodes_print, ""},
+    {"status", status_print, ""},          {"stats", stats_print, ""},
+    {"workers", workers_print, ""},        {"sessions", sessions_print, "un"},
+    {"routes", routes_print, "tn"},        {"routes stats", route_stats_print, ""},
+    {"routes get", route_get_print, "cS"}, {"nodes", nodes_print, ""},
 };
 
 // --- Asking ---------------------------------------------------------------------
@@ -438,21 +484,26 @@ static bool number_parse(const char *text, int64_t min, json_int_t *number) {
   return errno == 0 && end != text && *end == '\0' && *number >= min;
 }
 
+static bool is_tier(const char *text) {
+  return strcmp(text, "gateway") == 0 || strcmp(text, "player") == 0 || strcmp(text, "object") == 0;
+}
+
 int main(int argc, char **argv) {
   static const struct option options[] = {
-      {"socket", required_argument, NULL, 's'}, {"json", no_argument, NULL, 'j'},
-      {"uid", required_argument, NULL, 'u'},    {"tier", required_argument, NULL, 't'},
-      {"limit", required_argument, NULL, 'n'},  {"help", no_argument, NULL, 'h'},
-      {"version", no_argument, NULL, 'V'},      {0},
+      {"socket", required_argument, NULL, 's'},  {"json", no_argument, NULL, 'j'},
+      {"uid", required_argument, NULL, 'u'},     {"tier", required_argument, NULL, 't'},
+      {"limit", required_argument, NULL, 'n'},   {"color", required_argument, NULL, 'c'},
+      {"service", required_argument, NULL, 'S'}, {"help", no_argument, NULL, 'h'},
+      {"version", no_argument, NULL, 'V'},       {0},
   };
   const char *path = getenv("JANUS_CONTROL_SOCKET");
-  const char *tier = NULL;
-  char given[4] = "";  // the letters of the options for one command
+  const char *tier = NULL, *color = NULL, *service = NULL;
+  char given[8] = "";  // the letters of the options for one command
   json_int_t uid = 0, limit = 100;
   bool as_json = false;
   int option;
   path = path != NULL && *path != '\0' ? path : CONFIG_CONTROL_SOCKET;
-  while ((option = getopt_long(argc, argv, "s:ju:t:n:hV", options, NULL)) != -1) {
+  while ((option = getopt_long(argc, argv, "s:ju:t:n:c:S:hV", options, NULL)) != -1) {
     switch (option) {
       case 's': path = optarg; break;
       case 'j': as_json = true; break;
@@ -463,8 +514,7 @@ int main(int argc, char **argv) {
         break;
       case 't':
         tier = optarg;
-        if (strcmp(tier, "gateway") != 0 && strcmp(tier, "player") != 0 &&
-            strcmp(tier, "object") != 0) {
+        if (!is_tier(tier)) {
           return usage("--tier takes gateway, player or object, not %s", optarg);
         }
         break;
@@ -473,28 +523,49 @@ int main(int argc, char **argv) {
           return usage("--limit takes a number from 1, not %s", optarg);
         }
         break;
+      case 'c': color = optarg; break;
+      case 'S': service = optarg; break;
       case 'h': fputs(help, stdout); return EXIT_SUCCESS;
       case 'V': puts("janusctl " JANUS_VERSION); return EXIT_SUCCESS;
       default: return usage("that option is not understood");
     }
-    if (strchr("utn", option) != NULL && strchr(given, option) == NULL) {
+    if (strchr("utncS", option) != NULL && strchr(given, option) == NULL) {
       given[strlen(given)] = (char)option;
     }
   }
   if (optind == argc) {
     return usage("which command? status, stats, workers, sessions, routes or nodes");
   }
-  if (optind + 1 < argc) {
-    return usage("one command at a time; %s is too much", argv[optind + 1]);
+  // A command may be two words, and only routes get takes more than that.
+  char name[32];
+  int words = 1;
+  snprintf(name, sizeof name, "%s", argv[optind]);
+  if (strcmp(name, "routes") == 0 && optind + 1 < argc) {
+    words = 2;
+    if (strcmp(argv[optind + 1], "list") != 0) {
+      snprintf(name, sizeof name, "routes %.16s", argv[optind + 1]);
+    }
+  }
+  json_int_t oid = 0;
+  if (strcmp(name, "routes get") == 0) {
+    words = 4;
+    if (optind + words > argc || !is_tier(argv[optind + 2]) ||
+        !number_parse(argv[optind + 3], INT64_MIN, &oid)) {
+      return usage("routes get takes gateway, player or object, and a number");
+    }
+    tier = argv[optind + 2];
+  }
+  if (optind + words < argc) {
+    return usage("one command at a time; %s is too much", argv[optind + words]);
   }
   const struct command *command = NULL;
   for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
-    if (strcmp(argv[optind], commands[i].name) == 0) {
+    if (strcmp(name, commands[i].name) == 0) {
       command = &commands[i];
     }
   }
   if (command == NULL) {
-    return usage("there is no command %s", argv[optind]);
+    return usage("there is no command %s", name);
   }
   if (strspn(given, command->options) != strlen(given)) {
     return usage("%s does not take that option", command->name);
@@ -509,6 +580,15 @@ int main(int argc, char **argv) {
   }
   if (tier != NULL) {
     json_object_set_new(request, "tier", json_string(tier));
+  }
+  if (color != NULL) {
+    json_object_set_new(request, "color", json_string(color));
+  }
+  if (service != NULL) {
+    json_object_set_new(request, "service", json_string(service));
+  }
+  if (strcmp(name, "routes get") == 0) {
+    json_object_set_new(request, "oid", json_integer(oid));
   }
   int status = ask(path, request, command, as_json);
   json_decref(request);
