@@ -141,9 +141,22 @@ def nodes_of(*addresses, services=("roma.player.service", "roma.room.service")):
     return [node(address, service) for address in addresses for service in services]
 
 
-def secret_settings(keys, certificate=None):
+def redis_settings(*addresses, **more):
+    """Routes in Redis, with little patience for a Redis that is away."""
+    return {"routes": "redis", "data": {"redis": {
+        "addr": list(addresses), "backoff": "20ms", "backoff_max": "300ms", **more}}}
+
+
+def etcd_settings(*endpoints, **more):
+    return {"registry": "etcd", "etcd": {
+        "endpoints": list(endpoints), "backoff": "50ms", "backoff_max": "500ms",
+        "lease_ttl": "3s", "timeout": "2s", **more}}
+
+
+def secret_settings(keys, certificate=None, **more):
     return {
         "secret": {
+            **more,
             "account_aes_key": keys.account_key.decode(),
             "server_cert_version": 1,
             "server_cert_private_key": keys.server_pem(),
@@ -271,6 +284,24 @@ class Gateway(Program):
         client.login()
         return client
 
+    def route(self, tier, oid, color="blue"):
+        return self.ctl("routes", "get", tier, str(oid), "--color", color)
+
+    def nodes(self, service="roma.player.service"):
+        """{address: node} of one service."""
+        return {node["address"]: node for node in self.ctl("nodes")["nodes"]
+                if node["service"] == service}
+
+    def wait_nodes(self, *addresses, service="roma.player.service", timeout=60):
+        wait_for(lambda: set(self.nodes(service)) == set(addresses),
+                 f"the nodes of {service} to be {addresses}", timeout)
+
+    def link(self, name):
+        return next(link for link in self.ctl("status")["links"] if link["name"] == name)
+
+    def wait_link(self, name, state, timeout=60):
+        return wait_for(lambda: self.link(name)["state"] == state, f"{name} to be {state}", timeout)
+
     def session_of(self, uid):
         return wait_for(lambda: self.ctl("sessions", "--uid", str(uid))["sessions"],
                         f"a session of {uid}")[0]
@@ -343,4 +374,5 @@ def run(program, *arguments, environment=None, timeout=60):
     )
 
 
-__all__ = ["Gateway", "Roma", "Program", "run", "node", "nodes_of", "wire"]
+__all__ = ["Gateway", "Roma", "Program", "run", "node", "nodes_of", "redis_settings",
+           "etcd_settings", "wire"]
