@@ -164,6 +164,8 @@ static const struct key keys[] = {
     SETTING("tunnel.backoff", KEY_DURATION, tunnel.backoff_ms, "100ms", RANGE(1, DAY_MS)),
     SETTING("tunnel.backoff_max", KEY_DURATION, tunnel.backoff_max_ms, "2s", RANGE(1, DAY_MS)),
     SETTING("tunnel.suspect", KEY_DURATION, tunnel.suspect_ms, "5s", RANGE(0, DAY_MS)),
+    SETTING("tunnel.unknown_node_grace", KEY_DURATION, tunnel.unknown_node_grace_ms, "1s",
+            RANGE(0, DAY_MS)),
     SETTING("tunnel.streams_per_connection", KEY_INTEGER, tunnel.streams_per_connection, "100",
             RANGE(1, 1000000)),
     SETTING("tunnel.message_bytes", KEY_INTEGER, tunnel.message_bytes, "4194304",

@@ -184,6 +184,7 @@ struct config {
     int64_t backoff_ms;         // between tries, doubled each time with jitter
     int64_t backoff_max_ms;
     int64_t suspect_ms;              // how long a node that refused is passed over
+    int64_t unknown_node_grace_ms;   // before a route to an unknown node is replaced
     int64_t streams_per_connection;  // a further connection is opened beyond it
     int64_t message_bytes;           // accepted from a backend, at most
   } tunnel;

@@ -11,12 +11,22 @@ struct entry {
   int64_t turn;  // of smooth weighted round-robin
 };
 
+// A node that is not in the registry: gone, or not yet come.
+struct absent {
+  uint64_t hash;     // of service, color and address; 0: none
+  int64_t since_ms;  // when it was first asked for; 0: it was here before
+};
+
+enum { ABSENT_MAX = 512 };  // the oldest is forgotten for one more
+
 // Sorted by service, color and address, so that those to choose from lie side by
 // side.
 struct node_picker {
   struct entry *entries;
   size_t count;
   uint64_t version;
+  struct absent absent[ABSENT_MAX];
+  size_t next_absent;
 };
 
 struct node_picker *node_picker_new(void) {
@@ -32,6 +42,22 @@ void node_picker_free(struct node_picker *picker) {
     free(picker->entries);
     free(picker);
   }
+}
+
+// FNV-1a with a finalizer that spreads its weak high bits. Unkeyed on purpose:
+// gateways must agree without talking.
+static uint64_t hash_bytes(uint64_t hash, const void *bytes, size_t len) {
+  const unsigned char *at = bytes;
+  for (size_t i = 0; i < len; i++) {
+    hash = (hash ^ at[i]) * 0x100000001b3;
+  }
+  return hash;
+}
+
+static uint64_t finish_hash(uint64_t hash) {
+  hash = (hash ^ (hash >> 30)) * 0xbf58476d1ce4e5b9;
+  hash = (hash ^ (hash >> 27)) * 0x94d049bb133111eb;
+  return hash ^ (hash >> 31);
 }
 
 static int compare_group(const struct node *node, const char *service, const char *color) {
@@ -74,6 +100,52 @@ static size_t take_over(const struct node_picker *picker, const struct node *nod
   return kept;
 }
 
+// --- Nodes that are not there ------------------------------------------------------
+
+static uint64_t hash_node(const char *service, const char *color, const char *address) {
+  uint64_t hash = hash_bytes(0xcbf29ce484222325, service, strlen(service) + 1);
+  hash = hash_bytes(hash, color, strlen(color) + 1);
+  return finish_hash(hash_bytes(hash, address, strlen(address))) | 1;
+}
+
+static struct absent *find_absent(struct node_picker *picker, uint64_t hash) {
+  for (size_t i = 0; i < ABSENT_MAX; i++) {
+    if (picker->absent[i].hash == hash) {
+      return &picker->absent[i];
+    }
+  }
+  return NULL;
+}
+
+static struct absent *note_absent(struct node_picker *picker, uint64_t hash, int64_t since_ms) {
+  struct absent *absent = find_absent(picker, hash);
+  if (!absent) {
+    absent = &picker->absent[picker->next_absent];
+    picker->next_absent = (picker->next_absent + 1) % ABSENT_MAX;
+  }
+  *absent = (struct absent){.hash = hash, .since_ms = since_ms};
+  return absent;
+}
+
+// Those that were here before and are not in entries have left for good; those that came
+// are absent no more.
+static void note_changes(struct node_picker *picker, const struct entry *entries, size_t count) {
+  for (size_t i = 0; i < picker->count; i++) {
+    const struct node *node = &picker->entries[i].node;
+    if (count == 0 || !bsearch(&picker->entries[i], entries, count, sizeof *entries, compare)) {
+      note_absent(picker, hash_node(node->service, node->color, node->address), 0);
+    }
+  }
+  for (size_t i = 0; i < count; i++) {
+    const struct node *node = &entries[i].node;
+    struct absent *absent =
+        find_absent(picker, hash_node(node->service, node->color, node->address));
+    if (absent) {
+      *absent = (struct absent){0};
+    }
+  }
+}
+
 void node_picker_refresh(struct node_picker *picker, const struct node_table *table) {
   struct node *nodes;
   size_t count;
@@ -85,6 +157,7 @@ void node_picker_refresh(struct node_picker *picker, const struct node_table *ta
   struct entry *entries = count > 0 ? malloc(count * sizeof *entries) : NULL;
   if (count == 0 || entries) {
     count = take_over(picker, nodes, count, entries);
+    note_changes(picker, entries, count);
     free(picker->entries);
     picker->entries = entries;
     picker->count = count;
@@ -136,6 +209,22 @@ static struct choice choose_from(const struct node_picker *picker, const char *s
   return choice;
 }
 
+bool node_picker_may_come(struct node_picker *picker, const char *service, const char *color,
+                          const char *address, int64_t grace_ms, int64_t now_ms) {
+  struct choice choice = choose_from(picker, service, color, now_ms);
+  for (size_t i = choice.start; i < choice.end; i++) {
+    if (strcmp(picker->entries[i].node.address, address) == 0) {
+      return false;  // it is here, and under suspicion
+    }
+  }
+  uint64_t hash = hash_node(service, color, address);
+  const struct absent *absent = find_absent(picker, hash);
+  if (!absent) {
+    absent = note_absent(picker, hash, now_ms);
+  }
+  return absent->since_ms != 0 && now_ms - absent->since_ms < grace_ms;
+}
+
 static bool takes_new(const struct choice *choice, const struct entry *entry, int64_t now_ms) {
   return choice->only_trusted ? trusted(entry, now_ms) : entry->node.weight > 0;
 }
@@ -172,22 +261,6 @@ const struct node *node_picker_pick(struct node_picker *picker, const char *serv
   }
   best->turn -= total;
   return &best->node;
-}
-
-// FNV-1a with a finalizer that spreads its weak high bits. Unkeyed on purpose:
-// gateways must agree without talking.
-static uint64_t hash_bytes(uint64_t hash, const void *bytes, size_t len) {
-  const unsigned char *at = bytes;
-  for (size_t i = 0; i < len; i++) {
-    hash = (hash ^ at[i]) * 0x100000001b3;
-  }
-  return hash;
-}
-
-static uint64_t finish_hash(uint64_t hash) {
-  hash = (hash ^ (hash >> 30)) * 0xbf58476d1ce4e5b9;
-  hash = (hash ^ (hash >> 27)) * 0x94d049bb133111eb;
-  return hash ^ (hash >> 31);
 }
 
 // Weighted rendezvous hashing: of the scores weight / -ln(uniform), the highest.

@@ -7,6 +7,7 @@
 #ifndef JANUS_WORKER_NODE_PICKER_H
 #define JANUS_WORKER_NODE_PICKER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/node_table.h"
@@ -26,6 +27,12 @@ void node_picker_refresh(struct node_picker *picker, const struct node_table *ta
 // The node at address, whatever its weight; NULL if it is to be passed over.
 const struct node *node_picker_find(struct node_picker *picker, const char *service,
                                     const char *color, const char *address, int64_t now_ms);
+
+// Whether a node that a route names, and node_picker_find does not know, is to be waited
+// for: another gateway may have heard of it first. Not so for one that was here and has
+// left, nor when it has been asked for over grace_ms.
+bool node_picker_may_come(struct node_picker *picker, const char *service, const char *color,
+                          const char *address, int64_t grace_ms, int64_t now_ms);
 
 // The next one by smooth weighted round-robin.
 const struct node *node_picker_pick(struct node_picker *picker, const char *service,

@@ -212,6 +212,13 @@ static const struct node *usable_node(struct tunnel *tunnel, const char *address
                           tunnel->session->color, address, clock_monotonic_ms());
 }
 
+// Whether to wait for a node that a route names and the registry does not have.
+static bool may_come(struct tunnel *tunnel, const char *address) {
+  return node_picker_may_come(
+      tunnel->worker->node_picker, tunnel_type(tunnel)->service, tunnel->session->color, address,
+      tunnel->worker->config.tunnel.unknown_node_grace_ms, clock_monotonic_ms());
+}
+
 // Asks the store, with a node of our choice; dead is what the route names now and
 // must not, or "".
 static void claim(struct tunnel *tunnel, const char *dead) {
@@ -247,6 +254,8 @@ static void on_settled(struct route_claim *route_claim, const char *address) {
   }
   if (node) {
     open_stream(tunnel, node);
+  } else if (address[0] != '\0' && !may_come(tunnel, address)) {
+    claim(tunnel, address);
   } else {
     try_later(tunnel);
   }
@@ -271,6 +280,8 @@ static void find_route(struct tunnel *tunnel) {
   const struct node *node = usable_node(tunnel, route.address);
   if (node) {
     open_stream(tunnel, node);
+  } else if (may_come(tunnel, route.address)) {
+    try_later(tunnel);
   } else {
     claim(tunnel, route.address);
   }

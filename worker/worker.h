@@ -17,11 +17,11 @@
 #include "common/route_table.h"
 #include "common/seal.h"
 #include "common/shm.h"
+#include "common/stream.h"
 #include "worker/dispatch.h"
 #include "worker/handshake.h"
 #include "worker/limits.h"
 #include "worker/node_picker.h"
-#include "common/stream.h"
 #include "worker/transport.h"
 #include "worker/tunnel.h"
 

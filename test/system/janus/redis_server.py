@@ -75,7 +75,10 @@ class Redis(Server):
     def wait_key(self, key, value=None, timeout=30):
         """The key's value, once there is one, or once it is that one."""
         def there():
-            found = self.get(key)
+            try:
+                found = self.get(key)
+            except redis.RedisError:  # it is coming up, or changing its role
+                return None
             return found if found is not None and value in (None, found) else None
 
         return wait_for(there, f"{key} in Redis to be {value or 'there'}", timeout)
