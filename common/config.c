@@ -810,6 +810,11 @@ static void relations_check(struct loader *loader) {
   if (config->data.redis.cluster && config->data.redis.sentinel_master[0] != '\0') {
     fault_key(loader, "data.redis.cluster", "can't go with data.redis.sentinel_master");
   }
+  if (strchr(config->data.redis.addr, ',') != NULL && !config->data.redis.cluster &&
+      config->data.redis.sentinel_master[0] == '\0') {
+    fault_key(loader, "data.redis.addr",
+              "must be one, unless data.redis.cluster or data.redis.sentinel_master is set");
+  }
   if (config->data.redis.cluster && config->data.redis.db != 0) {
     fault_key(loader, "data.redis.db", "must be 0 with data.redis.cluster");
   }

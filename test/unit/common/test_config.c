@@ -597,8 +597,92 @@ static void saved_settings_that_are_damaged_are_refused(void **state) {
   assert_int_equal(config_load_fd(-1, &other, on_fault, &config), ERROR_INVALID);
 }
 
+static void etcd_and_redis_are_read_and_travel(void **state) {
+  (void)state;
+  load_good(
+      "registry = \"etcd\"; routes = \"redis\";\n"
+      "etcd = { endpoints = [\"https://a:1\", \"b:2\"]; username = \"u\"; lease_ttl = \"9s\"; };\n"
+      "data = { redis = { addr = [\"r:1\", \"[::1]:2\"]; cluster = true; read_timeout = \"1s\"; }; "
+      "};");
+  assert_int_equal(config.registry.source, REGISTRY_ETCD);
+  assert_int_equal(config.routes.store, ROUTES_REDIS);
+  assert_string_equal(config.etcd.endpoints, "https://a:1,b:2");
+  assert_string_equal(config.etcd.username, "u");
+  assert_int_equal(config.etcd.lease_ttl_ms, 9000);
+  assert_string_equal(config.data.redis.addr, "r:1,[::1]:2");
+  assert_true(config.data.redis.cluster);
+  assert_int_equal(config.data.redis.read_timeout_ms, 1000);
+  assert_string_equal(secrets.redis_password, "");
+  FILE *file = fopen(main_file, "w+");
+  assert_int_equal(config_save(&config, file), 0);
+  assert_int_equal(config_load_fd(fileno(file), &other, on_fault, &config), 0);
+  fclose(file);
+  assert_memory_equal(&config, &other, sizeof config);
+}
+
+static void passwords_are_secrets(void **state) {
+  (void)state;
+  write_file(
+      secret_file,
+      SECRET(ACCOUNT_KEY, SERVER_KEY,
+             CLIENT_CERT_UNTIL_2119
+             "\"; redis_password = \"r\"; redis_sentinel_password = \"s\"; etcd_password = \"e"),
+      0640);
+  assert_int_equal(load("@include \"secret.conf\"\n"), 0);
+  assert_string_equal(secrets.redis_password, "r");
+  assert_string_equal(secrets.redis_sentinel_password, "s");
+  assert_string_equal(secrets.etcd_password, "e");
+  expect_fault("data = { redis = { password = \"x\"; }; };",
+               ":1: data.redis.password: is a secret: put it into secret.conf, as "
+               "secret.redis_password");
+  expect_fault("etcd = { password = \"x\"; };",
+               ":1: etcd.password: is a secret: put it into secret.conf, as secret.etcd_password");
+  setenv("JANUS_SECRET_REDIS_PASSWORD", "x", 1);
+  write_file(secret_file, GOOD_SECRET, 0640);
+  assert_int_equal(load("@include \"secret.conf\"\n"), ERROR_INVALID);
+  unsetenv("JANUS_SECRET_REDIS_PASSWORD");
+}
+
+static void a_tls_key_is_a_secret_and_its_file_closed_to_others(void **state) {
+  (void)state;
+  char key_file[128];
+  snprintf(key_file, sizeof key_file, "%s/redis.key", folder);
+  write_file(key_file, "KEY", 0600);
+  load_good("data = { redis = { tls = { key = \"redis.key\"; cert = \"redis.key\"; }; }; };");
+  assert_string_equal(secrets.redis_tls_key, "KEY");
+  assert_string_equal(config.data.redis.tls.key, key_file);
+  assert_int_equal(chmod(key_file, 0644), 0);
+  assert_int_equal(
+      load("data = { redis = { tls = { key = \"redis.key\"; cert = \"redis.key\"; }; }; };"
+           "\n@include \"secret.conf\"\n"),
+      ERROR_INVALID);
+  assert_non_null(strstr(faults, "chmod o-rwx"));
+  unlink(key_file);
+  expect_fault("etcd = { tls = { ca = \"/nowhere\"; }; };",
+               ":1: etcd.tls.ca: /nowhere can't be read: No such file or directory");
+}
+
+static void bad_addresses_and_modes_are_faults(void **state) {
+  (void)state;
+  expect_fault(
+      "data = { redis = { addr = [\"a:1\", \"b\"]; cluster = true; }; };",
+      ":1: data.redis.addr: must be host:port, several separated by commas, not \"a:1,b\"");
+  expect_fault("data = { redis = { addr = 5; }; };",
+               ":1: data.redis.addr: must be host:port in quotes, or an array of such, "
+               "[\"...\", \"...\"], not a number");
+  expect_fault("data = { redis = { addr = \"a:1,b:1\"; }; };",
+               ":1: data.redis.addr: must be one, unless data.redis.cluster or "
+               "data.redis.sentinel_master is set");
+  expect_fault("data = { redis = { cluster = true; sentinel_master = \"x\"; }; };",
+               ":1: data.redis.cluster: can't go with data.redis.sentinel_master");
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test(etcd_and_redis_are_read_and_travel),
+      cmocka_unit_test(passwords_are_secrets),
+      cmocka_unit_test(a_tls_key_is_a_secret_and_its_file_closed_to_others),
+      cmocka_unit_test(bad_addresses_and_modes_are_faults),
       cmocka_unit_test(an_empty_file_gives_the_defaults),
       cmocka_unit_test(the_shipped_file_is_the_defaults_and_two_nodes),
       cmocka_unit_test(the_shipped_secrets_say_how_to_make_real_ones),

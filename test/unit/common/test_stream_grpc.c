@@ -14,8 +14,8 @@
 #include <unistd.h>
 
 #include "common/packet.h"
-#include "test/unit/roma.h"
 #include "common/stream.h"
+#include "test/unit/roma.h"
 
 enum { PATIENCE_S = 60, OPEN_TIMEOUT_MS = 3000, MESSAGE_BYTES = 100000, CLIENTS = 10 };
 

@@ -10,16 +10,32 @@
 #include "master/routes.h"
 
 struct fixture {
+  struct event_base *base;
   struct route_table *table;
+  struct directory *directory;
+  struct routes *routes;
+  struct counters counters;
   struct config config;
+  struct channel_route_held moved;  // the last that a worker was told
+  int moved_worker;                 // -1: none was
 };
+
+static void on_moved(int worker, const struct channel_route_held *moved, void *owner) {
+  struct fixture *fixture = owner;
+  fixture->moved_worker = worker;
+  fixture->moved = *moved;
+}
 
 static int set_up(void **state) {
   static struct fixture fixture;
   const struct route_table_options options = {.capacity = {4, 4, 4}};
+  char why[128];
   int error;
   memset(&fixture, 0, sizeof fixture);
+  fixture.base = event_base_new();
   fixture.table = route_table_create(&options, &error);
+  fixture.directory = directory_new();
+  fixture.moved_worker = -1;
   struct config *config = &fixture.config;
   strcpy(config->label.service, "janus.gate.interface");
   strcpy(config->server.grpc.advertise, "10.0.0.1:19100");
@@ -28,12 +44,27 @@ static int set_up(void **state) {
   config->tunnel.type_count = 1;
   strcpy(config->tunnel.types[0].service, "roma.room.service");
   config->tunnel.types[0].tier = ROUTE_OBJECT;
+  const struct routes_options routes_options = {
+      .base = fixture.base,
+      .config = config,
+      .table = fixture.table,
+      .directory = fixture.directory,
+      .counters = &fixture.counters,
+      .workers = 2,
+      .on_moved = on_moved,
+      .owner = &fixture,
+  };
+  fixture.routes = routes_new(&routes_options, why, sizeof why);
   *state = &fixture;
-  return fixture.table ? 0 : -1;
+  return fixture.routes ? 0 : -1;
 }
 
 static int tear_down(void **state) {
-  route_table_free(((struct fixture *)*state)->table);
+  struct fixture *fixture = *state;
+  routes_free(fixture->routes);
+  directory_free(fixture->directory);
+  route_table_free(fixture->table);
+  event_base_free(fixture->base);
   return 0;
 }
 
@@ -43,7 +74,7 @@ static const char *settle(struct fixture *fixture, int64_t oid, const char *cand
   struct channel_route_claim claim = {.id = 9, .oid = oid};
   strcpy(claim.candidate, candidate);
   strcpy(claim.dead, dead);
-  routes_settle(fixture->table, &fixture->config, &claim, &answer);
+  routes_claim(fixture->routes, &claim, &answer);
   assert_int_equal(answer.id, 9);
   return answer.address;
 }
@@ -72,18 +103,23 @@ static void an_unknown_tunnel_type_settles_nothing(void **state) {
   struct fixture *fixture = *state;
   struct channel_route_answer answer;
   struct channel_route_claim claim = {.id = 1, .tunnel_type = 1, .candidate = "a:1"};
-  routes_settle(fixture->table, &fixture->config, &claim, &answer);
+  routes_claim(fixture->routes, &claim, &answer);
   assert_string_equal(answer.address, "");
 }
 
-static void a_renewal_puts_back_what_is_gone_but_overrules_nobody(void **state) {
+static void what_a_tunnel_holds_is_put_back_but_overrules_nobody(void **state) {
   struct fixture *fixture = *state;
-  struct channel_route_renew renew = {.oid = 1, .address = "a:1"};
-  routes_renew(fixture->table, &fixture->config, &renew);
+  const struct channel_route_held held = {.oid = 1, .address = "a:1"};
+  routes_held(fixture->routes, 0, &held);
   assert_string_equal(settle(fixture, 1, "b:1", ""), "a:1");
+  assert_int_equal(fixture->moved_worker, -1);
   assert_string_equal(settle(fixture, 1, "b:1", "a:1"), "b:1");
-  routes_renew(fixture->table, &fixture->config, &renew);
+  routes_held(fixture->routes, 1, &held);
   assert_string_equal(settle(fixture, 1, "c:1", ""), "b:1");
+  // Both that hold it are told where it is.
+  assert_int_equal(fixture->moved_worker, 1);
+  assert_string_equal(fixture->moved.address, "b:1");
+  assert_int_equal(fixture->moved.oid, 1);
 }
 
 static void the_gateway_tier_names_this_gateway_while_the_player_is_here(void **state) {
@@ -91,11 +127,11 @@ static void the_gateway_tier_names_this_gateway_while_the_player_is_here(void **
   const struct route_key key = {
       .tier = ROUTE_GATEWAY, .service = "janus.gate.interface", .color = "blue", .oid = 5};
   struct route route;
-  routes_set_gateway(fixture->table, &fixture->config, 5, "blue");
+  routes_player_came(fixture->routes, 5, "blue");
   assert_int_equal(route_table_lookup(fixture->table, &key, clock_wall_ms(), &route), 0);
   assert_string_equal(route.address, "10.0.0.1:19100");
   assert_true(route.expires_at_ms > clock_wall_ms() + 500000);
-  routes_remove_gateway(fixture->table, &fixture->config, 5, "blue");
+  routes_player_left(fixture->routes, 5, "blue");
   assert_int_equal(route_table_lookup(fixture->table, &key, clock_wall_ms(), &route),
                    ERROR_NOT_FOUND);
 }
@@ -107,7 +143,7 @@ int main(void) {
       FACT(a_dead_node_is_replaced_only_while_the_route_names_it),
       FACT(a_full_table_settles_nothing),
       FACT(an_unknown_tunnel_type_settles_nothing),
-      FACT(a_renewal_puts_back_what_is_gone_but_overrules_nobody),
+      FACT(what_a_tunnel_holds_is_put_back_but_overrules_nobody),
       FACT(the_gateway_tier_names_this_gateway_while_the_player_is_here),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -180,9 +180,48 @@ static void the_fallback_spreads_objects_by_weight(void **state) {
   assert_in_range(a, 7200, 7800);
 }
 
+static bool may_come(struct fixture *fixture, const char *address, int64_t now_ms) {
+  return node_picker_may_come(fixture->picker, service, "blue", address, 1000, now_ms);
+}
+
+static void an_unknown_node_is_waited_for_for_a_while(void **state) {
+  struct fixture *fixture = *state;
+  struct node nodes[] = {node("blue", "a:1", 100)};
+  publish(fixture, nodes, 1);
+  assert_true(may_come(fixture, "b:1", 5000));
+  assert_true(may_come(fixture, "b:1", 5999));
+  assert_false(may_come(fixture, "b:1", 6000));
+  assert_true(may_come(fixture, "c:1", 6000));
+}
+
+static void a_node_that_has_left_is_not_waited_for(void **state) {
+  struct fixture *fixture = *state;
+  struct node nodes[] = {node("blue", "a:1", 100), node("blue", "b:1", 100)};
+  publish(fixture, nodes, 2);
+  publish(fixture, nodes, 1);
+  assert_false(may_come(fixture, "b:1", 5000));
+  // It comes back, and leaves again.
+  publish(fixture, nodes, 2);
+  publish(fixture, nodes, 0);
+  assert_false(may_come(fixture, "a:1", 5000));
+  assert_false(may_come(fixture, "b:1", 5000));
+}
+
+static void a_node_that_is_here_under_suspicion_is_not_waited_for(void **state) {
+  struct fixture *fixture = *state;
+  struct node nodes[] = {node("blue", "a:1", 100), node("blue", "b:1", 100)};
+  publish(fixture, nodes, 2);
+  node_picker_suspect(fixture->picker, service, "a:1", 9000);
+  assert_null(node_picker_find(fixture->picker, service, "blue", "a:1", 5000));
+  assert_false(may_come(fixture, "a:1", 5000));
+}
+
 int main(void) {
 #define FACT(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
   const struct CMUnitTest tests[] = {
+      FACT(an_unknown_node_is_waited_for_for_a_while),
+      FACT(a_node_that_has_left_is_not_waited_for),
+      FACT(a_node_that_is_here_under_suspicion_is_not_waited_for),
       FACT(only_nodes_of_the_color_are_picked),
       FACT(turns_are_smooth_and_by_weight),
       FACT(a_node_of_weight_zero_takes_nothing_new_but_keeps_what_it_has),
