@@ -183,6 +183,8 @@ void route_table_free(struct route_table *table) {
 
 int route_table_fd(const struct route_table *table) { return table->shm.fd; }
 
+size_t route_table_bytes(const struct route_table *table) { return table->shm.size; }
+
 // --- Keys --------------------------------------------------------------------
 
 // A key as the table sees it.

@@ -65,7 +65,8 @@ struct route_table *route_table_create(const struct route_table_options *options
 // and size in its header is checked against the real size.
 struct route_table *route_table_open(int fd, int *error);
 void route_table_free(struct route_table *table);
-int route_table_fd(const struct route_table *table);  // for handing on; stays owned here
+int route_table_fd(const struct route_table *table);        // for handing on; stays owned here
+size_t route_table_bytes(const struct route_table *table);  // of the segment
 
 // Any process. 0; ERROR_NOT_FOUND for a miss or an expired route; ERROR_BUSY
 // when only torn reads were had (to be treated as a miss); ERROR_TOO_LARGE for a

@@ -29,6 +29,7 @@ static const struct load_kind {
      "players with an open tunnel who say nothing, until --duration, a signal or stdin's end"},
     {"slow", bench_slow, true, false, "players who ask for much and never read"},
     {"direct", bench_direct, false, true, "roundtrip straight to a backend over gRPC"},
+    {"routes", bench_routes, false, true, "look-ups in a shared route table; needs no gateway"},
     {"echo-server", bench_echo_server, false, false, "a plain TCP echo for comparisons"},
 };
 
@@ -61,6 +62,7 @@ static const char options_help[] =
     "  --pid-tree P[,P]       the same with their children\n"
     "  --method M             for direct (default /player.intra.v1.TunnelService/Tunnel)\n"
     "  --streams-per-connection N  for direct (default 1000)\n"
+    "  --routes N             in the table of routes (default 1000000)\n"
     "  --request TEXT         what slow sends (default \"flood 1000000 1024\")\n"
     "  --json                 the report as one JSON object\n"
     "  --help, --version\n"
@@ -91,6 +93,7 @@ enum {
   OPTION_PID_TREE,
   OPTION_METHOD,
   OPTION_STREAMS,
+  OPTION_ROUTES,
   OPTION_REQUEST,
   OPTION_JSON,
   OPTION_HELP,
@@ -120,6 +123,7 @@ static const struct option long_options[] = {
     {"pid-tree", required_argument, NULL, OPTION_PID_TREE},
     {"method", required_argument, NULL, OPTION_METHOD},
     {"streams-per-connection", required_argument, NULL, OPTION_STREAMS},
+    {"routes", required_argument, NULL, OPTION_ROUTES},
     {"request", required_argument, NULL, OPTION_REQUEST},
     {"json", no_argument, NULL, OPTION_JSON},
     {"help", no_argument, NULL, OPTION_HELP},
@@ -251,6 +255,9 @@ static void set_option(struct bench *bench, int option) {
       options->streams_per_connection =
           (size_t)number_option("--streams-per-connection is not a number", 1, 1000000);
       break;
+    case OPTION_ROUTES:
+      options->routes = (size_t)number_option("--routes is not 1 to 100000000", 1, 100000000);
+      break;
     case OPTION_REQUEST: options->request = optarg; break;
     case OPTION_JSON: options->json = true; break;
     case 'h':
@@ -346,6 +353,7 @@ int main(int argc, char **argv) {
                   .warmup_ms = 1000,
                   .timeout_ms = 10000,
                   .streams_per_connection = 1000,
+                  .routes = 1000000,
                   .method = "/player.intra.v1.TunnelService/Tunnel",
                   .request = "flood 1000000 1024"},
   };

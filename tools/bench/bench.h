@@ -34,6 +34,7 @@ struct bench_options {
   int64_t count;  // stop after so many; 0: by time
   int64_t timeout_ms;
   size_t streams_per_connection;
+  size_t routes;  // in the table of `routes`
   const char *method;
   const char *request;    // what `slow` sends
   uint32_t source_first;  // 0: none
@@ -94,6 +95,7 @@ __attribute__((format(printf, 1, 2))) void bench_say(const char *format, ...);
 int bench_roundtrip(struct bench *bench);
 int bench_rate(struct bench *bench);
 int bench_login(struct bench *bench);
+int bench_routes(struct bench *bench);
 int bench_idle(struct bench *bench);
 int bench_slow(struct bench *bench);
 int bench_direct(struct bench *bench);
