@@ -166,7 +166,7 @@ fuzz: ## Run each fuzz target for SECONDS (default 60)
 .PHONY: fuzzers
 fuzzers: $(FUZZERS)
 
-bench: ## Measure; ONLY=group[,group] for some (roundtrip, login, idle)
+bench: ## Measure; ONLY=group[,group] for some (roundtrip, login, idle, route, failover)
 	@tools/setup bench
 	@$(MAKE) --no-print-directory -s all
 	@JANUS_BUILD=$(B) $(PYTHON) test/bench/run.py "$(ONLY)"

@@ -21,8 +21,14 @@
 // of each bucket that did has moved: the reader checks the sequence after it has
 // copied the address too.
 //
-// The hash is keyed at random: oids and colors come from outside, and must not be
-// chosen so that they fall into one bucket.
+// The hashes are keyed at random: oids and colors come from outside, and must not be
+// chosen so that they fall into one bucket. The scope's is SipHash; with the oid it goes
+// through a multiply-shift of a secret 128-bit factor, which is strongly universal and
+// costs two multiplications.
+//
+// What a lookup costs is waiting for memory. So the four cache lines of both buckets are
+// asked for at once, and all ten slots compared without a branch that would have to be
+// guessed.
 enum {
   SLOTS = 5,
   LOOKUP_TRIES = 8,
@@ -68,6 +74,7 @@ struct header {
   uint64_t magic;
   uint64_t size;  // of the whole segment
   uint8_t hash_key[crypto_shorthash_KEYBYTES];
+  uint64_t factor[2];  // low and high word
   struct tier_layout tiers[ROUTE_TIER_COUNT];
   uint64_t bucket_count;
   uint64_t used[ROUTE_TIER_COUNT];         // the writer's
@@ -76,10 +83,26 @@ struct header {
   _Alignas(64) struct address addresses[ADDRESSES];
 };
 
+// The hash of a scope that was looked up lately.
+struct known_scope {
+  uint64_t hash;
+  enum route_tier tier;
+  char service[ROUTE_SERVICE_MAX_BYTES + 1];  // "": none
+  char color[ROUTE_COLOR_MAX_BYTES + 1];
+};
+
+enum { KNOWN_SCOPES = 16 };  // a power of two
+
 struct route_table {
   struct shm shm;
   struct header *header;
   struct bucket *buckets;
+  // Copies, so that a reader trusts the segment no more once it is open.
+  uint64_t bucket_count;
+  uint64_t factor[2];
+  uint8_t hash_key[crypto_shorthash_KEYBYTES];
+  struct tier_layout tiers[ROUTE_TIER_COUNT];
+  struct known_scope *known_scopes;
   uint32_t *slot_scopes;  // the writer's: for each slot, its scope's number
   size_t swept;           // the writer's: where the next sweep begins
 };
@@ -92,10 +115,11 @@ const char *route_tier_name(enum route_tier tier) {
 // --- Layout ------------------------------------------------------------------
 
 // Buckets for a capacity: fewer than two routes to a bucket on average. At twice that,
-// a put finds both of its buckets full now and then, well before the capacity is reached.
+// a put finds both of its buckets full now and then, well before the capacity is reached;
+// with very few buckets, chance does the same.
 static uint64_t buckets_for(size_t capacity) {
   uint64_t wanted = (uint64_t)capacity / 2 + 1;
-  uint64_t count = 1;
+  uint64_t count = 64;
   while (count < wanted) {
     count *= 2;
   }
@@ -108,12 +132,21 @@ static size_t segment_size(uint64_t bucket_count) {
   return buckets_offset() + bucket_count * (sizeof(struct bucket) + SLOTS * sizeof(uint32_t));
 }
 
-static void place_parts(struct route_table *table, uint64_t bucket_count) {
+// Once the header stands: made or checked. 0 or ERROR_MEMORY.
+static int place_parts(struct route_table *table) {
   char *base = table->shm.base;
+  const struct header *header = table->shm.base;
+  uint64_t bucket_count = header->bucket_count;
+  table->bucket_count = bucket_count;
+  memcpy(table->factor, header->factor, sizeof table->factor);
+  memcpy(table->hash_key, header->hash_key, sizeof table->hash_key);
+  memcpy(table->tiers, header->tiers, sizeof table->tiers);
+  table->known_scopes = calloc(KNOWN_SCOPES, sizeof *table->known_scopes);
   table->header = (struct header *)(void *)base;
   table->buckets = (struct bucket *)(void *)(base + buckets_offset());
   table->slot_scopes =
       (uint32_t *)(void *)(base + buckets_offset() + bucket_count * sizeof(struct bucket));
+  return table->known_scopes ? 0 : ERROR_MEMORY;
 }
 
 struct route_table *route_table_create(const struct route_table_options *options, int *error) {
@@ -132,12 +165,18 @@ struct route_table *route_table_create(const struct route_table_options *options
     free(table);
     return NULL;
   }
-  place_parts(table, bucket_count);
-  table->header->magic = magic;
-  table->header->size = table->shm.size;
-  table->header->bucket_count = bucket_count;
-  memcpy(table->header->tiers, tiers, sizeof tiers);
-  randombytes_buf(table->header->hash_key, sizeof table->header->hash_key);
+  struct header *header = table->shm.base;
+  header->magic = magic;
+  header->size = table->shm.size;
+  header->bucket_count = bucket_count;
+  memcpy(header->tiers, tiers, sizeof tiers);
+  randombytes_buf(header->hash_key, sizeof header->hash_key);
+  randombytes_buf(header->factor, sizeof header->factor);
+  *error = place_parts(table);
+  if (*error != 0) {
+    route_table_free(table);
+    return NULL;
+  }
   return table;
 }
 
@@ -170,13 +209,18 @@ struct route_table *route_table_open(int fd, int *error) {
     return NULL;
   }
   table->shm = shm;
-  place_parts(table, ((const struct header *)shm.base)->bucket_count);
+  *error = place_parts(table);
+  if (*error != 0) {
+    route_table_free(table);
+    return NULL;
+  }
   return table;
 }
 
 void route_table_free(struct route_table *table) {
   if (table) {
     shm_unmap(&table->shm);
+    free(table->known_scopes);
     free(table);
   }
 }
@@ -194,26 +238,42 @@ struct hashed_key {
   size_t buckets[2];
 };
 
-static int hash_key(const struct route_table *table, const struct route_key *key,
-                    struct hashed_key *hashed) {
+// A worker asks for few scopes, again and again: comparing is cheaper than hashing.
+static uint64_t hash_scope(const struct route_table *table, const struct route_key *key,
+                           size_t service_len, size_t color_len) {
+  size_t slot =
+      (service_len + color_len * 5 + (size_t)key->tier + (uint8_t)key->color[0]) % KNOWN_SCOPES;
+  struct known_scope *known = &table->known_scopes[slot];
+  if (known->tier == key->tier && memcmp(known->service, key->service, service_len + 1) == 0 &&
+      memcmp(known->color, key->color, color_len + 1) == 0) {
+    return known->hash;
+  }
   // tier, service, NUL, color
   uint8_t text[1 + ROUTE_SERVICE_MAX_BYTES + 1 + ROUTE_COLOR_MAX_BYTES];
-  size_t service_len = strlen(key->service);
-  size_t color_len = strlen(key->color);
-  const struct header *header = table->header;
-  if (service_len > ROUTE_SERVICE_MAX_BYTES || color_len > ROUTE_COLOR_MAX_BYTES ||
-      (unsigned)key->tier >= ROUTE_TIER_COUNT) {
-    return ERROR_TOO_LARGE;
-  }
   text[0] = (uint8_t)key->tier;
   memcpy(text + 1, key->service, service_len + 1);
   memcpy(text + 2 + service_len, key->color, color_len);
-  crypto_shorthash((uint8_t *)&hashed->scope, text, 2 + service_len + color_len, header->hash_key);
+  crypto_shorthash((uint8_t *)&known->hash, text, 2 + service_len + color_len, table->hash_key);
+  known->hash |= 1;  // never 0
+  known->tier = key->tier;
+  memcpy(known->service, key->service, service_len + 1);
+  memcpy(known->color, key->color, color_len + 1);
+  return known->hash;
+}
+
+static int hash_key(const struct route_table *table, const struct route_key *key,
+                    struct hashed_key *hashed) {
+  size_t service_len = strlen(key->service);
+  size_t color_len = strlen(key->color);
+  if (service_len > ROUTE_SERVICE_MAX_BYTES || color_len > ROUTE_COLOR_MAX_BYTES ||
+      service_len == 0 || (unsigned)key->tier >= ROUTE_TIER_COUNT) {
+    return ERROR_TOO_LARGE;
+  }
   hashed->oid = (uint64_t)key->oid;
-  uint64_t spread[2] = {hashed->oid, hashed->scope};
-  uint64_t hash;
-  crypto_shorthash((uint8_t *)&hash, (const uint8_t *)spread, sizeof spread, header->hash_key);
-  const struct tier_layout *tier = &header->tiers[key->tier];
+  hashed->scope = hash_scope(table, key, service_len, color_len);
+  uint64_t high = (uint64_t)((unsigned __int128)table->factor[0] * hashed->oid >> 64);
+  uint64_t hash = high + table->factor[1] * hashed->oid + hashed->scope;
+  const struct tier_layout *tier = &table->tiers[key->tier];
   hashed->buckets[0] = tier->first_bucket + (hash & tier->bucket_mask);
   hashed->buckets[1] = tier->first_bucket + (hash >> 32 & tier->bucket_mask);
   return 0;
@@ -237,38 +297,56 @@ static void copy_address(const struct route_table *table, size_t number,
   for (size_t i = 0; i < ADDRESS_WORDS; i++) {
     uint64_t word = load(&address->words[i]);
     memcpy(out + i * 8, &word, 8);
-    if (memchr(&word, '\0', 8)) {
+    if ((word - 0x0101010101010101) & ~word & 0x8080808080808080) {  // a byte of it is 0
       return;
     }
   }
   out[ROUTE_ADDRESS_MAX_BYTES] = '\0';
 }
 
-// One try at one bucket: 0, ERROR_NOT_FOUND, or ERROR_BUSY for a torn read.
-static int try_bucket(const struct route_table *table, const struct bucket *bucket,
-                      const struct hashed_key *key, int64_t now_ms, struct route *route) {
-  uint64_t before = load(&bucket->sequence);
-  int result = ERROR_NOT_FOUND;
-  if (before & 1) {
-    return ERROR_BUSY;
-  }
+// Which of the bucket's slots has the key, as a bit for each. Few instructions count here:
+// the processor goes on to the next look-up while this one waits for memory, as far as
+// they fit into its window. A free slot has scope 0, which no key has.
+static inline unsigned match_slots(const struct bucket *bucket, uint64_t oid, uint64_t scope) {
+  unsigned found = 0;
+#pragma GCC unroll 5
   for (int i = 0; i < SLOTS; i++) {
     const struct slot *slot = &bucket->slots[i];
-    uint64_t place;
-    if (load(&slot->oid) != key->oid || load(&slot->scope) != key->scope ||
-        (place = load(&slot->place)) == 0) {
-      continue;
-    }
-    size_t number = place_address(place);
-    if (number >= ADDRESSES) {
-      return ERROR_BUSY;
-    }
-    copy_address(table, number, route->address);
-    route->expires_at_ms = place_expiry(place);
-    result = route->expires_at_ms > now_ms ? 0 : ERROR_NOT_FOUND;
-    break;
+    uint64_t difference = (load(&slot->oid) ^ oid) | (load(&slot->scope) ^ scope);
+    found |= (unsigned)(difference == 0) << i;
   }
-  return load(&bucket->sequence) == before ? result : ERROR_BUSY;
+  return found;
+}
+
+// One try at both buckets: 0, ERROR_NOT_FOUND, or ERROR_BUSY for a torn read.
+static inline int try_buckets(const struct route_table *table, const struct hashed_key *key,
+                              int64_t now_ms, struct route *route) {
+  const struct bucket *const buckets[2] = {&table->buckets[key->buckets[0]],
+                                           &table->buckets[key->buckets[1]]};
+  const uint64_t before[2] = {load(&buckets[0]->sequence), load(&buckets[1]->sequence)};
+  unsigned found = match_slots(buckets[0], key->oid, key->scope) |
+                   match_slots(buckets[1], key->oid, key->scope) << SLOTS;
+  if (found == 0) {
+    // A bucket that is being written may be about to have it.
+    bool whole = ((before[0] | before[1]) & 1) == 0 && load(&buckets[0]->sequence) == before[0] &&
+                 load(&buckets[1]->sequence) == before[1];
+    return whole ? ERROR_NOT_FOUND : ERROR_BUSY;
+  }
+  int at = __builtin_ctz(found);
+  int which = at >= SLOTS;  // an index, not a branch: nobody could guess it
+  const struct bucket *bucket = buckets[which];
+  uint64_t sequence = before[which];
+  uint64_t place = load(&bucket->slots[at - SLOTS * which].place);
+  size_t number = place_address(place);
+  if (sequence & 1 || place == 0 || number >= ADDRESSES) {
+    return ERROR_BUSY;
+  }
+  copy_address(table, number, route->address);
+  route->expires_at_ms = place_expiry(place);
+  if (load(&bucket->sequence) != sequence) {
+    return ERROR_BUSY;
+  }
+  return route->expires_at_ms > now_ms ? 0 : ERROR_NOT_FOUND;
 }
 
 int route_table_lookup(const struct route_table *table, const struct route_key *key, int64_t now_ms,
@@ -278,20 +356,16 @@ int route_table_lookup(const struct route_table *table, const struct route_key *
   if (result != 0) {
     return result;
   }
-  __builtin_prefetch(&table->buckets[hashed.buckets[1]]);
-  bool torn = false;
   for (int i = 0; i < 2; i++) {
-    const struct bucket *bucket = &table->buckets[hashed.buckets[i]];
-    int tries = 0;
-    do {
-      result = try_bucket(table, bucket, &hashed, now_ms, route);
-    } while (result == ERROR_BUSY && ++tries < LOOKUP_TRIES);
-    if (result == 0) {
-      return 0;
-    }
-    torn = torn || result == ERROR_BUSY;
+    const char *bucket = (const char *)&table->buckets[hashed.buckets[i]];
+    __builtin_prefetch(bucket);
+    __builtin_prefetch(bucket + 64);
   }
-  return torn ? ERROR_BUSY : ERROR_NOT_FOUND;
+  int tries = 0;
+  do {
+    result = try_buckets(table, &hashed, now_ms, route);
+  } while (result == ERROR_BUSY && ++tries < LOOKUP_TRIES);
+  return result;
 }
 
 // --- Writing -------------------------------------------------------------------
@@ -391,6 +465,7 @@ static void clear_slot(struct route_table *table, struct position at) {
   size_t number = place_address(peek(&slot->place));
   begin_update(&table->buckets[at.bucket]);
   store(&slot->place, 0);
+  store(&slot->scope, 0);
   end_update(&table->buckets[at.bucket]);
   header->address_references[number]--;
   header->scopes[table->slot_scopes[at.bucket * SLOTS + (size_t)at.slot]].references--;
@@ -522,8 +597,9 @@ void route_table_repair(struct route_table *table) {
     bool torn = peek(&bucket->sequence) & 1;
     for (size_t j = 0; j < SLOTS; j++) {
       uint64_t place = peek(&bucket->slots[j].place);
-      if (place != 0 && torn) {
+      if (torn) {
         store(&bucket->slots[j].place, 0);
+        store(&bucket->slots[j].scope, 0);
       } else if (place != 0) {
         header->used[tier_of(header, i)]++;
         header->address_references[place_address(place)]++;
@@ -545,7 +621,7 @@ void route_table_sweep(struct route_table *table, int64_t now_ms, size_t buckets
         clear_slot(table, at);
       }
     }
-    table->swept = (table->swept + 1) % table->header->bucket_count;
+    table->swept = (table->swept + 1) % table->bucket_count;
   }
 }
 

@@ -3,7 +3,7 @@
 
     make bench [ONLY=group[,group]]
 
-Groups: roundtrip, login, idle. Whatever is compared is measured in turns within one run, and
+Groups: roundtrip, login, idle, route, failover. Whatever is compared is measured in turns within one run, and
 the medians of the turns are printed; so a ratio holds on a busy machine too, where an absolute
 figure does not. Progress goes to standard error.
 """
@@ -14,13 +14,18 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "system"))
 
 from cryptography.hazmat.primitives import serialization  # noqa: E402
 from janus import wire  # noqa: E402
-from janus.programs import BIN, Gateway, Program, Roma, nodes_of, write_file  # noqa: E402
+from janus.etcd_server import Etcd  # noqa: E402
+from janus.patience import wait_for  # noqa: E402
+from janus.programs import (BIN, Gateway, Program, Roma, etcd_settings, merged,  # noqa: E402
+                            nodes_of, redis_settings, write_file)
+from janus.redis_server import Redis  # noqa: E402
 
 CLIENTS = 200
 SIZE = 128
@@ -61,8 +66,6 @@ class QuietGateway(Gateway):
         self.await_workers()
 
     def await_workers(self):
-        from janus.patience import wait_for
-
         def running():
             if not os.path.exists(self.socket_path):
                 return False
@@ -82,14 +85,21 @@ class Rig:
         self.programs = []
 
     def start(self):
-        keys = wire.Keys()
+        keys = self.keys = wire.Keys()
         self.roma = self.add(Roma())
-        self.gateway = self.add(QuietGateway(
-            self.directory, keys, [dict(node, color=COLOR) for node in nodes_of(self.roma.address)],
-            settings=SETTINGS))
-        write_file(os.path.join(self.directory, "client.key"), keys.client.private_bytes(
+        self.gateway = self.add_gateway("gateway")
+        self.key_directory = self.gateway.directory
+        write_file(os.path.join(self.key_directory, "client.key"), keys.client.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption()).decode())
+
+    def add_gateway(self, name, settings=None, nodes=None):
+        directory = os.path.join(self.directory, name)
+        os.mkdir(directory)
+        if nodes is None:
+            nodes = [dict(node, color=COLOR) for node in nodes_of(self.roma.address)]
+        return self.add(QuietGateway(directory, self.keys, nodes,
+                                     settings=merged(SETTINGS, settings or {})))
 
     def add(self, program):
         self.programs.append(program)
@@ -98,15 +108,17 @@ class Rig:
     def stop(self):
         for program in reversed(self.programs):
             program.kill()
-            for pid in program.session_pids():
+            for pid in program.session_pids() if hasattr(program, "session_pids") else []:
                 os.kill(pid, 9)
 
     def load(self, kind, *arguments, gateway=True):
+        """gateway: True for the rig's own, another one, or False."""
         command = [os.path.join(BIN, "janus-bench"), kind, "--json", *arguments]
         if gateway:
-            command += ["--connect", ":".join(map(str, self.gateway.address)),
-                        "--keys", self.directory, "--color", COLOR,
-                        "--pid-tree", str(self.gateway.pid)]
+            target = self.gateway if gateway is True else gateway
+            command += ["--connect", ":".join(map(str, target.address)),
+                        "--keys", self.key_directory, "--color", COLOR,
+                        "--pid-tree", str(target.pid)]
         done = subprocess.run(command, stdout=subprocess.PIPE, timeout=300)
         if done.returncode != 0:
             sys.exit(f"bench: {' '.join(command)} failed with {done.returncode}")
@@ -184,12 +196,20 @@ def bench_roundtrip(rig):
 
 
 def bench_login(rig):
-    results = []
+    redis = rig.add(Redis())
+    with_redis = rig.add_gateway("redis", redis_settings(redis.address))
+    results, results_redis = [], []
     for turn in range(TURNS):
         say(f"logins, turn {turn + 1} of {TURNS}")
-        results.append(rig.load("login", "--duration", f"{TURN_S}s", "--warmup", "1s"))
+        timing = ["--duration", f"{TURN_S}s", "--warmup", "1s"]
+        results.append(rig.load("login", *timing))
+        results_redis.append(rig.load("login", *timing, gateway=with_redis))
     report("login.per_s", statistics.median(r["logins_per_s"] for r in results), "1/s")
     report("login.cpu_us", statistics.median(r["cpu_us"] for r in results), "us")
+    report("login.redis_per_s", statistics.median(r["logins_per_s"] for r in results_redis), "1/s")
+    report("login.redis_ratio", statistics.median(
+        theirs["logins_per_s"] / ours["logins_per_s"]
+        for ours, theirs in zip(results, results_redis)), "ratio")
 
 
 # --- idle -----------------------------------------------------------------------------------
@@ -210,7 +230,7 @@ def bench_idle(rig):
     before = resident_bytes(rig.gateway)
     say(f"{IDLE_PLAYERS} players log in and say nothing more")
     command = [os.path.join(BIN, "janus-bench"), "idle", "--json", "--connect",
-               ":".join(map(str, rig.gateway.address)), "--keys", rig.directory, "--color", COLOR,
+               ":".join(map(str, rig.gateway.address)), "--keys", rig.key_directory, "--color", COLOR,
                "--clients", str(IDLE_PLAYERS), "--source", "127.0.0.1-8", "--uid", "5000000"]
     holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     line = holder.stdout.readline()
@@ -225,7 +245,71 @@ def bench_idle(rig):
     report("idle_player.bytes", held / IDLE_PLAYERS, "bytes")
 
 
-GROUPS = {"roundtrip": bench_roundtrip, "login": bench_login, "idle": bench_idle}
+# --- route ----------------------------------------------------------------------------------
+
+
+def bench_route(rig):
+    results = []
+    for turn in range(TURNS):
+        say(f"look-ups in a table of 1,000,000 routes, turn {turn + 1} of {TURNS}")
+        results.append(rig.load("routes", "--duration", "6s", gateway=False))
+    median = {key: statistics.median(result[key] for result in results)
+              for key in ("lookup_ns", "busy_ratio", "memory_ns", "bytes")}
+    report("route.lookup_ns", median["lookup_ns"], "ns")
+    report("route.memory_ns", median["memory_ns"], "ns")
+    report("route.lookup_to_memory_ratio", statistics.median(
+        result["lookup_ns"] / result["memory_ns"] for result in results), "ratio")
+    report("route.lookup_busy_ratio", median["busy_ratio"], "ratio")
+    report("route.table_mib", median["bytes"] / (1 << 20), "MiB")
+
+
+# --- failover -------------------------------------------------------------------------------
+
+FAILOVER_PLAYERS = 1000
+
+
+def bench_failover(rig):
+    """From a node's registration in etcd to its first tunnel, and from a node's death to the last
+    of 1,000 tunnels opened anew on another."""
+    etcd = rig.add(Etcd())
+    gateway = rig.add_gateway("etcd", merged(etcd_settings(*etcd.endpoints), {
+        "tunnel": {"backoff": "5ms", "backoff_max": "5ms"}}), nodes=[])
+    wait_for(lambda: gateway.link("etcd")["state"] == "watching", "etcd to be watched")
+    first, again = [], []
+    for turn in range(TURNS):
+        say(f"a node comes and dies, turn {turn + 1} of {TURNS}")
+        color = f"{COLOR}{turn}"
+        node, other = rig.add(Roma()), rig.add(Roma())
+        with gateway.player(uid=900000 + turn, color=color) as player:
+            player.send(1, 1)  # waits for a node to come
+            started = time.monotonic()
+            etcd.register(node.address, color=color)
+            player.receive()
+            first.append((time.monotonic() - started) * 1000)
+        command = [os.path.join(BIN, "janus-bench"), "idle", "--json", "--connect",
+                   ":".join(map(str, gateway.address)), "--keys", rig.key_directory,
+                   "--color", color, "--clients", str(FAILOVER_PLAYERS)]
+        players = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        if not players.stdout.readline():
+            sys.exit("bench: the players did not come in")
+        etcd.register(other.address, color=color)
+        wait_for(lambda: other.address in gateway.nodes(), "the other node")
+        before = gateway.counter("tunnels_reopened")
+        started = time.monotonic()
+        node.kill()
+        while gateway.counter("tunnels_reopened") < before + FAILOVER_PLAYERS:
+            if time.monotonic() > started + 60:
+                sys.exit("bench: the tunnels were not opened anew")
+        again.append((time.monotonic() - started) * 1000)
+        players.stdin.close()
+        players.wait(60)
+        other.kill()
+    report("failover.first_tunnel_ms", statistics.median(first), "ms")
+    report("failover.reopen_1000_ms", statistics.median(again), "ms")
+
+
+GROUPS = {"roundtrip": bench_roundtrip, "login": bench_login, "idle": bench_idle,
+          "route": bench_route, "failover": bench_failover}
 
 
 def main():

@@ -63,3 +63,11 @@ def test_players_who_never_read_are_closed(loaded):
         ":".join(map(str, loaded.gateway.address)), "--keys", loaded.gateway.directory,
         "--color", "blue", "--clients", "2", "--request", "flood 1000000 1024")
     assert loaded.gateway.closed("slow_client") > before
+
+
+def test_routes_are_looked_up():
+    done = run("janus-bench", "routes", "--json", "--routes", "5000", "--duration", "300ms")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["lookup_ns"] > 0 and result["memory_ns"] > 0 and result["busy_ratio"] > 0
+    assert result["routes"] == 5000 and result["updates_per_s"] > 0

@@ -2,7 +2,9 @@
 // for each core while the writer updates 50,000 routes a second.
 //
 // Readers are measured by their CPU time, since with the writer there are more threads
-// than cores; whatever a look-up waits for in memory is in that.
+// than cores; whatever a look-up waits for in memory is in that. How long a machine
+// waits for memory that is in no cache differs widely, so that is measured beside it: by
+// reads at random, each of which depends on the one before, of memory as large.
 #include <inttypes.h>
 #include <jansson.h>
 #include <pthread.h>
@@ -139,9 +141,35 @@ static double measure(struct route_table *table, size_t routes, size_t readers, 
   return started == readers ? sum / (double)readers : -1;
 }
 
+// ns for one dependent read somewhere in so many bytes; negative when out of memory.
+static double measure_memory(size_t bytes, int64_t duration_ms) {
+  enum { LINE = 64, READS_AT_ONCE = 1000 };
+  size_t lines = bytes / LINE;
+  volatile uint8_t *memory = calloc(lines, LINE);
+  uint64_t seed = 88172645463325252;
+  uint64_t reads = 0;
+  uint64_t seen = 0;
+  if (!memory) {
+    return -1;
+  }
+  for (size_t i = 0; i < lines; i++) {
+    memory[i * LINE] = 1;  // in memory for good
+  }
+  int64_t started_ns = thread_cpu_ns();
+  int64_t spent_ns;
+  while ((spent_ns = thread_cpu_ns() - started_ns) < duration_ms * 1000000) {
+    for (int i = 0; i < READS_AT_ONCE; i++) {
+      seen = memory[(next_random(&seed) + seen) % lines * LINE];
+    }
+    reads += READS_AT_ONCE;
+  }
+  free((void *)(uintptr_t)memory);
+  return (double)spent_ns / (double)reads;
+}
+
 static int report(struct bench *bench, struct route_table *table) {
   size_t routes = bench->options.routes;
-  int64_t duration_ms = bench->options.duration_ms / 2;
+  int64_t duration_ms = bench->options.duration_ms / 3;
   long cores = sysconf(_SC_NPROCESSORS_ONLN);
   size_t readers = cores < 1 ? 1 : cores > READERS_MAX ? READERS_MAX : (size_t)cores;
   uint64_t written, missed_alone, missed_busy;
@@ -149,23 +177,26 @@ static int report(struct bench *bench, struct route_table *table) {
   double alone = measure(table, routes, 1, false, duration_ms, &written, &missed_alone);
   bench_say("%zu readers and the writer", readers);
   double busy = measure(table, routes, readers, true, duration_ms, &written, &missed_busy);
-  if (alone < 0 || busy < 0 || missed_alone > 0) {
+  bench_say("memory alone");
+  double memory = measure_memory(route_table_bytes(table), duration_ms);
+  if (alone < 0 || busy < 0 || memory < 0 || missed_alone > 0) {
     bench_say("the readers could not be started, or missed routes");
     return BENCH_FAILED;
   }
   double updates_per_s = (double)written * 1000 / (double)duration_ms;
   if (bench->options.json) {
-    json_t *json =
-        json_pack("{s:f, s:f, s:f, s:i, s:f, s:i, s:I, s:I}", "lookup_ns", alone, "lookup_busy_ns",
-                  busy, "busy_ratio", busy / alone, "readers", (int)readers, "updates_per_s",
-                  updates_per_s, "routes", (int)routes, "bytes",
-                  (json_int_t)route_table_bytes(table), "missed_busy", (json_int_t)missed_busy);
+    json_t *json = json_pack("{s:f, s:f, s:f, s:f, s:i, s:f, s:i, s:I, s:I}", "lookup_ns", alone,
+                             "lookup_busy_ns", busy, "memory_ns", memory, "busy_ratio",
+                             busy / alone, "readers", (int)readers, "updates_per_s", updates_per_s,
+                             "routes", (int)routes, "bytes", (json_int_t)route_table_bytes(table),
+                             "missed_busy", (json_int_t)missed_busy);
     json_dumpf(json, stdout, JSON_COMPACT);
     printf("\n");
     json_decref(json);
   } else {
     printf("%zu routes in %.1f MiB\n", routes, (double)route_table_bytes(table) / (1 << 20));
     printf("%.0f ns for a look-up by one reader\n", alone);
+    printf("%.0f ns for a read of memory as large\n", memory);
     printf("%.0f ns by %zu readers at %.0f updates a second, %.2f times as long\n", busy, readers,
            updates_per_s, busy / alone);
   }

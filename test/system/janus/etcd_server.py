@@ -176,3 +176,5 @@ class Etcd:
     def stop(self):
         for member in self.members:
             member.stop()
+
+    kill = stop
