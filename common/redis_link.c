@@ -520,9 +520,13 @@ static void on_answer(const redisReply *reply, void *context) {
     }
     note_error(link, "redis", reply->str);
     // No master any more, or none yet: a sign that the masters are others now.
-    if (starts_with(reply->str, "READONLY") || starts_with(reply->str, "CLUSTERDOWN") ||
-        starts_with(reply->str, "MASTERDOWN") || starts_with(reply->str, "MOVED")) {
+    bool demoted = starts_with(reply->str, "READONLY") || starts_with(reply->str, "MASTERDOWN");
+    if (demoted || starts_with(reply->str, "CLUSTERDOWN") || starts_with(reply->str, "MOVED")) {
       scout_hurry(link);
+    }
+    if (demoted && link->mode == MODE_STANDALONE && link->master_count > 0 &&
+        link->masters[0]->connection) {
+      on_master_broken(reply->str, link->masters[0]);  // its name may lead elsewhere by now
     }
   }
   request->on_reply(reply, request->context);

@@ -285,6 +285,8 @@ static json_t *route_stats(const struct master *master) {
   }
   json_t *answer = answer_ok();
   json_object_set_new(answer, "stats", tiers);
+  json_object_set_new(answer, "bytes",
+                      json_integer((json_int_t)route_table_bytes(master->route_table)));
   json_object_set_new(answer, "held", json_integer((json_int_t)health.held));
   json_object_set_new(answer, "queued_writes", json_integer((json_int_t)health.queued_writes));
   return answer;

@@ -75,6 +75,7 @@ struct held_question {
   int64_t oid;
   uint32_t tunnel_type;
   char color[ROUTE_COLOR_MAX_BYTES + 1];
+  char address[ROUTE_ADDRESS_MAX_BYTES + 1];
 };
 
 static void on_held_settled(const struct redis_routes_settled *settled, void *context) {
@@ -84,6 +85,9 @@ static void on_held_settled(const struct redis_routes_settled *settled, void *co
   struct counters *counters = keeper->options.counters;
   struct held_route *route =
       held_routes_find(held, question->tunnel_type, question->color, question->oid);
+  if (route && strcmp(route->address, question->address) != 0) {
+    route = NULL;  // the answer is about a tunnel that is no more
+  }
   free(question);
   keeper->under_way--;
   counters_add(counters, COUNTER_ROUTES_MALFORMED, settled->repaired);
@@ -106,6 +110,7 @@ static void send_held(struct route_keeper *keeper, struct held_route *route) {
     *question = (struct held_question){
         .keeper = keeper, .oid = route->key->oid, .tunnel_type = route->key->tunnel_type};
     strncpy(question->color, route->color, sizeof question->color - 1);
+    strncpy(question->address, route->address, sizeof question->address - 1);
   }
   if (question && redis_routes_settle(keeper->options.link, &key, route->address,
                                       config->data.app_route_table_alive_duration_ms, "",

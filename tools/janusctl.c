@@ -282,6 +282,7 @@ static void route_stats_print(const json_t *answer) {
            json_integer_value(json_object_get(stats, "used")),
            json_integer_value(json_object_get(stats, "capacity")));
   }
+  line_print("bytes", json_object_get(answer, "bytes"), CELL_NUMBER);
   line_print("held", json_object_get(answer, "held"), CELL_NUMBER);
   line_print("to write", json_object_get(answer, "queued_writes"), CELL_NUMBER);
 }

@@ -104,6 +104,8 @@ void inbox_free(struct inbox *inbox) {
   free(inbox);
 }
 
+bool inbox_has_master(const struct inbox *inbox) { return inbox->channel != NULL; }
+
 int inbox_tell(struct inbox *inbox, enum channel_type type, const void *content) {
   if (!inbox->channel) {
     return ERROR_NOT_FOUND;

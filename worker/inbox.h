@@ -17,6 +17,9 @@ struct worker;
 struct inbox *inbox_new(struct worker *worker, int fd);
 void inbox_free(struct inbox *inbox);
 
+// Whether there is a master, who keeps the shared tables true.
+bool inbox_has_master(const struct inbox *inbox);
+
 // Tells the master; ERROR_NOT_FOUND when there is none any more.
 int inbox_tell(struct inbox *inbox, enum channel_type type, const void *content);
 

@@ -158,6 +158,10 @@ static int ask_master(struct route_store *store, uint64_t id, int tunnel_type, c
   return inbox_tell(store->worker->inbox, CHANNEL_ROUTE_CLAIM, &question);
 }
 
+bool route_store_knows_better(const struct route_store *store) {
+  return store->redis && redis_link_is_up(store->redis) && !inbox_has_master(store->worker->inbox);
+}
+
 void route_store_claim(struct route_store *store, struct route_claim *claim, int tunnel_type,
                        const char *color, int64_t oid, const char *candidate, const char *dead) {
   claim->store = store;

@@ -10,6 +10,7 @@
 #define JANUS_WORKER_ROUTE_STORE_H
 
 #include <event2/event_struct.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/queue.h>
 
@@ -34,6 +35,10 @@ struct route_claim {
 struct route_store *route_store_new(struct worker *worker, void (*on_ready)(struct worker *worker),
                                     char *why, size_t why_size);
 void route_store_free(struct route_store *store);
+
+// Whether the store knows better than the shared table: that is nobody's any more once the
+// master is gone.
+bool route_store_knows_better(const struct route_store *store);
 
 // Asks where (tunnel type, color, oid) lives; if nowhere yet, candidate is set. With
 // dead, a route that still names that address is replaced. on_settled comes later,

@@ -269,7 +269,9 @@ static void find_route(struct tunnel *tunnel) {
                           .color = tunnel->session->color,
                           .oid = tunnel->oid};
   struct route route;
-  int error = route_table_lookup(worker->routes, &key, clock_wall_ms(), &route);
+  int error = route_store_knows_better(worker->route_store)
+                  ? ERROR_NOT_FOUND
+                  : route_table_lookup(worker->routes, &key, clock_wall_ms(), &route);
   if (error != 0) {
     counters_add(worker->counters, error == ERROR_BUSY ? COUNTER_ROUTE_TORN : COUNTER_ROUTE_MISSES,
                  1);

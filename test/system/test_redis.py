@@ -1,5 +1,8 @@
 """Routes in a real Redis: what is written there, by whom, and what keeps it true."""
 
+import os
+import signal
+
 import pytest
 from janus.backend import Backend
 from janus.certificates import Certificates
@@ -250,3 +253,52 @@ def test_routes_get_says_what_each_side_has(gateway, redis, backend):
     with gateway.player(uid=634) as player:
         player.ask(1, 1)
         assert gateway.route("player", 634)["tunnels"] == 1
+
+
+def test_a_killed_worker_leaves_no_gateway_routes_and_its_tunnels_routes_are_let_go(start, redis,
+                                                                                    backend):
+    gateway = gateway_on(start, redis, backend)
+    players = {uid: gateway.player(uid=uid) for uid in range(640, 650)}
+    for player in players.values():
+        player.ask(1, 1)
+    worker_of = {uid: gateway.session_of(uid)["worker"] for uid in players}
+    dead = worker_of[640]
+    os.kill(gateway.worker_pids()[dead], signal.SIGKILL)
+    for uid, worker in worker_of.items():
+        if worker == dead:
+            wait_for(lambda: redis.get(gateway_key(uid)) is None, "its gateway route to go")
+            wait_for(lambda: gateway.route("player", uid)["tunnels"] == 0, "it to be let go")
+        else:
+            assert players[uid].ask(1, 2).seq == 2
+            assert redis.get(gateway_key(uid)) is not None
+
+
+def test_orphans_still_settle_routes(start, redis, backend, second):
+    """Without a master nobody feeds the table: Redis is asked, and believed."""
+    gateway = gateway_on(start, redis, backend, second,
+                         settings={"worker": {"count": 1, "orphan_timeout": "20s"}})
+    redis.client().set(player_key(661), backend.address, px=60_000)
+    wait_for(lambda: gateway.route("player", 661)["table"], "the route in the table")
+    gateway.expect_clean = False
+    os.kill(gateway.pid, signal.SIGKILL)
+    gateway.wait_log("event=master_lost")
+    redis.client().set(player_key(661), second.address, px=60_000)
+    with gateway.player(uid=661) as player:
+        player.ask(1, 1)
+        assert second.streams_of(661) and not backend.streams_of(661)
+    gateway.abandon()
+
+
+def test_a_server_that_is_master_no_more_is_not_believed(start, backend):
+    primary = start(Redis)
+    redis = start(Redis)
+    gateway = gateway_on(start, redis, backend)
+    redis.client().execute_command("REPLICAOF", "127.0.0.1", str(primary.port))
+    with gateway.player(uid=671) as player:
+        player.ask(1, 1)
+    wait_for(lambda: "READONLY" in gateway.link("redis").get("last_error", ""), "it to be noticed")
+    redis.client().execute_command("REPLICAOF", "NO", "ONE")
+    with gateway.player(uid=672) as player:
+        player.ask(1, 1)
+        redis.wait_key(player_key(672))
+        redis.wait_key(gateway_key(672))
