@@ -164,7 +164,7 @@ def test_routes_of_open_tunnels_survive_eviction_and_flush(gateway, redis, backe
 
 
 def test_no_stream_is_lost_to_a_flush_when_the_backend_renews(start, redis):
-    backend = start(RenewingBackend, redis.client, ttl_s=2.0, first_s=0.2)
+    backend = start(RenewingBackend, redis.client, ttl_s=20.0, first_s=0.2)
     gateway = gateway_on(start, redis, backend)
     players = [gateway.player(uid=580 + i) for i in range(20)]
     for player in players:
@@ -172,8 +172,11 @@ def test_no_stream_is_lost_to_a_flush_when_the_backend_renews(start, redis):
         player.ask(ROOM, 1, obj=90)
     streams = len(backend.streams)
     for _ in range(5):
+        backend.look_away()
         redis.client().flushall()
         wait_for(lambda: all(redis.get(player_key(580 + i)) for i in range(20)), "all routes")
+        redis.wait_key(room_key(90))
+        backend.look_at_all()
     for player in players:
         player.ask(1, 2)
         player.close()
