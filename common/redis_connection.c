@@ -27,6 +27,8 @@ struct request {
   int64_t sent_ms;
 };
 
+STAILQ_HEAD(request_queue, request);
+
 struct redis_connection {
   const struct redis_options *options;
   struct redis_connection_events events;
@@ -36,7 +38,7 @@ struct redis_connection {
   redisReplyObjectFunctions reply_functions;
   void *(*default_create_array)(const redisReadTask *task, int elements);
   struct event *timer;  // the oldest request's time, or that for connecting
-  STAILQ_HEAD(, request) requests;
+  struct request_queue requests;
   size_t under_way;
   size_t reply_bytes;  // fed since the last whole reply
   int64_t started_ms;
@@ -170,7 +172,7 @@ static bool is_push(const redisReply *reply) {
   return false;
 }
 
-static void on_reply(struct redis_connection *connection, redisReply *reply) {
+static void take_reply(struct redis_connection *connection, redisReply *reply) {
   if (connection->subscribed && is_push(reply)) {
     connection->events.on_push(reply, connection->owner);
   } else if (!STAILQ_EMPTY(&connection->requests)) {
@@ -185,6 +187,7 @@ static void on_read(struct bufferevent *buffer, void *owner) {
   struct evbuffer *input = bufferevent_get_input(buffer);
   struct evbuffer_iovec chunk;
 
+  // NOLINTBEGIN(clang-analyzer-unix.Malloc): until leave nothing is released
   enter(connection);
   while (!connection->broken && evbuffer_peek(input, -1, NULL, &chunk, 1) > 0) {
     void *reply = NULL;
@@ -200,7 +203,7 @@ static void on_read(struct bufferevent *buffer, void *owner) {
         break;
       }
       connection->reply_bytes = 0;
-      on_reply(connection, reply);
+      take_reply(connection, reply);
       freeReplyObject(reply);
     }
     if (!connection->broken && connection->reply_bytes > REPLY_MAX_BYTES) {
@@ -208,6 +211,7 @@ static void on_read(struct bufferevent *buffer, void *owner) {
     }
   }
   leave(connection);
+  // NOLINTEND(clang-analyzer-unix.Malloc)
 }
 
 static void on_event(struct bufferevent *buffer, short what, void *owner) {
@@ -238,7 +242,7 @@ static void on_event(struct bufferevent *buffer, short what, void *owner) {
 
 // --- Writing ---------------------------------------------------------------------
 
-static int add_request(struct redis_connection *connection, redis_on_reply *callback,
+static int add_request(struct redis_connection *connection, redis_on_reply *on_reply,
                        void *context) {
   struct request *request = malloc(sizeof *request);
   if (!request) {
@@ -246,7 +250,7 @@ static int add_request(struct redis_connection *connection, redis_on_reply *call
   }
   bool first = STAILQ_EMPTY(&connection->requests);
   *request =
-      (struct request){.on_reply = callback, .context = context, .sent_ms = clock_monotonic_ms()};
+      (struct request){.on_reply = on_reply, .context = context, .sent_ms = clock_monotonic_ms()};
   STAILQ_INSERT_TAIL(&connection->requests, request, link);
   connection->under_way++;
   if (first && connection->ready && !event_pending(connection->timer, EV_TIMEOUT, NULL)) {
@@ -256,7 +260,7 @@ static int add_request(struct redis_connection *connection, redis_on_reply *call
 }
 
 int redis_connection_send_text(struct redis_connection *connection, const char *text, size_t len,
-                               redis_on_reply *callback, void *context) {
+                               redis_on_reply *on_reply, void *context) {
   if (connection->broken) {
     return ERROR_NOT_FOUND;
   }
@@ -269,18 +273,18 @@ int redis_connection_send_text(struct redis_connection *connection, const char *
   if (evbuffer_expand(output, len) != 0) {
     return ERROR_MEMORY;
   }
-  int error = add_request(connection, callback, context);
+  int error = add_request(connection, on_reply, context);
   return error == 0 && evbuffer_add(output, text, len) != 0 ? ERROR_MEMORY : error;
 }
 
 int redis_connection_send(struct redis_connection *connection, int argc, const char *const *argv,
-                          const size_t *lens, redis_on_reply *callback, void *context) {
+                          const size_t *lens, redis_on_reply *on_reply, void *context) {
   char *text = NULL;
   int len = redisFormatCommandArgv(&text, argc, (const char **)(uintptr_t)argv, lens);
   if (len < 0) {
     return ERROR_MEMORY;
   }
-  int error = redis_connection_send_text(connection, text, (size_t)len, callback, context);
+  int error = redis_connection_send_text(connection, text, (size_t)len, on_reply, context);
   redisFreeCommand(text);
   return error;
 }

@@ -161,9 +161,12 @@ static struct link_master *find_master(const struct redis_link *link, const char
 // The one at address, made if there is none yet. NULL: one too many, or out of memory.
 static struct link_master *add_master(struct redis_link *link, const char *address) {
   struct link_master *master = find_master(link, address);
-  if (master || link->master_count == MASTERS_MAX || strlen(address) >= ADDRESS_BYTES ||
-      !config_value_is_address(address, 1) || !(master = calloc(1, sizeof *master))) {
+  if (master) {
     return master;
+  }
+  if (link->master_count == MASTERS_MAX || strlen(address) >= ADDRESS_BYTES ||
+      !config_value_is_address(address, 1) || !(master = calloc(1, sizeof *master))) {
+    return NULL;
   }
   master->link = link;
   strcpy(master->address, address);
@@ -374,7 +377,8 @@ static void scout_address(const struct redis_link *link, char *address, size_t s
     configured++;
   }
   size_t known = link->mode == MODE_CLUSTER ? link->master_count : 0;
-  size_t wanted = link->scout.next_address % (configured + known);
+  size_t all = configured + known;
+  size_t wanted = all > 0 ? link->scout.next_address % all : 0;
   if (wanted >= configured) {
     snprintf(address, size, "%s", link->masters[wanted - configured]->address);
     return;

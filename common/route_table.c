@@ -83,16 +83,6 @@ struct header {
   _Alignas(64) struct address addresses[ADDRESSES];
 };
 
-// The hash of a scope that was looked up lately.
-struct known_scope {
-  uint64_t hash;
-  enum route_tier tier;
-  char service[ROUTE_SERVICE_MAX_BYTES + 1];  // "": none
-  char color[ROUTE_COLOR_MAX_BYTES + 1];
-};
-
-enum { KNOWN_SCOPES = 16 };  // a power of two
-
 struct route_table {
   struct shm shm;
   struct header *header;
@@ -102,7 +92,6 @@ struct route_table {
   uint64_t factor[2];
   uint8_t hash_key[crypto_shorthash_KEYBYTES];
   struct tier_layout tiers[ROUTE_TIER_COUNT];
-  struct known_scope *known_scopes;
   uint32_t *slot_scopes;  // the writer's: for each slot, its scope's number
   size_t swept;           // the writer's: where the next sweep begins
 };
@@ -132,8 +121,8 @@ static size_t segment_size(uint64_t bucket_count) {
   return buckets_offset() + bucket_count * (sizeof(struct bucket) + SLOTS * sizeof(uint32_t));
 }
 
-// Once the header stands: made or checked. 0 or ERROR_MEMORY.
-static int place_parts(struct route_table *table) {
+// Once the header stands: made or checked.
+static void place_parts(struct route_table *table) {
   char *base = table->shm.base;
   const struct header *header = table->shm.base;
   uint64_t bucket_count = header->bucket_count;
@@ -141,12 +130,10 @@ static int place_parts(struct route_table *table) {
   memcpy(table->factor, header->factor, sizeof table->factor);
   memcpy(table->hash_key, header->hash_key, sizeof table->hash_key);
   memcpy(table->tiers, header->tiers, sizeof table->tiers);
-  table->known_scopes = calloc(KNOWN_SCOPES, sizeof *table->known_scopes);
   table->header = (struct header *)(void *)base;
   table->buckets = (struct bucket *)(void *)(base + buckets_offset());
   table->slot_scopes =
       (uint32_t *)(void *)(base + buckets_offset() + bucket_count * sizeof(struct bucket));
-  return table->known_scopes ? 0 : ERROR_MEMORY;
 }
 
 struct route_table *route_table_create(const struct route_table_options *options, int *error) {
@@ -172,11 +159,7 @@ struct route_table *route_table_create(const struct route_table_options *options
   memcpy(header->tiers, tiers, sizeof tiers);
   randombytes_buf(header->hash_key, sizeof header->hash_key);
   randombytes_buf(header->factor, sizeof header->factor);
-  *error = place_parts(table);
-  if (*error != 0) {
-    route_table_free(table);
-    return NULL;
-  }
+  place_parts(table);
   return table;
 }
 
@@ -209,18 +192,13 @@ struct route_table *route_table_open(int fd, int *error) {
     return NULL;
   }
   table->shm = shm;
-  *error = place_parts(table);
-  if (*error != 0) {
-    route_table_free(table);
-    return NULL;
-  }
+  place_parts(table);
   return table;
 }
 
 void route_table_free(struct route_table *table) {
   if (table) {
     shm_unmap(&table->shm);
-    free(table->known_scopes);
     free(table);
   }
 }
@@ -238,39 +216,22 @@ struct hashed_key {
   size_t buckets[2];
 };
 
-// A worker asks for few scopes, again and again: comparing is cheaper than hashing.
-static uint64_t hash_scope(const struct route_table *table, const struct route_key *key,
-                           size_t service_len, size_t color_len) {
-  size_t slot =
-      (service_len + color_len * 5 + (size_t)key->tier + (uint8_t)key->color[0]) % KNOWN_SCOPES;
-  struct known_scope *known = &table->known_scopes[slot];
-  if (known->tier == key->tier && memcmp(known->service, key->service, service_len + 1) == 0 &&
-      memcmp(known->color, key->color, color_len + 1) == 0) {
-    return known->hash;
-  }
-  // tier, service, NUL, color
-  uint8_t text[1 + ROUTE_SERVICE_MAX_BYTES + 1 + ROUTE_COLOR_MAX_BYTES];
-  text[0] = (uint8_t)key->tier;
-  memcpy(text + 1, key->service, service_len + 1);
-  memcpy(text + 2 + service_len, key->color, color_len);
-  crypto_shorthash((uint8_t *)&known->hash, text, 2 + service_len + color_len, table->hash_key);
-  known->hash |= 1;  // never 0
-  known->tier = key->tier;
-  memcpy(known->service, key->service, service_len + 1);
-  memcpy(known->color, key->color, color_len + 1);
-  return known->hash;
-}
-
 static int hash_key(const struct route_table *table, const struct route_key *key,
                     struct hashed_key *hashed) {
+  // tier, service, NUL, color
+  uint8_t text[1 + ROUTE_SERVICE_MAX_BYTES + 1 + ROUTE_COLOR_MAX_BYTES];
   size_t service_len = strlen(key->service);
   size_t color_len = strlen(key->color);
   if (service_len > ROUTE_SERVICE_MAX_BYTES || color_len > ROUTE_COLOR_MAX_BYTES ||
-      service_len == 0 || (unsigned)key->tier >= ROUTE_TIER_COUNT) {
+      (unsigned)key->tier >= ROUTE_TIER_COUNT) {
     return ERROR_TOO_LARGE;
   }
   hashed->oid = (uint64_t)key->oid;
-  hashed->scope = hash_scope(table, key, service_len, color_len);
+  text[0] = (uint8_t)key->tier;
+  memcpy(text + 1, key->service, service_len + 1);
+  memcpy(text + 2 + service_len, key->color, color_len);
+  crypto_shorthash((uint8_t *)&hashed->scope, text, 2 + service_len + color_len, table->hash_key);
+  hashed->scope |= 1;  // never 0
   uint64_t high = (uint64_t)((unsigned __int128)table->factor[0] * hashed->oid >> 64);
   uint64_t hash = high + table->factor[1] * hashed->oid + hashed->scope;
   const struct tier_layout *tier = &table->tiers[key->tier];

@@ -37,10 +37,12 @@ struct client {
   json_t *answer;              // what there is of it
 };
 
+LIST_HEAD(client_list, client);
+
 struct control {
   struct master *master;
   struct evconnlistener *listener;
-  LIST_HEAD(, client) clients;
+  struct client_list clients;
   int client_count;
   char path[sizeof((struct sockaddr_un *)NULL)->sun_path];
 };

@@ -39,6 +39,8 @@ struct unary {
   bool replied;
 };
 
+LIST_HEAD(unary_list, unary);
+
 struct etcd {
   struct event_base *base;
   struct stream_engine *engine;
@@ -53,7 +55,7 @@ struct etcd {
   struct event *session_timer;  // the next session
   uint32_t failures;
   char *token;  // NULL: none is needed
-  LIST_HEAD(, unary) calls;
+  struct unary_list calls;
   size_t lists_open;
   int64_t revisions[ETCD_PREFIXES];
 
@@ -435,9 +437,9 @@ void etcd_withdraw(struct etcd *etcd, void (*on_gone)(void *owner), void *owner)
 // --- Watching ----------------------------------------------------------------------
 
 // The end of a range that holds every key with this prefix: its last byte plus 1.
-static ProtobufCBinaryData range_end(const char *prefix, char *room) {
+static ProtobufCBinaryData range_end(const char *prefix, char room[ENDPOINT_BYTES]) {
   size_t len = strlen(prefix);
-  memcpy(room, prefix, len);
+  snprintf(room, ENDPOINT_BYTES, "%s", prefix);
   room[len - 1] = (char)(room[len - 1] + 1);
   return (ProtobufCBinaryData){len, (uint8_t *)room};
 }

@@ -17,6 +17,7 @@ enum {
   SCAN_WAITING_MAX = 2000,  // keys to be read, over which the scan waits
 };
 static const char invalidations[] = "__redis__:invalidate";
+static const char all_routes[] = REDIS_ROUTES_PREFIX "*";
 
 enum key_state { KEY_WAITING, KEY_READING, KEY_READING_AGAIN };
 
@@ -30,6 +31,8 @@ struct feed_key {
   char text[];
 };
 
+TAILQ_HEAD(feed_keys, feed_key);
+
 struct feed_master {
   LIST_ENTRY(feed_master) link;
   struct route_feed *feed;
@@ -42,12 +45,14 @@ struct feed_master {
   bool scan_asked;
   bool wanted;  // in the list that is being taken over
   struct feed_key *keys;
-  TAILQ_HEAD(, feed_key) waiting;
+  struct feed_keys waiting;
   size_t reading;
   size_t waiting_count;
   char cursor[24];
   char address[];
 };
+
+LIST_HEAD(feed_masters, feed_master);
 
 struct route_feed {
   struct event_base *base;
@@ -56,7 +61,7 @@ struct route_feed {
   struct counters *counters;
   struct route_feed_events events;
   void *owner;
-  LIST_HEAD(, feed_master) masters;
+  struct feed_masters masters;
   char last_error[256];
   int64_t last_error_ms;
 };
@@ -237,7 +242,7 @@ static void read_on(struct feed_master *master) {
       master->waiting_count < SCAN_WAITING_MAX) {
     char count[16];
     snprintf(count, sizeof count, "%d", SCAN_COUNT);
-    const char *argv[] = {"SCAN", master->cursor, "MATCH", REDIS_ROUTES_PREFIX "*", "COUNT", count};
+    const char *argv[] = {"SCAN", master->cursor, "MATCH", all_routes, "COUNT", count};
     master->scan_asked =
         redis_connection_send(master->reader, 6, argv, NULL, on_scanned, master) == 0;
   }
@@ -431,6 +436,7 @@ void route_feed_free(struct route_feed *feed) {
     return;
   }
   while ((master = LIST_FIRST(&feed->masters))) {
+    // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): the one before has left the list
     master_free(master);
   }
   free(feed);

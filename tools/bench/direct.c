@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "common/packet.h"
-#include "tools/bench/bench.h"
 #include "common/stream.h"
+#include "tools/bench/bench.h"
 
 enum { MESSAGE_MAX_BYTES = 1024 * 1024 };
 

@@ -113,7 +113,7 @@ static uint64_t write_routes(struct route_table *table, size_t routes, int64_t d
 // ns for each look-up; negative when it went wrong.
 static double measure(struct route_table *table, size_t routes, size_t readers, bool busy,
                       int64_t duration_ms, uint64_t *written, uint64_t *missed) {
-  static struct reader all[READERS_MAX];
+  struct reader all[READERS_MAX];
   struct job job = {.routes = routes};
   double sum = -1;
   size_t started = 0;
@@ -208,7 +208,7 @@ int bench_routes(struct bench *bench) {
   const struct route_table_options options = {.capacity = {1, routes, 1}};
   int error;
   struct route_table *table = route_table_create(&options, &error);
-  if (!table) {
+  if (!table || routes == 0) {
     bench_say("no table of %zu routes: %s", routes, error_text(error));
     return BENCH_FAILED;
   }
