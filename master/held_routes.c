@@ -18,6 +18,7 @@ struct held_routes *held_routes_new(int workers) {
     held->workers = workers;
     TAILQ_INIT(&held->checks);
     TAILQ_INIT(&held->queues[HELD_URGENT]);
+    TAILQ_INIT(&held->queues[HELD_SOON]);
     TAILQ_INIT(&held->queues[HELD_LATER]);
   }
   return held;

@@ -14,6 +14,7 @@
 enum held_route_queue {
   HELD_SETTLED,  // in none
   HELD_URGENT,   // to be put into the store as soon as it can be
+  HELD_SOON,     // to be looked at soon: the store may have it already
   HELD_LATER,    // the store would not have it: urgent again soon
 };
 

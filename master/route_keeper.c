@@ -129,6 +129,12 @@ void route_keeper_settle(struct route_keeper *keeper, struct held_route *route) 
   route_keeper_work(keeper);
 }
 
+void route_keeper_settle_soon(struct route_keeper *keeper, struct held_route *route) {
+  if (route->queue == HELD_SETTLED) {
+    held_routes_enqueue(keeper->options.held, route, HELD_SOON);
+  }
+}
+
 void route_keeper_settle_all(struct route_keeper *keeper) {
   held_routes_enqueue_all(keeper->options.held, HELD_URGENT);
   directory_renew_all(keeper->options.directory);
@@ -261,9 +267,14 @@ void route_keeper_work(struct route_keeper *keeper) {
 }
 
 void route_keeper_retry(struct route_keeper *keeper) {
+  struct held_routes *held = keeper->options.held;
   struct held_route *route;
-  while ((route = held_routes_first(keeper->options.held, HELD_LATER))) {
-    held_routes_enqueue(keeper->options.held, route, HELD_URGENT);
+  while ((route = held_routes_first(held, HELD_LATER))) {
+    held_routes_enqueue(held, route, HELD_URGENT);
+  }
+  while ((route = held_routes_first(held, HELD_SOON))) {
+    bool needed = keeper->options.needs_settling(route, keeper->options.owner);
+    held_routes_enqueue(held, route, needed ? HELD_URGENT : HELD_SETTLED);
   }
   if (keeper->write_failed && keeper->writes_under_way == 0) {
     keeper->write_failed = false;

@@ -26,6 +26,8 @@ struct route_keeper_options {
   // keeper.
   void (*on_settled)(const struct held_route *route, const char *address, int64_t ttl_ms,
                      void *owner);
+  // Whether a held route that was put off is still to be settled.
+  bool (*needs_settling)(const struct held_route *route, void *owner);
   void *owner;
 };
 
@@ -37,8 +39,10 @@ void route_keeper_free(struct route_keeper *keeper);  // after the link
 void route_keeper_player_came(struct route_keeper *keeper, int64_t uid, const char *color);
 void route_keeper_player_left(struct route_keeper *keeper, int64_t uid, const char *color);
 
-// This held route is to be put into Redis, or prolonged there, at once.
+// This held route is to be put into Redis, or prolonged there, at once; or within a second,
+// if needs_settling still says so.
 void route_keeper_settle(struct route_keeper *keeper, struct held_route *route);
+void route_keeper_settle_soon(struct route_keeper *keeper, struct held_route *route);
 // All held routes and all players' are: nobody knows what Redis has of them.
 void route_keeper_settle_all(struct route_keeper *keeper);
 

@@ -131,6 +131,17 @@ static void settle_held(struct routes *routes, struct held_route *route,
   }
 }
 
+// Whether the table does not show that all is well with a held route.
+static bool needs_settling(const struct held_route *held, void *owner) {
+  struct routes *routes = owner;
+  int64_t ttl_ms = routes->options.config->data.app_route_table_alive_duration_ms;
+  struct route_key key;
+  struct route route;
+  return key_of(routes, held->key->tunnel_type, held->color, held->key->oid, &key) &&
+         (!lookup(routes, &key, &route) || strcmp(route.address, held->address) != 0 ||
+          route.expires_at_ms - clock_wall_ms() < ttl_ms * 2 / 5);
+}
+
 void routes_held(struct routes *routes, int worker, const struct channel_route_held *held) {
   struct route_key key;
   struct route route;
@@ -143,9 +154,13 @@ void routes_held(struct routes *routes, int worker, const struct channel_route_h
   if (!added) {
     log_error("route_not_held", "oid=%" PRId64 " error=\"out of memory\"", held->oid);
   } else if (!lookup(routes, &key, &route)) {
-    // Claimed a moment ago and not yet read; or vanished meanwhile; or a choice made
-    // without the store.
-    settle_held(routes, added, &key);
+    // Claimed a moment ago, and Redis is about to tell; or vanished meanwhile; or a choice
+    // made without the store.
+    if (routes->keeper && redis_link_is_up(routes->link)) {
+      route_keeper_settle_soon(routes->keeper, added);
+    } else {
+      settle_held(routes, added, &key);
+    }
   } else if (strcmp(route.address, held->address) != 0) {
     tell_moved(routes, added, route.address);
   }
@@ -162,16 +177,12 @@ void routes_worker_gone(struct routes *routes, int worker) {
 
 static void check_held(struct routes *routes) {
   int64_t now_ms = clock_monotonic_ms();
-  int64_t wall_ms = clock_wall_ms();
-  int64_t ttl_ms = routes->options.config->data.app_route_table_alive_duration_ms;
   struct held_route *held;
   while ((held = held_routes_first_check(routes->held)) && held->check_at_ms <= now_ms) {
     struct route_key key;
-    struct route route;
     held_routes_checked(routes->held, held, now_ms + check_interval_ms(routes));
-    if (key_of(routes, held->key->tunnel_type, held->color, held->key->oid, &key) &&
-        (!lookup(routes, &key, &route) || strcmp(route.address, held->address) != 0 ||
-         route.expires_at_ms - wall_ms < ttl_ms * 2 / 5)) {
+    if (needs_settling(held, routes) &&
+        key_of(routes, held->key->tunnel_type, held->color, held->key->oid, &key)) {
       settle_held(routes, held, &key);
     }
   }
@@ -332,6 +343,7 @@ static int start_redis(struct routes *routes, char *why, size_t why_size) {
       .directory = options->directory,
       .counters = options->counters,
       .on_settled = on_settled,
+      .needs_settling = needs_settling,
       .owner = routes,
   };
   routes->keeper = route_keeper_new(&keeper_options);
