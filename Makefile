@@ -107,7 +107,7 @@ $(BIN)/janus-bench: $(B)/tools/janus_bench.o $(BENCH_OBJECTS) $(CLIENT_OBJECTS) 
 $(B)/test/unit/%: LINK_EXTRA = -lcmocka -lm
 $(B)/test/unit/%: $(B)/test/unit/%.o $(COMMON_OBJECTS) $(WORKER_OBJECTS) $(MASTER_OBJECTS) $(CLIENT_OBJECTS)
 	$(link)
-$(B)/test/fuzz/%: $(B)/test/fuzz/%.o $(COMMON_OBJECTS) $(WORKER_OBJECTS)
+$(B)/test/fuzz/%: $(B)/test/fuzz/%.o $(COMMON_OBJECTS) $(WORKER_OBJECTS) $(MASTER_OBJECTS)
 	$(link)
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

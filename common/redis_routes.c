@@ -43,17 +43,19 @@ int redis_routes_parse_key(const char *text, size_t len, struct redis_routes_nam
   }
   memcpy(copy, text, len);
   copy[len] = '\0';
+  if (strncmp(copy, REDIS_ROUTES_PREFIX, strlen(REDIS_ROUTES_PREFIX)) != 0) {
+    return ERROR_MALFORMED;
+  }
   // The service ends at the first "_{", the color at the last "}_{".
-  char *color = strstr(copy, "_{");
+  const char *service = copy + strlen(REDIS_ROUTES_PREFIX);
+  char *color = strstr(service, "_{");
   char *end = NULL;
   for (char *at = color; at && (at = strstr(at, "}_{")); at++) {
     end = at;
   }
-  if (strncmp(copy, REDIS_ROUTES_PREFIX, strlen(REDIS_ROUTES_PREFIX)) != 0 || !end ||
-      end < color + 2 || copy[len - 1] != '}') {
+  if (!end || end < color + 2 || copy[len - 1] != '}') {
     return ERROR_MALFORMED;
   }
-  const char *service = copy + strlen(REDIS_ROUTES_PREFIX);
   *color = '\0';
   color += 2;
   *end = '\0';

@@ -69,7 +69,9 @@ static void what_is_no_key_of_a_route_is_refused(void **state) {
                                       "r_a_{b}_{ 1}",
                                       "r_a_{}_{-0}",
                                       "r_a_{b}_{1}_{",
-                                      "r_a_{b}_{99999999999999999999}"};
+                                      "r_a_{b}_{99999999999999999999}",
+                                      "r_{_aer}_4r}_{0}",
+                                      "r_{b}_{1}"};
   struct redis_routes_name name;
   for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
     assert_int_equal(redis_routes_parse_key(texts[i], strlen(texts[i]), &name), ERROR_MALFORMED);
