@@ -178,7 +178,8 @@ static void take_reply(struct redis_connection *connection, redisReply *reply) {
   } else if (!STAILQ_EMPTY(&connection->requests)) {
     answer(connection, reply);
   } else {
-    break_it(connection, "an answer to no question");
+    break_it(connection,
+             reply->type == REDIS_REPLY_ERROR ? reply->str : "an answer to no question");
   }
 }
 
@@ -321,8 +322,9 @@ static void on_role(const redisReply *reply, void *context) {
   const redisReply *role =
       reply->type == REDIS_REPLY_ARRAY && reply->elements > 0 ? reply->element[0] : NULL;
   if (reply->type == REDIS_REPLY_ERROR) {
-    break_it(connection, reply->str);
-  } else if (!role || role->type != REDIS_REPLY_STRING || strcmp(role->str, "master") != 0) {
+    return;  // not allowed to know: READONLY will tell
+  }
+  if (!role || role->type != REDIS_REPLY_STRING || strcmp(role->str, "master") != 0) {
     break_it(connection, "it is not a master");
   }
 }

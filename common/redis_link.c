@@ -43,6 +43,7 @@ struct scout {
   size_t next_address;
   uint32_t failures;
   bool asking;
+  bool hurried;  // the next question is due soon already
 };
 
 struct redis_link {
@@ -115,11 +116,11 @@ static void on_master_broken(const char *why, void *owner) {
     log_warn("redis_down", "address=%s why=%s", master->address,
              log_quote(text, sizeof text, why, strlen(why)));
   }
-  link->health.reconnects++;
   try_again_later(master);
   scout_hurry(link);
   if (master->was_up) {
     master->was_up = false;
+    link->health.lost++;
     link->health.since_ms = clock_wall_ms();
     link->events.on_master_down(link->owner);
   }
@@ -243,10 +244,24 @@ static void scout_next(struct redis_link *link, bool answered) {
   }
 }
 
+// Soon, somebody else: what this one says is sound, and no use.
+static void ask_another(struct redis_link *link) {
+  struct scout *scout = &link->scout;
+  redis_connection_free(scout->connection);
+  scout->connection = NULL;
+  scout->next_address++;
+  scout->asking = false;
+  scout->failures = 0;
+  start_timer(scout->timer, ASK_SENTINEL_MS);
+}
+
 // What is known about the masters has proved wrong or may have.
 static void scout_hurry(struct redis_link *link) {
-  if (link->mode != MODE_STANDALONE && !link->scout.asking && link->scout.failures == 0) {
-    start_timer(link->scout.timer, ASK_AGAIN_MS);
+  struct scout *scout = &link->scout;
+  // Only once: else whoever asks often enough puts it off for ever.
+  if (link->mode != MODE_STANDALONE && !scout->asking && !scout->hurried && scout->failures == 0) {
+    scout->hurried = true;
+    start_timer(scout->timer, ASK_AGAIN_MS);
   }
 }
 
@@ -272,11 +287,17 @@ static void on_sentinel_answer(const redisReply *reply, void *context) {
   bool known = find_master(link, address) != NULL;
   begin_masters(link);
   struct link_master *master = add_master(link, address);
-  if (master) {
-    master->wanted = true;
-    end_masters(link, !known);
+  if (!master) {
+    scout_next(link, false);
+    return;
   }
-  scout_next(link, master != NULL);
+  master->wanted = true;
+  end_masters(link, !known);
+  if (known && !redis_connection_ready(master->connection)) {
+    ask_another(link);  // this Sentinel may be the last to learn of a new master
+  } else {
+    scout_next(link, true);
+  }
 }
 
 // One entry of CLUSTER SLOTS: first, last, [host, port, ...] of the master, replicas.
@@ -346,17 +367,11 @@ static void on_cluster_slots(const redisReply *reply, void *context) {
     whole = whole && redis_connection_ready(link->masters[i]->connection);
   }
   end_masters(link, added);
-  if (!whole && link->scout.connection) {
-    // One of them may be dead, and this node the last to learn of its successor.
-    redis_connection_free(link->scout.connection);
-    link->scout.connection = NULL;
-    link->scout.next_address++;
-    link->scout.asking = false;
-    link->scout.failures = 0;
-    start_timer(link->scout.timer, ASK_SENTINEL_MS);
-    return;
+  if (sound && !whole) {
+    ask_another(link);  // one of them may be dead, and this node the last to learn of its successor
+  } else {
+    scout_next(link, sound);
   }
-  scout_next(link, sound);
 }
 
 static void on_scout_ready(void *owner) { (void)owner; }
@@ -397,6 +412,7 @@ static void ask(struct redis_link *link) {
                             link->config->data.redis.sentinel_master};
   const char *cluster[] = {"CLUSTER", "SLOTS"};
   int error;
+  scout->hurried = false;
   if (!scout->connection) {
     char address[ADDRESS_BYTES];
     scout_address(link, address, sizeof address);
@@ -546,6 +562,13 @@ bool redis_link_is_up(const struct redis_link *link) {
   return false;
 }
 
+bool redis_link_reaches(const struct redis_link *link, const char *key, size_t len) {
+  const struct link_master *master = master_of(link, key, len);
+  return master && redis_connection_ready(master->connection);
+}
+
+bool redis_link_is_cluster(const struct redis_link *link) { return link->mode == MODE_CLUSTER; }
+
 int redis_link_send(struct redis_link *link, int key, int argc, const char *const *argv,
                     const size_t *lens, redis_on_reply *on_reply, void *context) {
   struct link_master *master = master_of(link, argv[key], lens ? lens[key] : strlen(argv[key]));
@@ -615,7 +638,7 @@ struct redis_link *redis_link_new(struct event_base *base, const struct config *
       .username = config->data.redis.username,
       .password = secrets->redis_password,
       .db = config->data.redis.db,
-      .masters_only = link->mode == MODE_SENTINEL,
+      .masters_only = link->mode != MODE_CLUSTER,
       .dial_timeout_ms = config->data.redis.dial_timeout_ms,
       .read_timeout_ms = config->data.redis.read_timeout_ms,
       .write_timeout_ms = config->data.redis.write_timeout_ms,

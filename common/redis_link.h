@@ -30,8 +30,11 @@ struct redis_link *redis_link_new(struct event_base *base, const struct config *
                                   size_t why_size);
 void redis_link_free(struct redis_link *link);  // commands under way are answered with NULL
 
-// Whether any master answers.
+// Whether any master answers; whether the one that has this key does.
 bool redis_link_is_up(const struct redis_link *link);
+bool redis_link_reaches(const struct redis_link *link, const char *key, size_t len);
+// Whether it is a Cluster.
+bool redis_link_is_cluster(const struct redis_link *link);
 
 // Sends a command whose argv[key] is the key. on_reply comes later: with an answer,
 // which may be an error of the server's, or NULL for none. ERROR_NOT_FOUND when no
@@ -48,10 +51,10 @@ bool redis_link_owns(const struct redis_link *link, const char *address, const c
 const struct redis_options *redis_link_connection_options(const struct redis_link *link);
 
 struct redis_link_health {
-  size_t masters;       // known
-  size_t masters_up;    // that answer
-  uint64_t reconnects;  // connections made again, since the start
-  int64_t since_ms;     // wall clock: when the last one came or went
+  size_t masters;     // known
+  size_t masters_up;  // that answer
+  uint64_t lost;      // connections to masters lost, since the start
+  int64_t since_ms;   // wall clock: when the last one came or went
   char last_error[256];
   int64_t last_error_ms;  // wall clock; 0: none yet
 };

@@ -1,5 +1,6 @@
 #include "master/control_answers.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -82,9 +83,9 @@ static json_t *links_to_json(const struct master *master) {
                         : routes.link.masters_up == routes.link.masters ? "up"
                         : routes.link.masters_up > 0                    ? "partly up"
                                                                         : "down";
-    json_t *one = link_to_json("redis", state, master->config.data.redis.addr,
-                               (int64_t)routes.link.reconnects, routes.link.last_error,
-                               routes.link.last_error_ms);
+    json_t *one =
+        link_to_json("redis", state, master->config.data.redis.addr, (int64_t)routes.link.lost,
+                     routes.link.last_error, routes.link.last_error_ms);
     json_object_set_new(one, "masters", json_integer((json_int_t)routes.link.masters));
     json_object_set_new(one, "masters_up", json_integer((json_int_t)routes.link.masters_up));
     json_object_set_new(one, "queued_writes", json_integer((json_int_t)routes.queued_writes));
@@ -367,18 +368,30 @@ static json_t *answer_route_get(struct master *master, const json_t *request,
   return NULL;
 }
 
-struct tunnels_of_node {
+struct node_tunnels {
   const struct config *config;
-  const struct node *node;
-  json_int_t count;
+  struct node *nodes;  // sorted by service and address
+  size_t node_count;
+  json_int_t *tunnels;  // of each
 };
 
+static int compare_nodes(const void *a, const void *b) {
+  const struct node *left = a;
+  const struct node *right = b;
+  int order = strcmp(left->service, right->service);
+  return order != 0 ? order : strcmp(left->address, right->address);
+}
+
 static void count_tunnels(const struct held_route *route, void *context) {
-  struct tunnels_of_node *of = context;
-  const struct config_tunnel_type *type = &of->config->tunnel.types[route->key->tunnel_type];
-  if (strcmp(route->address, of->node->address) == 0 &&
-      strcmp(type->service, of->node->service) == 0) {
-    of->count += route->total;
+  struct node_tunnels *of = context;
+  struct node wanted;
+  snprintf(wanted.service, sizeof wanted.service, "%s",
+           of->config->tunnel.types[route->key->tunnel_type].service);
+  snprintf(wanted.address, sizeof wanted.address, "%s", route->address);
+  const struct node *node =
+      bsearch(&wanted, of->nodes, of->node_count, sizeof *of->nodes, compare_nodes);
+  if (node) {
+    of->tunnels[node - of->nodes] += route->total;
   }
 }
 
@@ -386,13 +399,16 @@ static json_t *answer_nodes(struct master *master, const json_t *request,
                             struct question *question) {
   (void)request;
   (void)question;
-  struct node *nodes;
-  size_t count = node_count(master, &nodes);
+  struct node_tunnels of = {.config = &master->config};
+  of.node_count = node_count(master, &of.nodes);
+  of.tunnels = calloc(of.node_count + 1, sizeof *of.tunnels);
   json_t *rows = json_array();
-  for (size_t i = 0; i < count; i++) {
-    const struct node *node = &nodes[i];
-    struct tunnels_of_node tunnels = {.config = &master->config, .node = node};
-    held_routes_each(routes_held_index(master->routes), count_tunnels, &tunnels);
+  if (of.node_count > 0 && of.tunnels) {
+    qsort(of.nodes, of.node_count, sizeof *of.nodes, compare_nodes);
+    held_routes_each(routes_held_index(master->routes), count_tunnels, &of);
+  }
+  for (size_t i = 0; of.tunnels && i < of.node_count; i++) {
+    const struct node *node = &of.nodes[i];
     // Held: etcd has it no more, see etcd.empty_hold. Draining: it takes nobody new.
     const char *state = registry_is_held(master->registry, node) ? "held"
                         : node->weight == 0                      ? "draining"
@@ -401,9 +417,10 @@ static json_t *answer_nodes(struct master *master, const json_t *request,
         rows, json_pack("{s:s, s:s, s:s, s:I, s:s, s:b, s:I, s:I}", "service", node->service,
                         "address", node->address, "color", node->color, "weight",
                         (json_int_t)node->weight, "state", state, "secure", node->secure,
-                        "since_ms", (json_int_t)node->since_ms, "tunnels", tunnels.count));
+                        "since_ms", (json_int_t)node->since_ms, "tunnels", of.tunnels[i]));
   }
-  free(nodes);
+  free(of.tunnels);
+  free(of.nodes);
   json_t *answer = answer_ok();
   json_object_set_new(answer, "nodes", rows);
   return answer;

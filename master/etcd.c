@@ -20,6 +20,7 @@ enum {
   // A server of etcd takes pings every 5 s and more.
   KEEPALIVE_MS = 10000,
   PEM_FILE_MAX_BYTES = 4 << 20,
+  WITHDRAW_MS = 1000,  // for taking out the own key when we stop
 };
 
 enum session_state { SESSION_NONE, SESSION_LOGIN, SESSION_LISTING, SESSION_WATCHING };
@@ -34,6 +35,7 @@ struct unary {
   const char *method;
   void (*on_reply)(struct etcd *etcd, size_t number, const uint8_t *bytes, size_t len);
   size_t number;   // of what on_reply is about
+  bool own_key;    // about the own key: refused, it costs that alone
   uint8_t *reply;  // malloc'd
   size_t reply_len;
   bool replied;
@@ -57,6 +59,7 @@ struct etcd {
   char *token;  // NULL: none is needed
   struct unary_list calls;
   size_t lists_open;
+  bool lost_data;  // the revision is lower than one that was seen before
   int64_t revisions[ETCD_PREFIXES];
 
   struct stream *watch;
@@ -68,7 +71,10 @@ struct etcd {
   struct stream *keepalive;
   struct event *keepalive_timer;
   bool keepalive_open;
-  bool keepalive_asked;  // and not yet answered
+  bool keepalive_asked;          // and not yet answered
+  struct event *announce_timer;  // the next try, after a refusal
+  uint32_t refusals;
+  bool announcing;  // a lease or the key is being asked for
   bool announced;
   bool withdrawing;
   void (*on_gone)(void *owner);
@@ -151,13 +157,23 @@ static void on_unary_message(void *owner, const uint8_t *bytes, size_t len) {
   }
 }
 
+static void announce_refused(struct etcd *etcd, const char *method, const char *why);
+
 static void on_unary_ended(void *owner, int status, const char *detail) {
   struct unary *call = owner;
   struct etcd *etcd = call->etcd;
   if (status != STREAM_OK || !call->replied) {
     char why[256];
     snprintf(why, sizeof why, "%.200s (status %d)", detail, status);
-    session_lost(etcd, call->method, why);  // ends the call too
+    bool refused = status == STREAM_PERMISSION_DENIED || status == STREAM_RESOURCE_EXHAUSTED ||
+                   status == STREAM_FAILED_PRECONDITION || status == STREAM_NOT_FOUND ||
+                   status == STREAM_INVALID_ARGUMENT;
+    if (call->own_key && refused) {
+      announce_refused(etcd, call->method, why);
+      unary_free(call);
+    } else {
+      session_lost(etcd, call->method, why);  // ends the call too
+    }
     return;
   }
   uint8_t *reply = call->reply;
@@ -177,15 +193,17 @@ static void on_unary_timeout(evutil_socket_t fd, short what, void *owner) {
   session_lost(call->etcd, call->method, "no answer within etcd.timeout");
 }
 
-static void call_unary(struct etcd *etcd, const char *method, const ProtobufCMessage *request,
-                       void (*on_reply)(struct etcd *, size_t, const uint8_t *, size_t),
-                       size_t number) {
+// NULL: the session was lost over it.
+static struct unary *call_unary(struct etcd *etcd, const char *method,
+                                const ProtobufCMessage *request,
+                                void (*on_reply)(struct etcd *, size_t, const uint8_t *, size_t),
+                                size_t number) {
   static const struct stream_events events = {on_unary_opened, on_unary_sent, on_unary_message,
                                               on_unary_ended};
   struct unary *call = calloc(1, sizeof *call);
   if (!call) {
     session_lost(etcd, method, "out of memory");
-    return;
+    return NULL;
   }
   LIST_INSERT_HEAD(&etcd->calls, call, link);
   call->etcd = etcd;
@@ -197,9 +215,43 @@ static void call_unary(struct etcd *etcd, const char *method, const ProtobufCMes
   call->stream = call->request && call->timer ? open_stream(etcd, method, &events, call) : NULL;
   if (!call->stream) {
     session_lost(etcd, method, "out of memory");
-    return;
+    return NULL;
   }
   start_timer(call->timer, etcd->options.config->etcd.timeout_ms);
+  return call;
+}
+
+static void call_for_own_key(struct etcd *etcd, const char *method, const ProtobufCMessage *request,
+                             void (*on_reply)(struct etcd *, size_t, const uint8_t *, size_t)) {
+  struct unary *call = call_unary(etcd, method, request, on_reply, 0);
+  if (call) {
+    call->own_key = true;
+  }
+}
+
+// --- Logging in ----------------------------------------------------------------------
+
+static void log_in(struct etcd *etcd,
+                   void (*on_reply)(struct etcd *, size_t, const uint8_t *, size_t)) {
+  Etcd__AuthenticateRequest request = ETCD__AUTHENTICATE_REQUEST__INIT;
+  free(etcd->token);
+  etcd->token = NULL;
+  request.name = (char *)etcd->options.config->etcd.username;
+  request.password = (char *)etcd->options.secrets->etcd_password;
+  call_unary(etcd, "/etcdserverpb.Auth/Authenticate", &request.base, on_reply, 0);
+}
+
+// False: the session was lost over it.
+static bool take_token(struct etcd *etcd, const uint8_t *bytes, size_t len) {
+  Etcd__AuthenticateResponse *reply = etcd__authenticate_response__unpack(NULL, len, bytes);
+  etcd->token = reply ? strdup(reply->token) : NULL;
+  if (reply) {
+    etcd__authenticate_response__free_unpacked(reply, NULL);
+  }
+  if (!etcd->token) {
+    session_lost(etcd, "Authenticate", "the answer can't be understood");
+  }
+  return etcd->token != NULL;
 }
 
 // --- The end of a session ------------------------------------------------------------
@@ -223,6 +275,8 @@ static void session_end(struct etcd *etcd) {
   etcd->watch = NULL;
   etcd->keepalive = NULL;
   evtimer_del(etcd->keepalive_timer);
+  evtimer_del(etcd->announce_timer);
+  etcd->announcing = false;
   free(etcd->token);
   etcd->token = NULL;
   set_state(etcd, SESSION_NONE);
@@ -256,6 +310,7 @@ static void session_lost(struct etcd *etcd, const char *where, const char *why) 
 // --- The own key -------------------------------------------------------------------
 
 static void keepalive_start(struct etcd *etcd);
+static void revoke(struct etcd *etcd);
 
 static void on_put(struct etcd *etcd, size_t number, const uint8_t *bytes, size_t len) {
   Etcd__PutResponse *reply = etcd__put_response__unpack(NULL, len, bytes);
@@ -266,6 +321,11 @@ static void on_put(struct etcd *etcd, size_t number, const uint8_t *bytes, size_
   }
   note_revision(etcd, reply->header);
   etcd__put_response__free_unpacked(reply, NULL);
+  etcd->announcing = false;
+  if (etcd->withdrawing) {
+    return;  // the lease is being revoked
+  }
+  etcd->refusals = 0;
   log_info("registered", "key=%s lease=%" PRIx64, etcd->key, (uint64_t)etcd->lease);
   etcd->announced = true;
   keepalive_start(etcd);
@@ -279,23 +339,58 @@ static void on_granted(struct etcd *etcd, size_t number, const uint8_t *bytes, s
     etcd__lease_grant_response__free_unpacked(reply, NULL);
   }
   if (lease == 0) {
-    session_lost(etcd, "LeaseGrant", "no lease was given");
+    announce_refused(etcd, "LeaseGrant", "no lease was given");
     return;
   }
   etcd->lease = lease;
+  if (etcd->withdrawing) {
+    revoke(etcd);
+    return;
+  }
   Etcd__PutRequest put = ETCD__PUT_REQUEST__INIT;
   put.key = (ProtobufCBinaryData){strlen(etcd->key), (uint8_t *)etcd->key};
   put.value = (ProtobufCBinaryData){strlen(etcd->value), (uint8_t *)etcd->value};
   put.lease = lease;
-  call_unary(etcd, "/etcdserverpb.KV/Put", &put.base, on_put, 0);
+  call_for_own_key(etcd, "/etcdserverpb.KV/Put", &put.base, on_put);
 }
 
 static void grant(struct etcd *etcd) {
   Etcd__LeaseGrantRequest request = ETCD__LEASE_GRANT_REQUEST__INIT;
+  if (etcd->withdrawing) {
+    return;
+  }
   request.ttl = (etcd->options.config->etcd.lease_ttl_ms + 999) / 1000;
   etcd->announced = false;
+  etcd->announcing = true;
   etcd->lease = 0;
-  call_unary(etcd, "/etcdserverpb.Lease/LeaseGrant", &request.base, on_granted, 0);
+  call_for_own_key(etcd, "/etcdserverpb.Lease/LeaseGrant", &request.base, on_granted);
+}
+
+static void on_announce_timer(evutil_socket_t fd, short what, void *owner) {
+  (void)fd;
+  (void)what;
+  grant(owner);
+}
+
+// Not allowed, or no room: the nodes can be watched all the same.
+static void announce_refused(struct etcd *etcd, const char *method, const char *why) {
+  const struct config *config = etcd->options.config;
+  struct etcd_health *health = &etcd->health;
+  char quoted[300];
+  snprintf(health->last_error, sizeof health->last_error, "%.80s: %.40s: %.120s",
+           etcd->endpoints[etcd->endpoint], method, why);
+  health->last_error_ms = clock_wall_ms();
+  etcd->announcing = false;
+  if (etcd->withdrawing) {
+    finish_withdrawal(etcd);
+    return;
+  }
+  if (etcd->refusals == 0) {
+    log_error("not_registered", "call=%s why=%s", method,
+              log_quote(quoted, sizeof quoted, why, strlen(why)));
+  }
+  start_timer(etcd->announce_timer,
+              backoff_ms(config->etcd.backoff_ms, config->etcd.backoff_max_ms, etcd->refusals++));
 }
 
 static void ask_keepalive(struct etcd *etcd) {
@@ -417,9 +512,24 @@ static void on_gone_timeout(evutil_socket_t fd, short what, void *owner) {
   finish_withdrawal(owner);
 }
 
+static void revoke(struct etcd *etcd) {
+  Etcd__LeaseRevokeRequest request = ETCD__LEASE_REVOKE_REQUEST__INIT;
+  request.id = etcd->lease;
+  call_for_own_key(etcd, "/etcdserverpb.Lease/LeaseRevoke", &request.base, on_revoked);
+}
+
+// The token of the session may have run out long ago: its streams do not mind.
+static void on_logged_in_to_revoke(struct etcd *etcd, size_t number, const uint8_t *bytes,
+                                   size_t len) {
+  (void)number;
+  if (take_token(etcd, bytes, len) && etcd->lease != 0) {
+    revoke(etcd);
+  }
+}
+
 void etcd_withdraw(struct etcd *etcd, void (*on_gone)(void *owner), void *owner) {
   etcd->withdrawing = true;
-  if (etcd->state != SESSION_WATCHING || etcd->lease == 0) {
+  if (etcd->state != SESSION_WATCHING || (etcd->lease == 0 && !etcd->announcing)) {
     on_gone(owner);
     return;
   }
@@ -428,10 +538,15 @@ void etcd_withdraw(struct etcd *etcd, void (*on_gone)(void *owner), void *owner)
   stream_end(etcd->keepalive, false);
   etcd->keepalive = NULL;
   evtimer_del(etcd->keepalive_timer);
-  start_timer(etcd->gone_timer, 1000);
-  Etcd__LeaseRevokeRequest request = ETCD__LEASE_REVOKE_REQUEST__INIT;
-  request.id = etcd->lease;
-  call_unary(etcd, "/etcdserverpb.Lease/LeaseRevoke", &request.base, on_revoked, 0);
+  start_timer(etcd->gone_timer, WITHDRAW_MS);
+  if (etcd->lease == 0) {
+    return;  // it is being granted, and revoked then
+  }
+  if (etcd->options.config->etcd.username[0] != '\0') {
+    log_in(etcd, on_logged_in_to_revoke);
+  } else {
+    revoke(etcd);
+  }
 }
 
 // --- Watching ----------------------------------------------------------------------
@@ -553,6 +668,13 @@ static void on_range(struct etcd *etcd, size_t number, const uint8_t *bytes, siz
     session_lost(etcd, "Range", "the answer can't be understood");
     return;
   }
+  // Revisions only grow, unless data was lost: from a backup, or all of it.
+  if (reply->header->revision < etcd->health.revision && !etcd->lost_data) {
+    log_warn("etcd_went_back", "revision=%" PRId64 " before=%" PRId64, reply->header->revision,
+             etcd->health.revision);
+    etcd->lost_data = true;
+    etcd->health.revision = 0;
+  }
   note_revision(etcd, reply->header);
   etcd->revisions[number] = reply->header->revision;
   for (size_t i = 0; i < reply->n_kvs; i++) {
@@ -560,7 +682,7 @@ static void on_range(struct etcd *etcd, size_t number, const uint8_t *bytes, siz
     pairs[i] = (struct etcd_pair){kv->key.data, kv->key.len,
                                   kv->value.data ? kv->value.data : (uint8_t *)"", kv->value.len};
   }
-  etcd->events.on_list(number, pairs, reply->n_kvs, etcd->owner);
+  etcd->events.on_list(number, pairs, reply->n_kvs, etcd->lost_data, etcd->owner);
   free(pairs);
   etcd__range_response__free_unpacked(reply, NULL);
   if (--etcd->lists_open == 0) {
@@ -570,6 +692,7 @@ static void on_range(struct etcd *etcd, size_t number, const uint8_t *bytes, siz
 
 static void list(struct etcd *etcd) {
   set_state(etcd, SESSION_LISTING);
+  etcd->lost_data = false;
   etcd->lists_open = etcd->options.prefix_count;
   for (size_t i = 0; i < etcd->options.prefix_count && etcd->state == SESSION_LISTING; i++) {
     const char *prefix = etcd->options.prefixes[i];
@@ -584,17 +707,10 @@ static void list(struct etcd *etcd) {
 // --- A session -----------------------------------------------------------------------
 
 static void on_authenticated(struct etcd *etcd, size_t number, const uint8_t *bytes, size_t len) {
-  Etcd__AuthenticateResponse *reply = etcd__authenticate_response__unpack(NULL, len, bytes);
   (void)number;
-  etcd->token = reply ? strdup(reply->token) : NULL;
-  if (reply) {
-    etcd__authenticate_response__free_unpacked(reply, NULL);
+  if (take_token(etcd, bytes, len)) {
+    list(etcd);
   }
-  if (!etcd->token) {
-    session_lost(etcd, "Authenticate", "the answer can't be understood");
-    return;
-  }
-  list(etcd);
 }
 
 static void session_start(struct etcd *etcd) {
@@ -603,11 +719,8 @@ static void session_start(struct etcd *etcd) {
     list(etcd);
     return;
   }
-  Etcd__AuthenticateRequest request = ETCD__AUTHENTICATE_REQUEST__INIT;
-  request.name = (char *)config->etcd.username;
-  request.password = (char *)etcd->options.secrets->etcd_password;
   set_state(etcd, SESSION_LOGIN);
-  call_unary(etcd, "/etcdserverpb.Auth/Authenticate", &request.base, on_authenticated, 0);
+  log_in(etcd, on_authenticated);
 }
 
 static void on_session_timer(evutil_socket_t fd, short what, void *owner) {
@@ -683,8 +796,10 @@ struct etcd *etcd_new(struct event_base *base, const struct etcd_options *option
   }
   etcd->session_timer = evtimer_new(base, on_session_timer, etcd);
   etcd->keepalive_timer = evtimer_new(base, on_keepalive_timer, etcd);
+  etcd->announce_timer = evtimer_new(base, on_announce_timer, etcd);
   etcd->gone_timer = evtimer_new(base, on_gone_timeout, etcd);
-  if (!etcd->session_timer || !etcd->keepalive_timer || !etcd->gone_timer) {
+  if (!etcd->session_timer || !etcd->keepalive_timer || !etcd->announce_timer ||
+      !etcd->gone_timer) {
     snprintf(why, why_size, "out of memory");
     etcd_free(etcd);
     return NULL;
@@ -703,11 +818,12 @@ void etcd_free(struct etcd *etcd) {
     return;
   }
   etcd->on_gone = NULL;
-  if (etcd->keepalive_timer) {
+  if (etcd->keepalive_timer && etcd->announce_timer) {
     session_end(etcd);
   }
   stream_engine_free(etcd->engine);
-  struct event *timers[] = {etcd->session_timer, etcd->keepalive_timer, etcd->gone_timer};
+  struct event *timers[] = {etcd->session_timer, etcd->keepalive_timer, etcd->announce_timer,
+                            etcd->gone_timer};
   for (size_t i = 0; i < sizeof timers / sizeof timers[0]; i++) {
     if (timers[i]) {
       event_free(timers[i]);

@@ -31,8 +31,10 @@ struct etcd_pair {
 };
 
 struct etcd_events {
-  // All that a prefix (by its index) has, as each session begins.
-  void (*on_list)(size_t prefix, const struct etcd_pair *pairs, size_t count, void *owner);
+  // All that a prefix (by its index) has, as each session begins. lost_data: this etcd has
+  // forgotten some of what it once said.
+  void (*on_list)(size_t prefix, const struct etcd_pair *pairs, size_t count, bool lost_data,
+                  void *owner);
   // One key has a new value; one is gone (pair->value is NULL).
   void (*on_change)(size_t prefix, const struct etcd_pair *pair, void *owner);
   // What came belongs together and is whole for now.

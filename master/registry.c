@@ -178,7 +178,11 @@ static struct instance *take(struct registry *registry, size_t prefix,
   int error = registry_parse_instance(registry->services[prefix], pair->value, pair->value_len,
                                       &node, &why);
   if (error == ERROR_NOT_FOUND) {
-    return NULL;  // of another prefix, which this one is the beginning of
+    // Of another prefix, which this one is the beginning of; unless it has changed its name.
+    if (instance && instance->prefix == prefix) {
+      drop(registry, instance, "it is another service now");
+    }
+    return NULL;
   }
   if (error != 0) {
     static struct log_limit limit;
@@ -217,7 +221,8 @@ static struct instance *take(struct registry *registry, size_t prefix,
   return instance;
 }
 
-static void on_list(size_t prefix, const struct etcd_pair *pairs, size_t count, void *owner) {
+static void on_list(size_t prefix, const struct etcd_pair *pairs, size_t count, bool lost_data,
+                    void *owner) {
   struct registry *registry = owner;
   struct instance *instance;
   struct instance *next;
@@ -236,7 +241,7 @@ static void on_list(size_t prefix, const struct etcd_pair *pairs, size_t count, 
     if (instance->prefix != prefix || instance->seen || instance->held_until_ms != 0) {
       continue;
     }
-    if (usable == 0 && hold_ms > 0) {
+    if ((usable == 0 || lost_data) && hold_ms > 0) {
       instance->held_until_ms = clock_monotonic_ms() + hold_ms;
       held++;
     } else {
@@ -247,7 +252,7 @@ static void on_list(size_t prefix, const struct etcd_pair *pairs, size_t count, 
     counters_add(registry->counters, COUNTER_NODES_HELD, held);
     log_warn("nodes_held",
              "service=%s nodes=%zu for_ms=%" PRId64
-             " hint=\"etcd lists none at all; those known before are kept for a while\"",
+             " hint=\"etcd has lost them; those known before are kept for a while\"",
              registry->services[prefix], held, hold_ms);
   }
 }

@@ -3,9 +3,10 @@
 // services do it (kratos): `<namespace>/<service>/<instance id>` holds a JSON object with
 // name, metadata and endpoints. The gateway registers itself the same way.
 //
-// When a session with etcd begins and a service has no node at all there, the nodes known
-// before are held for a while (etcd.empty_hold): an etcd that was restored empty must not
-// stop a game whose servers are well. Each is dropped when its time is over, or when it
+// When a session with etcd begins and a service has no node at all there, or etcd has gone
+// back behind what it once said, the nodes known before are held for a while
+// (etcd.empty_hold): an etcd that was restored empty must not stop a game whose servers are
+// well. Each is dropped when its time is over, or when it
 // registers anew.
 #ifndef JANUS_MASTER_REGISTRY_H
 #define JANUS_MASTER_REGISTRY_H

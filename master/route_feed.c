@@ -43,7 +43,8 @@ struct feed_master {
   bool live;      // both are ready, and changes are told
   bool scanning;  // the scan is not through
   bool scan_asked;
-  bool wanted;  // in the list that is being taken over
+  bool scan_anew;  // from the beginning, once the answer that is under way has come
+  bool wanted;     // in the list that is being taken over
   struct feed_key *keys;
   struct feed_keys waiting;
   size_t reading;
@@ -67,6 +68,7 @@ struct route_feed {
 };
 
 static void read_on(struct feed_master *master);
+static void scan_from_start(struct feed_master *master);
 
 // --- Keys ------------------------------------------------------------------------
 
@@ -135,6 +137,7 @@ static void disconnect(struct feed_master *master) {
   master->live = false;
   master->scanning = false;
   master->scan_asked = false;
+  master->scan_anew = false;
   master->watch = NULL;
   master->reader = NULL;
   redis_connection_free(watch);
@@ -196,6 +199,11 @@ static bool read_key(struct feed_master *master, struct feed_key *key) {
   const char *argv[REDIS_ROUTES_READ_ARGC];
   size_t lens[REDIS_ROUTES_READ_ARGC];
   redis_routes_read_command(key->text, key->len, argv, lens);
+  // A slot that is moving here is read only so; elsewhere it means nothing.
+  if (redis_link_is_cluster(master->feed->link) &&
+      redis_connection_send(master->reader, 1, (const char *[]){"ASKING"}, NULL, NULL, NULL) != 0) {
+    return false;
+  }
   if (redis_connection_send(master->reader, REDIS_ROUTES_READ_ARGC, argv, lens, on_read, key) !=
       0) {
     return false;
@@ -227,10 +235,21 @@ static void on_scanned(const redisReply *reply, void *context) {
       add_key(master, keys->element[i]->str, keys->element[i]->len, true);
     }
   }
+  if (master->scan_anew) {
+    scan_from_start(master);
+    return;
+  }
   master->scanning = strcmp(master->cursor, "0") != 0;
   if (!master->scanning) {
     log_info("routes_scanned", "address=%s", master->address);
   }
+  read_on(master);
+}
+
+static void scan_from_start(struct feed_master *master) {
+  master->scan_anew = master->scan_asked;
+  master->scanning = true;
+  strcpy(master->cursor, "0");
   read_on(master);
 }
 
@@ -261,7 +280,9 @@ static void on_invalidated(struct feed_master *master, const redisReply *keys) {
     HASH_ITER(hh, master->keys, key, next) {  // read before that, maybe
       key->state = KEY_READING_AGAIN;
     }
-    feed->events.on_void(master->address, true, feed->owner);
+    feed->events.on_void(master->address, feed->owner);
+    // Redis says so for any of its databases; ours may have been spared.
+    scan_from_start(master);
     return;
   }
   counters_add(feed->counters, COUNTER_ROUTE_INVALIDATIONS, keys->elements);
@@ -275,14 +296,18 @@ static void on_invalidated(struct feed_master *master, const redisReply *keys) {
   read_on(master);
 }
 
+static void become_live(struct feed_master *master);
+
 static void on_push(const redisReply *reply, void *owner) {
   struct feed_master *master = owner;
-  if (reply->element[0]->type != REDIS_REPLY_STRING ||
-      strcmp(reply->element[0]->str, "message") != 0 || !master->live) {
+  if (!master->watch) {
     return;
   }
-  if (reply->element[1]->type == REDIS_REPLY_STRING &&
-      strcmp(reply->element[1]->str, invalidations) == 0) {
+  if (strcmp(reply->element[0]->str, "subscribe") == 0 && !master->live) {
+    become_live(master);
+  } else if (strcmp(reply->element[0]->str, "message") == 0 && master->live &&
+             reply->element[1]->type == REDIS_REPLY_STRING &&
+             strcmp(reply->element[1]->str, invalidations) == 0) {
     on_invalidated(master, reply->element[2]);
   }
 }
@@ -294,7 +319,6 @@ static void ignore_push(const redisReply *reply, void *owner) {
 
 static void on_tracking(const redisReply *reply, void *context) {
   struct feed_master *master = context;
-  struct route_feed *feed = master->feed;
   if (!reply || !master->watch) {
     return;
   }
@@ -303,13 +327,16 @@ static void on_tracking(const redisReply *reply, void *context) {
     restart(master, reply->type == REDIS_REPLY_ERROR ? reply->str : "no subscription");
     return;
   }
+}
+
+// The subscription stands: from here on nothing is missed.
+static void become_live(struct feed_master *master) {
+  struct route_feed *feed = master->feed;
   master->failures = 0;
   master->live = true;
-  master->scanning = true;
-  strcpy(master->cursor, "0");
   log_info("routes_followed", "address=%s", master->address);
-  feed->events.on_void(master->address, false, feed->owner);
-  read_on(master);
+  feed->events.on_void(master->address, feed->owner);
+  scan_from_start(master);
 }
 
 static void on_client_id(const redisReply *reply, void *context) {
@@ -440,6 +467,16 @@ void route_feed_free(struct route_feed *feed) {
     master_free(master);
   }
   free(feed);
+}
+
+bool route_feed_is_live(const struct route_feed *feed) {
+  const struct feed_master *master;
+  LIST_FOREACH(master, &feed->masters, link) {
+    if (!master->live) {
+      return false;
+    }
+  }
+  return !LIST_EMPTY(&feed->masters);
 }
 
 void route_feed_health(const struct route_feed *feed, struct route_feed_health *health) {

@@ -23,8 +23,7 @@ struct route_feed_events {
   void (*on_route)(const struct redis_routes_name *name, const char *address, int64_t ttl_ms,
                    void *owner);
   // All that is known of this master's routes is void: they are read anew from here on.
-  // flushed: since they have all been removed.
-  void (*on_void)(const char *master, bool flushed, void *owner);
+  void (*on_void)(const char *master, void *owner);
 };
 
 // Borrows link, config and counters. NULL when out of memory.
@@ -37,6 +36,9 @@ void route_feed_free(struct route_feed *feed);  // before the link
 void route_feed_follow(struct route_feed *feed);
 // Looks after connections that have gone silent; each second.
 void route_feed_tick(struct route_feed *feed);
+
+// Whether every master is followed: what it tells is then newer than any other answer.
+bool route_feed_is_live(const struct route_feed *feed);
 
 struct route_feed_health {
   size_t masters;       // followed

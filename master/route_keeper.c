@@ -27,7 +27,8 @@ struct route_keeper {
   struct gateway_write *next_write;  // the first not sent; NULL: all are
   size_t write_count;
   size_t writes_under_way;
-  bool write_failed;  // none more is sent before those under way are through
+  bool write_failed;   // none more is sent before those under way are through
+  bool write_skipped;  // some could not be sent
   bool working;
 };
 
@@ -157,14 +158,13 @@ static void on_written(const redisReply *reply, void *context) {
   route_keeper_work(keeper);
 }
 
-// False: no more for now.
-static bool send_write(struct route_keeper *keeper, struct gateway_write *write) {
+static void send_write(struct route_keeper *keeper, struct gateway_write *write) {
   const struct config *config = keeper->options.config;
   const struct route_key key = gateway_key(keeper, write->uid, write->color);
   int error;
-  if (write->remove && directory_has_player(keeper->options.directory, write->uid, write->color)) {
-    drop_write(keeper, write);  // back again
-    return true;
+  if (write->remove == directory_has_player(keeper->options.directory, write->uid, write->color)) {
+    drop_write(keeper, write);  // back again, or gone again
+    return;
   }
   if (write->remove) {
     error = redis_routes_remove(keeper->options.link, &key, config->server.grpc.advertise,
@@ -173,15 +173,14 @@ static bool send_write(struct route_keeper *keeper, struct gateway_write *write)
     error = redis_routes_set(keeper->options.link, &key, config->server.grpc.advertise,
                              config->data.gateway_route_table_alive_duration_ms, on_written, write);
   }
+  keeper->next_write = TAILQ_NEXT(write, link);
   if (error != 0) {
-    keeper->write_failed = true;
-    return false;
+    keeper->write_skipped = true;  // the master for its key is away; others need not be
+    return;
   }
   write->sent = true;
-  keeper->next_write = TAILQ_NEXT(write, link);
   keeper->under_way++;
   keeper->writes_under_way++;
-  return true;
 }
 
 static void add_write(struct route_keeper *keeper, int64_t uid, const char *color, bool remove) {
@@ -276,8 +275,9 @@ void route_keeper_retry(struct route_keeper *keeper) {
     bool needed = keeper->options.needs_settling(route, keeper->options.owner);
     held_routes_enqueue(held, route, needed ? HELD_URGENT : HELD_SETTLED);
   }
-  if (keeper->write_failed && keeper->writes_under_way == 0) {
+  if ((keeper->write_failed || keeper->write_skipped) && keeper->writes_under_way == 0) {
     keeper->write_failed = false;
+    keeper->write_skipped = false;
     keeper->next_write = TAILQ_FIRST(&keeper->writes);
   }
   route_keeper_work(keeper);

@@ -10,6 +10,8 @@
 #include "common/redis_routes.h"
 #include "master/route_keeper.h"
 
+static const int64_t TTL_MAX_MS = (int64_t)30 * 24 * 3600 * 1000;
+
 struct routes {
   struct routes_options options;
   struct held_routes *held;
@@ -24,6 +26,8 @@ struct routes {
 static int put(struct routes *routes, const struct route_key *key, const char *address,
                int64_t ttl_ms) {
   int64_t now_ms = clock_wall_ms();
+  // Whatever time to live somebody gave it in Redis.
+  ttl_ms = ttl_ms < TTL_MAX_MS ? ttl_ms : TTL_MAX_MS;
   int error = route_table_put(routes->options.table, key, address, now_ms + ttl_ms, now_ms);
   if (error != 0) {
     static struct log_limit limit;
@@ -105,12 +109,15 @@ static void tell_moved(struct routes *routes, const struct held_route *route, co
   }
 }
 
-// The store's word on a held route.
+// The store's word on a held route. What the feed tells meanwhile is newer: no order is
+// kept between the two.
 static void on_settled(const struct held_route *route, const char *address, int64_t ttl_ms,
                        void *owner) {
   struct routes *routes = owner;
   struct route_key key;
-  if (key_of(routes, route->key->tunnel_type, route->color, route->key->oid, &key)) {
+  struct route known;
+  if (key_of(routes, route->key->tunnel_type, route->color, route->key->oid, &key) &&
+      (!route_feed_is_live(routes->feed) || !lookup(routes, &key, &known))) {
     put(routes, &key, address, ttl_ms);
   }
   if (strcmp(address, route->address) != 0) {
@@ -118,11 +125,17 @@ static void on_settled(const struct held_route *route, const char *address, int6
   }
 }
 
+static bool reaches_store(const struct routes *routes, const struct route_key *key) {
+  char text[REDIS_ROUTES_KEY_BYTES];
+  size_t len = redis_routes_key(key, text);
+  return routes->keeper && redis_link_reaches(routes->link, text, len);
+}
+
 // Puts it into the store, or prolongs it there. While Redis is away the table alone has
 // it; it goes to Redis with all the others when that is back.
 static void settle_held(struct routes *routes, struct held_route *route,
                         const struct route_key *key) {
-  if (!routes->keeper || !redis_link_is_up(routes->link)) {
+  if (!reaches_store(routes, key)) {
     put(routes, key, route->address,
         routes->options.config->data.app_route_table_alive_duration_ms);
   }
@@ -156,7 +169,7 @@ void routes_held(struct routes *routes, int worker, const struct channel_route_h
   } else if (!lookup(routes, &key, &route)) {
     // Claimed a moment ago, and Redis is about to tell; or vanished meanwhile; or a choice
     // made without the store.
-    if (routes->keeper && redis_link_is_up(routes->link)) {
+    if (reaches_store(routes, &key)) {
       route_keeper_settle_soon(routes->keeper, added);
     } else {
       settle_held(routes, added, &key);
@@ -247,6 +260,19 @@ static bool on_wants(const struct redis_routes_name *name, bool scanning, void *
   return stats.used[tier] < stats.capacity[tier];
 }
 
+// A held route stays in the table whatever becomes of it in Redis, where it is put back:
+// workers that did not see it meanwhile would choose another node.
+static bool is_held(const struct routes *routes, const struct route_key *key) {
+  const struct config *config = routes->options.config;
+  for (uint32_t i = 0; key->tier != ROUTE_GATEWAY && i < config->tunnel.type_count; i++) {
+    if (strcmp(config->tunnel.types[i].service, key->service) == 0 &&
+        held_routes_find(routes->held, i, key->color, key->oid)) {
+      return true;
+    }
+  }
+  return false;
+}
+
 // A route that is held here has vanished or changed: Roma ends what misses its route, so
 // it is put back at once; tunnels follow a change.
 static void look_after_held(struct routes *routes, const struct redis_routes_name *name,
@@ -273,7 +299,7 @@ static void on_route(const struct redis_routes_name *name, const char *address, 
                                 .oid = name->oid};
   if (address) {
     put(routes, &key, address, ttl_ms);
-  } else {
+  } else if (!is_held(routes, &key)) {
     route_table_remove(routes->options.table, &key);
   }
   if (key.tier != ROUTE_GATEWAY) {
@@ -293,16 +319,15 @@ static bool is_of_master(const struct route_key *key, void *context) {
   const struct void_part *part = context;
   char text[REDIS_ROUTES_KEY_BYTES];
   size_t len = redis_routes_key(key, text);
-  return redis_link_owns(part->routes->link, part->master, text, len);
+  return !is_held(part->routes, key) &&
+         redis_link_owns(part->routes->link, part->master, text, len);
 }
 
-static void on_void(const char *master, bool flushed, void *owner) {
+static void on_void(const char *master, void *owner) {
   struct routes *routes = owner;
   struct void_part part = {.routes = routes, .master = master};
   route_table_remove_if(routes->options.table, is_of_master, &part);
-  if (flushed) {
-    route_keeper_settle_all(routes->keeper);
-  }
+  route_keeper_settle_all(routes->keeper);  // what of ours is lost, nobody will say
 }
 
 // --- The link --------------------------------------------------------------------
