@@ -43,6 +43,8 @@ class Member(Server):
             tls = self.cluster.tls
             command += ["--cert-file", tls.server_cert, "--key-file", tls.server_key,
                         "--trusted-ca-file", tls.ca, "--client-cert-auth"]
+        for name, value in self.cluster.options.items():
+            command += ["--" + name.replace("_", "-"), str(value)]
         return command
 
     def answers(self):
@@ -55,10 +57,12 @@ class Member(Server):
 
 class Etcd:
     """members is 1 or 3. tls: Certificates, clients need one of them. root_password: with
-    authentication."""
+    authentication. options are etcd's, by name: auth_token_ttl=1 for tokens that expire a second
+    after their last use (a restart does not forget them, they are in etcd's log)."""
 
-    def __init__(self, members=1, tls=None, root_password=None):
+    def __init__(self, members=1, tls=None, root_password=None, **options):
         self.tls, self.root_password, self.token = tls, None, None
+        self.options = options
         self.members = [Member(self, f"m{i}") for i in range(members)]
         on_free_ports(2 * members, self._begin)
         if root_password:
