@@ -9,7 +9,7 @@ import urllib.request
 import uuid
 
 from .patience import wait_for
-from .servers import Server, free_ports
+from .servers import Server, on_free_ports
 
 
 def _b64(text):
@@ -21,10 +21,12 @@ def prefix_end(prefix):
 
 
 class Member(Server):
-    def __init__(self, cluster, name, client_port, peer_port):
+    def __init__(self, cluster, name):
         super().__init__()
         self.cluster, self.name = cluster, name
-        self.client_port, self.peer_port = client_port, peer_port
+
+    def on_ports(self, client_port, peer_port):
+        self.peer_port = peer_port
         self.address = f"127.0.0.1:{client_port}"
 
     def command(self):
@@ -41,10 +43,13 @@ class Member(Server):
             tls = self.cluster.tls
             command += ["--cert-file", tls.server_cert, "--key-file", tls.server_key,
                         "--trusted-ca-file", tls.ca, "--client-cert-auth"]
+        for name, value in self.cluster.options.items():
+            command += ["--" + name.replace("_", "-"), str(value)]
         return command
 
     def answers(self):
-        return self.cluster.call("/v3/kv/range", {"key": _b64("x")}, member=self) is not None
+        # Says whether there is a leader, and asks for no token.
+        return self.cluster.call("/health", None, member=self)["health"] == "true"
 
     def empty(self):
         shutil.rmtree(os.path.join(self.directory, "data"), ignore_errors=True)
@@ -52,14 +57,14 @@ class Member(Server):
 
 class Etcd:
     """members is 1 or 3. tls: Certificates, clients need one of them. root_password: with
-    authentication."""
+    authentication. options are etcd's, by name: auth_token_ttl=1 for tokens that expire a second
+    after their last use (a restart does not forget them, they are in etcd's log)."""
 
-    def __init__(self, members=1, tls=None, root_password=None):
+    def __init__(self, members=1, tls=None, root_password=None, **options):
         self.tls, self.root_password, self.token = tls, None, None
-        ports = free_ports(2 * members)
-        self.members = [Member(self, f"m{i}", ports[2 * i], ports[2 * i + 1])
-                        for i in range(members)]
-        self._start_all()
+        self.options = options
+        self.members = [Member(self, f"m{i}") for i in range(members)]
+        on_free_ports(2 * members, self._begin)
         if root_password:
             self._authenticate(root_password)
         scheme = "https://" if tls else ""
@@ -68,11 +73,10 @@ class Etcd:
     def initial(self):
         return ",".join(f"{m.name}=http://127.0.0.1:{m.peer_port}" for m in self.members)
 
-    def _start_all(self):
-        for member in self.members:
-            member.start(wait=False)
-        for member in self.members:
-            member.wait()
+    def _begin(self, ports):
+        for i, member in enumerate(self.members):
+            member.on_ports(*ports[2 * i:2 * i + 2])
+        self.restart_empty()
 
     def _authenticate(self, password):
         self.call("/v3/auth/user/add", {"name": "root", "password": password})
@@ -87,7 +91,7 @@ class Etcd:
                                {"name": "root", "password": self.root_password})["token"]
 
     def call(self, path, body, member=None, timeout=5):
-        """Of the first member that answers, unless one is named."""
+        """Of the first member that answers, unless one is named. Without a body it is a GET."""
         error = None
         for one in [member] if member else self.members:
             context = None
@@ -96,7 +100,7 @@ class Etcd:
                 context.load_cert_chain(self.tls.client_cert, self.tls.client_key)
             request = urllib.request.Request(
                 f"{'https' if self.tls else 'http'}://{one.address}{path}",
-                json.dumps(body).encode(),
+                None if body is None else json.dumps(body).encode(),
                 {"Authorization": self.token} if self.token else {})
             try:
                 with urllib.request.urlopen(request, timeout=timeout, context=context) as answer:
@@ -171,10 +175,15 @@ class Etcd:
         for member in self.members:
             member.kill()
             member.empty()
-        self._start_all()
+        for member in self.members:
+            member.start(wait=False)
+        # Each is asked each time: one that ended keeps the others from having a leader.
+        wait_for(lambda: all([member.there() for member in self.members]), "etcd to answer", 60)
+
+    def kill(self):
+        for member in self.members:
+            member.kill()
 
     def stop(self):
         for member in self.members:
             member.stop()
-
-    kill = stop

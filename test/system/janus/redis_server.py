@@ -1,5 +1,6 @@
 """Real Redis servers: one, one with a replica and Sentinels, a Cluster of three."""
 
+import contextlib
 import os
 
 import redis
@@ -7,7 +8,7 @@ from redis.cluster import ClusterNode
 from redis.cluster import RedisCluster as ClusterClient
 
 from .patience import wait_for
-from .servers import Server, free_ports
+from .servers import Server, on_free_ports
 
 
 def route_key(service, color, oid):
@@ -31,9 +32,17 @@ class Redis(Server):
 
     def __init__(self, port=None, password=None, users=(), tls=None, **options):
         super().__init__()
-        self.port = port or free_ports(1)[0]
-        self.address = f"127.0.0.1:{self.port}"
         self.password, self.users, self.tls, self.options = password, users, tls, options
+        if port:
+            self._begin([port])
+        else:  # a cluster's bus is 10000 above
+            on_free_ports(1, self._begin, below=55000 if "cluster_enabled" in options else 65536)
+
+    def _begin(self, ports):
+        self.port = ports[0]
+        self.address = f"127.0.0.1:{self.port}"
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(os.path.join(self.directory, "redis.conf"))  # of the port that was taken
         self.start()
 
     def command(self):
@@ -58,16 +67,17 @@ class Redis(Server):
     def mode(self):
         return []
 
-    def client(self):
+    def client(self, timeout=5):
         more = {}
         if self.tls:
             more = {"ssl": True, "ssl_ca_certs": self.tls.ca,
                     "ssl_certfile": self.tls.client_cert, "ssl_keyfile": self.tls.client_key}
         return redis.Redis(port=self.port, password=self.password, decode_responses=True,
-                           socket_timeout=5, **more)
+                           socket_timeout=timeout, **more)
 
     def answers(self):
-        return self.client().ping()
+        # By its process id: whoever has taken the port may be a Redis too.
+        return self.client().info("server")["process_id"] == self.process.pid
 
     def get(self, key):
         return self.client().get(key)
@@ -160,10 +170,8 @@ class RedisCluster:
     """Three masters with all slots between them."""
 
     def __init__(self):
-        self.servers = []
-        for port in _cluster_ports(3):
-            self.servers.append(Redis(port=port, cluster_enabled="yes", cluster_node_timeout=2000,
-                                      cluster_require_full_coverage="no"))
+        self.servers = [Redis(cluster_enabled="yes", cluster_node_timeout=2000,
+                              cluster_require_full_coverage="no") for _ in range(3)]
         self.addresses = [server.address for server in self.servers]
         share = 16384 // 3 + 1
         for i, server in enumerate(self.servers):
@@ -230,14 +238,6 @@ class RedisCluster:
     def stop(self):
         for server in self.servers:
             server.stop()
-
-
-def _cluster_ports(count):
-    """Ports whose cluster bus (10000 above) is a port too."""
-    ports = []
-    while len(ports) < count:
-        ports += [port for port in free_ports(8) if port < 55000 and port not in ports]
-    return ports[:count]
 
 
 __all__ = ["Redis", "Sentinels", "RedisCluster", "player_key", "room_key", "gateway_key",
