@@ -72,7 +72,7 @@ class Redis(Server):
         if self.tls:
             more = {"ssl": True, "ssl_ca_certs": self.tls.ca,
                     "ssl_certfile": self.tls.client_cert, "ssl_keyfile": self.tls.client_key}
-        return redis.Redis(port=self.port, password=self.password, decode_responses=True,
+        return redis.Redis(host="127.0.0.1", port=self.port, password=self.password, decode_responses=True,
                            socket_timeout=timeout, **more)
 
     def answers(self):
