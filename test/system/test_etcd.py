@@ -1,10 +1,11 @@
 """Nodes from a real etcd: what is known, and what every kind of trouble makes of it."""
 
 import json
+import time
 
 import pytest
 from janus.certificates import Certificates
-from janus.etcd_server import Etcd
+from janus.etcd_server import Etcd, b64
 from janus.patience import wait_for
 from janus.programs import Gateway, etcd_settings, secret_settings
 
@@ -273,3 +274,71 @@ def test_tls_with_a_client_certificate(start, tmp_path):
     stranger = start(Gateway, nodes=[], settings=etcd_settings(*etcd.endpoints))
     stranger.wait_log("event=etcd_lost")
     assert stranger.ctl("nodes")["nodes"] == []
+
+
+def test_a_gateway_that_may_not_register_still_watches(start, keys):
+    etcd = start(Etcd, root_password="etcdsecret")
+    etcd.call("/v3/auth/role/add", {"name": "reader"})
+    etcd.call("/v3/auth/role/grant", {"name": "reader", "perm": {
+        "permType": "READ", "key": b64("/microservices/"), "range_end": b64("/microservices0")}})
+    etcd.call("/v3/auth/user/add", {"name": "gate", "password": "gatepass"})
+    etcd.call("/v3/auth/user/grant", {"user": "gate", "role": "reader"})
+    gateway = gateway_on(start, etcd, username="gate",
+                         secrets=secret_settings(keys, etcd_password="gatepass"))
+    gateway.wait_log("event=not_registered.*permission denied")
+    etcd.register("127.0.0.1:81")
+    gateway.wait_nodes("127.0.0.1:81")
+    assert gateway.link("etcd")["lost"] == 0 and not gateway.link("etcd")["registered"]
+    # Once it may, it does.
+    etcd.call("/v3/auth/role/grant", {"name": "reader", "perm": {
+        "permType": "READWRITE", "key": b64("/microservices/"),
+        "range_end": b64("/microservices0")}})
+    etcd.wait_gateways(1)
+    assert gateway.link("etcd")["lost"] == 0
+
+
+def test_a_shutdown_deregisters_also_when_the_token_has_run_out(start, keys):
+    etcd = start(Etcd, root_password="etcdsecret", auth_token_ttl=1)
+    gateway = gateway_on(start, etcd, username="root",
+                         secrets=secret_settings(keys, etcd_password="etcdsecret"))
+    wait_for(lambda: _gateways_after_log_in(etcd) == 1, "the gateway to be registered")
+    token = etcd.token  # nobody uses it for a while; the gateway's is as old
+    _wait_until_expired(etcd, token)
+    gateway.stop()
+    assert _gateways_after_log_in(etcd) == 0
+
+
+def _gateways_after_log_in(etcd):
+    etcd.log_in()
+    return len(etcd.gateways())
+
+
+def _wait_until_expired(etcd, token):
+    """Asked at ever longer intervals, since every question prolongs it."""
+    for pause in (1, 2, 4, 8, 16):
+        time.sleep(pause)
+        etcd.token = token
+        try:
+            etcd.gateways()
+        except OSError:
+            return
+    raise AssertionError("the token does not run out")
+
+
+def test_an_etcd_that_went_back_loses_no_node_at_once(start):
+    """Restored from a backup or emptied, and one node was quicker than we."""
+    etcd = start(Etcd)
+    for port in range(91, 95):
+        etcd.register(f"127.0.0.1:{port}", id=str(port))
+    gateway = gateway_on(start, etcd, empty_hold="600s")
+    gateway.wait_nodes(*(f"127.0.0.1:{port}" for port in range(91, 95)))
+    mark = gateway.mark()
+    gateway.stall()
+    etcd.restart_empty()
+    etcd.register("127.0.0.1:91", id="91")
+    gateway.resume()
+    gateway.wait_log("event=etcd_went_back", since=mark)
+    gateway.wait_log("event=etcd_watching", since=mark)
+    states = {address: node["state"] for address, node in gateway.nodes().items()}
+    assert states == {"127.0.0.1:91": "up", "127.0.0.1:92": "held", "127.0.0.1:93": "held",
+                      "127.0.0.1:94": "held"}

@@ -209,7 +209,9 @@ def test_the_table_is_warmed_within_its_capacity(start, redis, backend):
 
 def test_password_acl_user_and_database(start, backend, keys):
     locked = start(Redis, password="topsecret", users=[
-        "gate on >gatepass ~r_* &* +@read +@write +@scripting +@connection +@pubsub +client"])
+        # As the README has it.
+        "gate on >gatepass ~r_* &__redis__:invalidate +get +set +del +pttl +scan +eval +subscribe "
+        "+ping +client +select +role"])
     for user, password, db in ("", "topsecret", 3), ("gate", "gatepass", 0):
         gateway = gateway_on(
             start, locked, backend, username=user, db=db,
@@ -305,3 +307,48 @@ def test_a_server_that_is_master_no_more_is_not_believed(start, backend):
         player.ask(1, 1)
         redis.wait_key(player_key(672))
         redis.wait_key(gateway_key(672))
+
+
+def test_a_user_who_may_not_subscribe_is_told_so_and_not_tried_all_the_time(start, backend, keys):
+    locked = start(Redis, password="topsecret", users=[
+        "gate on >gatepass ~r_* resetchannels +@all"])
+    gateway = start(Gateway, nodes=nodes_of(backend.address),
+                    settings=redis_settings(locked.address, username="gate"),
+                    secrets=secret_settings(keys, redis_password="gatepass"))
+    wait_for(lambda: "NOPERM" in gateway.link("route feed").get("last_error", ""), "the refusal")
+    assert gateway.link("route feed")["state"] == "connecting"
+    assert "routes_followed" not in gateway.log()
+    with gateway.player(uid=681) as player:  # each route is asked for then
+        player.ask(1, 1)
+        assert locked.get(player_key(681)) == backend.address
+
+
+def test_another_databases_flush_is_not_ours(gateway, redis, backend):
+    redis.client().set(player_key(691), backend.address, px=60_000)
+    wait_for(lambda: gateway.route("player", 691)["table"], "the route in the table")
+    mark = gateway.mark()
+    other = redis.client()
+    other.execute_command("SELECT", 5)
+    other.flushdb()
+    gateway.wait_log("event=routes_flushed", since=mark)
+    wait_for(lambda: gateway.route("player", 691)["table"], "the route to be read again")
+
+
+def test_rooms_stay_where_they_are_when_the_feed_breaks_and_redis_dies(start, backend, second):
+    redis = start(Redis)
+    gateway = gateway_on(start, redis, backend, second, settings={"worker": {"count": 2}})
+    with gateway.player(uid=700) as first:
+        for oid in range(800, 806):
+            first.ask(ROOM, 1, obj=oid)
+        mark = gateway.mark()
+        redis.client().execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        gateway.wait_log("event=routes_followed", since=mark)
+        redis.kill()
+        gateway.wait_link("redis", "down")
+        for uid in range(701, 705):
+            with gateway.player(uid=uid) as player:
+                for oid in range(800, 806):
+                    player.ask(ROOM, 1, obj=oid)
+        for oid in range(800, 806):
+            served = [node for node in (backend, second) if node.streams_of(kind="room", oid=oid)]
+            assert len(served) == 1, f"room {oid} is on two nodes"

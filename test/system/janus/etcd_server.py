@@ -12,7 +12,7 @@ from .patience import wait_for
 from .servers import Server, on_free_ports
 
 
-def _b64(text):
+def b64(text):
     return base64.b64encode(text if isinstance(text, bytes) else text.encode()).decode()
 
 
@@ -112,22 +112,22 @@ class Etcd:
     # --- Keys ---------------------------------------------------------------------------------
 
     def put(self, key, value, ttl=None):
-        body = {"key": _b64(key), "value": _b64(value)}
+        body = {"key": b64(key), "value": b64(value)}
         if ttl:
             body["lease"] = self.call("/v3/lease/grant", {"TTL": ttl})["ID"]
         self.call("/v3/kv/put", body)
 
     def list(self, prefix):
         """All keys with this prefix: {key: value}, and their leases in .leases."""
-        answer = self.call("/v3/kv/range", {"key": _b64(prefix),
-                                            "range_end": _b64(prefix_end(prefix))})
+        answer = self.call("/v3/kv/range", {"key": b64(prefix),
+                                            "range_end": b64(prefix_end(prefix))})
         kvs = answer.get("kvs", [])
         self.leases = {base64.b64decode(kv["key"]).decode(): kv.get("lease") for kv in kvs}
         return {base64.b64decode(kv["key"]).decode(): base64.b64decode(kv.get("value", "")).decode()
                 for kv in kvs}
 
     def delete(self, key):
-        self.call("/v3/kv/deleterange", {"key": _b64(key)})
+        self.call("/v3/kv/deleterange", {"key": b64(key)})
 
     def revoke_lease_of(self, key):
         self.list(key)
@@ -135,7 +135,7 @@ class Etcd:
 
     def compact(self):
         """Forgets all history up to now."""
-        revision = self.call("/v3/kv/range", {"key": _b64("x")})["header"]["revision"]
+        revision = self.call("/v3/kv/range", {"key": b64("x")})["header"]["revision"]
         self.call("/v3/kv/compaction", {"revision": revision, "physical": True})
 
     # --- Instances of services ------------------------------------------------------------------

@@ -76,6 +76,12 @@ class Program:
         code = self.process.wait(patient(timeout))
         return code
 
+    def stall(self):
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self):
+        os.kill(self.pid, signal.SIGCONT)
+
     def kill(self):
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
