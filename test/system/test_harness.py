@@ -137,8 +137,8 @@ def test_redis_with_password_and_users(start):
     redis = start(Redis, password="secret", users=["gate on >pass ~r_* +get"])
     assert redis.client().ping()
     with pytest.raises(redis_py.AuthenticationError):
-        redis_py.Redis(port=redis.port).get("r_")
-    gate = redis_py.Redis(port=redis.port, username="gate", password="pass")
+        redis_py.Redis(host="127.0.0.1", port=redis.port).get("r_")
+    gate = redis_py.Redis(host="127.0.0.1", port=redis.port, username="gate", password="pass")
     assert gate.get("r_") is None
     with pytest.raises(redis_py.exceptions.NoPermissionError):
         gate.get("other")
