@@ -94,8 +94,11 @@ static json_t *links_to_json(const struct master *master) {
     state = routes.feed.live < routes.feed.masters || routes.feed.masters == 0 ? "connecting"
             : routes.feed.scanning > 0                                         ? "reading"
                                                                                : "following";
-    one = link_to_json("route feed", state, master->config.data.redis.addr, 0,
-                       routes.feed.last_error, routes.feed.last_error_ms);
+    struct counters_values counts;
+    counters_read(master->counters, &counts);
+    one = link_to_json("route feed", state, master->config.data.redis.addr,
+                       (int64_t)counts.counter[COUNTER_ROUTE_FEED_RESTARTS], routes.feed.last_error,
+                       routes.feed.last_error_ms);
     json_object_set_new(one, "waiting_keys", json_integer((json_int_t)routes.feed.waiting_keys));
     json_array_append_new(links, one);
   }
