@@ -59,7 +59,8 @@ struct etcd {
   char *token;  // NULL: none is needed
   struct unary_list calls;
   size_t lists_open;
-  bool lost_data;  // the revision is lower than one that was seen before
+  int64_t known_revision;  // that was seen before this session
+  bool lost_data;          // the revision is lower than one that was seen before
   int64_t revisions[ETCD_PREFIXES];
 
   struct stream *watch;
@@ -669,9 +670,9 @@ static void on_range(struct etcd *etcd, size_t number, const uint8_t *bytes, siz
     return;
   }
   // Revisions only grow, unless data was lost: from a backup, or all of it.
-  if (reply->header->revision < etcd->health.revision && !etcd->lost_data) {
+  if (reply->header->revision < etcd->known_revision && !etcd->lost_data) {
     log_warn("etcd_went_back", "revision=%" PRId64 " before=%" PRId64, reply->header->revision,
-             etcd->health.revision);
+             etcd->known_revision);
     etcd->lost_data = true;
     etcd->health.revision = 0;
   }
@@ -693,6 +694,7 @@ static void on_range(struct etcd *etcd, size_t number, const uint8_t *bytes, siz
 static void list(struct etcd *etcd) {
   set_state(etcd, SESSION_LISTING);
   etcd->lost_data = false;
+  etcd->known_revision = etcd->health.revision;
   etcd->lists_open = etcd->options.prefix_count;
   for (size_t i = 0; i < etcd->options.prefix_count && etcd->state == SESSION_LISTING; i++) {
     const char *prefix = etcd->options.prefixes[i];

@@ -301,7 +301,7 @@ def test_a_server_that_is_master_no_more_is_not_believed(start, backend):
     redis.client().execute_command("REPLICAOF", "127.0.0.1", str(primary.port))
     with gateway.player(uid=671) as player:
         player.ask(1, 1)
-    wait_for(lambda: "READONLY" in gateway.link("redis").get("last_error", ""), "it to be noticed")
+    gateway.wait_log("event=redis_down.*(READONLY|not a master)")
     redis.client().execute_command("REPLICAOF", "NO", "ONE")
     with gateway.player(uid=672) as player:
         player.ask(1, 1)

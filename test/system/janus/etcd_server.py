@@ -167,7 +167,7 @@ class Etcd:
     def leader(self):
         for member in self.members:
             status = self.call("/v3/maintenance/status", {}, member=member)
-            if status["leader"] == status["header"]["member_id"]:
+            if status.get("leader") == status["header"]["member_id"]:
                 return member
         return None
 
