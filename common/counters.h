@@ -42,6 +42,7 @@
   X(TUNNEL_MALFORMED, "tunnel_malformed", "messages from tunnels that do not decode")            \
   X(TUNNEL_MESSAGES_OUT, "tunnel_messages_out", "messages handed to tunnels")                    \
   X(TUNNEL_MESSAGES_IN, "tunnel_messages_in", "messages received from tunnels")                  \
+  X(TUNNEL_UNSURE, "tunnel_messages_unsure", "messages with a stream that broke, maybe lost")    \
   X(ROUTE_HITS, "route_hits", "routes found in the shared table")                                \
   X(ROUTE_MISSES, "route_misses", "routes not found in the shared table")                        \
   X(ROUTE_TORN, "route_torn", "route look-ups given up after torn reads")                        \

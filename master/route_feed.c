@@ -180,7 +180,7 @@ static void on_read(const redisReply *reply, void *context) {
     if (error == ERROR_MALFORMED) {
       malformed(feed, "value", key->text, key->len);
     }
-    // An error is MOVED or ASK: another master has the key, and tells.
+    // For MOVED and ASK another master has the key, and tells.
     if (error != ERROR_BUSY && redis_routes_parse_key(key->text, key->len, &name) == 0) {
       // One without an end is taken for one of the usual time.
       feed->events.on_route(
@@ -189,7 +189,11 @@ static void on_read(const redisReply *reply, void *context) {
     }
     forget_key(key);
   }
-  if (master->live) {
+  bool refused = reply && reply->type == REDIS_REPLY_ERROR &&
+                 strncmp(reply->str, "MOVED ", 6) != 0 && strncmp(reply->str, "ASK ", 4) != 0;
+  if (master->live && refused) {
+    restart(master, reply->str);
+  } else if (master->live) {
     read_on(master);
   }
 }

@@ -7,8 +7,9 @@
 
 enum { WINDOW = 256 };  // commands under way
 
-// A gateway route to be written. It stays in the queue until Redis has taken it, so that
-// those of one player keep their order whatever fails.
+// A gateway route to be written. It stays in the queue until Redis has taken it. When it
+// is sent again, late, the directory decides: nothing is set for a player who has left, and
+// nothing removed of one who is back.
 struct gateway_write {
   TAILQ_ENTRY(gateway_write) link;
   struct route_keeper *keeper;
@@ -27,8 +28,7 @@ struct route_keeper {
   struct gateway_write *next_write;  // the first not sent; NULL: all are
   size_t write_count;
   size_t writes_under_way;
-  bool write_failed;   // none more is sent before those under way are through
-  bool write_skipped;  // some could not be sent
+  bool writes_left;  // some before next_write were not taken, and are to be sent again
   bool working;
 };
 
@@ -153,7 +153,7 @@ static void on_written(const redisReply *reply, void *context) {
     drop_write(keeper, write);
   } else {
     write->sent = false;
-    keeper->write_failed = true;
+    keeper->writes_left = true;
   }
   route_keeper_work(keeper);
 }
@@ -175,7 +175,7 @@ static void send_write(struct route_keeper *keeper, struct gateway_write *write)
   }
   keeper->next_write = TAILQ_NEXT(write, link);
   if (error != 0) {
-    keeper->write_skipped = true;  // the master for its key is away; others need not be
+    keeper->writes_left = true;  // the master for its key is away; others need not be
     return;
   }
   write->sent = true;
@@ -254,7 +254,7 @@ void route_keeper_work(struct route_keeper *keeper) {
     struct directory_session *session;
     if (route) {
       send_held(keeper, route);
-    } else if (keeper->next_write && !keeper->write_failed) {
+    } else if (keeper->next_write) {
       send_write(keeper, keeper->next_write);
     } else if ((session = directory_first_due(directory)) && session->renew_at_ms <= now_ms) {
       renew_gateway(keeper, session, now_ms);
@@ -275,9 +275,8 @@ void route_keeper_retry(struct route_keeper *keeper) {
     bool needed = keeper->options.needs_settling(route, keeper->options.owner);
     held_routes_enqueue(held, route, needed ? HELD_URGENT : HELD_SETTLED);
   }
-  if ((keeper->write_failed || keeper->write_skipped) && keeper->writes_under_way == 0) {
-    keeper->write_failed = false;
-    keeper->write_skipped = false;
+  if (keeper->writes_left && keeper->writes_under_way == 0) {
+    keeper->writes_left = false;
     keeper->next_write = TAILQ_FIRST(&keeper->writes);
   }
   route_keeper_work(keeper);

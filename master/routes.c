@@ -23,9 +23,16 @@ struct routes {
 
 // --- The table -------------------------------------------------------------------
 
+static void tell_holders(struct routes *routes, const struct route_key *key, const char *address);
+
+// Tunnels that go elsewhere follow a route that changes.
 static int put(struct routes *routes, const struct route_key *key, const char *address,
                int64_t ttl_ms) {
   int64_t now_ms = clock_wall_ms();
+  struct route before;
+  bool moved = key->tier != ROUTE_GATEWAY &&
+               route_table_lookup(routes->options.table, key, now_ms, &before) == 0 &&
+               strcmp(before.address, address) != 0;
   // Whatever time to live somebody gave it in Redis.
   ttl_ms = ttl_ms < TTL_MAX_MS ? ttl_ms : TTL_MAX_MS;
   int error = route_table_put(routes->options.table, key, address, now_ms + ttl_ms, now_ms);
@@ -39,6 +46,9 @@ static int put(struct routes *routes, const struct route_key *key, const char *a
                " hint=\"raise route_table.capacity\"",
                route_tier_name(key->tier), key->oid, error_text(error), suppressed);
     }
+  }
+  if (moved) {
+    tell_holders(routes, key, address);
   }
   return error;
 }
@@ -105,6 +115,18 @@ static void tell_moved(struct routes *routes, const struct held_route *route, co
   for (int i = 0; routes->options.on_moved && i < routes->options.workers; i++) {
     if (route->holders[i] > 0) {
       routes->options.on_moved(i, &moved, routes->options.owner);
+    }
+  }
+}
+
+static void tell_holders(struct routes *routes, const struct route_key *key, const char *address) {
+  const struct config *config = routes->options.config;
+  for (uint32_t i = 0; i < config->tunnel.type_count; i++) {
+    const struct held_route *held = strcmp(config->tunnel.types[i].service, key->service) == 0
+                                        ? held_routes_find(routes->held, i, key->color, key->oid)
+                                        : NULL;
+    if (held) {
+      tell_moved(routes, held, address);
     }
   }
 }

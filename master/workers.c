@@ -138,6 +138,7 @@ static int start(struct worker_process *process) {
   int error = ERROR_SYSTEM;
   pid_t pid = -1;
 
+  process->started_ms = clock_monotonic_ms();  // a start that fails is no calm either
   shm_unmap(&process->counters);
   fds[HANDOVER_SETTINGS] = settings_fd(workers->options.config);
   fds[HANDOVER_SECRETS] = secrets_fd(workers->options.secrets);
@@ -164,7 +165,6 @@ static int start(struct worker_process *process) {
     kill(pid, SIGKILL);
   }
   process->info.pid = pid;
-  process->started_ms = clock_monotonic_ms();
   set_state(process, WORKER_STARTING);
   start_timer(process, READY_TIMEOUT_MS);
   log_info("worker_started", "worker=%d pid=%d", process->index, (int)pid);
@@ -209,6 +209,9 @@ static void on_timer(evutil_socket_t fd, short what, void *owner) {
     log_error("worker_not_ready", "worker=%d pid=%d after_ms=%d", process->index,
               (int)process->info.pid, READY_TIMEOUT_MS);
     kill(process->info.pid, SIGKILL);
+  } else if (process->info.state == WORKER_STOPPING) {
+    log_error("worker_hangs", "worker=%d pid=%d", process->index, (int)process->info.pid);
+    kill(process->info.pid, SIGKILL);
   } else if (process->info.state == WORKER_WAITING) {
     process->info.restarts++;
     if (start(process) != 0) {
@@ -245,12 +248,14 @@ static void on_channel_message(enum channel_type type, const void *content, void
 // channel is of no use.
 static void on_channel_broken(const char *why, void *owner) {
   struct worker_process *process = owner;
+  const struct workers *workers = process->workers;
   log_debug("worker_channel_broken", "worker=%d why=\"%s\"", process->index, why);
   channel_free(process->channel);
   process->channel = NULL;
   if (process->info.state == WORKER_RUNNING) {
     kill(process->info.pid, SIGTERM);
     set_state(process, WORKER_STOPPING);
+    start_timer(process, workers->options.config->worker.stop_timeout_ms + STOP_GRACE_MS);
   }
 }
 

@@ -106,6 +106,7 @@ static void end_stream(struct tunnel *tunnel) {
   if (tunnel->state == TUNNEL_OPEN) {
     counters_gauge_add(tunnel->worker->counters, GAUGE_TUNNELS, -1);
   }
+  counters_add(tunnel->worker->counters, COUNTER_TUNNEL_UNSURE, tunnel->sending);
   stream_end(tunnel->stream, true);
   tunnel->stream = NULL;
   tunnel->sending = false;

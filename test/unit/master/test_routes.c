@@ -122,6 +122,20 @@ static void what_a_tunnel_holds_is_put_back_but_overrules_nobody(void **state) {
   assert_int_equal(fixture->moved.oid, 1);
 }
 
+static void whoever_holds_a_route_is_told_when_another_moves_it(void **state) {
+  struct fixture *fixture = *state;
+  const struct channel_route_held at_a = {.oid = 1, .address = "a:1"};
+  const struct channel_route_held at_b = {.oid = 1, .address = "b:1"};
+  const struct channel_route_released released = {.oid = 1};
+  routes_held(fixture->routes, 0, &at_a);
+  routes_held(fixture->routes, 1, &at_a);
+  routes_released(fixture->routes, 0, &released);
+  assert_string_equal(settle(fixture, 1, "b:1", "a:1"), "b:1");
+  routes_held(fixture->routes, 0, &at_b);
+  assert_int_equal(fixture->moved_worker, 1);
+  assert_string_equal(fixture->moved.address, "b:1");
+}
+
 static void the_gateway_tier_names_this_gateway_while_the_player_is_here(void **state) {
   struct fixture *fixture = *state;
   const struct route_key key = {
@@ -144,6 +158,7 @@ int main(void) {
       FACT(a_full_table_settles_nothing),
       FACT(an_unknown_tunnel_type_settles_nothing),
       FACT(what_a_tunnel_holds_is_put_back_but_overrules_nobody),
+      FACT(whoever_holds_a_route_is_told_when_another_moves_it),
       FACT(the_gateway_tier_names_this_gateway_while_the_player_is_here),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
