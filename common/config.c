@@ -116,6 +116,7 @@ static const struct key keys[] = {
     SETTING("worker.restart_backoff_max", KEY_DURATION, worker.restart_backoff_max_ms, "5s",
             RANGE(1, DAY_MS)),
     SETTING("worker.stop_timeout", KEY_DURATION, worker.stop_timeout_ms, "3s", RANGE(1, DAY_MS)),
+    SETTING("worker.hang_timeout", KEY_DURATION, worker.hang_timeout_ms, "10s", RANGE(0, DAY_MS)),
     SETTING("worker.orphan_timeout", KEY_DURATION, worker.orphan_timeout_ms, "60s",
             RANGE(1, DAY_MS)),
 

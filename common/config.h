@@ -144,6 +144,7 @@ struct config {
     int64_t restart_backoff_ms;
     int64_t restart_backoff_max_ms;
     int64_t stop_timeout_ms;    // for flushing what is pending on SIGTERM
+    int64_t hang_timeout_ms;    // a loop that has not come round for so long; 0: never
     int64_t orphan_timeout_ms;  // how long a worker goes on without its master
   } worker;
 

@@ -96,6 +96,8 @@ struct counters {
   _Atomic uint64_t counter[COUNTER_COUNT];
   _Atomic uint64_t closed[CLOSE_REASON_COUNT];
   _Atomic uint64_t gauge[GAUGE_COUNT];
+  // When the worker's loop last came round, monotonic ms; no count, but the same way.
+  _Atomic uint64_t heartbeat_ms;
 };
 
 // For the one writer.

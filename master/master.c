@@ -147,6 +147,7 @@ static void on_second(evutil_socket_t fd, short what, void *owner) {
   struct master *master = owner;
   (void)fd;
   (void)what;
+  workers_watch(master->workers);
   registry_tick(master->registry);
   routes_tick(master->routes);
 }

@@ -319,6 +319,24 @@ static void on_stop_timeout(evutil_socket_t fd, short what, void *owner) {
   workers_kill(workers);
 }
 
+void workers_watch(struct workers *workers) {
+  int64_t bound_ms = workers->options.config->worker.hang_timeout_ms;
+  int64_t now_ms = clock_monotonic_ms();
+  for (int i = 0; bound_ms > 0 && i < workers->count; i++) {
+    struct worker_process *process = &workers->process[i];
+    const struct counters *counters = process->counters.base;
+    if (process->info.state != WORKER_RUNNING || !counters) {
+      continue;
+    }
+    int64_t beat_ms = (int64_t)atomic_load_explicit(&counters->heartbeat_ms, memory_order_relaxed);
+    if (now_ms - beat_ms > bound_ms) {
+      log_error("worker_hangs", "worker=%d pid=%d silent_ms=%lld", i, (int)process->info.pid,
+                (long long)(now_ms - beat_ms));
+      kill(process->info.pid, SIGKILL);
+    }
+  }
+}
+
 void workers_stop(struct workers *workers) {
   int64_t bound_ms = workers->options.config->worker.stop_timeout_ms + STOP_GRACE_MS;
   struct timeval bound = clock_timeval(bound_ms);

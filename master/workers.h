@@ -60,6 +60,9 @@ struct workers *workers_new(struct event_base *base, const struct workers_option
                             const struct workers_events *events, void *owner);
 void workers_free(struct workers *workers);
 
+// Kills those that hang, to be replaced; each second.
+void workers_watch(struct workers *workers);
+
 // Tells all to close their sessions and leave; kills those that have not within
 // worker.stop_timeout and some grace.
 void workers_stop(struct workers *workers);

@@ -74,10 +74,16 @@ static void on_bury(evutil_socket_t fd, short what, void *owner) {
   session_bury_all(owner);
 }
 
+static void beat(struct worker *worker) {
+  atomic_store_explicit(&worker->counters->heartbeat_ms, (uint64_t)clock_monotonic_ms(),
+                        memory_order_relaxed);
+}
+
 static void on_second(evutil_socket_t fd, short what, void *owner) {
   struct worker *worker = owner;
   (void)fd;
   (void)what;
+  beat(worker);
   counters_gauge_set(worker->counters, GAUGE_BACKEND_CONNECTIONS,
                      stream_engine_connections(worker->streams));
 }
@@ -161,6 +167,7 @@ static void on_store_ready(struct worker *worker) {
   if (worker->stopping) {
     return;
   }
+  beat(worker);
   acceptor_start(worker->acceptor);
   inbox_tell(worker->inbox, CHANNEL_READY, NULL);
 }

@@ -272,3 +272,16 @@ def test_the_status_tells_what_runs(start, backend):
             for service in ("roma.player.service", "roma.room.service")}
         gateway_routes = gateway.ctl("routes", "--tier", "gateway")["routes"]
         assert [(r["color"], r["oid"]) for r in gateway_routes] == [("blue", 38180)]
+
+
+def test_a_worker_that_hangs_is_replaced(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address),
+                    settings={"worker": {"hang_timeout": f"{int(patient(3))}s"}})
+    hung = gateway.worker_pids()[0]
+    os.kill(hung, signal.SIGSTOP)
+    gateway.wait_log(f"event=worker_hangs worker=0 pid={hung}")
+    wait_for(lambda: all(worker["state"] == "running" and worker["pid"] != hung
+                         for worker in gateway.ctl("workers")["workers"]), "its successor to run")
+    for uid in range(801, 821):  # whichever worker they come to
+        with gateway.player(uid=uid) as player:
+            player.ask(1, 1)
