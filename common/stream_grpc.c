@@ -42,8 +42,8 @@ struct stream_engine {
   struct grpc_bridge *bridge;
   struct stream_engine_options options;  // what is borrowed in it is not used any more
   grpc_channel_credentials *plain_credentials;
-  grpc_channel_credentials *tls_credentials;
-  char *tls_server_name;  // NULL: the host's
+  grpc_channel_credentials *tls_credentials;  // NULL: none given, and none needed so far
+  char *tls_server_name;                      // NULL: the host's
   int keepalive_ms;
   const struct timeval *open_timeout;  // common timeouts of the loop
   const struct timeval *half_close_timeout;
@@ -131,8 +131,20 @@ static grpc_arg integer_arg(const char *name, int value) {
   return (grpc_arg){.type = GRPC_ARG_INTEGER, .key = (char *)name, .value.integer = value};
 }
 
+// The system's certificate authorities are a megabyte and more, read when the first
+// backend asks for TLS.
+static grpc_channel_credentials *credentials(struct stream_engine *engine, bool secure) {
+  if (!secure) {
+    return engine->plain_credentials;
+  }
+  if (!engine->tls_credentials) {
+    engine->tls_credentials = grpc_ssl_credentials_create(NULL, NULL, NULL, NULL);
+  }
+  return engine->tls_credentials;
+}
+
 static grpc_channel *channel_new(const struct backend *backend) {
-  const struct stream_engine *engine = backend->engine;
+  struct stream_engine *engine = backend->engine;
   grpc_arg args[] = {
       integer_arg(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1),  // a connection is a connection
       integer_arg(GRPC_ARG_ENABLE_RETRIES, 0),
@@ -151,9 +163,7 @@ static grpc_channel *channel_new(const struct backend *backend) {
   };
   bool renamed = backend->secure && engine->tls_server_name;
   const grpc_channel_args all = {.num_args = sizeof args / sizeof args[0] - !renamed, .args = args};
-  return grpc_channel_create(backend->address,
-                             backend->secure ? engine->tls_credentials : engine->plain_credentials,
-                             &all);
+  return grpc_channel_create(backend->address, credentials(engine, backend->secure), &all);
 }
 
 static struct connection *connection_new(struct backend *backend) {
@@ -505,11 +515,13 @@ struct stream_engine *stream_engine_new(struct event_base *base,
   if (given(options->tls_server_name)) {
     engine->tls_server_name = strdup(options->tls_server_name);
   }
-  grpc_ssl_pem_key_cert_pair own = {options->tls_key, options->tls_cert};
   engine->plain_credentials = grpc_insecure_credentials_create();
-  engine->tls_credentials =
-      grpc_ssl_credentials_create(given(options->tls_ca) ? options->tls_ca : NULL,
-                                  given(options->tls_cert) ? &own : NULL, NULL, NULL);
+  if (given(options->tls_ca) || given(options->tls_cert)) {
+    grpc_ssl_pem_key_cert_pair own = {options->tls_key, options->tls_cert};
+    engine->tls_credentials =
+        grpc_ssl_credentials_create(given(options->tls_ca) ? options->tls_ca : NULL,
+                                    given(options->tls_cert) ? &own : NULL, NULL, NULL);
+  }
   return engine;
 }
 
@@ -536,8 +548,11 @@ void stream_engine_free(struct stream_engine *engine) {
     }
   }
   grpc_channel_credentials_release(engine->plain_credentials);
-  grpc_channel_credentials_release(engine->tls_credentials);
-  grpc_shutdown();
+  if (engine->tls_credentials) {
+    grpc_channel_credentials_release(engine->tls_credentials);
+  }
+  // Not grpc_shutdown(), which leaves the rest to a thread that may outlive main().
+  grpc_shutdown_blocking();
   free(engine->tls_server_name);
   free(engine);
 }

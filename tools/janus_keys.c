@@ -419,6 +419,28 @@ static int usage(const char *why) {
   return EXIT_USAGE;
 }
 
+// A token is URL-safe base64 and may well begin with '-', where getopt sees an option; no
+// option is as long as the shortest token.
+static bool is_token_like_an_option(const char *text) {
+  enum { SHORTEST = (SEAL_OVERHEAD_BYTES + 2) / 3 * 4 };
+  size_t len = strlen(text);
+  size_t letters = strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_");
+  return *text == '-' && len >= SHORTEST && letters + strspn(text + letters, "=") == len;
+}
+
+static const char *take_token(int *argc, char **argv) {
+  for (int i = 1; i < *argc; i++) {
+    if (is_token_like_an_option(argv[i])) {
+      const char *token = argv[i];
+      // The NULL at the end moves too.
+      memmove(&argv[i], &argv[i + 1], (size_t)(*argc - i) * sizeof *argv);
+      (*argc)--;
+      return token;
+    }
+  }
+  return NULL;
+}
+
 int main(int argc, char **argv) {
   static const struct option known[] = {{"secret", required_argument, NULL, 's'},
                                         {"account-key-file", required_argument, NULL, 'a'},
@@ -439,6 +461,7 @@ int main(int argc, char **argv) {
                             .bytes = ACCOUNT_KEY_MAX_BYTES,
                             .days = DEFAULT_DAYS};
   int option;
+  const char *token = take_token(&argc, argv);
   while ((option = getopt_long(argc, argv, "hV", known, NULL)) != -1) {
     if (option == 'h') {
       fputs(help, stdout);
@@ -455,9 +478,10 @@ int main(int argc, char **argv) {
   if (seal_global_init(true) != 0) {
     return fail("libsodium", "can't be set up");
   }
-  int count = argc - optind;
-  const char *command = count > 0 ? argv[optind] : "";
-  const char *argument = count > 1 ? argv[optind + 1] : NULL;
+  int words = argc - optind;
+  int count = words + (token != NULL);
+  const char *command = words > 0 ? argv[optind] : "";
+  const char *argument = words > 1 ? argv[optind + 1] : token;
   if (strcmp(command, "init") == 0 && count == 2) {
     return init(argument, &options);
   }

@@ -1,5 +1,6 @@
 """janus-keys and janus-client as their users have them: keys made by one serve the other."""
 
+import base64
 import json
 import os
 import re
@@ -10,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from janus.programs import Gateway, nodes_of, run
+from janus.wire import AuthToken, seal, token_text
 
 
 def keys(*arguments, exit_code=0):
@@ -81,6 +83,18 @@ def test_a_token_says_what_it_was_made_with(folder):
     other_file = folder / "other"
     other_file.write_text(other + "\n")
     keys("show-token", "--account-key-file", str(other_file), token, exit_code=1)
+
+
+@pytest.mark.parametrize("start", ["-", "--", "_"])
+def test_a_token_that_begins_like_an_option_is_shown(folder, keys, start):
+    # The first letters of a token are its nonce's.
+    nonce = base64.urlsafe_b64decode((start + "AAAAAAAAAAAAAAAA")[:16])
+    token = token_text(seal(keys.account_key, AuthToken(account_id=5).encode(), nonce))
+    assert token.startswith(start)
+    file = folder / "account.key"
+    file.write_bytes(keys.account_key)
+    for words in (("--account-key-file", file, token), (token, "--account-key-file", file)):
+        assert "uid       5\n" in run("janus-keys", "show-token", *map(str, words)).stdout
 
 
 @pytest.mark.parametrize("arguments", [
