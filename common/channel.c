@@ -28,8 +28,10 @@ struct message_form {
 
 static const struct message_form forms[CHANNEL_TYPE_END] = {
     [CHANNEL_READY] = {0, {{0, 0}}},
-    [CHANNEL_SESSION_OPENED] = {sizeof(struct channel_session),
-                                {TEXT(channel_session, color), TEXT(channel_session, address)}},
+    [CHANNEL_LOGIN] = {sizeof(struct channel_login),
+                       {TEXT(channel_login, session.color), TEXT(channel_login, session.address)}},
+    [CHANNEL_LOGIN_ANSWER] = {sizeof(struct channel_login_answer), {{0, 0}}},
+    [CHANNEL_SESSION_CLOSE] = {sizeof(struct channel_session_close), {{0, 0}}},
     [CHANNEL_SESSION_CLOSED] = {sizeof(struct channel_session_closed), {{0, 0}}},
     [CHANNEL_ROUTE_CLAIM] = {sizeof(struct channel_route_claim),
                              {TEXT(channel_route_claim, color),
@@ -90,7 +92,7 @@ static void on_read(struct bufferevent *buffer, void *owner) {
       break;
     }
     _Alignas(16) unsigned char content[sizeof(struct channel_route_claim)];
-    _Static_assert(sizeof content >= sizeof(struct channel_session), "the largest message");
+    _Static_assert(sizeof content >= sizeof(struct channel_login), "the largest message");
     evbuffer_drain(input, sizeof header);
     evbuffer_remove(input, content, header.size);
     if (!message_is_sound(&forms[header.type], content)) {

@@ -16,25 +16,29 @@
 #include <stdint.h>
 
 #include "common/error.h"
+#include "common/keys.h"
 #include "common/route_table.h"
 
 enum channel_type {
   // From a worker.
   CHANNEL_READY = 1,       // no content: it accepts
-  CHANNEL_SESSION_OPENED,  // struct channel_session
+  CHANNEL_LOGIN,           // struct channel_login
   CHANNEL_SESSION_CLOSED,  // struct channel_session_closed
   CHANNEL_ROUTE_CLAIM,     // struct channel_route_claim
   CHANNEL_ROUTE_HELD,      // struct channel_route_held
   CHANNEL_ROUTE_RELEASED,  // struct channel_route_released
   // From the master.
-  CHANNEL_ROUTE_ANSWER,  // struct channel_route_answer
-  CHANNEL_ROUTE_MOVED,   // struct channel_route_held
-  CHANNEL_STOP,          // no content: close all sessions and exit
+  CHANNEL_LOGIN_ANSWER,   // struct channel_login_answer
+  CHANNEL_SESSION_CLOSE,  // struct channel_session_close
+  CHANNEL_ROUTE_ANSWER,   // struct channel_route_answer
+  CHANNEL_ROUTE_MOVED,    // struct channel_route_held
+  CHANNEL_STOP,           // no content: close all sessions and exit
   CHANNEL_TYPE_END
 };
 
 struct channel_session {
   uint64_t connection;
+  uint64_t client;  // the connection it came on: sessions of one player there are siblings
   int64_t uid;
   int64_t sid;
   int64_t since_ms;  // wall clock
@@ -42,8 +46,27 @@ struct channel_session {
   char address[64];  // the client's ip:port
 };
 
+// "This client has passed the checks of its handshake: is it to be let in?" Until the
+// answer nothing goes to the client; from then on, or until the session is closed, it
+// is in the master's directory.
+struct channel_login {
+  struct channel_session session;
+  uint8_t client_key[KEY_X25519_BYTES];  // its X25519 public key, all zero with encryption off
+};
+
+struct channel_login_answer {
+  uint64_t connection;
+  int32_t refusal;  // enum close_reason, or CHANNEL_LOGIN_ADMITTED
+};
+enum { CHANNEL_LOGIN_ADMITTED = -1 };
+
 struct channel_session_closed {
   uint64_t connection;
+};
+
+struct channel_session_close {
+  uint64_t connection;
+  int32_t reason;  // enum close_reason
 };
 
 // "Where does this object live? If nowhere yet: at candidate." With dead set,

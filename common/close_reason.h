@@ -17,44 +17,46 @@ enum logout_code {
 };
 
 // X(identifier, name, code that a logged-in client is told)
-#define CLOSE_REASONS(X)                                       \
-  /* The client's own doing. */                                \
-  X(CLIENT_CLOSED, "client_closed", LOGOUT_NONE)               \
-  X(CLIENT_RESET, "client_reset", LOGOUT_NONE)                 \
-  X(FRAME_LENGTH, "frame_length", LOGOUT_SERVER)               \
-  X(IDLE_TIMEOUT, "idle_timeout", LOGOUT_SERVER)               \
-  X(SLOW_CLIENT, "slow_client", LOGOUT_WAITING)                \
-  /* Before the login, in the order of the checks. */          \
-  X(CONNECTION_LIMIT, "connection_limit", LOGOUT_NONE)         \
-  X(ADDRESS_LIMIT, "address_limit", LOGOUT_NONE)               \
-  X(DESCRIPTOR_LIMIT, "descriptor_limit", LOGOUT_NONE)         \
-  X(HANDSHAKE_TIMEOUT, "handshake_timeout", LOGOUT_NONE)       \
-  X(HANDSHAKE_RATE, "handshake_rate", LOGOUT_NONE)             \
-  X(HANDSHAKE_MALFORMED, "handshake_malformed", LOGOUT_NONE)   \
-  X(HANDSHAKE_UNEXPECTED, "handshake_unexpected", LOGOUT_NONE) \
-  X(TOKEN_EMPTY, "token_empty", LOGOUT_NONE)                   \
-  X(HANDSHAKE_CLOCK, "handshake_clock", LOGOUT_NONE)           \
-  X(TOKEN_ENCODING, "token_encoding", LOGOUT_NONE)             \
-  X(TOKEN_SEAL, "token_seal", LOGOUT_NONE)                     \
-  X(TOKEN_CONTENT, "token_content", LOGOUT_NONE)               \
-  X(TOKEN_EXPIRED, "token_expired", LOGOUT_NONE)               \
-  X(HANDSHAKE_KEY, "handshake_key", LOGOUT_NONE)               \
-  X(HANDSHAKE_SIGNATURE, "handshake_signature", LOGOUT_NONE)   \
-  /* A logged-in client that breaks the protocol. */           \
-  X(SEAL_BROKEN, "seal_broken", LOGOUT_SERVER)                 \
-  X(SEAL_REPLAY, "seal_replay", LOGOUT_SERVER)                 \
-  X(SEAL_EXHAUSTED, "seal_exhausted", LOGOUT_NONE)             \
-  X(PACKET_MALFORMED, "packet_malformed", LOGOUT_SERVER)       \
-  X(INDEX_WRONG, "index_wrong", LOGOUT_SERVER)                 \
-  X(INFLATE_MALFORMED, "inflate_malformed", LOGOUT_SERVER)     \
-  X(INFLATE_TOO_LARGE, "inflate_too_large", LOGOUT_SERVER)     \
-  /* The gateway's or the backends' side. */                   \
-  X(ROMA_LOGOUT, "roma_logout", LOGOUT_NONE)                   \
-  X(TUNNEL_LOST, "tunnel_lost", LOGOUT_WAITING)                \
-  X(TUNNEL_STALLED, "tunnel_stalled", LOGOUT_WAITING)          \
-  X(TUNNEL_REFUSED, "tunnel_refused", LOGOUT_UNAUTHORIZED)     \
-  X(DRAIN, "drain", LOGOUT_WAITING)                            \
-  X(OUT_OF_MEMORY, "out_of_memory", LOGOUT_WAITING)            \
+#define CLOSE_REASONS(X)                                              \
+  /* The client's own doing. */                                       \
+  X(CLIENT_CLOSED, "client_closed", LOGOUT_NONE)                      \
+  X(CLIENT_RESET, "client_reset", LOGOUT_NONE)                        \
+  X(FRAME_LENGTH, "frame_length", LOGOUT_SERVER)                      \
+  X(IDLE_TIMEOUT, "idle_timeout", LOGOUT_SERVER)                      \
+  X(SLOW_CLIENT, "slow_client", LOGOUT_WAITING)                       \
+  /* Before the login, in the order of the checks. */                 \
+  X(CONNECTION_LIMIT, "connection_limit", LOGOUT_NONE)                \
+  X(ADDRESS_LIMIT, "address_limit", LOGOUT_NONE)                      \
+  X(DESCRIPTOR_LIMIT, "descriptor_limit", LOGOUT_NONE)                \
+  X(HANDSHAKE_TIMEOUT, "handshake_timeout", LOGOUT_NONE)              \
+  X(HANDSHAKE_RATE, "handshake_rate", LOGOUT_NONE)                    \
+  X(HANDSHAKE_MALFORMED, "handshake_malformed", LOGOUT_NONE)          \
+  X(HANDSHAKE_UNEXPECTED, "handshake_unexpected", LOGOUT_NONE)        \
+  X(TOKEN_EMPTY, "token_empty", LOGOUT_NONE)                          \
+  X(HANDSHAKE_CLOCK, "handshake_clock", LOGOUT_NONE)                  \
+  X(TOKEN_ENCODING, "token_encoding", LOGOUT_NONE)                    \
+  X(TOKEN_SEAL, "token_seal", LOGOUT_NONE)                            \
+  X(TOKEN_CONTENT, "token_content", LOGOUT_NONE)                      \
+  X(TOKEN_EXPIRED, "token_expired", LOGOUT_NONE)                      \
+  X(HANDSHAKE_KEY, "handshake_key", LOGOUT_NONE)                      \
+  X(HANDSHAKE_SIGNATURE, "handshake_signature", LOGOUT_NONE)          \
+  X(HANDSHAKE_REPLAY, "handshake_replay", LOGOUT_NONE)                \
+  /* A logged-in client that breaks the protocol. */                  \
+  X(SEAL_BROKEN, "seal_broken", LOGOUT_SERVER)                        \
+  X(SEAL_REPLAY, "seal_replay", LOGOUT_SERVER)                        \
+  X(SEAL_EXHAUSTED, "seal_exhausted", LOGOUT_NONE)                    \
+  X(PACKET_MALFORMED, "packet_malformed", LOGOUT_SERVER)              \
+  X(INDEX_WRONG, "index_wrong", LOGOUT_SERVER)                        \
+  X(INFLATE_MALFORMED, "inflate_malformed", LOGOUT_SERVER)            \
+  X(INFLATE_TOO_LARGE, "inflate_too_large", LOGOUT_SERVER)            \
+  /* The gateway's or the backends' side. */                          \
+  X(CONFLICTING_LOGIN, "conflicting_login", LOGOUT_CONFLICTING_LOGIN) \
+  X(ROMA_LOGOUT, "roma_logout", LOGOUT_NONE)                          \
+  X(TUNNEL_LOST, "tunnel_lost", LOGOUT_WAITING)                       \
+  X(TUNNEL_STALLED, "tunnel_stalled", LOGOUT_WAITING)                 \
+  X(TUNNEL_REFUSED, "tunnel_refused", LOGOUT_UNAUTHORIZED)            \
+  X(DRAIN, "drain", LOGOUT_WAITING)                                   \
+  X(OUT_OF_MEMORY, "out_of_memory", LOGOUT_WAITING)                   \
   X(INTERNAL, "internal", LOGOUT_SERVER)
 
 enum close_reason {

@@ -122,6 +122,9 @@ static const struct key keys[] = {
 
     SETTING("control.socket", KEY_TEXT, control.socket, CONFIG_CONTROL_SOCKET, .min = 1),
 
+    SETTING("login.conflict", KEY_CHOICE, login.conflict, "newest_wins",
+            .choices = "newest_wins|refuse_second"),
+
     SETTING("limits.connections_per_worker", KEY_INTEGER, limits.connections_per_worker, "20000",
             RANGE(1, 10000000)),
     SETTING("limits.connections_per_address", KEY_INTEGER, limits.connections_per_address, "1000",

@@ -62,6 +62,7 @@ struct config_tls {
 };
 
 enum registry_source { REGISTRY_STATIC, REGISTRY_ETCD };
+enum login_conflict { LOGIN_NEWEST_WINS, LOGIN_REFUSE_SECOND };
 enum routes_store { ROUTES_MEMORY, ROUTES_REDIS };
 
 struct config {
@@ -151,6 +152,10 @@ struct config {
   struct {
     char socket[CONFIG_PATH_BYTES];  // janusctl's; at most what sockaddr_un holds
   } control;
+
+  struct {
+    enum login_conflict conflict;
+  } login;
 
   struct {
     int64_t connections_per_worker;

@@ -61,6 +61,7 @@
   X(ETCD_LOST, "etcd_lost", "times the connection to etcd was lost")                             \
   X(NODES_MALFORMED, "nodes_malformed", "values in etcd that are no node")                       \
   X(NODES_HELD, "nodes_held", "nodes kept for a while although a new list had none")             \
+  X(REPLAYS_FORGOTTEN, "replays_forgotten", "handshakes forgotten early, with no room for more") \
   X(LOG_SUPPRESSED, "log_suppressed", "log lines left out by the rate limit")
 
 // X(identifier, name, help)

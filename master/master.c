@@ -13,22 +13,31 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "master/admission.h"
 #include "master/control.h"
 #include "master/registry.h"
 #include "master/routes.h"
 
 // --- What the workers say ----------------------------------------------------------
 
-static void open_session(struct master *master, int worker, const struct channel_session *session) {
-  struct directory_session *added = directory_add(master->directory, session, worker);
-  if (!added) {
-    log_error("session_not_listed", "uid=%lld worker=%d", (long long)session->uid, worker);
-    return;
+static void on_login(struct master *master, int worker, const struct channel_login *login) {
+  struct channel_login_answer answer = {.connection = login->session.connection};
+  struct directory_session *added =
+      admission_ask(master->admission, worker, login, &answer.refusal);
+  if (added) {
+    routes_player_came(master->routes, added->session.uid, added->session.color);
+    directory_renewed(
+        master->directory, added,
+        clock_monotonic_ms() + master->config.data.gateway_route_table_alive_duration_ms / 2);
   }
-  routes_player_came(master->routes, session->uid, session->color);
-  directory_renewed(
-      master->directory, added,
-      clock_monotonic_ms() + master->config.data.gateway_route_table_alive_duration_ms / 2);
+  workers_send(master->workers, worker, CHANNEL_LOGIN_ANSWER, &answer);
+}
+
+static void close_session_of_worker(int worker, uint64_t connection, enum close_reason reason,
+                                    void *owner) {
+  struct master *master = owner;
+  const struct channel_session_close close = {.connection = connection, .reason = (int32_t)reason};
+  workers_send(master->workers, worker, CHANNEL_SESSION_CLOSE, &close);
 }
 
 // Takes the session from the directory, and its gateway route too when it was the
@@ -44,7 +53,7 @@ static void close_session(struct master *master, struct directory_session *sessi
 static void on_worker_message(int index, enum channel_type type, const void *content, void *owner) {
   struct master *master = owner;
   switch (type) {
-    case CHANNEL_SESSION_OPENED: open_session(master, index, content); return;
+    case CHANNEL_LOGIN: on_login(master, index, content); return;
     case CHANNEL_SESSION_CLOSED: {
       const struct channel_session_closed *closed = content;
       struct directory_session *session = directory_find(master->directory, closed->connection);
@@ -268,6 +277,17 @@ static bool build(struct master *master, char *why, size_t why_size) {
   if (!(master->routes = routes_new(&routes_options, why, why_size))) {
     return false;
   }
+  const struct admission_options admission_options = {
+      .config = config,
+      .directory = master->directory,
+      .counters = master->counters,
+      .close = close_session_of_worker,
+      .owner = master,
+  };
+  if (!(master->admission = admission_new(&admission_options))) {
+    snprintf(why, why_size, "out of memory");
+    return false;
+  }
   const struct workers_options worker_options = {
       .program = master->worker_program,
       .config = config,
@@ -289,6 +309,7 @@ static void tear_down(struct master *master) {
   registry_free(master->registry);
   routes_free(master->routes);    // answers what janusctl has asked of the store,
   control_free(master->control);  // so this comes later
+  admission_free(master->admission);
   directory_free(master->directory);
   route_table_free(master->route_table);
   free(master->counters);

@@ -16,6 +16,7 @@
 #include "master/listeners.h"
 #include "master/workers.h"
 
+struct admission;
 struct control;
 struct registry;
 struct routes;
@@ -33,6 +34,7 @@ struct master {
   struct node_table *nodes;
   struct registry *registry;
   struct directory *directory;
+  struct admission *admission;
   struct workers *workers;
   struct control *control;
   struct counters *counters;  // the master's own, beside those of the workers

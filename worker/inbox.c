@@ -8,6 +8,7 @@
 
 #include "common/clock.h"
 #include "worker/route_store.h"
+#include "worker/session.h"
 #include "worker/worker.h"
 
 struct inbox {
@@ -64,11 +65,14 @@ static void on_broken(const char *why, void *owner) {
   event_add(inbox->orphan_tick, &orphan_tick_time);
   log_error("master_lost", "why=\"%s\" serving_on_for_ms=%lld", why,
             (long long)inbox->worker->config.worker.orphan_timeout_ms);
+  session_admit_all(inbox->worker);
 }
 
 static void on_message(enum channel_type type, const void *content, void *owner) {
   struct inbox *inbox = owner;
   switch (type) {
+    case CHANNEL_LOGIN_ANSWER: session_on_login_answer(inbox->worker, content); return;
+    case CHANNEL_SESSION_CLOSE: session_on_close(inbox->worker, content); return;
     case CHANNEL_ROUTE_ANSWER: route_store_on_answer(inbox->worker->route_store, content); return;
     case CHANNEL_ROUTE_MOVED: tunnel_on_route_moved(inbox->worker, content); return;
     case CHANNEL_STOP: worker_stop(inbox->worker, CLOSE_DRAIN); return;

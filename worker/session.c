@@ -179,6 +179,7 @@ void session_close(struct session *session, enum close_reason reason) {
     return;
   }
   bool was_playing = session->state == SESSION_PLAYING;
+  bool is_known = was_playing || session->state == SESSION_ADMISSION;  // to the master
   if (was_playing && close_reason_logout_code(reason) != LOGOUT_NONE) {
     send_logout(session, close_reason_logout_code(reason));
   }
@@ -196,8 +197,11 @@ void session_close(struct session *session, enum close_reason reason) {
   transport_close(session->transport, was_playing && client_is_there);
   session->transport = NULL;
   if (was_playing) {
-    struct channel_session_closed closed = {.connection = session->connection};
     counters_gauge_add(worker->counters, GAUGE_SESSIONS, -1);
+  }
+  if (is_known) {
+    struct channel_session_closed closed = {.connection = session->connection};
+    HASH_DELETE(hh, worker->logged_in, session);
     inbox_tell(worker->inbox, CHANNEL_SESSION_CLOSED, &closed);
   }
   LIST_REMOVE(session, link);
@@ -210,6 +214,7 @@ void session_bury_all(struct worker *worker) {
   while ((session = LIST_FIRST(&worker->dead_sessions))) {
     LIST_REMOVE(session, link);
     seal_free(session->seal);
+    free(session->handshake);
     free(session);
   }
 }
@@ -332,30 +337,17 @@ static void on_packet(struct session *session, uint8_t *bytes, size_t len) {
   forward(session, &packet);
 }
 
-// The session is known to the master before its client can know that it is in.
-static void tell_opened(struct session *session) {
-  struct channel_session opened = {.connection = session->connection,
-                                   .uid = session->uid,
-                                   .sid = session->sid,
-                                   .since_ms = clock_wall_ms()};
-  memcpy(opened.color, session->color, sizeof session->color);
-  memcpy(opened.address, session->address, sizeof session->address);
-  inbox_tell(session->worker->inbox, CHANNEL_SESSION_OPENED, &opened);
-}
-
-static int log_in(struct session *session, const uint8_t *bytes, size_t len) {
+// Answers the handshake, and the session is on. The answer goes out in the clear, for
+// the client does not have the key yet.
+static int answer_handshake(struct session *session) {
   struct worker *worker = session->worker;
-  struct handshake handshake;
-  int64_t now_s = clock_wall_ms() / 1000;
   uint8_t answer[TRANSPORT_HEADROOM_BYTES + HANDSHAKE_ANSWER_MAX_BYTES];
   uint8_t shared[KEY_X25519_BYTES];
   size_t answer_len;
 
-  int verdict = handshake_check(&worker->handshake_keys, bytes, len, now_s, &handshake);
-  if (verdict == HANDSHAKE_OK) {
-    verdict = handshake_answer(&worker->handshake_keys, &handshake, now_s,
-                               answer + TRANSPORT_HEADROOM_BYTES, &answer_len, shared);
-  }
+  int verdict =
+      handshake_answer(&worker->handshake_keys, session->handshake, clock_wall_ms() / 1000,
+                       answer + TRANSPORT_HEADROOM_BYTES, &answer_len, shared);
   if (verdict != HANDSHAKE_OK) {
     return verdict;
   }
@@ -366,18 +358,104 @@ static int log_in(struct session *session, const uint8_t *bytes, size_t len) {
       return CLOSE_OUT_OF_MEMORY;
     }
   }
-  session->uid = handshake.token.account_id;
-  session->sid = handshake.sid;
-  session->status = handshake.token.status;
-  memcpy(session->color, handshake.token.color, sizeof session->color);
+  free(session->handshake);
+  session->handshake = NULL;
   session->next_index = HANDSHAKE_START_INDEX;
   session->state = SESSION_PLAYING;
-  tell_opened(session);
   log_session(session, WORKER_LOG_OPENED, NULL);
   counters_add(worker->counters, COUNTER_LOGINS, 1);
   counters_gauge_add(worker->counters, GAUGE_SESSIONS, 1);
   return transport_send(session->transport, answer, answer_len) == 0 ? HANDSHAKE_OK
                                                                      : CLOSE_OUT_OF_MEMORY;
+}
+
+// Ends the wait for the master's word. A client that it refuses is answered all the same
+// where it is to be told why, since it can only read that with the session's key.
+static void end_admission(struct session *session, int refusal) {
+  bool is_told =
+      refusal == CHANNEL_LOGIN_ADMITTED || close_reason_logout_code(refusal) != LOGOUT_NONE;
+  int verdict = is_told ? answer_handshake(session) : HANDSHAKE_OK;
+  if (verdict != HANDSHAKE_OK) {
+    session_close(session, (enum close_reason)verdict);
+  } else if (refusal != CHANNEL_LOGIN_ADMITTED) {
+    session_close(session, (enum close_reason)refusal);
+  } else {
+    session->active_ms = clock_monotonic_ms();
+    event_add(&session->timer, session->worker->idle_timeout);
+    resume_input(session);
+  }
+}
+
+// Asks the master; it has the session in its directory when it answers.
+static int ask_for_admission(struct session *session) {
+  struct channel_login login = {.session = {.connection = session->connection,
+                                            .client = session->connection,
+                                            .uid = session->uid,
+                                            .sid = session->sid,
+                                            .since_ms = clock_wall_ms()}};
+  memcpy(login.session.color, session->color, sizeof session->color);
+  memcpy(login.session.address, session->address, sizeof session->address);
+  memcpy(login.client_key, session->handshake->client_public, sizeof login.client_key);
+  return inbox_tell(session->worker->inbox, CHANNEL_LOGIN, &login);
+}
+
+static int log_in(struct session *session, const uint8_t *bytes, size_t len) {
+  struct worker *worker = session->worker;
+  struct handshake handshake = {.sid = 0};
+
+  int verdict =
+      handshake_check(&worker->handshake_keys, bytes, len, clock_wall_ms() / 1000, &handshake);
+  if (verdict != HANDSHAKE_OK) {
+    return verdict;
+  }
+  session->handshake = malloc(sizeof handshake);
+  if (!session->handshake) {
+    return CLOSE_OUT_OF_MEMORY;
+  }
+  *session->handshake = handshake;
+  session->uid = handshake.token.account_id;
+  session->sid = handshake.sid;
+  session->status = handshake.token.status;
+  memcpy(session->color, handshake.token.color, sizeof session->color);
+  session->state = SESSION_ADMISSION;
+  HASH_ADD(hh, worker->logged_in, connection, sizeof session->connection, session);
+  if (!inbox_has_master(worker->inbox)) {
+    end_admission(session, CHANNEL_LOGIN_ADMITTED);
+    return HANDSHAKE_OK;
+  }
+  pause_input(session);
+  return ask_for_admission(session) == 0 ? HANDSHAKE_OK : CLOSE_INTERNAL;
+}
+
+static struct session *find_session(struct worker *worker, uint64_t connection) {
+  struct session *session = NULL;
+  HASH_FIND(hh, worker->logged_in, &connection, sizeof connection, session);
+  return session;
+}
+
+void session_on_login_answer(struct worker *worker, const struct channel_login_answer *answer) {
+  struct session *session = find_session(worker, answer->connection);
+  if (session && session->state == SESSION_ADMISSION) {
+    end_admission(session, answer->refusal);
+  }
+}
+
+void session_on_close(struct worker *worker, const struct channel_session_close *close) {
+  struct session *session = find_session(worker, close->connection);
+  if (session) {
+    session_close(session, (enum close_reason)close->reason);
+  }
+}
+
+void session_admit_all(struct worker *worker) {
+  struct session *session;
+  struct session *next;
+  for (session = LIST_FIRST(&worker->sessions); session; session = next) {
+    next = LIST_NEXT(session, link);
+    if (session->state == SESSION_ADMISSION) {
+      end_admission(session, CHANNEL_LOGIN_ADMITTED);
+    }
+  }
 }
 
 static void on_handshake(struct session *session, const uint8_t *bytes, size_t len) {
@@ -389,9 +467,7 @@ static void on_handshake(struct session *session, const uint8_t *bytes, size_t l
   int verdict = log_in(session, bytes, len);
   if (verdict != HANDSHAKE_OK) {
     session_close(session, (enum close_reason)verdict);
-    return;
   }
-  event_add(&session->timer, worker->idle_timeout);
 }
 
 static void on_message(uint8_t *bytes, size_t len, void *owner) {
@@ -443,7 +519,7 @@ static void on_timer(evutil_socket_t fd, short what, void *owner) {
   const struct config *config = &session->worker->config;
   (void)fd;
   (void)what;
-  if (session->state == SESSION_HANDSHAKE) {
+  if (session->state != SESSION_PLAYING) {
     session_close(session, CLOSE_HANDSHAKE_TIMEOUT);
     return;
   }

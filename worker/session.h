@@ -1,6 +1,10 @@
 // One player's connection: from the accepted socket through the login to its one
 // way out, session_close.
 //
+// A client that has passed its handshake waits for the master's word before it is
+// answered: so the master has it in its directory before it can know that it is in,
+// and one player's sessions, whichever worker they are in, are judged in one place.
+//
 // A session owns its transport, its keys and its tunnels. It is freed at the end
 // of the loop's turn in which it was closed, so code on the way back up may still
 // look at session->state.
@@ -12,21 +16,31 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/queue.h>
+#include <uthash.h>
 
+#include "common/channel.h"
 #include "common/close_reason.h"
 #include "common/packet.h"
 #include "worker/limits.h"
 #include "worker/worker.h"
 
-enum session_state { SESSION_HANDSHAKE, SESSION_PLAYING, SESSION_CLOSED };
+enum session_state {
+  SESSION_HANDSHAKE,
+  SESSION_ADMISSION,  // the handshake is good; the master is asked
+  SESSION_PLAYING,
+  SESSION_CLOSED
+};
 
 struct session {
   LIST_ENTRY(session) link;
+  UT_hash_handle hh;  // by connection, from the login on
   struct worker *worker;
   enum session_state state;
   struct transport *transport;
   uint64_t connection;  // unique among all connections of this gateway, ever
   char address[64];     // the client's ip:port
+
+  struct handshake *handshake;  // while the master is asked; else NULL
 
   // From the login on.
   int64_t uid;
@@ -57,6 +71,13 @@ bool session_new(struct worker *worker, int fd, const char *address, void *cooki
 // The one way out: tells the client where the reason asks for it, ends the
 // tunnels, counts and logs, and has the session freed after this turn of the loop.
 void session_close(struct session *session, enum close_reason reason);
+
+// The master's answer about a login; and its word that a session is to end.
+void session_on_login_answer(struct worker *worker, const struct channel_login_answer *answer);
+void session_on_close(struct worker *worker, const struct channel_session_close *close);
+
+// The master is gone: those who wait for its answer are let in without.
+void session_admit_all(struct worker *worker);
 
 // Sends one packet, sealed, compressed where the settings ask for it. What can't
 // be sent is counted; the session may be closed in consequence.

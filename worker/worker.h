@@ -64,6 +64,7 @@ struct worker {
   struct transport_shared transports;
 
   struct session_list sessions;         // all that are not closed
+  struct session *logged_in;            // of these, uthash by connection
   struct session_list dead_sessions;    // closed in this turn of the loop, to be freed after it
   struct event *bury;                   // frees them
   struct tunnel_list draining_tunnels;  // without a session, sending what they still hold

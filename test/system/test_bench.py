@@ -37,7 +37,9 @@ def test_round_trips_are_counted_and_timed(loaded):
 
 
 def test_a_fixed_rate_sends_what_was_asked_for(loaded):
-    assert loaded("rate", "--clients", "10", "--rate", "200")["count"] >= 100
+    # Far below what can be had, so that it is the rate that shows.
+    report = loaded("rate", "--clients", "10", "--rate", "200")
+    assert 0 < report["count"] <= 200 * report["seconds"] + report["clients"]
 
 
 def test_logins_are_counted(loaded):

@@ -67,6 +67,7 @@ static const struct client_events events = {
 
 bool player_connect(struct player *player) {
   struct players *players = player->players;
+  // NOLINTNEXTLINE(clang-analyzer-core.NullDereference): players_start has set it in each
   const struct bench_options *options = &players->bench->options;
   if (options->mode != CLIENT_PLAIN) {
     struct token_wish wish = options->wish;
@@ -77,11 +78,14 @@ bool player_connect(struct player *player) {
       return false;
     }
   }
+  // A key of its own for each login: the gateway lets no handshake in twice.
+  client_identity_init(&player->identity,
+                       options->mode == CLIENT_SEALED ? &options->credentials.client_key : NULL);
   struct client_options wanted = {
       .mode = options->mode,
       .address = players->bench->address,
       .address_len = players->bench->address_len,
-      .identity = &players->identity,
+      .identity = &player->identity,
       .token = player->token,
       .server_id = options->wish.sid,
       .timeout_ms = options->timeout_ms,
@@ -131,9 +135,6 @@ int players_start(struct players *players, struct bench *bench,
   if (!players->all || !players->group) {
     return ERROR_MEMORY;
   }
-  const struct credentials *credentials = &bench->options.credentials;
-  client_identity_init(&players->identity,
-                       bench->options.mode == CLIENT_SEALED ? &credentials->client_key : NULL);
   for (size_t i = 0; i < players->count; i++) {
     players->all[i].players = players;
     players->all[i].number = i;

@@ -10,6 +10,7 @@ struct player {
   struct players *players;
   struct client *client;  // NULL before it connects and after it was lost
   char *token;            // until the login
+  struct client_identity identity;
   size_t number;
   int64_t started_ns;  // of connecting; afterwards the load's own
   bool ready;
@@ -28,7 +29,6 @@ struct players {
   struct bench *bench;
   const struct players_events *events;
   struct client_group *group;
-  struct client_identity identity;
   struct player *all;
   size_t count;
   size_t started;

@@ -87,8 +87,8 @@ class Backend:
             stream.end()
 
         reader = threading.Thread(target=read, daemon=True)
+        self.on_stream(stream)  # before any message is answered
         reader.start()
-        self.on_stream(stream)
         while True:
             item = stream._outbox.get()
             if isinstance(item, bytes):

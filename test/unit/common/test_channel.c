@@ -15,7 +15,7 @@ struct end {
   struct channel *channel;
   int messages;
   enum channel_type last_type;
-  struct channel_session last;
+  struct channel_login last;
   int broken;
   bool free_on_message;
 };
@@ -31,7 +31,7 @@ static void on_message(enum channel_type type, const void *content, void *owner)
   struct end *end = owner;
   end->messages++;
   end->last_type = type;
-  if (type == CHANNEL_SESSION_OPENED) {
+  if (type == CHANNEL_LOGIN) {
     memcpy(&end->last, content, sizeof end->last);
   }
   if (end->free_on_message) {
@@ -85,15 +85,15 @@ static void run(struct fixture *fixture) {
 
 static void a_message_arrives_as_it_was_sent(void **state) {
   struct fixture *fixture = *state;
-  struct channel_session session = {.connection = 77, .uid = -5, .color = "blue"};
+  struct channel_login login = {.session = {.connection = 77, .uid = -5, .color = "blue"}};
   connect_right(fixture);
-  assert_int_equal(channel_send(fixture->left.channel, CHANNEL_SESSION_OPENED, &session), 0);
+  assert_int_equal(channel_send(fixture->left.channel, CHANNEL_LOGIN, &login), 0);
   assert_int_equal(channel_send(fixture->left.channel, CHANNEL_STOP, NULL), 0);
   run(fixture);
   assert_int_equal(fixture->right.messages, 2);
   assert_int_equal(fixture->right.last_type, CHANNEL_STOP);
-  assert_int_equal(fixture->right.last.uid, -5);
-  assert_string_equal(fixture->right.last.color, "blue");
+  assert_int_equal(fixture->right.last.session.uid, -5);
+  assert_string_equal(fixture->right.last.session.color, "blue");
 }
 
 static void a_message_may_come_in_pieces(void **state) {
@@ -130,10 +130,10 @@ static void a_wrong_size_breaks_the_channel(void **state) {
 
 static void a_text_without_an_end_breaks_the_channel(void **state) {
   struct fixture *fixture = *state;
-  struct channel_session session;
-  memset(&session, 'x', sizeof session);
+  struct channel_login login;
+  memset(&login, 'x', sizeof login);
   connect_right(fixture);
-  assert_int_equal(channel_send(fixture->right.channel, CHANNEL_SESSION_OPENED, &session), 0);
+  assert_int_equal(channel_send(fixture->right.channel, CHANNEL_LOGIN, &login), 0);
   run(fixture);
   assert_int_equal(fixture->left.broken, 1);
   assert_int_equal(fixture->left.messages, 0);
@@ -159,10 +159,10 @@ static void a_callback_may_free_the_channel(void **state) {
 
 static void what_waits_for_a_peer_that_does_not_read_is_bounded(void **state) {
   struct fixture *fixture = *state;
-  struct channel_session session = {.connection = 1};
+  struct channel_login login = {.session = {.connection = 1}};
   int error = 0;
   for (int i = 0; i < 10000000 && error == 0; i++) {
-    error = channel_send(fixture->left.channel, CHANNEL_SESSION_OPENED, &session);
+    error = channel_send(fixture->left.channel, CHANNEL_LOGIN, &login);
   }
   assert_int_equal(error, ERROR_EXHAUSTED);
 }

@@ -1,0 +1,141 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+// cmocka wants the four above first.
+#include <cmocka.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "master/admission.h"
+
+struct fixture {
+  struct config config;
+  struct counters counters;
+  struct directory *directory;
+  struct admission *admission;
+  uint64_t closed[8];
+  size_t closed_count;
+  uint8_t next_key;
+};
+
+static void on_close(int worker, uint64_t connection, enum close_reason reason, void *owner) {
+  struct fixture *fixture = owner;
+  assert_int_equal(worker, 3);
+  assert_int_equal(reason, CLOSE_CONFLICTING_LOGIN);
+  fixture->closed[fixture->closed_count++] = connection;
+}
+
+static int set_up(void **state) {
+  struct fixture *fixture = calloc(1, sizeof *fixture);
+  fixture->config.label.encrypted = true;
+  fixture->config.limits.handshake_clock_ms = 5000;
+  fixture->directory = directory_new();
+  const struct admission_options options = {.config = &fixture->config,
+                                            .directory = fixture->directory,
+                                            .counters = &fixture->counters,
+                                            .close = on_close,
+                                            .owner = fixture};
+  fixture->admission = admission_new(&options);
+  *state = fixture;
+  return fixture->directory && fixture->admission ? 0 : -1;
+}
+
+static int tear_down(void **state) {
+  struct fixture *fixture = *state;
+  admission_free(fixture->admission);
+  directory_free(fixture->directory);
+  free(fixture);
+  return 0;
+}
+
+static int32_t ask_with_key(struct fixture *fixture, uint64_t connection, uint64_t client,
+                            int64_t uid, uint8_t key) {
+  struct channel_login login = {.session = {.connection = connection, .client = client, .uid = uid},
+                                .client_key = {key}};
+  int32_t refusal = 0;
+  struct directory_session *added = admission_ask(fixture->admission, 3, &login, &refusal);
+  assert_int_equal(added != NULL, refusal == CHANNEL_LOGIN_ADMITTED);
+  assert_int_equal(directory_find(fixture->directory, connection) != NULL,
+                   refusal == CHANNEL_LOGIN_ADMITTED);
+  return refusal;
+}
+
+static int32_t ask(struct fixture *fixture, uint64_t connection, uint64_t client, int64_t uid) {
+  return ask_with_key(fixture, connection, client, uid, ++fixture->next_key);
+}
+
+static void the_newest_wins_and_the_old_one_is_closed(void **state) {
+  struct fixture *fixture = *state;
+  assert_int_equal(ask(fixture, 1, 1, 100), CHANNEL_LOGIN_ADMITTED);
+  assert_int_equal(ask(fixture, 2, 2, 200), CHANNEL_LOGIN_ADMITTED);
+  assert_int_equal(fixture->closed_count, 0);
+  assert_int_equal(ask(fixture, 3, 3, 100), CHANNEL_LOGIN_ADMITTED);
+  assert_int_equal(fixture->closed_count, 1);
+  assert_int_equal(fixture->closed[0], 1);
+}
+
+static void the_late_end_of_the_old_one_leaves_the_new_one(void **state) {
+  struct fixture *fixture = *state;
+  ask(fixture, 1, 1, 100);
+  ask(fixture, 2, 2, 100);
+  directory_remove(fixture->directory, directory_find(fixture->directory, 1));
+  assert_non_null(directory_find(fixture->directory, 2));
+  assert_true(directory_has_player(fixture->directory, 100, ""));
+}
+
+static void a_second_one_is_refused_where_the_settings_say_so(void **state) {
+  struct fixture *fixture = *state;
+  fixture->config.login.conflict = LOGIN_REFUSE_SECOND;
+  assert_int_equal(ask(fixture, 1, 1, 100), CHANNEL_LOGIN_ADMITTED);
+  assert_int_equal(ask(fixture, 2, 2, 100), CLOSE_CONFLICTING_LOGIN);
+  assert_int_equal(fixture->closed_count, 0);
+}
+
+static void sessions_on_one_client_are_siblings(void **state) {
+  struct fixture *fixture = *state;
+  assert_int_equal(ask(fixture, 1, 9, 100), CHANNEL_LOGIN_ADMITTED);
+  assert_int_equal(ask(fixture, 2, 9, 100), CHANNEL_LOGIN_ADMITTED);
+  assert_int_equal(fixture->closed_count, 0);
+  // One on another client throws out both.
+  assert_int_equal(ask(fixture, 3, 10, 100), CHANNEL_LOGIN_ADMITTED);
+  assert_int_equal(fixture->closed_count, 2);
+}
+
+static void a_replay_is_refused_and_throws_nobody_out(void **state) {
+  struct fixture *fixture = *state;
+  assert_int_equal(ask_with_key(fixture, 1, 1, 100, 77), CHANNEL_LOGIN_ADMITTED);
+  assert_int_equal(ask_with_key(fixture, 2, 2, 100, 77), CLOSE_HANDSHAKE_REPLAY);
+  assert_int_equal(fixture->closed_count, 0);
+}
+
+static void a_key_is_no_matter_without_encryption(void **state) {
+  struct fixture *fixture = *state;
+  fixture->config.label.encrypted = false;
+  assert_int_equal(ask_with_key(fixture, 1, 1, 100, 0), CHANNEL_LOGIN_ADMITTED);
+  assert_int_equal(ask_with_key(fixture, 2, 2, 200, 0), CHANNEL_LOGIN_ADMITTED);
+}
+
+static void a_connection_is_listed_once(void **state) {
+  struct fixture *fixture = *state;
+  assert_int_equal(ask(fixture, 1, 1, 100), CHANNEL_LOGIN_ADMITTED);
+  struct channel_login login = {.session = {.connection = 1, .client = 1, .uid = 300},
+                                .client_key = {200}};
+  int32_t refusal;
+  assert_null(admission_ask(fixture->admission, 3, &login, &refusal));
+  assert_int_equal(refusal, CLOSE_OUT_OF_MEMORY);
+}
+
+int main(void) {
+#define FACT(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+  const struct CMUnitTest tests[] = {
+      FACT(the_newest_wins_and_the_old_one_is_closed),
+      FACT(the_late_end_of_the_old_one_leaves_the_new_one),
+      FACT(a_second_one_is_refused_where_the_settings_say_so),
+      FACT(sessions_on_one_client_are_siblings),
+      FACT(a_replay_is_refused_and_throws_nobody_out),
+      FACT(a_key_is_no_matter_without_encryption),
+      FACT(a_connection_is_listed_once),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
