@@ -6,8 +6,8 @@
 #include "common/log.h"
 #include "master/replays.h"
 
-// Handshakes that are remembered: about 120 bytes each, and as many as 64 workers at
-// their usual limit let in within the time.
+// Handshakes that are remembered, about 130 bytes each: what 45 workers at their usual
+// limit can let in within the time.
 enum { REPLAYS_CAPACITY = 1 << 20 };
 
 struct admission {

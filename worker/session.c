@@ -435,15 +435,19 @@ static struct session *find_session(struct worker *worker, uint64_t connection) 
 
 void session_on_login_answer(struct worker *worker, const struct channel_login_answer *answer) {
   struct session *session = find_session(worker, answer->connection);
+  bool is_refusal = (unsigned)answer->refusal < CLOSE_REASON_COUNT;
   if (session && session->state == SESSION_ADMISSION) {
-    end_admission(session, answer->refusal);
+    end_admission(session, is_refusal || answer->refusal == CHANNEL_LOGIN_ADMITTED
+                               ? answer->refusal
+                               : CLOSE_INTERNAL);
   }
 }
 
 void session_on_close(struct worker *worker, const struct channel_session_close *close) {
   struct session *session = find_session(worker, close->connection);
+  bool is_reason = (unsigned)close->reason < CLOSE_REASON_COUNT;
   if (session) {
-    session_close(session, (enum close_reason)close->reason);
+    session_close(session, is_reason ? (enum close_reason)close->reason : CLOSE_INTERNAL);
   }
 }
 
