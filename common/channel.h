@@ -67,6 +67,7 @@ struct channel_session_closed {
 struct channel_session_close {
   uint64_t connection;
   int32_t reason;  // enum close_reason
+  int32_t code;    // enum logout_code, for the client
 };
 
 // "Where does this object live? If nowhere yet: at candidate." With dead set,

@@ -1,5 +1,8 @@
 #include "common/close_reason.h"
 
+#include <stddef.h>
+#include <strings.h>
+
 const char *close_reason_name(enum close_reason reason) {
   static const char *const names[CLOSE_REASON_COUNT] = {
 #define X(identifier, name, code) [CLOSE_##identifier] = name,
@@ -16,4 +19,27 @@ enum logout_code close_reason_logout_code(enum close_reason reason) {
 #undef X
   };
   return (unsigned)reason < CLOSE_REASON_COUNT ? codes[reason] : LOGOUT_SERVER;
+}
+
+static const char *const logout_codes[] = {
+    [LOGOUT_SERVER] = "server",
+    [LOGOUT_WAITING] = "waiting",
+    [LOGOUT_UNAUTHORIZED] = "unauthorized",
+    [LOGOUT_CONFLICTING_LOGIN] = "conflicting-login",
+    [LOGOUT_ADMIN_KICK_OUT] = "admin-kick-out",
+    [LOGOUT_BANNED] = "banned",
+};
+enum { LOGOUT_CODES = sizeof logout_codes / sizeof logout_codes[0] };
+
+const char *logout_code_name(int32_t code) {
+  return code >= 0 && code < LOGOUT_CODES ? logout_codes[code] : NULL;
+}
+
+enum logout_code logout_code_named(const char *name) {
+  for (int i = 0; i < LOGOUT_CODES; i++) {
+    if (strcasecmp(logout_codes[i], name) == 0) {
+      return (enum logout_code)i;
+    }
+  }
+  return LOGOUT_NONE;
 }

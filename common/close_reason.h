@@ -50,6 +50,7 @@ enum logout_code {
   X(INFLATE_MALFORMED, "inflate_malformed", LOGOUT_SERVER)            \
   X(INFLATE_TOO_LARGE, "inflate_too_large", LOGOUT_SERVER)            \
   /* The gateway's or the backends' side. */                          \
+  X(KICKED, "kicked", LOGOUT_ADMIN_KICK_OUT)                          \
   X(CONFLICTING_LOGIN, "conflicting_login", LOGOUT_CONFLICTING_LOGIN) \
   X(ROMA_LOGOUT, "roma_logout", LOGOUT_NONE)                          \
   X(TUNNEL_LOST, "tunnel_lost", LOGOUT_WAITING)                       \
@@ -68,5 +69,10 @@ enum close_reason {
 
 const char *close_reason_name(enum close_reason reason);
 enum logout_code close_reason_logout_code(enum close_reason reason);
+
+// The names that people use for the codes: server, waiting, unauthorized,
+// conflicting-login, admin-kick-out, banned. NULL and LOGOUT_NONE for any other.
+const char *logout_code_name(int32_t code);
+enum logout_code logout_code_named(const char *name);
 
 #endif

@@ -70,8 +70,7 @@ static bool look_at_rival(struct directory_session *session, void *context) {
   if (session->session.client != rivals->newcomer->client) {
     rivals->count++;
     if (rivals->close) {
-      options->close(session->worker, session->session.connection, CLOSE_CONFLICTING_LOGIN,
-                     options->owner);
+      options->on_conflict(session, options->owner);
     }
   }
   return true;

@@ -19,8 +19,8 @@ struct admission_options {
   const struct config *config;
   struct directory *directory;
   struct counters *counters;
-  // The worker is to close the session.
-  void (*close)(int worker, uint64_t connection, enum close_reason reason, void *owner);
+  // The session has to give way to a newer one.
+  void (*on_conflict)(const struct directory_session *session, void *owner);
   void *owner;
 };
 

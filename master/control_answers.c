@@ -200,11 +200,65 @@ struct listing {
   size_t limit;
   int64_t now_ms;
   const char *tier;  // NULL for all
+  const struct session_filter *filter;
 };
+
+// Which sessions a request means: all of what it names must fit.
+struct session_filter {
+  bool has_uid, has_sid, has_worker;
+  int64_t uid, sid, worker;
+  const char *color;    // NULL for any
+  const char *address;  // of the client, without its port; NULL for any
+};
+
+// False when it names none at all.
+static bool filter_read(const json_t *request, struct session_filter *filter) {
+  const json_t *uid = json_object_get(request, "uid");
+  const json_t *sid = json_object_get(request, "sid");
+  const json_t *worker = json_object_get(request, "worker");
+  *filter = (struct session_filter){
+      .has_uid = json_is_integer(uid),
+      .has_sid = json_is_integer(sid),
+      .has_worker = json_is_integer(worker),
+      .uid = json_integer_value(uid),
+      .sid = json_integer_value(sid),
+      .worker = json_integer_value(worker),
+      .color = json_string_value(json_object_get(request, "color")),
+      .address = json_string_value(json_object_get(request, "address")),
+  };
+  return filter->has_uid || filter->has_sid || filter->has_worker || filter->color ||
+         filter->address;
+}
+
+static bool filter_fits(const struct session_filter *filter,
+                        const struct directory_session *session) {
+  const struct channel_session *one = &session->session;
+  const char *port = strrchr(one->address, ':');
+  size_t host_len = port ? (size_t)(port - one->address) : strlen(one->address);
+  return (!filter->has_uid || filter->uid == one->uid) &&
+         (!filter->has_sid || filter->sid == one->sid) &&
+         (!filter->has_worker || filter->worker == session->worker) &&
+         (!filter->color || strcmp(filter->color, one->color) == 0) &&
+         (!filter->address || (strlen(filter->address) == host_len &&
+                               memcmp(filter->address, one->address, host_len) == 0));
+}
+
+// Those that may fit: all, or the player's.
+static void filter_each(const struct master *master, const struct session_filter *filter,
+                        directory_visit *visit, void *context) {
+  if (filter->has_uid) {
+    directory_each_of(master->directory, filter->uid, visit, context);
+  } else {
+    directory_each(master->directory, visit, context);
+  }
+}
 
 static bool list_session(struct directory_session *session, void *context) {
   struct listing *listing = context;
   const struct channel_session *one = &session->session;
+  if (!filter_fits(listing->filter, session)) {
+    return true;
+  }
   if (json_array_size(listing->rows) >= listing->limit) {
     return false;
   }
@@ -218,18 +272,58 @@ static bool list_session(struct directory_session *session, void *context) {
 
 static json_t *answer_sessions(struct master *master, const json_t *request,
                                struct question *question) {
-  struct listing listing = {.rows = json_array(), .limit = list_limit(request)};
+  struct session_filter filter;
+  filter_read(request, &filter);
+  struct listing listing = {.rows = json_array(), .limit = list_limit(request), .filter = &filter};
   (void)question;
-  const json_t *uid = json_object_get(request, "uid");
-  if (json_is_integer(uid)) {
-    directory_each_of(master->directory, json_integer_value(uid), list_session, &listing);
-  } else {
-    directory_each(master->directory, list_session, &listing);
-  }
+  filter_each(master, &filter, list_session, &listing);
   json_t *answer = answer_ok();
   json_object_set_new(answer, "total",
                       json_integer((json_int_t)directory_count(master->directory)));
   json_object_set_new(answer, "sessions", listing.rows);
+  return answer;
+}
+
+struct kick {
+  struct master *master;
+  struct session_filter filter;
+  enum logout_code code;
+  json_int_t count;
+};
+
+static bool kick_session(struct directory_session *session, void *context) {
+  struct kick *kick = context;
+  if (filter_fits(&kick->filter, session)) {
+    kick->count++;
+    master_close_session(kick->master, session, CLOSE_KICKED, kick->code);
+  }
+  return true;
+}
+
+static json_t *answer_kick(struct master *master, const json_t *request,
+                           struct question *question) {
+  struct kick kick = {.master = master, .code = LOGOUT_ADMIN_KICK_OUT};
+  const char *code = json_string_value(json_object_get(request, "code"));
+  const char *reason = json_string_value(json_object_get(request, "reason"));
+  char said[128];
+  (void)question;
+  if (!filter_read(request, &kick.filter)) {
+    return control_error("kick whom? name a uid, color, sid, address or worker");
+  }
+  if (code && (kick.code = logout_code_named(code)) == LOGOUT_NONE) {
+    return control_error(
+        "the code is one of server, waiting, unauthorized, conflicting-login, admin-kick-out, "
+        "banned");
+  }
+  filter_each(master, &kick.filter, kick_session, &kick);
+  reason = reason ? reason : "";
+  log_warn("kicked", "sessions=%lld code=%d reason=%s", (long long)kick.count, (int)kick.code,
+           log_quote(said, sizeof said, reason, strlen(reason)));
+  if (kick.count == 0) {
+    return control_error("no session is like that");
+  }
+  json_t *answer = answer_ok();
+  json_object_set_new(answer, "kicked", json_integer(kick.count));
   return answer;
 }
 
@@ -434,10 +528,15 @@ static const struct {
   // NULL: it comes later.
   json_t *(*answer)(struct master *master, const json_t *request, struct question *question);
 } commands[] = {
-    {"status", answer_status},        {"stats", answer_stats},
-    {"workers", answer_workers},      {"sessions", answer_sessions},
-    {"routes", answer_routes},        {"routes stats", answer_route_stats},
-    {"routes get", answer_route_get}, {"nodes", answer_nodes},
+    {"status", answer_status},
+    {"stats", answer_stats},
+    {"workers", answer_workers},
+    {"sessions", answer_sessions},
+    {"routes", answer_routes},
+    {"routes stats", answer_route_stats},
+    {"routes get", answer_route_get},
+    {"nodes", answer_nodes},
+    {"kick", answer_kick},
 };
 
 void control_answer(struct master *master, const json_t *request, control_reply *reply,
@@ -455,6 +554,6 @@ void control_answer(struct master *master, const json_t *request, control_reply 
   }
   reply(control_error(
             "unknown command; there are status, stats, workers, sessions, routes, routes stats, "
-            "routes get, nodes"),
+            "routes get, nodes, kick"),
         context);
 }

@@ -33,11 +33,15 @@ static void on_login(struct master *master, int worker, const struct channel_log
   workers_send(master->workers, worker, CHANNEL_LOGIN_ANSWER, &answer);
 }
 
-static void close_session_of_worker(int worker, uint64_t connection, enum close_reason reason,
-                                    void *owner) {
-  struct master *master = owner;
-  const struct channel_session_close close = {.connection = connection, .reason = (int32_t)reason};
-  workers_send(master->workers, worker, CHANNEL_SESSION_CLOSE, &close);
+void master_close_session(struct master *master, const struct directory_session *session,
+                          enum close_reason reason, enum logout_code code) {
+  const struct channel_session_close close = {
+      .connection = session->session.connection, .reason = (int32_t)reason, .code = (int32_t)code};
+  workers_send(master->workers, session->worker, CHANNEL_SESSION_CLOSE, &close);
+}
+
+static void on_conflict(const struct directory_session *session, void *owner) {
+  master_close_session(owner, session, CLOSE_CONFLICTING_LOGIN, LOGOUT_CONFLICTING_LOGIN);
 }
 
 // Takes the session from the directory, and its gateway route too when it was the
@@ -281,7 +285,7 @@ static bool build(struct master *master, char *why, size_t why_size) {
       .config = config,
       .directory = master->directory,
       .counters = master->counters,
-      .close = close_session_of_worker,
+      .on_conflict = on_conflict,
       .owner = master,
   };
   if (!(master->admission = admission_new(&admission_options))) {

@@ -41,6 +41,10 @@ struct master {
   bool stopping;
 };
 
+// Has the worker close the session, which tells its client the code.
+void master_close_session(struct master *master, const struct directory_session *session,
+                          enum close_reason reason, enum logout_code code);
+
 // Runs until SIGTERM or SIGINT. config and secrets (from sodium_malloc) are taken
 // over. Returns the exit status.
 int master_run(const struct config *config, struct secrets *secrets, const char *worker_program);

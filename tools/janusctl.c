@@ -1,4 +1,4 @@
-// janusctl: asks a running gateway how it is, through its control socket.
+// janusctl: asks a running gateway how it is and acts on it, through its control socket.
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -30,7 +30,7 @@ enum {
 };
 
 static const char help[] =
-    "janusctl: asks a running gateway how it is\n"
+    "janusctl: asks a running gateway how it is, and acts on it\n"
     "\n"
     "Usage: janusctl [--socket PATH] [--json] COMMAND [OPTION]...\n"
     "\n"
@@ -38,7 +38,9 @@ static const char help[] =
     "  status     version, listeners, and how much there is of everything\n"
     "  stats      counters and gauges, in total and for each worker\n"
     "  workers    the worker processes\n"
-    "  sessions   players logged in    [--uid N] [--limit N]\n"
+    "  sessions   players logged in    [--uid N] [--color C] [--sid N] [--address IP]\n"
+    "                                  [--worker N] [--limit N]\n"
+    "  kick       closes sessions      UID, or as for sessions  [--code C] [--reason TEXT]\n"
     "  routes     who is where\n"
     "    [list]         those that the workers see   [--tier gateway|player|object] [--limit N]\n"
     "    get TIER OID   one, and what the store says  [--color C] [--service NAME]\n"
@@ -50,7 +52,14 @@ static const char help[] =
     "                     else " CONFIG_CONTROL_SOCKET
     ")\n"
     "  -j, --json         the answer as JSON, for programs\n"
-    "  -u, --uid N        sessions: of this player only\n"
+    "  -u, --uid N        sessions, kick: of this player only\n"
+    "      --color C      sessions, kick: of this color only\n"
+    "      --sid N        sessions, kick: of this server id only\n"
+    "      --address IP   sessions, kick: of clients at this address only\n"
+    "      --worker N     sessions, kick: of this worker only\n"
+    "      --code C       kick: what the client is told: server, waiting, unauthorized,\n"
+    "                     conflicting-login, admin-kick-out (the default) or banned\n"
+    "      --reason TEXT  kick: why, for the gateway's log\n"
     "  -t, --tier TIER    routes: of this tier only\n"
     "  -n, --limit N      sessions, routes: at most so many (default 100)\n"
     "  -c, --color C      routes get: of this color (default: the gateway's own)\n"
@@ -61,6 +70,8 @@ static const char help[] =
     "Examples:\n"
     "  janusctl status\n"
     "  janusctl sessions --uid 10001\n"
+    "  janusctl kick 10001 --reason 'asked by support'\n"
+    "  janusctl kick --color blue --code waiting\n"
     "  janusctl routes --tier player --limit 20\n"
     "  janusctl routes get player 10001 --color blue\n"
     "  janusctl --json stats | jq .total.counters.logins\n"
@@ -327,15 +338,21 @@ static void nodes_print(const json_t *answer) {
   TABLE_PRINT(json_object_get(answer, "nodes"), columns, "no backend is known");
 }
 
+static void kick_print(const json_t *answer) {
+  printf("closed %" JSON_INTEGER_FORMAT "\n",
+         json_integer_value(json_object_get(answer, "kicked")));
+}
+
 static const struct command {
   const char *name;
   void (*print)(const json_t *answer);
   const char *options;  // the letters that it takes
 } commands[] = {
     {"status", status_print, ""},          {"stats", stats_print, ""},
-    {"workers", workers_print, ""},        {"sessions", sessions_print, "un"},
+    {"workers", workers_print, ""},        {"sessions", sessions_print, "uncIAW"},
     {"routes", routes_print, "tn"},        {"routes stats", route_stats_print, ""},
     {"routes get", route_get_print, "cS"}, {"nodes", nodes_print, ""},
+    {"kick", kick_print, "ucIAWCR"},
 };
 
 // --- Asking ---------------------------------------------------------------------
@@ -491,16 +508,27 @@ static bool is_tier(const char *text) {
 
 int main(int argc, char **argv) {
   static const struct option options[] = {
-      {"socket", required_argument, NULL, 's'},  {"json", no_argument, NULL, 'j'},
-      {"uid", required_argument, NULL, 'u'},     {"tier", required_argument, NULL, 't'},
-      {"limit", required_argument, NULL, 'n'},   {"color", required_argument, NULL, 'c'},
-      {"service", required_argument, NULL, 'S'}, {"help", no_argument, NULL, 'h'},
-      {"version", no_argument, NULL, 'V'},       {0},
+      {"socket", required_argument, NULL, 's'},
+      {"json", no_argument, NULL, 'j'},
+      {"uid", required_argument, NULL, 'u'},
+      {"tier", required_argument, NULL, 't'},
+      {"limit", required_argument, NULL, 'n'},
+      {"color", required_argument, NULL, 'c'},
+      {"service", required_argument, NULL, 'S'},
+      {"sid", required_argument, NULL, 'I'},
+      {"address", required_argument, NULL, 'A'},
+      {"worker", required_argument, NULL, 'W'},
+      {"code", required_argument, NULL, 'C'},
+      {"reason", required_argument, NULL, 'R'},
+      {"help", no_argument, NULL, 'h'},
+      {"version", no_argument, NULL, 'V'},
+      {0},
   };
   const char *path = getenv("JANUS_CONTROL_SOCKET");
   const char *tier = NULL, *color = NULL, *service = NULL;
-  char given[8] = "";  // the letters of the options for one command
-  json_int_t uid = 0, limit = 100;
+  const char *address = NULL, *code = NULL, *reason = NULL;
+  char given[16] = "";  // the letters of the options for one command
+  json_int_t uid = 0, sid = 0, worker = 0, limit = 100;
   bool as_json = false;
   int option;
   path = path != NULL && *path != '\0' ? path : CONFIG_CONTROL_SOCKET;
@@ -524,18 +552,31 @@ int main(int argc, char **argv) {
           return usage("--limit takes a number from 1, not %s", optarg);
         }
         break;
+      case 'I':
+        if (!number_parse(optarg, INT64_MIN, &sid)) {
+          return usage("--sid takes a number, not %s", optarg);
+        }
+        break;
+      case 'W':
+        if (!number_parse(optarg, 0, &worker)) {
+          return usage("--worker takes a number from 0, not %s", optarg);
+        }
+        break;
+      case 'A': address = optarg; break;
+      case 'C': code = optarg; break;
+      case 'R': reason = optarg; break;
       case 'c': color = optarg; break;
       case 'S': service = optarg; break;
       case 'h': fputs(help, stdout); return EXIT_SUCCESS;
       case 'V': puts("janusctl " JANUS_VERSION); return EXIT_SUCCESS;
       default: return usage("that option is not understood");
     }
-    if (strchr("utncS", option) != NULL && strchr(given, option) == NULL) {
+    if (strchr("utncSIAWCR", option) != NULL && strchr(given, option) == NULL) {
       given[strlen(given)] = (char)option;
     }
   }
   if (optind == argc) {
-    return usage("which command? status, stats, workers, sessions, routes or nodes");
+    return usage("which command? status, stats, workers, sessions, routes, nodes or kick");
   }
   // A command may be two words, and only routes get takes more than that.
   char name[32];
@@ -555,6 +596,13 @@ int main(int argc, char **argv) {
       return usage("routes get takes gateway, player or object, and a number");
     }
     tier = argv[optind + 2];
+  }
+  if (strcmp(name, "kick") == 0 && optind + 1 < argc && strchr(given, 'u') == NULL) {
+    words = 2;
+    if (!number_parse(argv[optind + 1], INT64_MIN, &uid)) {
+      return usage("kick takes the number of a player, not %s", argv[optind + 1]);
+    }
+    given[strlen(given)] = 'u';
   }
   if (optind + words < argc) {
     return usage("one command at a time; %s is too much", argv[optind + words]);
@@ -579,14 +627,23 @@ int main(int argc, char **argv) {
   if (strchr(given, 'u') != NULL) {
     json_object_set_new(request, "uid", json_integer(uid));
   }
-  if (tier != NULL) {
-    json_object_set_new(request, "tier", json_string(tier));
+  if (strchr(given, 'I') != NULL) {
+    json_object_set_new(request, "sid", json_integer(sid));
   }
-  if (color != NULL) {
-    json_object_set_new(request, "color", json_string(color));
+  if (strchr(given, 'W') != NULL) {
+    json_object_set_new(request, "worker", json_integer(worker));
   }
-  if (service != NULL) {
-    json_object_set_new(request, "service", json_string(service));
+  const struct {
+    const char *name, *text;
+  } texts[] = {{"address", address}, {"code", code},   {"reason", reason},
+               {"tier", tier},       {"color", color}, {"service", service}};
+  for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+    // Left out, it would mean more than was asked for.
+    if (texts[i].text != NULL &&
+        json_object_set_new(request, texts[i].name, json_string(texts[i].text)) != 0) {
+      json_decref(request);
+      return usage("the %s is not UTF-8", texts[i].name);
+    }
   }
   if (strcmp(name, "routes get") == 0) {
     json_object_set_new(request, "oid", json_integer(oid));

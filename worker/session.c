@@ -173,15 +173,15 @@ static void log_session(struct session *session, enum worker_log kind, const cha
            log_quote(color, sizeof color, session->color, strlen(session->color)), suppressed);
 }
 
-void session_close(struct session *session, enum close_reason reason) {
+static void close_with(struct session *session, enum close_reason reason, enum logout_code code) {
   struct worker *worker = session->worker;
   if (session->state == SESSION_CLOSED) {
     return;
   }
   bool was_playing = session->state == SESSION_PLAYING;
   bool is_known = was_playing || session->state == SESSION_ADMISSION;  // to the master
-  if (was_playing && close_reason_logout_code(reason) != LOGOUT_NONE) {
-    send_logout(session, close_reason_logout_code(reason));
+  if (was_playing && code != LOGOUT_NONE) {
+    send_logout(session, code);
   }
   session->state = SESSION_CLOSED;
   counters_closed(worker->counters, reason);
@@ -207,6 +207,10 @@ void session_close(struct session *session, enum close_reason reason) {
   LIST_REMOVE(session, link);
   LIST_INSERT_HEAD(&worker->dead_sessions, session, link);
   event_active(worker->bury, EV_TIMEOUT, 0);
+}
+
+void session_close(struct session *session, enum close_reason reason) {
+  close_with(session, reason, close_reason_logout_code(reason));
 }
 
 void session_bury_all(struct worker *worker) {
@@ -447,7 +451,8 @@ void session_on_close(struct worker *worker, const struct channel_session_close 
   struct session *session = find_session(worker, close->connection);
   bool is_reason = (unsigned)close->reason < CLOSE_REASON_COUNT;
   if (session) {
-    session_close(session, is_reason ? (enum close_reason)close->reason : CLOSE_INTERNAL);
+    close_with(session, is_reason ? (enum close_reason)close->reason : CLOSE_INTERNAL,
+               (enum logout_code)close->code);
   }
 }
 

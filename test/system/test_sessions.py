@@ -3,12 +3,13 @@
 import os
 import signal
 import socket
+import subprocess
 
 import pytest
 
 from janus.backend import Backend
 from janus.patience import wait_for
-from janus.programs import Gateway, nodes_of
+from janus.programs import BIN, Gateway, nodes_of, run
 
 CONFLICT = 3  # SCServerLogout's ConflictingLogin
 
@@ -194,3 +195,66 @@ def test_a_login_that_is_not_settled_in_time_is_closed(start, backend):
     wait_for(lambda: gateway.closed("handshake_timeout") == 1, "it to be counted")
     wait_for(lambda: not gateway.ctl("sessions", "--uid", "41600")["sessions"], "no session left")
     client.close()
+
+
+# --- janusctl acts on sessions ------------------------------------------------------------------
+
+
+def kick(gateway, *arguments, exit_code=0):
+    done = run("janusctl", "--socket", gateway.socket_path, "kick", *map(str, arguments))
+    assert done.returncode == exit_code, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_player_is_kicked(gateway):
+    with gateway.player(41800) as kicked, gateway.player(41801) as other:
+        with gateway.closes("kicked", others_open=2):
+            assert kick(gateway, 41800, "--reason", "asked by\nsupport") == "closed 1\n"
+            assert kicked.receive_end() == 4  # AdminKickOut
+            kicked.close()
+        assert other.ask(1, 2, b"undisturbed").data == b"undisturbed"
+        gateway.wait_log(r"event=kicked sessions=1 code=4 reason=")
+
+
+@pytest.mark.parametrize("code, number", [
+    ("server", 0), ("waiting", 1), ("unauthorized", 2), ("conflicting-login", 3),
+    ("admin-kick-out", 4), ("banned", 5)])
+def test_a_kick_may_say_something_else(gateway, code, number):
+    with gateway.player(41810) as client:
+        kick(gateway, "--uid", 41810, "--code", code)
+        assert client.receive_end() == number
+
+
+def test_sessions_are_listed_and_kicked_by_what_they_have_in_common(gateway):
+    with gateway.player(-41820, color="red", sid=7) as first, \
+         gateway.player(41821, color="red", sid=8) as second, \
+         gateway.player(41822, color="blue", sid=8) as third:
+        def uids(*filters):
+            return {session["uid"] for session in
+                    gateway.ctl("sessions", *map(str, filters))["sessions"]}
+
+        assert uids("--color", "red") == {-41820, 41821}
+        assert uids("--color", "red", "--sid", 8) == {41821}
+        assert uids("--uid", 41822, "--color", "red") == set()
+        assert uids("--address", "127.0.0.1") >= {-41820, 41821, 41822}
+        assert uids("--address", "127.0.0.2") == set()
+        assert uids("--address", "127.0.0") == set()
+        worker = gateway.session_of(41822)["worker"]
+        assert 41822 in uids("--worker", worker) and 41822 not in uids("--worker", 1 - worker)
+        assert "no session" in kick(gateway, "--color", "green", exit_code=1)
+        assert "no session" in kick(gateway, "--color", "red", "--sid", 9, exit_code=1)
+        assert kick(gateway, "--color", "red") == "closed 2\n"
+        assert first.receive_end() == second.receive_end() == 4
+        assert third.ask(1, 2, b"undisturbed").data == b"undisturbed"
+
+
+@pytest.mark.parametrize("arguments, code", [
+    ([], 1), (["--code", "waiting"], 1), (["5", "--code", "nonsense"], 1),
+    (["somebody"], 2), (["5", "6"], 2), (["5", "--limit", "3"], 2),
+    (["--sid", "many"], 2), (["--worker", "-1"], 2), ([b"--color=\xff", b"--uid=5"], 2)])
+def test_a_kick_that_says_too_little_or_nonsense_closes_nobody(gateway, arguments, code):
+    with gateway.player(5) as client:
+        done = subprocess.run([os.path.join(BIN, "janusctl"), "--socket", gateway.socket_path,
+                               "kick", *arguments], capture_output=True)
+        assert done.returncode == code, done.stderr
+        assert client.ask(1, 2, b"undisturbed").data == b"undisturbed"

@@ -3,6 +3,7 @@
 #include <stddef.h>
 #include <strings.h>
 
+#include "common/close_reason.h"
 #include "common/packet.h"
 #include "tools/client/script.h"
 
@@ -10,8 +11,6 @@ static const char *const modules[] = {
     [1] = "system", [2] = "dev", [3] = "user", [4] = "storage", [5] = "hero", [6] = "room"};
 static const char *const system_sequences[] = {
     [1] = "handshake", [2] = "heartbeat", [3] = "unexpected-error", [4] = "logout"};
-static const char *const logout_codes[] = {
-    "server", "waiting", "unauthorized", "conflicting-login", "admin-kick-out", "banned"};
 
 #define COUNT(table) (sizeof(table) / sizeof(table)[0])
 
@@ -40,10 +39,6 @@ const char *sequence_name(int32_t mod, int32_t seq) {
   return mod == MODULE_SYSTEM ? name_of(system_sequences, COUNT(system_sequences), seq) : NULL;
 }
 
-const char *logout_code_name(int32_t code) {
-  return name_of(logout_codes, COUNT(logout_codes), code);
-}
-
 int module_parse(const char *text, int32_t *mod) {
   return parse(modules, COUNT(modules), text, mod);
 }
@@ -54,5 +49,7 @@ int sequence_parse(int32_t mod, const char *text, int32_t *seq) {
 }
 
 int logout_code_parse(const char *text, int32_t *code) {
-  return parse(logout_codes, COUNT(logout_codes), text, code);
+  enum logout_code named = logout_code_named(text);
+  *code = named;
+  return named != LOGOUT_NONE ? 0 : parse(NULL, 0, text, code);
 }

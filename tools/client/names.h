@@ -1,5 +1,5 @@
-// The names that people use for the protocol's module, sequence and logout
-// numbers, both ways. Static strings, any thread.
+// The names that people use for the protocol's module and sequence numbers, both ways
+// (those of logout codes are in common/close_reason.h). Static strings, any thread.
 #ifndef JANUS_TOOLS_CLIENT_NAMES_H
 #define JANUS_TOOLS_CLIENT_NAMES_H
 
@@ -9,7 +9,6 @@
 
 const char *module_name(int32_t mod);                 // NULL for one without a name
 const char *sequence_name(int32_t mod, int32_t seq);  // likewise
-const char *logout_code_name(int32_t code);           // likewise
 
 // A name or a number. ERROR_INVALID.
 int module_parse(const char *text, int32_t *mod) MUST_CHECK;

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "common/close_reason.h"
 #include "proto/message.pb-c.h"
 #include "tools/client/names.h"
 

@@ -19,11 +19,10 @@ struct fixture {
   uint8_t next_key;
 };
 
-static void on_close(int worker, uint64_t connection, enum close_reason reason, void *owner) {
+static void on_conflict(const struct directory_session *session, void *owner) {
   struct fixture *fixture = owner;
-  assert_int_equal(worker, 3);
-  assert_int_equal(reason, CLOSE_CONFLICTING_LOGIN);
-  fixture->closed[fixture->closed_count++] = connection;
+  assert_int_equal(session->worker, 3);
+  fixture->closed[fixture->closed_count++] = session->session.connection;
 }
 
 static int set_up(void **state) {
@@ -34,7 +33,7 @@ static int set_up(void **state) {
   const struct admission_options options = {.config = &fixture->config,
                                             .directory = fixture->directory,
                                             .counters = &fixture->counters,
-                                            .close = on_close,
+                                            .on_conflict = on_conflict,
                                             .owner = fixture};
   fixture->admission = admission_new(&options);
   *state = fixture;
