@@ -376,8 +376,8 @@ static int answer_handshake(struct session *session) {
 // Ends the wait for the master's word. A client that it refuses is answered all the same
 // where it is to be told why, since it can only read that with the session's key.
 static void end_admission(struct session *session, int refusal) {
-  bool is_told =
-      refusal == CHANNEL_LOGIN_ADMITTED || close_reason_logout_code(refusal) != LOGOUT_NONE;
+  bool is_told = refusal == CHANNEL_LOGIN_ADMITTED ||
+                 close_reason_logout_code((enum close_reason)refusal) != LOGOUT_NONE;
   int verdict = is_told ? answer_handshake(session) : HANDSHAKE_OK;
   if (verdict != HANDSHAKE_OK) {
     session_close(session, (enum close_reason)verdict);
