@@ -676,7 +676,7 @@ void redis_link_free(struct redis_link *link) {
     master_free(link->masters[i]);
   }
   if (link->dns) {
-    evdns_base_free(link->dns, 0);
+    evdns_base_free(link->dns, 1);  // look-ups under way hold their connection
   }
   SSL_CTX_free(link->tls);
   free(link);

@@ -23,8 +23,10 @@
 //
 // The hashes are keyed at random: oids and colors come from outside, and must not be
 // chosen so that they fall into one bucket. The scope's is SipHash; with the oid it goes
-// through a multiply-shift of a secret 128-bit factor, which is strongly universal and
-// costs two multiplications.
+// through two multiplications by secret factors, each folded: the high word of the product
+// over the low one. Oids often come in sequence, and a hash that is linear in them (one
+// multiply-shift) fills single buckets early: 1 table in 70 did not reach its capacity,
+// with this one none in 60,000.
 //
 // What a lookup costs is waiting for memory. So the four cache lines of both buckets are
 // asked for at once, and all ten slots compared without a branch that would have to be
@@ -74,7 +76,7 @@ struct header {
   uint64_t magic;
   uint64_t size;  // of the whole segment
   uint8_t hash_key[crypto_shorthash_KEYBYTES];
-  uint64_t factor[2];  // low and high word
+  uint64_t factor[2];  // odd
   struct tier_layout tiers[ROUTE_TIER_COUNT];
   uint64_t bucket_count;
   uint64_t used[ROUTE_TIER_COUNT];         // the writer's
@@ -159,6 +161,8 @@ struct route_table *route_table_create(const struct route_table_options *options
   memcpy(header->tiers, tiers, sizeof tiers);
   randombytes_buf(header->hash_key, sizeof header->hash_key);
   randombytes_buf(header->factor, sizeof header->factor);
+  header->factor[0] |= 1;
+  header->factor[1] |= 1;
   place_parts(table);
   return table;
 }
@@ -216,6 +220,11 @@ struct hashed_key {
   size_t buckets[2];
 };
 
+static uint64_t fold(uint64_t a, uint64_t b) {
+  unsigned __int128 product = (unsigned __int128)a * b;
+  return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
 static int hash_key(const struct route_table *table, const struct route_key *key,
                     struct hashed_key *hashed) {
   // tier, service, NUL, color
@@ -232,8 +241,7 @@ static int hash_key(const struct route_table *table, const struct route_key *key
   memcpy(text + 2 + service_len, key->color, color_len);
   crypto_shorthash((uint8_t *)&hashed->scope, text, 2 + service_len + color_len, table->hash_key);
   hashed->scope |= 1;  // never 0
-  uint64_t high = (uint64_t)((unsigned __int128)table->factor[0] * hashed->oid >> 64);
-  uint64_t hash = high + table->factor[1] * hashed->oid + hashed->scope;
+  uint64_t hash = fold(fold(hashed->oid ^ hashed->scope, table->factor[0]), table->factor[1]);
   const struct tier_layout *tier = &table->tiers[key->tier];
   hashed->buckets[0] = tier->first_bucket + (hash & tier->bucket_mask);
   hashed->buckets[1] = tier->first_bucket + (hash >> 32 & tier->bucket_mask);

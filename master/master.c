@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/loop.h"
 #include "master/admission.h"
 #include "master/control.h"
 #include "master/registry.h"
@@ -370,8 +371,6 @@ int master_run(const struct config *config, struct secrets *secrets, const char 
     event_free(tick);
   }
   tear_down(&master);
-  if (master.base) {
-    event_base_free(master.base);
-  }
+  loop_free(master.base);
   return status;
 }

@@ -15,6 +15,7 @@
 #include "common/clock.h"
 #include "common/frame.h"
 #include "common/handover.h"
+#include "common/loop.h"
 #include "worker/acceptor.h"
 #include "worker/inbox.h"
 #include "worker/route_store.h"
@@ -239,7 +240,7 @@ static void tear_down(struct worker *worker) {
   free(worker->transports.read_buffer);
   free(worker->send_buffer);
   event_free(worker->bury);
-  event_base_free(worker->base);
+  loop_free(worker->base);
 }
 
 // A worker is two threads that wake each other for every batch of events. Where the

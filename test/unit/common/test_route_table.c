@@ -108,6 +108,23 @@ static void the_table_takes_its_capacity_and_then_refuses(void **state) {
   assert_int_equal(stats.capacity[ROUTE_PLAYER], CAPACITY);
 }
 
+// As uids and rooms are numbered. Each table has its own secret factors, and a hash that
+// is linear in the oid is refused by one in a hundred.
+static void consecutive_oids_fill_no_bucket_early(void **state) {
+  enum { TABLES = 100, FULL = 4092 };
+  const struct route_table_options options = {.capacity = {FULL, FULL, FULL}};
+  (void)state;
+  for (int i = 0; i < TABLES; i++) {
+    int error;
+    struct route_table *table = route_table_create(&options, &error);
+    assert_non_null(table);
+    for (int64_t oid = 0; oid < FULL; oid++) {
+      assert_int_equal(put(table, player(oid), "a:1"), 0);
+    }
+    route_table_free(table);
+  }
+}
+
 static void a_sweep_makes_room_from_what_expired(void **state) {
   struct route_table_stats stats;
   for (int64_t uid = 0; uid < CAPACITY; uid++) {
@@ -304,6 +321,7 @@ int main(void) {
       FACT(a_put_replaces_and_a_remove_removes),
       FACT(an_expired_route_is_a_miss),
       FACT(the_table_takes_its_capacity_and_then_refuses),
+      cmocka_unit_test(consecutive_oids_fill_no_bucket_early),
       FACT(a_sweep_makes_room_from_what_expired),
       FACT(ever_new_addresses_and_colors_do_not_use_the_table_up),
       FACT(more_addresses_at_once_than_there_is_room_for_are_refused),
