@@ -660,14 +660,16 @@ struct redis_link *redis_link_new(struct event_base *base, const struct config *
   return link;
 }
 
-void redis_link_free(struct redis_link *link) {
+void redis_link_close(struct redis_link *link) {
   if (!link) {
     return;
   }
   link->closing = true;
   redis_connection_free(link->scout.connection);
+  link->scout.connection = NULL;
   if (link->scout.timer) {
     event_free(link->scout.timer);
+    link->scout.timer = NULL;
   }
   size_t count = link->master_count;
   link->master_count = 0;  // whoever is told that there is no answer finds none
@@ -675,6 +677,13 @@ void redis_link_free(struct redis_link *link) {
   for (size_t i = 0; i < count; i++) {
     master_free(link->masters[i]);
   }
+}
+
+void redis_link_free(struct redis_link *link) {
+  if (!link) {
+    return;
+  }
+  redis_link_close(link);
   if (link->dns) {
     evdns_base_free(link->dns, 1);  // look-ups under way hold their connection
   }

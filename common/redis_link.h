@@ -28,7 +28,10 @@ struct redis_link *redis_link_new(struct event_base *base, const struct config *
                                   const struct secrets *secrets,
                                   const struct redis_link_events *events, void *owner, char *why,
                                   size_t why_size);
-void redis_link_free(struct redis_link *link);  // commands under way are answered with NULL
+// Ends its connections: commands under way are answered with NULL, and there are no more
+// masters. So those who have asked something can be freed before the link is.
+void redis_link_close(struct redis_link *link);
+void redis_link_free(struct redis_link *link);  // closes it first; accepts NULL, as close does
 
 // Whether any master answers; whether the one that has this key does.
 bool redis_link_is_up(const struct redis_link *link);

@@ -103,6 +103,29 @@ static void on_route_moved(int worker, const struct channel_route_held *moved, v
   workers_send(master->workers, worker, CHANNEL_ROUTE_MOVED, moved);
 }
 
+// --- Redis ---------------------------------------------------------------------------
+
+static void on_redis_up(void *owner) {
+  struct master *master = owner;
+  if (master->routes) {
+    routes_redis_up(master->routes);
+  }
+}
+
+static void on_redis_down(void *owner) {
+  struct master *master = owner;
+  counters_add(master->counters, COUNTER_REDIS_LOST, 1);
+}
+
+static void on_redis_changed(void *owner) {
+  struct master *master = owner;
+  if (master->routes) {
+    routes_redis_changed(master->routes);
+  }
+}
+
+// --- The workers as a whole ---------------------------------------------------------
+
 static size_t node_count(const struct master *master) {
   struct node *nodes = NULL;
   size_t count = 0;
@@ -238,6 +261,8 @@ static void derive_advertise(struct config *config) {
 static bool build(struct master *master, char *why, size_t why_size) {
   static const struct workers_events events = {on_worker_message, on_worker_dead, on_all_ready,
                                                on_all_gone};
+  static const struct redis_link_events redis_events = {on_redis_up, on_redis_down,
+                                                        on_redis_changed};
   struct config *config = &master->config;
   struct route_table_options options;
   int error = 0;
@@ -268,10 +293,15 @@ static bool build(struct master *master, char *why, size_t why_size) {
                                         master->counters, why, why_size))) {
     return false;
   }
+  if (config->routes.store == ROUTES_REDIS &&
+      !(master->redis = redis_link_new(master->base, config, master->secrets, &redis_events, master,
+                                       why, why_size))) {
+    return false;
+  }
   const struct routes_options routes_options = {
       .base = master->base,
       .config = config,
-      .secrets = master->secrets,
+      .link = master->redis,
       .table = master->route_table,
       .directory = master->directory,
       .counters = master->counters,
@@ -279,9 +309,7 @@ static bool build(struct master *master, char *why, size_t why_size) {
       .on_moved = on_route_moved,
       .owner = master,
   };
-  if (!(master->routes = routes_new(&routes_options, why, why_size))) {
-    return false;
-  }
+  master->routes = routes_new(&routes_options);
   const struct admission_options admission_options = {
       .config = config,
       .directory = master->directory,
@@ -289,7 +317,8 @@ static bool build(struct master *master, char *why, size_t why_size) {
       .on_conflict = on_conflict,
       .owner = master,
   };
-  if (!(master->admission = admission_new(&admission_options))) {
+  master->admission = admission_new(&admission_options);
+  if (!master->routes || !master->admission) {
     snprintf(why, why_size, "out of memory");
     return false;
   }
@@ -312,8 +341,10 @@ static void tear_down(struct master *master) {
   workers_free(master->workers);
   listeners_close(&master->tcp);
   registry_free(master->registry);
-  routes_free(master->routes);    // answers what janusctl has asked of the store,
-  control_free(master->control);  // so this comes later
+  redis_link_close(master->redis);  // answers what janusctl has asked of the store,
+  control_free(master->control);    // so this comes later
+  routes_free(master->routes);
+  redis_link_free(master->redis);
   admission_free(master->admission);
   directory_free(master->directory);
   route_table_free(master->route_table);

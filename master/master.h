@@ -18,6 +18,7 @@
 
 struct admission;
 struct control;
+struct redis_link;
 struct registry;
 struct routes;
 
@@ -29,6 +30,7 @@ struct master {
   int64_t started_ms;  // wall clock
 
   struct listeners tcp;
+  struct redis_link *redis;  // NULL with routes in memory
   struct route_table *route_table;
   struct routes *routes;
   struct node_table *nodes;

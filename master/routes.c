@@ -15,8 +15,8 @@ static const int64_t TTL_MAX_MS = (int64_t)30 * 24 * 3600 * 1000;
 struct routes {
   struct routes_options options;
   struct held_routes *held;
-  // With Redis; else NULL.
   struct redis_link *link;
+  // With Redis; else NULL.
   struct route_feed *feed;
   struct route_keeper *keeper;
 };
@@ -354,35 +354,13 @@ static void on_void(const char *master, void *owner) {
 
 // --- The link --------------------------------------------------------------------
 
-static void on_master_up(void *owner) {
-  struct routes *routes = owner;
-  if (routes->keeper) {
-    route_keeper_settle_all(routes->keeper);
-  }
-}
+void routes_redis_up(struct routes *routes) { route_keeper_settle_all(routes->keeper); }
 
-static void on_master_down(void *owner) {
-  struct routes *routes = owner;
-  counters_add(routes->options.counters, COUNTER_REDIS_LOST, 1);
-}
+void routes_redis_changed(struct routes *routes) { route_feed_follow(routes->feed); }
 
-static void on_masters_changed(void *owner) {
-  struct routes *routes = owner;
-  if (routes->feed) {
-    route_feed_follow(routes->feed);
-  }
-}
-
-static int start_redis(struct routes *routes, char *why, size_t why_size) {
-  static const struct redis_link_events link_events = {on_master_up, on_master_down,
-                                                       on_masters_changed};
+static bool start_redis(struct routes *routes) {
   static const struct route_feed_events feed_events = {on_wants, on_route, on_void};
   const struct routes_options *options = &routes->options;
-  routes->link = redis_link_new(options->base, options->config, options->secrets, &link_events,
-                                routes, why, why_size);
-  if (!routes->link) {
-    return ERROR_INVALID;
-  }
   const struct route_keeper_options keeper_options = {
       .config = options->config,
       .link = routes->link,
@@ -396,22 +374,18 @@ static int start_redis(struct routes *routes, char *why, size_t why_size) {
   routes->keeper = route_keeper_new(&keeper_options);
   routes->feed = route_feed_new(options->base, routes->link, options->config, options->counters,
                                 &feed_events, routes);
-  if (!routes->keeper || !routes->feed) {
-    snprintf(why, why_size, "out of memory");
-    return ERROR_MEMORY;
-  }
-  return 0;
+  return routes->keeper && routes->feed;
 }
 
-struct routes *routes_new(const struct routes_options *options, char *why, size_t why_size) {
+struct routes *routes_new(const struct routes_options *options) {
   struct routes *routes = calloc(1, sizeof *routes);
   if (!routes || !(routes->held = held_routes_new(options->workers))) {
-    snprintf(why, why_size, "out of memory");
     free(routes);
     return NULL;
   }
   routes->options = *options;
-  if (options->config->routes.store == ROUTES_REDIS && start_redis(routes, why, why_size) != 0) {
+  routes->link = options->link;
+  if (routes->link && !start_redis(routes)) {
     routes_free(routes);
     return NULL;
   }
@@ -421,7 +395,6 @@ struct routes *routes_new(const struct routes_options *options, char *why, size_
 void routes_free(struct routes *routes) {
   if (routes) {
     route_feed_free(routes->feed);
-    redis_link_free(routes->link);
     route_keeper_free(routes->keeper);
     held_routes_free(routes->held);
     free(routes);

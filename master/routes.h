@@ -27,7 +27,7 @@ struct routes;
 struct routes_options {
   struct event_base *base;
   const struct config *config;
-  const struct secrets *secrets;
+  struct redis_link *link;  // NULL: routes in memory
   struct route_table *table;
   struct directory *directory;
   struct counters *counters;  // the master's own
@@ -37,9 +37,13 @@ struct routes_options {
   void *owner;
 };
 
-// All in options is borrowed. NULL with the reason in why.
-struct routes *routes_new(const struct routes_options *options, char *why, size_t why_size);
-void routes_free(struct routes *routes);
+// All in options is borrowed. NULL when out of memory.
+struct routes *routes_new(const struct routes_options *options);
+void routes_free(struct routes *routes);  // after redis_link_close
+
+// For the link's owner: a master answers that did not before; the masters are others.
+void routes_redis_up(struct routes *routes);
+void routes_redis_changed(struct routes *routes);
 
 // Answers a claim, in memory: the route there is, or else (or if it still names
 // claim->dead) the candidate, which is then set.

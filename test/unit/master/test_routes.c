@@ -29,7 +29,6 @@ static void on_moved(int worker, const struct channel_route_held *moved, void *o
 static int set_up(void **state) {
   static struct fixture fixture;
   const struct route_table_options options = {.capacity = {4, 4, 4}};
-  char why[128];
   int error;
   memset(&fixture, 0, sizeof fixture);
   fixture.base = event_base_new();
@@ -54,7 +53,7 @@ static int set_up(void **state) {
       .on_moved = on_moved,
       .owner = &fixture,
   };
-  fixture.routes = routes_new(&routes_options, why, sizeof why);
+  fixture.routes = routes_new(&routes_options);
   *state = &fixture;
   return fixture.routes ? 0 : -1;
 }
