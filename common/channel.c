@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHANNEL_QUEUE_MAX_BYTES = 16 << 20 };
+enum { CHANNEL_QUEUE_MAX_BYTES = 16 << 20, PUSH_QUEUE_MAX_BYTES = CHANNEL_QUEUE_MAX_BYTES / 2 };
 
 struct header {
   uint32_t type;
@@ -21,6 +21,7 @@ struct text_field {
 struct message_form {
   size_t size;
   struct text_field texts[3];
+  size_t tail_max;  // bytes that may follow
 };
 
 #define TEXT(type, field) \
@@ -45,66 +46,104 @@ static const struct message_form forms[CHANNEL_TYPE_END] = {
                              {TEXT(channel_route_held, color), TEXT(channel_route_held, address)}},
     [CHANNEL_ROUTE_ANSWER] = {sizeof(struct channel_route_answer),
                               {TEXT(channel_route_answer, address)}},
+    [CHANNEL_PUSH] = {sizeof(struct channel_push),
+                      {TEXT(channel_push, color)},
+                      CHANNEL_PUSH_RECEIVERS_MAX * sizeof(uint64_t) +
+                          CHANNEL_PUSH_PACKET_MAX_BYTES},
+    [CHANNEL_BROADCAST_DONE] = {sizeof(struct channel_broadcast_done), {{0, 0}}},
     [CHANNEL_STOP] = {0, {{0, 0}}},
 };
+_Static_assert(sizeof(struct channel_push) % sizeof(uint64_t) == 0, "receivers are aligned");
 
 struct channel {
   struct bufferevent *buffer;
   struct channel_events events;
   void *owner;
-  bool *freed;  // set while a callback runs, to learn that it freed the channel
+  bool over;     // broken or freed: nothing more is read
+  bool reading;  // messages are being given out,
+  bool freed;    // after which it is to be released
 };
 
-static bool message_is_sound(const struct message_form *form, const void *content) {
+static bool size_fits(const struct header *header) {
+  if (header->type == 0 || header->type >= CHANNEL_TYPE_END) {
+    return false;
+  }
+  const struct message_form *form = &forms[header->type];
+  return header->size >= form->size && header->size - form->size <= form->tail_max;
+}
+
+// Returns what is wrong with it, or NULL.
+static const char *find_fault(const struct header *header, const void *content) {
+  const struct message_form *form = &forms[header->type];
   for (size_t i = 0; i < sizeof form->texts / sizeof form->texts[0]; i++) {
     const struct text_field *text = &form->texts[i];
     if (text->size > 0 && !memchr((const char *)content + text->offset, '\0', text->size)) {
-      return false;
+      return "a text without an end";
     }
   }
-  return true;
+  const struct channel_push *push = content;
+  if (header->type == CHANNEL_PUSH &&
+      (push->receiver_count > CHANNEL_PUSH_RECEIVERS_MAX ||
+       header->size - form->size != push->receiver_count * sizeof(uint64_t) + push->packet_bytes)) {
+    return "a push of another length than it says";
+  }
+  return NULL;
 }
 
-// The owner may free the channel in answer: touch nothing afterwards.
+// The owner may free the channel in answer.
 static void channel_break(struct channel *channel, const char *why) {
-  channel->freed = NULL;
+  channel->over = true;
   bufferevent_disable(channel->buffer, EV_READ | EV_WRITE);
   channel->events.on_broken(why, channel->owner);
+}
+
+// Takes one message off the input and gives it to the owner.
+static void take_message(struct channel *channel, struct evbuffer *input,
+                         const struct header *header) {
+  _Alignas(16) unsigned char small[512];
+  unsigned char *content = header->size <= sizeof small ? small : malloc(header->size);
+  if (!content) {
+    channel_break(channel, "out of memory");
+    return;
+  }
+  evbuffer_drain(input, sizeof *header);
+  evbuffer_remove(input, content, header->size);
+  const char *fault = find_fault(header, content);
+  if (fault) {
+    channel_break(channel, fault);
+  } else {
+    channel->events.on_message((enum channel_type)header->type, content, channel->owner);
+  }
+  if (content != small) {
+    free(content);
+  }
+}
+
+static void release(struct channel *channel) {
+  bufferevent_free(channel->buffer);
+  free(channel);
 }
 
 static void on_read(struct bufferevent *buffer, void *owner) {
   struct channel *channel = owner;
   struct evbuffer *input = bufferevent_get_input(buffer);
-  bool freed = false;
+  struct header header;
 
-  channel->freed = &freed;
-  for (;;) {
-    struct header header;
-    if (evbuffer_copyout(input, &header, sizeof header) < (ev_ssize_t)sizeof header) {
-      break;
-    }
-    if (header.type == 0 || header.type >= CHANNEL_TYPE_END ||
-        header.size != forms[header.type].size) {
+  channel->reading = true;
+  while (!channel->over &&
+         evbuffer_copyout(input, &header, sizeof header) == (ev_ssize_t)sizeof header) {
+    if (!size_fits(&header)) {
       channel_break(channel, "a message of no known type or size");
-      return;
-    }
-    if (evbuffer_get_length(input) < sizeof header + header.size) {
+    } else if (evbuffer_get_length(input) < sizeof header + header.size) {
       break;
-    }
-    _Alignas(16) unsigned char content[sizeof(struct channel_route_claim)];
-    _Static_assert(sizeof content >= sizeof(struct channel_login), "the largest message");
-    evbuffer_drain(input, sizeof header);
-    evbuffer_remove(input, content, header.size);
-    if (!message_is_sound(&forms[header.type], content)) {
-      channel_break(channel, "a text without an end");
-      return;
-    }
-    channel->events.on_message((enum channel_type)header.type, content, channel->owner);
-    if (freed) {
-      return;
+    } else {
+      take_message(channel, input, &header);
     }
   }
-  channel->freed = NULL;
+  channel->reading = false;
+  if (channel->freed) {
+    release(channel);
+  }
 }
 
 static void on_event(struct bufferevent *buffer, short what, void *owner) {
@@ -138,11 +177,12 @@ void channel_free(struct channel *channel) {
   if (!channel) {
     return;
   }
-  if (channel->freed) {
-    *channel->freed = true;
+  channel->over = true;
+  if (channel->reading) {
+    channel->freed = true;
+  } else {
+    release(channel);
   }
-  bufferevent_free(channel->buffer);
-  free(channel);
 }
 
 int channel_send(struct channel *channel, enum channel_type type, const void *content) {
@@ -151,9 +191,33 @@ int channel_send(struct channel *channel, enum channel_type type, const void *co
   if (evbuffer_get_length(output) > CHANNEL_QUEUE_MAX_BYTES) {
     return ERROR_EXHAUSTED;
   }
-  if (evbuffer_add(output, &header, sizeof header) != 0 ||
-      (header.size > 0 && evbuffer_add(output, content, header.size) != 0)) {
+  // Room first: half a message would break the channel.
+  if (evbuffer_expand(output, sizeof header + header.size) != 0) {
     return ERROR_MEMORY;
   }
+  evbuffer_add(output, &header, sizeof header);
+  evbuffer_add(output, content, header.size);
+  return 0;
+}
+
+int channel_send_push(struct channel *channel, const struct channel_push *push,
+                      const uint64_t *receivers, const uint8_t *packet) {
+  size_t receivers_bytes = push->receiver_count * sizeof *receivers;
+  struct header header = {
+      .type = CHANNEL_PUSH,
+      .size = (uint32_t)(sizeof *push + receivers_bytes + push->packet_bytes),
+  };
+  struct evbuffer *output = bufferevent_get_output(channel->buffer);
+  if (evbuffer_get_length(output) + header.size > PUSH_QUEUE_MAX_BYTES) {
+    return ERROR_EXHAUSTED;
+  }
+  // Room first: half a message would break the channel.
+  if (evbuffer_expand(output, sizeof header + header.size) != 0) {
+    return ERROR_MEMORY;
+  }
+  evbuffer_add(output, &header, sizeof header);
+  evbuffer_add(output, push, sizeof *push);
+  evbuffer_add(output, receivers, receivers_bytes);
+  evbuffer_add(output, packet, push->packet_bytes);
   return 0;
 }

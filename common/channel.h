@@ -2,8 +2,8 @@
 // carries fixed structs, each behind its type and size.
 //
 // Whatever comes out of it has been checked: a known type, the size that belongs
-// to it, and every text terminated. Anything else breaks the channel. What waits
-// to be sent is bounded; a peer that lets it pass the bound is not reading any
+// to it (and what it says of its own length), and every text terminated. Anything else breaks the
+// channel. What waits to be sent is bounded; a peer that lets it pass the bound is not reading any
 // more and the channel counts as broken too.
 //
 // Runs on the loop's thread of either process.
@@ -27,11 +27,13 @@ enum channel_type {
   CHANNEL_ROUTE_CLAIM,     // struct channel_route_claim
   CHANNEL_ROUTE_HELD,      // struct channel_route_held
   CHANNEL_ROUTE_RELEASED,  // struct channel_route_released
+  CHANNEL_BROADCAST_DONE,  // struct channel_broadcast_done
   // From the master.
   CHANNEL_LOGIN_ANSWER,   // struct channel_login_answer
   CHANNEL_SESSION_CLOSE,  // struct channel_session_close
   CHANNEL_ROUTE_ANSWER,   // struct channel_route_answer
   CHANNEL_ROUTE_MOVED,    // struct channel_route_held
+  CHANNEL_PUSH,           // struct channel_push
   CHANNEL_STOP,           // no content: close all sessions and exit
   CHANNEL_TYPE_END
 };
@@ -102,6 +104,35 @@ struct channel_route_released {
   char color[ROUTE_COLOR_MAX_BYTES + 1];
 };
 
+// One push for players of this worker, as the packet that each of them gets. What is
+// listed behind it: the connections it is for, then the packet, not yet sealed.
+struct channel_push {
+  uint64_t serial;  // of a broadcast, counted up; else 0
+  int64_t sid;      // a broadcast is for the sessions of this sid, 0 for any,
+  int64_t obj;
+  uint64_t data_version;
+  int32_t mod;
+  int32_t seq;
+  uint32_t receiver_count;  // 0 for a broadcast
+  uint32_t packet_bytes;
+  char color[ROUTE_COLOR_MAX_BYTES + 1];  // and this color, "" for any
+};
+enum {
+  CHANNEL_PUSH_RECEIVERS_MAX = 4096,
+  CHANNEL_PUSH_PACKET_MAX_BYTES = 2 << 20,
+};
+static inline const uint64_t *channel_push_receivers(const struct channel_push *push) {
+  return (const uint64_t *)(push + 1);
+}
+static inline const uint8_t *channel_push_packet(const struct channel_push *push) {
+  return (const uint8_t *)(channel_push_receivers(push) + push->receiver_count);
+}
+
+// Every session that a broadcast was for has got it, or will not.
+struct channel_broadcast_done {
+  uint64_t serial;
+};
+
 struct channel;
 
 struct channel_events {
@@ -119,5 +150,11 @@ void channel_free(struct channel *channel);  // accepts NULL
 // Queues one message; content must have the size of its type. ERROR_EXHAUSTED
 // when too much is waiting already, ERROR_MEMORY.
 int channel_send(struct channel *channel, enum channel_type type, const void *content);
+
+// Queues CHANNEL_PUSH, with as many receivers and packet bytes as push says. Pushes come
+// from outside, as fast as anyone likes: they fill only half of what may wait, and are
+// refused (ERROR_EXHAUSTED) beyond that, so that the rest still gets through.
+int channel_send_push(struct channel *channel, const struct channel_push *push,
+                      const uint64_t *receivers, const uint8_t *packet) MUST_CHECK;
 
 #endif

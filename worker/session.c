@@ -6,14 +6,10 @@
 #include <string.h>
 
 #include "common/clock.h"
-#include "proto/message.pb-c.h"
+#include "common/packet_deflate.h"
+#include "common/system_message.h"
 #include "worker/inbox.h"
 #include "worker/tunnel.h"
-
-// Compressing costs about 5.5 ns a byte at level 1 and never shrinks below a
-// thousandth, so what is over this has no chance of fitting a client's frame.
-enum { DEFLATE_BEST_RATIO = 1032 };
-enum { DEFLATE_WEAK_LEVEL = 1, DEFLATE_STRONG_LEVEL = 6 };
 
 static void add_timer(struct event *timer, int64_t ms) {
   struct timeval time = clock_timeval(ms);
@@ -53,39 +49,15 @@ static void check_output(struct session *session) {
   }
 }
 
-// Compresses packet's data where the settings say so and it becomes smaller; data
-// that could not fit a frame even so is left as it is. In: packet, out: *packed.
-static int compress(struct session *session, const struct packet *packet, struct packet *packed) {
-  struct worker *worker = session->worker;
-  const struct config *config = &worker->config;
-  *packed = *packet;
-  if (packet->data_len < (size_t)config->compress.weak_bytes ||
-      packet->data_len / DEFLATE_BEST_RATIO > (size_t)config->limits.message_to_client_bytes) {
-    return 0;
-  }
-  int level = packet->data_len < (size_t)config->compress.strong_bytes ? DEFLATE_WEAK_LEVEL
-                                                                       : DEFLATE_STRONG_LEVEL;
-  const uint8_t *data;
-  size_t data_len;
-  int error =
-      deflater_compress(worker->deflater, level, packet->data, packet->data_len, &data, &data_len);
-  if (error == 0 && data_len < packet->data_len) {
-    packed->data = data;
-    packed->data_len = data_len;
-    packed->compress = true;
-    counters_add(worker->counters, COUNTER_DEFLATED, 1);
-  }
-  return error;
-}
-
 // ERROR_TOO_LARGE when the message is over what a client takes.
 static int try_send(struct session *session, const struct packet *packet) {
   struct worker *worker = session->worker;
   struct packet packed;
-  int error = compress(session, packet, &packed);
+  int error = packet_deflate(worker->deflater, &worker->config, packet, &packed);
   if (error != 0) {
     return error;
   }
+  counters_add(worker->counters, COUNTER_DEFLATED, packed.compress && !packet->compress);
   size_t plain_len = packet_size(&packed);
   if (sealed_size(session, plain_len) > (size_t)worker->config.limits.message_to_client_bytes) {
     return ERROR_TOO_LARGE;
@@ -127,30 +99,15 @@ void session_send(struct session *session, const struct packet *packet) {
 
 void session_send_unexpected_error(struct session *session, int32_t mod, int32_t seq,
                                    const char *text) {
-  uint8_t data[256];
-  char msg[160];
-  strncpy(msg, text, sizeof msg - 1);
-  msg[sizeof msg - 1] = '\0';
-  Message__SCServerUnexpectedErr error = MESSAGE__SCSERVER_UNEXPECTED_ERR__INIT;
-  error.mod = mod;
-  error.seq = seq;
-  error.msg = msg;
-  struct packet packet = {.data = data,
-                          .data_len = message__scserver_unexpected_err__pack(&error, data),
-                          .mod = MODULE_SYSTEM,
-                          .seq = SYSTEM_UNEXPECTED_ERROR};
+  uint8_t data[SYSTEM_MESSAGE_MAX_BYTES];
+  struct packet packet = system_message_unexpected_error(mod, seq, text, data);
   counters_add(session->worker->counters, COUNTER_UNEXPECTED_ERRORS, 1);
   session_send(session, &packet);
 }
 
 static void send_logout(struct session *session, enum logout_code code) {
-  uint8_t data[16];
-  Message__SCServerLogout logout = MESSAGE__SCSERVER_LOGOUT__INIT;
-  logout.code = (int32_t)code;
-  struct packet packet = {.data = data,
-                          .data_len = message__scserver_logout__pack(&logout, data),
-                          .mod = MODULE_SYSTEM,
-                          .seq = SYSTEM_LOGOUT};
+  uint8_t data[SYSTEM_MESSAGE_MAX_BYTES];
+  struct packet packet = system_message_logout(code, data);
   if (try_send(session, &packet) != 0) {
     counters_add(session->worker->counters, COUNTER_DROPPED_OUT, 1);
   }

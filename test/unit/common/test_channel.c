@@ -16,6 +16,8 @@ struct end {
   int messages;
   enum channel_type last_type;
   struct channel_login last;
+  size_t pushed_receivers;
+  size_t pushed_bytes;
   int broken;
   bool free_on_message;
 };
@@ -33,6 +35,17 @@ static void on_message(enum channel_type type, const void *content, void *owner)
   end->last_type = type;
   if (type == CHANNEL_LOGIN) {
     memcpy(&end->last, content, sizeof end->last);
+  }
+  if (type == CHANNEL_PUSH) {
+    const struct channel_push *push = content;
+    for (size_t i = 0; i < push->receiver_count; i++) {
+      assert_int_equal(channel_push_receivers(push)[i], i * i);
+    }
+    for (size_t i = 0; i < push->packet_bytes; i++) {
+      assert_int_equal(channel_push_packet(push)[i], (uint8_t)(i * 31));
+    }
+    end->pushed_receivers += push->receiver_count;
+    end->pushed_bytes += push->packet_bytes;
   }
   if (end->free_on_message) {
     channel_free(end->channel);
@@ -157,6 +170,67 @@ static void a_callback_may_free_the_channel(void **state) {
   assert_int_equal(fixture->right.messages, 1);
 }
 
+static void send_push(struct fixture *fixture, size_t receivers, size_t packet_bytes) {
+  static uint64_t to[CHANNEL_PUSH_RECEIVERS_MAX];
+  static uint8_t packet[CHANNEL_PUSH_PACKET_MAX_BYTES];
+  struct channel_push push = {.serial = 3,
+                              .receiver_count = (uint32_t)receivers,
+                              .packet_bytes = (uint32_t)packet_bytes,
+                              .color = "blue"};
+  for (size_t i = 0; i < receivers; i++) {
+    to[i] = i * i;
+  }
+  for (size_t i = 0; i < packet_bytes; i++) {
+    packet[i] = (uint8_t)(i * 31);
+  }
+  assert_int_equal(channel_send_push(fixture->left.channel, &push, to, packet), 0);
+}
+
+static void a_push_brings_its_receivers_and_its_packet(void **state) {
+  static const struct {
+    size_t receivers;
+    size_t packet_bytes;
+  } sizes[] = {{0, 0}, {0, 1}, {1, 0}, {3, 77}, {4096, 2 << 20}, {0, 3}};
+  enum { COUNT = sizeof sizes / sizeof sizes[0] };
+  struct fixture *fixture = *state;
+  connect_right(fixture);
+  for (size_t i = 0; i < COUNT; i++) {
+    send_push(fixture, sizes[i].receivers, sizes[i].packet_bytes);
+  }
+  while (fixture->right.messages < COUNT) {
+    event_base_loop(fixture->base, EVLOOP_ONCE);
+    assert_int_equal(fixture->right.broken, 0);
+  }
+  assert_int_equal(fixture->right.pushed_receivers, 0 + 0 + 1 + 3 + 4096 + 0);
+  assert_int_equal(fixture->right.pushed_bytes, 1 + 77 + (2 << 20) + 3);
+}
+
+static void a_push_of_another_length_than_it_says_breaks_the_channel(void **state) {
+  struct fixture *fixture = *state;
+  struct channel_push push = {.receiver_count = UINT32_MAX / 8, .packet_bytes = 16};
+  struct {
+    uint32_t header[2];
+    struct channel_push push;
+    uint8_t tail[8];
+  } bytes = {.header = {CHANNEL_PUSH, sizeof push + 8}, .push = push};
+  assert_int_equal(write(fixture->raw, &bytes, sizeof bytes), sizeof bytes);
+  run(fixture);
+  assert_int_equal(fixture->left.broken, 1);
+  assert_int_equal(fixture->left.messages, 0);
+}
+
+static void pushes_leave_room_for_the_rest(void **state) {
+  struct fixture *fixture = *state;
+  static uint8_t packet[100000];
+  struct channel_push push = {.packet_bytes = sizeof packet};
+  int error = 0;
+  for (int i = 0; i < 10000 && error == 0; i++) {
+    error = channel_send_push(fixture->left.channel, &push, NULL, packet);
+  }
+  assert_int_equal(error, ERROR_EXHAUSTED);
+  assert_int_equal(channel_send(fixture->left.channel, CHANNEL_STOP, NULL), 0);
+}
+
 static void what_waits_for_a_peer_that_does_not_read_is_bounded(void **state) {
   struct fixture *fixture = *state;
   struct channel_login login = {.session = {.connection = 1}};
@@ -177,6 +251,9 @@ int main(void) {
       FACT(a_text_without_an_end_breaks_the_channel),
       FACT(the_end_of_the_peer_is_told),
       FACT(a_callback_may_free_the_channel),
+      FACT(a_push_brings_its_receivers_and_its_packet),
+      FACT(a_push_of_another_length_than_it_says_breaks_the_channel),
+      FACT(pushes_leave_room_for_the_rest),
       FACT(what_waits_for_a_peer_that_does_not_read_is_bounded),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,16 @@
+// Compresses what goes to clients, by the settings. Any process; one deflater is used by
+// one thread at a time.
+#ifndef JANUS_COMMON_PACKET_DEFLATE_H
+#define JANUS_COMMON_PACKET_DEFLATE_H
+
+#include "common/config.h"
+#include "common/deflate.h"
+#include "common/packet.h"
+
+// packed is packet with its data compressed, where the settings ask for it and it becomes
+// smaller; the data is then the deflater's until its next use. Data that could not fit a
+// client's message even so is left as it is. ERROR_MEMORY.
+int packet_deflate(struct deflater *deflater, const struct config *config,
+                   const struct packet *packet, struct packet *packed) MUST_CHECK;
+
+#endif
