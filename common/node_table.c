@@ -14,6 +14,7 @@
 struct segment {
   _Atomic uint64_t sequence;
   _Atomic uint64_t count;
+  _Atomic uint64_t current;  // node_table_set_current
   uint64_t capacity;
   uint64_t node_bytes;  // sizeof(struct node), as the maker knows it
   _Atomic uint64_t words[];
@@ -101,6 +102,14 @@ int node_table_publish(struct node_table *table, const struct node *nodes, size_
   }
   atomic_store_explicit(&segment->sequence, odd + 1, memory_order_release);
   return error;
+}
+
+void node_table_set_current(struct node_table *table, bool current) {
+  atomic_store_explicit(&table->segment->current, current, memory_order_release);
+}
+
+bool node_table_is_current(const struct node_table *table) {
+  return atomic_load_explicit(&table->segment->current, memory_order_acquire) != 0;
 }
 
 uint64_t node_table_version(const struct node_table *table) {

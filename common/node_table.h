@@ -39,6 +39,12 @@ int node_table_fd(const struct node_table *table);
 // first ones up to it are published.
 int node_table_publish(struct node_table *table, const struct node *nodes, size_t count) MUST_CHECK;
 
+// Master only: whether the registry can be seen at present, so that the nodes published are
+// all that there are. At first it can't.
+void node_table_set_current(struct node_table *table, bool current);
+// Any process. One load.
+bool node_table_is_current(const struct node_table *table);
+
 // Any process: a number that changes with each publication. One load.
 uint64_t node_table_version(const struct node_table *table);
 

@@ -290,6 +290,15 @@ int redis_connection_send(struct redis_connection *connection, int argc, const c
   return error;
 }
 
+// --- Starting --------------------------------------------------------------------
+
+static void on_setup_reply(const redisReply *reply, void *context) {
+  struct redis_connection *connection = context;
+  if (reply && reply->type == REDIS_REPLY_ERROR) {
+    break_it(connection, reply->str);
+  }
+}
+
 int redis_connection_subscribe(struct redis_connection *connection, const char *channel) {
   char *text = NULL;
   if (connection->broken) {
@@ -302,16 +311,11 @@ int redis_connection_subscribe(struct redis_connection *connection, const char *
   connection->subscribed = true;
   int error = evbuffer_add(bufferevent_get_output(connection->buffer), text, (size_t)len);
   redisFreeCommand(text);
-  return error == 0 ? 0 : ERROR_MEMORY;
-}
-
-// --- Starting --------------------------------------------------------------------
-
-static void on_setup_reply(const redisReply *reply, void *context) {
-  struct redis_connection *connection = context;
-  if (reply && reply->type == REDIS_REPLY_ERROR) {
-    break_it(connection, reply->str);
-  }
+  // What a subscription brings is no answer, and has no time limit; this has. If it is
+  // refused, that is what comes in its place.
+  return error == 0 ? redis_connection_send(connection, 1, (const char *[]){"PING"}, NULL,
+                                            on_setup_reply, connection)
+                    : ERROR_MEMORY;
 }
 
 static void on_role(const redisReply *reply, void *context) {

@@ -37,7 +37,11 @@ enum {
   ADDRESSES = 8192,
   SCOPES = 8192,
   ADDRESS_WORDS = (ROUTE_ADDRESS_MAX_BYTES + 1) / 8,
-  ADDRESS_BITS = 20,  // of the third word: the address's number and 1; above it the expiry
+  // Of the third word: the address's number and 1, whether the route is in doubt, and above
+  // that the expiry.
+  ADDRESS_BITS = 19,
+  DOUBT_BIT = 1 << ADDRESS_BITS,
+  EXPIRY_SHIFT = ADDRESS_BITS + 1,
 };
 _Static_assert(ADDRESSES < 1 << ADDRESS_BITS, "an address number fits its bits");
 
@@ -46,7 +50,7 @@ static const uint64_t magic = 0x6a616e75732d7231;  // "janus-r1"
 struct slot {
   _Atomic uint64_t oid;
   _Atomic uint64_t scope;
-  _Atomic uint64_t place;  // expiry in ms << ADDRESS_BITS | address + 1
+  _Atomic uint64_t place;  // expiry in ms << EXPIRY_SHIFT | DOUBT_BIT | address + 1
 };
 
 struct bucket {
@@ -76,7 +80,8 @@ struct header {
   uint64_t magic;
   uint64_t size;  // of the whole segment
   uint8_t hash_key[crypto_shorthash_KEYBYTES];
-  uint64_t factor[2];  // odd
+  uint64_t factor[2];        // odd
+  _Atomic uint64_t trusted;  // route_table_trust; beside what never changes
   struct tier_layout tiers[ROUTE_TIER_COUNT];
   uint64_t bucket_count;
   uint64_t used[ROUTE_TIER_COUNT];         // the writer's
@@ -163,6 +168,7 @@ struct route_table *route_table_create(const struct route_table_options *options
   randombytes_buf(header->factor, sizeof header->factor);
   header->factor[0] |= 1;
   header->factor[1] |= 1;
+  header->trusted = 1;
   place_parts(table);
   return table;
 }
@@ -248,7 +254,11 @@ static int hash_key(const struct route_table *table, const struct route_key *key
   return 0;
 }
 
-static int64_t place_expiry(uint64_t place) { return (int64_t)(place >> ADDRESS_BITS); }
+static int64_t place_expiry(uint64_t place) { return (int64_t)(place >> EXPIRY_SHIFT); }
+
+static bool place_is_guess(uint64_t place, int64_t now_ms) {
+  return place & DOUBT_BIT || place_expiry(place) <= now_ms;
+}
 
 static size_t place_address(uint64_t place) {
   return (size_t)(place & ((1 << ADDRESS_BITS) - 1)) - 1;
@@ -315,7 +325,7 @@ static inline int try_buckets(const struct route_table *table, const struct hash
   if (load(&bucket->sequence) != sequence) {
     return ERROR_BUSY;
   }
-  return route->expires_at_ms > now_ms ? 0 : ERROR_NOT_FOUND;
+  return place_is_guess(place, now_ms) || !load(&table->header->trusted) ? ERROR_EXPIRED : 0;
 }
 
 int route_table_lookup(const struct route_table *table, const struct route_key *key, int64_t now_ms,
@@ -460,34 +470,33 @@ static int free_slots(const struct bucket *bucket, int64_t now_ms) {
   int count = 0;
   for (int i = 0; i < SLOTS; i++) {
     uint64_t place = peek(&bucket->slots[i].place);
-    count += place == 0 || place_expiry(place) <= now_ms;
+    count += place == 0 || place_is_guess(place, now_ms);
   }
   return count;
 }
 
-// A free slot for the key in the emptier of its buckets, at the cost of an expired
-// route if need be.
+// A free slot for the key in the emptier of its buckets, at the cost of a guess if need be.
 static bool make_slot(struct route_table *table, const struct hashed_key *key, int64_t now_ms,
                       struct position *at) {
   const struct bucket *buckets = table->buckets;
   bool second =
       free_slots(&buckets[key->buckets[1]], now_ms) > free_slots(&buckets[key->buckets[0]], now_ms);
   at->bucket = key->buckets[second];
-  int expired = -1;
+  int guess = -1;
   for (at->slot = 0; at->slot < SLOTS; at->slot++) {
     uint64_t place = peek(&slot_at(table, *at)->place);
     if (place == 0) {
       return true;
     }
-    if (place_expiry(place) <= now_ms) {
-      expired = at->slot;
+    if (place_is_guess(place, now_ms)) {
+      guess = at->slot;
     }
   }
-  at->slot = expired;
-  if (expired >= 0) {
+  at->slot = guess;
+  if (guess >= 0) {
     clear_slot(table, *at);
   }
-  return expired >= 0;
+  return guess >= 0;
 }
 
 int route_table_put(struct route_table *table, const struct route_key *key, const char *address,
@@ -506,7 +515,7 @@ int route_table_put(struct route_table *table, const struct route_key *key, cons
   if (number == ADDRESSES) {
     return ERROR_EXHAUSTED;
   }
-  uint64_t place = (uint64_t)expires_at_ms << ADDRESS_BITS | (number + 1);
+  uint64_t place = (uint64_t)expires_at_ms << EXPIRY_SHIFT | (number + 1);
   if (find_slot(table, &hashed, &at)) {
     struct slot *slot = slot_at(table, at);
     size_t before = place_address(peek(&slot->place));
@@ -517,7 +526,7 @@ int route_table_put(struct route_table *table, const struct route_key *key, cons
     header->address_references[before]--;
     return 0;
   }
-  // A slot taken from an expired route makes room by itself; the capacity is what
+  // A slot taken from a guess makes room by itself; the capacity is what
   // the operator asked for, whatever the buckets could hold beyond it.
   header->address_references[number]++;
   bool made = make_slot(table, &hashed, now_ms, &at);
@@ -554,6 +563,31 @@ int route_table_remove(struct route_table *table, const struct route_key *key) {
   return 0;
 }
 
+static void doubt_slot(struct route_table *table, struct position at) {
+  struct slot *slot = slot_at(table, at);
+  begin_update(&table->buckets[at.bucket]);
+  store(&slot->place, peek(&slot->place) | DOUBT_BIT);
+  end_update(&table->buckets[at.bucket]);
+}
+
+int route_table_doubt(struct route_table *table, const struct route_key *key) {
+  struct hashed_key hashed;
+  struct position at;
+  int error = hash_key(table, key, &hashed);
+  if (error != 0) {
+    return error;
+  }
+  if (!find_slot(table, &hashed, &at)) {
+    return ERROR_NOT_FOUND;
+  }
+  doubt_slot(table, at);
+  return 0;
+}
+
+void route_table_trust(struct route_table *table, bool trusted) {
+  store(&table->header->trusted, trusted);
+}
+
 void route_table_repair(struct route_table *table) {
   struct header *header = table->header;
   memset(header->used, 0, sizeof header->used);
@@ -582,11 +616,14 @@ void route_table_repair(struct route_table *table) {
 }
 
 void route_table_sweep(struct route_table *table, int64_t now_ms, size_t buckets) {
+  const struct header *header = table->header;
   for (size_t i = 0; i < buckets; i++) {
     struct position at = {.bucket = table->swept};
+    enum route_tier tier = tier_of(header, at.bucket);
+    bool crowded = header->used[tier] > header->tiers[tier].capacity / 8 * 7;
     for (at.slot = 0; at.slot < SLOTS; at.slot++) {
       uint64_t place = peek(&slot_at(table, at)->place);
-      if (place != 0 && place_expiry(place) <= now_ms) {
+      if (place != 0 && (place_expiry(place) <= now_ms || (crowded && place & DOUBT_BIT))) {
         clear_slot(table, at);
       }
     }
@@ -594,23 +631,26 @@ void route_table_sweep(struct route_table *table, int64_t now_ms, size_t buckets
   }
 }
 
+static struct route_key key_at(const struct route_table *table, struct position at) {
+  const struct scope *scope =
+      &table->header->scopes[table->slot_scopes[at.bucket * SLOTS + (size_t)at.slot]];
+  return (struct route_key){.tier = tier_of(table->header, at.bucket),
+                            .service = scope->service,
+                            .color = scope->color,
+                            .oid = (int64_t)peek(&slot_at(table, at)->oid)};
+}
+
 void route_table_each(const struct route_table *table, int64_t now_ms,
                       bool (*visit)(const struct route_key *key, const struct route *route,
                                     void *context),
                       void *context) {
-  const struct header *header = table->header;
-  for (size_t i = 0; i < header->bucket_count; i++) {
-    for (size_t j = 0; j < SLOTS; j++) {
-      const struct slot *slot = &table->buckets[i].slots[j];
-      uint64_t place = peek(&slot->place);
+  for (struct position at = {0}; at.bucket < table->bucket_count; at.bucket++) {
+    for (at.slot = 0; at.slot < SLOTS; at.slot++) {
+      uint64_t place = peek(&slot_at(table, at)->place);
       if (place == 0 || place_expiry(place) <= now_ms) {
         continue;
       }
-      const struct scope *scope = &header->scopes[table->slot_scopes[i * SLOTS + j]];
-      const struct route_key key = {.tier = tier_of(header, i),
-                                    .service = scope->service,
-                                    .color = scope->color,
-                                    .oid = (int64_t)peek(&slot->oid)};
+      const struct route_key key = key_at(table, at);
       struct route route = {.expires_at_ms = place_expiry(place)};
       copy_address(table, place_address(place), route.address);
       if (!visit(&key, &route, context)) {
@@ -620,24 +660,35 @@ void route_table_each(const struct route_table *table, int64_t now_ms,
   }
 }
 
-void route_table_remove_if(struct route_table *table,
-                           bool (*matches)(const struct route_key *key, void *context),
-                           void *context) {
-  const struct header *header = table->header;
-  for (struct position at = {0}; at.bucket < header->bucket_count; at.bucket++) {
+// Does act to every route of the tier for which matches says true.
+static void each_match(struct route_table *table, enum route_tier tier,
+                       bool (*matches)(const struct route_key *key, void *context), void *context,
+                       void (*act)(struct route_table *table, struct position at)) {
+  const struct tier_layout *layout = &table->tiers[tier];
+  for (struct position at = {.bucket = layout->first_bucket};
+       at.bucket <= layout->first_bucket + layout->bucket_mask; at.bucket++) {
     for (at.slot = 0; at.slot < SLOTS; at.slot++) {
-      const struct slot *slot = slot_at(table, at);
-      const struct scope *scope =
-          &header->scopes[table->slot_scopes[at.bucket * SLOTS + (size_t)at.slot]];
-      const struct route_key key = {.tier = tier_of(header, at.bucket),
-                                    .service = scope->service,
-                                    .color = scope->color,
-                                    .oid = (int64_t)peek(&slot->oid)};
-      if (peek(&slot->place) != 0 && matches(&key, context)) {
-        clear_slot(table, at);
+      if (peek(&slot_at(table, at)->place) == 0) {
+        continue;
+      }
+      const struct route_key key = key_at(table, at);
+      if (!matches || matches(&key, context)) {
+        act(table, at);
       }
     }
   }
+}
+
+void route_table_doubt_if(struct route_table *table, enum route_tier tier,
+                          bool (*matches)(const struct route_key *key, void *context),
+                          void *context) {
+  each_match(table, tier, matches, context, doubt_slot);
+}
+
+void route_table_remove_if(struct route_table *table, enum route_tier tier,
+                           bool (*matches)(const struct route_key *key, void *context),
+                           void *context) {
+  each_match(table, tier, matches, context, clear_slot);
 }
 
 void route_table_stats(const struct route_table *table, struct route_table_stats *stats) {

@@ -8,8 +8,12 @@
 // right when the writer is killed in the middle of an update: a bucket left with
 // an odd counter reads as a miss until a new writer repairs it (route_table_repair).
 //
-// Capacity is fixed when the table is made. A new route takes the place of one that
-// has expired where they meet; others that have expired are swept out as the master
+// A route whose time is over, or that nobody vouches for at present (route_table_doubt,
+// route_table_trust), is no answer any more but still the best guess: all gateways had
+// the same one. So it stays until its place is needed.
+//
+// Capacity is fixed when the table is made. A new route takes the place of one that is
+// only a guess where they meet; others whose time is over are swept out as the master
 // goes round (route_table_sweep). When there is no room, the new route is refused
 // (ERROR_EXHAUSTED) and the caller does without.
 //
@@ -68,9 +72,10 @@ void route_table_free(struct route_table *table);
 int route_table_fd(const struct route_table *table);        // for handing on; stays owned here
 size_t route_table_bytes(const struct route_table *table);  // of the segment
 
-// Any process. 0; ERROR_NOT_FOUND for a miss or an expired route; ERROR_BUSY
-// when only torn reads were had (to be treated as a miss); ERROR_TOO_LARGE for a
-// key over the bounds. now_ms is the wall clock.
+// Any process. 0; ERROR_NOT_FOUND for a miss; ERROR_EXPIRED for one that was so once and
+// may be otherwise now: route is filled in, as a guess; ERROR_BUSY when only torn reads
+// were had (to be treated as a miss); ERROR_TOO_LARGE for a key over the bounds. now_ms is
+// the wall clock.
 int route_table_lookup(const struct route_table *table, const struct route_key *key, int64_t now_ms,
                        struct route *route) MUST_CHECK;
 
@@ -79,19 +84,30 @@ int route_table_put(struct route_table *table, const struct route_key *key, cons
                     int64_t expires_at_ms, int64_t now_ms) MUST_CHECK;
 // 0 or ERROR_NOT_FOUND.
 int route_table_remove(struct route_table *table, const struct route_key *key);
+// Makes a route a guess until it is put again. 0 or ERROR_NOT_FOUND.
+int route_table_doubt(struct route_table *table, const struct route_key *key);
+// The same for all of a tier for which matches says true (NULL: for all of it).
+void route_table_doubt_if(struct route_table *table, enum route_tier tier,
+                          bool (*matches)(const struct route_key *key, void *context),
+                          void *context);
+// Whether what the table says can be trusted at all: false while what it comes from can't
+// be seen. All routes are guesses then, and what they were before when that is over.
+void route_table_trust(struct route_table *table, bool trusted);
 // For a writer that takes over the mapping of one that died in the middle of an
 // update: empties the buckets left torn, and counts anew what the rest uses.
 void route_table_repair(struct route_table *table);
-// Master only: removes the routes that have expired from the next so many buckets,
-// going round, so that they do not use up the capacity.
+// Master only: removes the routes whose time is over from the next so many buckets, going
+// round, so that they do not use up the capacity; and where that is nearly used up, all
+// that are in doubt.
 void route_table_sweep(struct route_table *table, int64_t now_ms, size_t buckets);
-// Master only. Calls visit for each live route, in no order, until it returns false.
+// Master only. Calls visit for each route whose time is not over, in no order, until it
+// returns false.
 void route_table_each(const struct route_table *table, int64_t now_ms,
                       bool (*visit)(const struct route_key *key, const struct route *route,
                                     void *context),
                       void *context);
-// Master only. Removes the live routes for which matches says true.
-void route_table_remove_if(struct route_table *table,
+// Master only. Removes all routes of a tier for which matches says true (NULL: all of it).
+void route_table_remove_if(struct route_table *table, enum route_tier tier,
                            bool (*matches)(const struct route_key *key, void *context),
                            void *context);
 void route_table_stats(const struct route_table *table, struct route_table_stats *stats);

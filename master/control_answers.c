@@ -437,11 +437,15 @@ static json_t *answer_route_get(struct master *master, const json_t *request,
   redis_routes_key(&key, text);
   json_t *answer = answer_ok();
   json_object_set_new(answer, "key", foreign_text(text));
+  int found = route_table_lookup(master->route_table, &key, now_ms, &route);
   json_object_set_new(answer, "table",
-                      route_table_lookup(master->route_table, &key, now_ms, &route) == 0
+                      found == 0
                           ? json_pack("{s:s, s:I}", "address", route.address, "expires_in_ms",
                                       (json_int_t)(route.expires_at_ms - now_ms))
                           : json_null());
+  if (found == ERROR_EXPIRED) {
+    json_object_set_new(answer, "guess", json_string(route.address));
+  }
   uint32_t tunnels = 0;
   for (uint32_t i = 0; i < master->config.tunnel.type_count; i++) {
     const struct held_route *held =

@@ -20,7 +20,6 @@ enum {
   // A server of etcd takes pings every 5 s and more.
   KEEPALIVE_MS = 10000,
   PEM_FILE_MAX_BYTES = 4 << 20,
-  WITHDRAW_MS = 1000,  // for taking out the own key when we stop
 };
 
 enum session_state { SESSION_NONE, SESSION_LOGIN, SESSION_LISTING, SESSION_WATCHING };
@@ -65,6 +64,11 @@ struct etcd {
 
   struct stream *watch;
   size_t watches_asked;
+  size_t watches_created;
+  bool watch_sending;    // a question is on its way
+  int64_t own_revision;  // from which the own key is to be watched; 0: not yet
+  bool own_watched;      // that has been asked
+  int64_t own_watch_id;
 
   char *key;  // the own one; NULL until it is announced
   char *value;
@@ -76,6 +80,7 @@ struct etcd {
   struct event *announce_timer;  // the next try, after a refusal
   uint32_t refusals;
   bool announcing;  // a lease or the key is being asked for
+  bool resuming;    // the key is being put again under the lease of an earlier session
   bool announced;
   bool withdrawing;
   void (*on_gone)(void *owner);
@@ -278,6 +283,7 @@ static void session_end(struct etcd *etcd) {
   evtimer_del(etcd->keepalive_timer);
   evtimer_del(etcd->announce_timer);
   etcd->announcing = false;
+  etcd->resuming = false;
   free(etcd->token);
   etcd->token = NULL;
   set_state(etcd, SESSION_NONE);
@@ -311,6 +317,7 @@ static void session_lost(struct etcd *etcd, const char *where, const char *why) 
 // --- The own key -------------------------------------------------------------------
 
 static void keepalive_start(struct etcd *etcd);
+static void ask_watch(struct etcd *etcd);
 static void revoke(struct etcd *etcd);
 
 static void on_put(struct etcd *etcd, size_t number, const uint8_t *bytes, size_t len) {
@@ -321,15 +328,32 @@ static void on_put(struct etcd *etcd, size_t number, const uint8_t *bytes, size_
     return;
   }
   note_revision(etcd, reply->header);
+  int64_t revision = reply->header ? reply->header->revision : 0;
   etcd__put_response__free_unpacked(reply, NULL);
   etcd->announcing = false;
+  etcd->resuming = false;
   if (etcd->withdrawing) {
     return;  // the lease is being revoked
   }
   etcd->refusals = 0;
   log_info("registered", "key=%s lease=%" PRIx64, etcd->key, (uint64_t)etcd->lease);
   etcd->announced = true;
-  keepalive_start(etcd);
+  if (etcd->own_revision == 0) {
+    etcd->own_revision = revision + 1;
+    ask_watch(etcd);
+  }
+  if (etcd->watch) {
+    keepalive_start(etcd);
+  }
+}
+
+static void put_own_key(struct etcd *etcd) {
+  Etcd__PutRequest put = ETCD__PUT_REQUEST__INIT;
+  put.key = (ProtobufCBinaryData){strlen(etcd->key), (uint8_t *)etcd->key};
+  put.value = (ProtobufCBinaryData){strlen(etcd->value), (uint8_t *)etcd->value};
+  put.lease = etcd->lease;
+  etcd->announcing = true;
+  call_for_own_key(etcd, "/etcdserverpb.KV/Put", &put.base, on_put);
 }
 
 static void on_granted(struct etcd *etcd, size_t number, const uint8_t *bytes, size_t len) {
@@ -348,11 +372,7 @@ static void on_granted(struct etcd *etcd, size_t number, const uint8_t *bytes, s
     revoke(etcd);
     return;
   }
-  Etcd__PutRequest put = ETCD__PUT_REQUEST__INIT;
-  put.key = (ProtobufCBinaryData){strlen(etcd->key), (uint8_t *)etcd->key};
-  put.value = (ProtobufCBinaryData){strlen(etcd->value), (uint8_t *)etcd->value};
-  put.lease = lease;
-  call_for_own_key(etcd, "/etcdserverpb.KV/Put", &put.base, on_put);
+  put_own_key(etcd);
 }
 
 static void grant(struct etcd *etcd) {
@@ -384,6 +404,13 @@ static void announce_refused(struct etcd *etcd, const char *method, const char *
   etcd->announcing = false;
   if (etcd->withdrawing) {
     finish_withdrawal(etcd);
+    return;
+  }
+  if (etcd->resuming) {
+    etcd->resuming = false;
+    log_warn("lease_lost", "lease=%" PRIx64 " why=%s", (uint64_t)etcd->lease,
+             log_quote(quoted, sizeof quoted, why, strlen(why)));
+    grant(etcd);
     return;
   }
   if (etcd->refusals == 0) {
@@ -479,10 +506,23 @@ static void announce_now(struct etcd *etcd) {
     return;
   }
   if (etcd->lease != 0 && etcd->announced) {
-    keepalive_start(etcd);
+    etcd->resuming = true;
+    put_own_key(etcd);  // it may have been removed while nobody looked
   } else {
     grant(etcd);
   }
+}
+
+// Somebody has removed it, or its lease is over.
+static void on_own_key_removed(struct etcd *etcd) {
+  if (!etcd->announced || etcd->announcing || etcd->withdrawing) {
+    return;
+  }
+  log_warn("registration_removed", "key=%s", etcd->key);
+  stream_end(etcd->keepalive, false);
+  etcd->keepalive = NULL;
+  evtimer_del(etcd->keepalive_timer);
+  grant(etcd);
 }
 
 void etcd_announce(struct etcd *etcd, const char *key, const char *value) {
@@ -539,7 +579,7 @@ void etcd_withdraw(struct etcd *etcd, void (*on_gone)(void *owner), void *owner)
   stream_end(etcd->keepalive, false);
   etcd->keepalive = NULL;
   evtimer_del(etcd->keepalive_timer);
-  start_timer(etcd->gone_timer, WITHDRAW_MS);
+  start_timer(etcd->gone_timer, etcd->options.config->etcd.timeout_ms);
   if (etcd->lease == 0) {
     return;  // it is being granted, and revoked then
   }
@@ -573,39 +613,66 @@ static void give_event(struct etcd *etcd, const Etcd__Event *event) {
       etcd->events.on_change(i, &pair, etcd->owner);
     }
   }
+  if (kv && etcd->key && event->type == ETCD__EVENT__EVENT_TYPE__DELETE &&
+      kv->key.len == strlen(etcd->key) && memcmp(kv->key.data, etcd->key, kv->key.len) == 0) {
+    on_own_key_removed(etcd);
+  }
 }
 
-static void ask_watch(struct etcd *etcd) {
-  if (etcd->watches_asked == etcd->options.prefix_count) {
-    return;
-  }
-  size_t number = etcd->watches_asked++;
-  const char *prefix = etcd->options.prefixes[number];
-  char room[ENDPOINT_BYTES];
+static void send_watch(struct etcd *etcd, const char *key, ProtobufCBinaryData end,
+                       int64_t revision) {
   Etcd__WatchCreateRequest create = ETCD__WATCH_CREATE_REQUEST__INIT;
   Etcd__WatchRequest request = ETCD__WATCH_REQUEST__INIT;
-  create.key = (ProtobufCBinaryData){strlen(prefix), (uint8_t *)prefix};
-  create.range_end = range_end(prefix, room);
-  create.start_revision = etcd->revisions[number] + 1;
+  create.key = (ProtobufCBinaryData){strlen(key), (uint8_t *)(uintptr_t)key};
+  create.range_end = end;
+  create.start_revision = revision;
   request.request_union_case = ETCD__WATCH_REQUEST__REQUEST_UNION_CREATE_REQUEST;
   request.create_request = &create;
   struct stream_message *message = pack(&request.base);
   if (message) {
+    etcd->watch_sending = true;
     stream_send(etcd->watch, message);
   } else {
     session_lost(etcd, "Watch", "out of memory");
   }
 }
 
+// The next question, if there is one: for each prefix, and for the own key.
+static void ask_watch(struct etcd *etcd) {
+  char room[ENDPOINT_BYTES];
+  if (etcd->watch_sending || !etcd->watch) {
+    return;
+  }
+  if (etcd->watches_asked < etcd->options.prefix_count) {
+    size_t number = etcd->watches_asked++;
+    const char *prefix = etcd->options.prefixes[number];
+    send_watch(etcd, prefix, range_end(prefix, room), etcd->revisions[number] + 1);
+  } else if (etcd->own_revision > 0 && !etcd->own_watched) {
+    etcd->own_watched = true;
+    send_watch(etcd, etcd->key, (ProtobufCBinaryData){0, NULL}, etcd->own_revision);
+  }
+}
+
 static void on_watch_opened(void *owner) {
   struct etcd *etcd = owner;
+  etcd->watch_sending = false;
   ask_watch(etcd);
   if (etcd->watch) {
     stream_read(etcd->watch);
   }
 }
 
-static void on_watch_sent(void *owner) { ask_watch(owner); }
+static void on_watch_sent(void *owner) {
+  struct etcd *etcd = owner;
+  etcd->watch_sending = false;
+  ask_watch(etcd);
+}
+
+// Watches are created in the order in which they were asked for; the own key's is the last.
+static bool is_own_watch(const struct etcd *etcd, const Etcd__WatchResponse *reply) {
+  return etcd->own_watched && etcd->watches_created >= etcd->options.prefix_count &&
+         (reply->created || reply->watch_id == etcd->own_watch_id);
+}
 
 static void on_watch_message(void *owner, const uint8_t *bytes, size_t len) {
   struct etcd *etcd = owner;
@@ -615,6 +682,16 @@ static void on_watch_message(void *owner, const uint8_t *bytes, size_t len) {
     return;
   }
   note_revision(etcd, reply->header);
+  if (reply->canceled && is_own_watch(etcd, reply)) {
+    // Not allowed to read it, say. The nodes are what matters.
+    log_warn("registration_not_watched", "key=%s", etcd->key);
+    etcd__watch_response__free_unpacked(reply, NULL);
+    stream_read(etcd->watch);
+    return;
+  }
+  if (reply->created && !reply->canceled && ++etcd->watches_created > etcd->options.prefix_count) {
+    etcd->own_watch_id = reply->watch_id;
+  }
   if (reply->canceled) {
     char why[256];
     snprintf(why, sizeof why, "%.200s%s", reply->cancel_reason,
@@ -643,6 +720,10 @@ static void watch_start(struct etcd *etcd) {
   static const struct stream_events events = {on_watch_opened, on_watch_sent, on_watch_message,
                                               on_watch_ended};
   etcd->watches_asked = 0;
+  etcd->watches_created = 0;
+  etcd->own_revision = 0;
+  etcd->own_watched = false;
+  etcd->watch_sending = true;  // until it is open
   etcd->watch = open_stream(etcd, "/etcdserverpb.Watch/Watch", &events, etcd);
   if (!etcd->watch) {
     session_lost(etcd, "Watch", "out of memory");

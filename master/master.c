@@ -19,6 +19,8 @@
 #include "master/registry.h"
 #include "master/routes.h"
 
+enum { LEAVE_MS = 1000 };  // for the last writes to Redis
+
 // --- What the workers say ----------------------------------------------------------
 
 static void on_login(struct master *master, int worker, const struct channel_login *login) {
@@ -145,9 +147,27 @@ static void on_all_ready(void *owner) {
   }
 }
 
-static void on_all_gone(void *owner) {
+static void leave(struct master *master) { event_base_loopbreak(master->base); }
+
+// The gateway routes of the players who have just left are still to be removed.
+static void on_leave_tick(evutil_socket_t fd, short what, void *owner) {
   struct master *master = owner;
-  event_base_loopbreak(master->base);
+  (void)fd;
+  (void)what;
+  if (!routes_writing(master->routes) || clock_monotonic_ms() >= master->leave_by_ms) {
+    leave(master);
+  }
+}
+
+static void on_all_gone(void *owner) {
+  static const struct timeval tick = {.tv_usec = 10000};
+  struct master *master = owner;
+  if (!routes_writing(master->routes)) {
+    leave(master);
+    return;
+  }
+  master->leave_by_ms = clock_monotonic_ms() + LEAVE_MS;
+  event_add(master->leaving, &tick);
 }
 
 // --- Signals and time ----------------------------------------------------------------
@@ -380,7 +400,9 @@ int master_run(const struct config *config, struct secrets *secrets, const char 
   master.base = event_base_new();
   struct event *tick =
       master.base ? event_new(master.base, -1, EV_PERSIST, on_second, &master) : NULL;
-  if (tick && build(&master, why, sizeof why)) {
+  master.leaving =
+      master.base ? event_new(master.base, -1, EV_PERSIST, on_leave_tick, &master) : NULL;
+  if (tick && master.leaving && build(&master, why, sizeof why)) {
     const struct timeval second = {.tv_sec = 1};
     event_add(tick, &second);
     for (size_t i = 0; i < signal_count; i++) {
@@ -400,6 +422,9 @@ int master_run(const struct config *config, struct secrets *secrets, const char 
   }
   if (tick) {
     event_free(tick);
+  }
+  if (master.leaving) {
+    event_free(master.leaving);
   }
   tear_down(&master);
   loop_free(master.base);

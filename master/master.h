@@ -41,6 +41,8 @@ struct master {
   struct control *control;
   struct counters *counters;  // the master's own, beside those of the workers
   bool stopping;
+  struct event *leaving;  // the workers are gone; looks whether all else is done
+  int64_t leave_by_ms;    // monotonic: then it is left undone
 };
 
 // Has the worker close the session, which tells its client the code.

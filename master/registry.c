@@ -269,6 +269,7 @@ static void on_change(size_t prefix, const struct etcd_pair *pair, void *owner) 
 
 static void on_settled(void *owner) {
   struct registry *registry = owner;
+  node_table_set_current(registry->table, true);
   if (registry->changed) {
     publish(registry);
   }
@@ -276,6 +277,7 @@ static void on_settled(void *owner) {
 
 static void on_lost(void *owner) {
   struct registry *registry = owner;
+  node_table_set_current(registry->table, false);
   counters_add(registry->counters, COUNTER_ETCD_LOST, 1);
 }
 
@@ -353,6 +355,7 @@ static bool publish_static(struct registry *registry, char *why, size_t why_size
     snprintf(why, why_size, "node_table.capacity is too small for the nodes configured");
     return false;
   }
+  node_table_set_current(registry->table, true);
   return true;
 }
 
@@ -431,7 +434,9 @@ void registry_tick(struct registry *registry) {
       drop(registry, instance, "held, and not registered anew in time");
     }
   }
-  on_settled(registry);
+  if (registry->changed) {
+    publish(registry);
+  }
 }
 
 bool registry_is_held(const struct registry *registry, const struct node *node) {

@@ -152,6 +152,7 @@ static void restart(struct feed_master *master, const char *why) {
   feed->last_error_ms = clock_wall_ms();
   counters_add(feed->counters, COUNTER_ROUTE_FEED_RESTARTS, master->live);
   disconnect(master);
+  feed->events.on_followed(feed->owner);
   struct timeval time =
       clock_timeval(backoff_ms(feed->config->data.redis.backoff_ms,
                                feed->config->data.redis.backoff_max_ms, master->failures++));
@@ -340,6 +341,7 @@ static void become_live(struct feed_master *master) {
   master->live = true;
   log_info("routes_followed", "address=%s", master->address);
   feed->events.on_void(master->address, feed->owner);
+  feed->events.on_followed(feed->owner);
   scan_from_start(master);
 }
 
@@ -428,6 +430,7 @@ void route_feed_follow(struct route_feed *feed) {
       master_free(master);
     }
   }
+  feed->events.on_followed(feed->owner);
 }
 
 void route_feed_tick(struct route_feed *feed) {

@@ -24,6 +24,9 @@ struct route_feed_events {
                    void *owner);
   // All that is known of this master's routes is void: they are read anew from here on.
   void (*on_void)(const char *master, void *owner);
+  // Whether every master is followed (route_feed_is_live) may be otherwise now. Comes after
+  // the on_void of one that is followed anew.
+  void (*on_followed)(void *owner);
 };
 
 // Borrows link, config and counters. NULL when out of memory.

@@ -21,8 +21,19 @@ struct gateway_write {
 
 TAILQ_HEAD(write_queue, gateway_write);
 
+// A renewal under way; afterwards, one that failed and waits to be tried again.
+struct renewal {
+  SLIST_ENTRY(renewal) link;
+  struct route_keeper *keeper;
+  int64_t uid;
+  char color[];
+};
+
+SLIST_HEAD(renewals, renewal);
+
 struct route_keeper {
   struct route_keeper_options options;
+  struct renewals failed_renewals;
   size_t under_way;
   struct write_queue writes;
   struct gateway_write *next_write;  // the first not sent; NULL: all are
@@ -37,6 +48,7 @@ struct route_keeper *route_keeper_new(const struct route_keeper_options *options
   if (keeper) {
     keeper->options = *options;
     TAILQ_INIT(&keeper->writes);
+    SLIST_INIT(&keeper->failed_renewals);
   }
   return keeper;
 }
@@ -50,6 +62,16 @@ static void drop_write(struct route_keeper *keeper, struct gateway_write *write)
   free(write);
 }
 
+// Those that Redis refused, or did not answer, are due again.
+static void retry_renewals(struct route_keeper *keeper) {
+  struct renewal *renewal;
+  while ((renewal = SLIST_FIRST(&keeper->failed_renewals))) {
+    SLIST_REMOVE_HEAD(&keeper->failed_renewals, link);
+    directory_renew_player(keeper->options.directory, renewal->uid, renewal->color);
+    free(renewal);
+  }
+}
+
 void route_keeper_free(struct route_keeper *keeper) {
   if (!keeper) {
     return;
@@ -58,6 +80,7 @@ void route_keeper_free(struct route_keeper *keeper) {
     // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): the one before has left the queue
     drop_write(keeper, TAILQ_FIRST(&keeper->writes));
   }
+  retry_renewals(keeper);
   free(keeper);
 }
 
@@ -218,24 +241,38 @@ size_t route_keeper_queued(const struct route_keeper *keeper) { return keeper->w
 // --- Renewing them -----------------------------------------------------------------------
 
 static void on_gateway_settled(const struct redis_routes_settled *settled, void *context) {
-  struct route_keeper *keeper = context;
+  struct renewal *renewal = context;
+  struct route_keeper *keeper = renewal->keeper;
   struct counters *counters = keeper->options.counters;
   keeper->under_way--;
   // Where another gateway has the player by now, its route is left alone.
   counters_add(counters, COUNTER_ROUTES_MALFORMED, settled->repaired);
   counters_add(counters, COUNTER_ROUTES_RESTORED, settled->restored);
+  if (settled->error != 0) {
+    SLIST_INSERT_HEAD(&keeper->failed_renewals, renewal, link);
+  } else {
+    free(renewal);
+  }
   route_keeper_work(keeper);
 }
 
-// What fails here is due again when Redis is back (route_keeper_settle_all).
+// What can't be sent is due again when Redis is back (route_keeper_settle_all).
 static void renew_gateway(struct route_keeper *keeper, struct directory_session *session,
                           int64_t now_ms) {
   const struct config *config = keeper->options.config;
-  const struct route_key key = gateway_key(keeper, session->session.uid, session->session.color);
+  const char *color = session->session.color;
+  const struct route_key key = gateway_key(keeper, session->session.uid, color);
   int64_t ttl_ms = config->data.gateway_route_table_alive_duration_ms;
-  if (redis_routes_settle(keeper->options.link, &key, config->server.grpc.advertise, ttl_ms, "",
-                          on_gateway_settled, keeper) == 0) {
+  struct renewal *renewal = malloc(sizeof *renewal + strlen(color) + 1);
+  if (renewal) {
+    *renewal = (struct renewal){.keeper = keeper, .uid = session->session.uid};
+    strcpy(renewal->color, color);
+  }
+  if (renewal && redis_routes_settle(keeper->options.link, &key, config->server.grpc.advertise,
+                                     ttl_ms, "", on_gateway_settled, renewal) == 0) {
     keeper->under_way++;
+  } else {
+    free(renewal);
   }
   directory_renewed(keeper->options.directory, session, now_ms + ttl_ms / 2);
 }
@@ -268,6 +305,7 @@ void route_keeper_work(struct route_keeper *keeper) {
 void route_keeper_retry(struct route_keeper *keeper) {
   struct held_routes *held = keeper->options.held;
   struct held_route *route;
+  retry_renewals(keeper);
   while ((route = held_routes_first(held, HELD_LATER))) {
     held_routes_enqueue(held, route, HELD_URGENT);
   }

@@ -51,7 +51,7 @@ void route_keeper_work(struct route_keeper *keeper);
 // Lets what failed be tried again; each second.
 void route_keeper_retry(struct route_keeper *keeper);
 
-// Gateway routes that wait to be written.
+// Gateway routes that wait to be written, or are being written.
 size_t route_keeper_queued(const struct route_keeper *keeper);
 
 #endif

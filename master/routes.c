@@ -282,19 +282,6 @@ static bool on_wants(const struct redis_routes_name *name, bool scanning, void *
   return stats.used[tier] < stats.capacity[tier];
 }
 
-// A held route stays in the table whatever becomes of it in Redis, where it is put back:
-// workers that did not see it meanwhile would choose another node.
-static bool is_held(const struct routes *routes, const struct route_key *key) {
-  const struct config *config = routes->options.config;
-  for (uint32_t i = 0; key->tier != ROUTE_GATEWAY && i < config->tunnel.type_count; i++) {
-    if (strcmp(config->tunnel.types[i].service, key->service) == 0 &&
-        held_routes_find(routes->held, i, key->color, key->oid)) {
-      return true;
-    }
-  }
-  return false;
-}
-
 // A route that is held here has vanished or changed: Roma ends what misses its route, so
 // it is put back at once; tunnels follow a change.
 static void look_after_held(struct routes *routes, const struct redis_routes_name *name,
@@ -321,8 +308,12 @@ static void on_route(const struct redis_routes_name *name, const char *address, 
                                 .oid = name->oid};
   if (address) {
     put(routes, &key, address, ttl_ms);
-  } else if (!is_held(routes, &key)) {
+  } else if (key.tier == ROUTE_GATEWAY) {
     route_table_remove(routes->options.table, &key);
+  } else {
+    // Evicted, maybe, while others hold it: where it was is the best guess still, for they
+    // put it back.
+    route_table_doubt(routes->options.table, &key);
   }
   if (key.tier != ROUTE_GATEWAY) {
     look_after_held(routes, name, address);
@@ -330,6 +321,12 @@ static void on_route(const struct redis_routes_name *name, const char *address, 
     directory_renew_player(routes->options.directory, name->oid, name->color);
     route_keeper_work(routes->keeper);
   }
+}
+
+// A table that is not told of changes can't be trusted.
+static void on_followed(void *owner) {
+  struct routes *routes = owner;
+  route_table_trust(routes->options.table, routes->feed && route_feed_is_live(routes->feed));
 }
 
 struct void_part {
@@ -341,14 +338,20 @@ static bool is_of_master(const struct route_key *key, void *context) {
   const struct void_part *part = context;
   char text[REDIS_ROUTES_KEY_BYTES];
   size_t len = redis_routes_key(key, text);
-  return !is_held(part->routes, key) &&
-         redis_link_owns(part->routes->link, part->master, text, len);
+  return redis_link_owns(part->routes->link, part->master, text, len);
 }
 
+// Routes of tunnels that are open, here or elsewhere, will be put back: until then, whoever
+// asks Redis proposes what the route was.
 static void on_void(const char *master, void *owner) {
   struct routes *routes = owner;
+  struct route_table *table = routes->options.table;
   struct void_part part = {.routes = routes, .master = master};
-  route_table_remove_if(routes->options.table, is_of_master, &part);
+  bool (*matches)(const struct route_key *key, void *context) =
+      redis_link_is_cluster(routes->link) ? is_of_master : NULL;
+  route_table_remove_if(table, ROUTE_GATEWAY, matches, &part);
+  route_table_doubt_if(table, ROUTE_PLAYER, matches, &part);
+  route_table_doubt_if(table, ROUTE_OBJECT, matches, &part);
   route_keeper_settle_all(routes->keeper);  // what of ours is lost, nobody will say
 }
 
@@ -359,7 +362,7 @@ void routes_redis_up(struct routes *routes) { route_keeper_settle_all(routes->ke
 void routes_redis_changed(struct routes *routes) { route_feed_follow(routes->feed); }
 
 static bool start_redis(struct routes *routes) {
-  static const struct route_feed_events feed_events = {on_wants, on_route, on_void};
+  static const struct route_feed_events feed_events = {on_wants, on_route, on_void, on_followed};
   const struct routes_options *options = &routes->options;
   const struct route_keeper_options keeper_options = {
       .config = options->config,
@@ -374,6 +377,7 @@ static bool start_redis(struct routes *routes) {
   routes->keeper = route_keeper_new(&keeper_options);
   routes->feed = route_feed_new(options->base, routes->link, options->config, options->counters,
                                 &feed_events, routes);
+  on_followed(routes);
   return routes->keeper && routes->feed;
 }
 
@@ -401,6 +405,11 @@ void routes_free(struct routes *routes) {
   }
 }
 
+bool routes_writing(const struct routes *routes) {
+  return routes->keeper && redis_link_is_up(routes->link) &&
+         route_keeper_queued(routes->keeper) > 0;
+}
+
 // Expired routes of all tiers are swept out: at this pace a table of the default
 // capacities in about a minute.
 enum { SWEPT_PER_S = 3300 };
@@ -413,7 +422,10 @@ void routes_tick(struct routes *routes) {
   } else {
     renew_players_in_memory(routes);
   }
-  route_table_sweep(routes->options.table, clock_wall_ms(), SWEPT_PER_S);
+  // While Redis is away routes are not renewed in the table, and stay as guesses.
+  if (!routes->keeper || route_feed_is_live(routes->feed)) {
+    route_table_sweep(routes->options.table, clock_wall_ms(), SWEPT_PER_S);
+  }
 }
 
 // --- For those who look ----------------------------------------------------------------

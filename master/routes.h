@@ -61,6 +61,9 @@ void routes_worker_gone(struct routes *routes, int worker);
 void routes_player_came(struct routes *routes, int64_t uid, const char *color);
 void routes_player_left(struct routes *routes, int64_t uid, const char *color);
 
+// Whether gateway routes are still to be written to a store that answers.
+bool routes_writing(const struct routes *routes);
+
 // Renews, retries and sweeps; each second.
 void routes_tick(struct routes *routes);
 

@@ -27,6 +27,7 @@ struct node_picker {
   uint64_t version;
   struct absent absent[ABSENT_MAX];
   size_t next_absent;
+  struct node unseen;  // what node_picker_unseen returned last
 };
 
 struct node_picker *node_picker_new(void) {
@@ -209,13 +210,21 @@ static struct choice choose_from(const struct node_picker *picker, const char *s
   return choice;
 }
 
+static bool is_here(const struct node_picker *picker, const struct choice *choice,
+                    const char *address) {
+  for (size_t i = choice->start; i < choice->end; i++) {
+    if (strcmp(picker->entries[i].node.address, address) == 0) {
+      return true;
+    }
+  }
+  return false;
+}
+
 bool node_picker_may_come(struct node_picker *picker, const char *service, const char *color,
                           const char *address, int64_t grace_ms, int64_t now_ms) {
   struct choice choice = choose_from(picker, service, color, now_ms);
-  for (size_t i = choice.start; i < choice.end; i++) {
-    if (strcmp(picker->entries[i].node.address, address) == 0) {
-      return false;  // it is here, and under suspicion
-    }
+  if (is_here(picker, &choice, address)) {
+    return false;  // and under suspicion
   }
   uint64_t hash = hash_node(service, color, address);
   const struct absent *absent = find_absent(picker, hash);
@@ -223,6 +232,22 @@ bool node_picker_may_come(struct node_picker *picker, const char *service, const
     absent = note_absent(picker, hash, now_ms);
   }
   return absent->since_ms != 0 && now_ms - absent->since_ms < grace_ms;
+}
+
+const struct node *node_picker_unseen(struct node_picker *picker, const char *service,
+                                      const char *color, const char *address, int64_t now_ms) {
+  struct choice choice = choose_from(picker, service, color, now_ms);
+  const struct absent *absent = find_absent(picker, hash_node(service, color, address));
+  if (is_here(picker, &choice, address) || (absent && absent->since_ms == 0)) {
+    return NULL;
+  }
+  // As its kind is: nothing else is known of it.
+  picker->unseen = (struct node){.secure = choice.end > choice.start &&
+                                           picker->entries[choice.start].node.secure};
+  strncpy(picker->unseen.service, service, sizeof picker->unseen.service - 1);
+  strncpy(picker->unseen.color, color, sizeof picker->unseen.color - 1);
+  strncpy(picker->unseen.address, address, sizeof picker->unseen.address - 1);
+  return &picker->unseen;
 }
 
 static bool takes_new(const struct choice *choice, const struct entry *entry, int64_t now_ms) {
@@ -294,12 +319,17 @@ const struct node *node_picker_fallback(struct node_picker *picker, const char *
   return best;
 }
 
-void node_picker_suspect(struct node_picker *picker, const char *service, const char *address,
-                         int64_t until_ms) {
+void node_picker_suspect(struct node_picker *picker, const char *service, const char *color,
+                         const char *address, int64_t until_ms) {
+  bool known = false;
   for (size_t i = 0; i < picker->count; i++) {
     struct entry *entry = &picker->entries[i];
     if (strcmp(entry->node.address, address) == 0 && strcmp(entry->node.service, service) == 0) {
       entry->suspect_until_ms = until_ms;
+      known = true;
     }
+  }
+  if (!known) {
+    note_absent(picker, hash_node(service, color, address), 0);
   }
 }

@@ -34,6 +34,11 @@ const struct node *node_picker_find(struct node_picker *picker, const char *serv
 bool node_picker_may_come(struct node_picker *picker, const char *service, const char *color,
                           const char *address, int64_t grace_ms, int64_t now_ms);
 
+// A node that a route names and the registry, which can't be seen now, has not told of.
+// NULL for one that is here, was here and has left, or failed when it was tried.
+const struct node *node_picker_unseen(struct node_picker *picker, const char *service,
+                                      const char *color, const char *address, int64_t now_ms);
+
 // The next one by smooth weighted round-robin.
 const struct node *node_picker_pick(struct node_picker *picker, const char *service,
                                     const char *color, int64_t now_ms);
@@ -43,8 +48,8 @@ const struct node *node_picker_pick(struct node_picker *picker, const char *serv
 const struct node *node_picker_fallback(struct node_picker *picker, const char *service,
                                         const char *color, int64_t oid, int64_t now_ms);
 
-// Puts the node under suspicion until then.
-void node_picker_suspect(struct node_picker *picker, const char *service, const char *address,
-                         int64_t until_ms);
+// Puts the node under suspicion until then; one that is not in the registry counts as gone.
+void node_picker_suspect(struct node_picker *picker, const char *service, const char *color,
+                         const char *address, int64_t until_ms);
 
 #endif

@@ -220,13 +220,45 @@ static bool may_come(struct tunnel *tunnel, const char *address) {
       tunnel->worker->config.tunnel.unknown_node_grace_ms, clock_monotonic_ms());
 }
 
+// The node that a route names. While the registry can't be seen, one that it has not told
+// of may have come meanwhile: it is tried, for its players are there.
+static const struct node *named_node(struct tunnel *tunnel, const char *address) {
+  struct worker *worker = tunnel->worker;
+  const struct node *node = usable_node(tunnel, address);
+  if (!node && !node_table_is_current(worker->nodes)) {
+    node = node_picker_unseen(worker->node_picker, tunnel_type(tunnel)->service,
+                              tunnel->session->color, address, clock_monotonic_ms());
+  }
+  return node;
+}
+
+static int look_up(struct tunnel *tunnel, struct route *route) {
+  struct worker *worker = tunnel->worker;
+  const struct config_tunnel_type *type = tunnel_type(tunnel);
+  struct route_key key = {.tier = type->tier,
+                          .service = type->service,
+                          .color = tunnel->session->color,
+                          .oid = tunnel->oid};
+  int error = route_table_lookup(worker->routes, &key, clock_wall_ms(), route);
+  return error == 0 && route_store_knows_better(worker->route_store) ? ERROR_EXPIRED : error;
+}
+
+// Where the object was when that was last known. Others may be there still, and all
+// gateways remember the same.
+static const struct node *last_node(struct tunnel *tunnel) {
+  struct route route;
+  return look_up(tunnel, &route) == ERROR_EXPIRED ? usable_node(tunnel, route.address) : NULL;
+}
+
 // Asks the store, with a node of our choice; dead is what the route names now and
 // must not, or "".
 static void claim(struct tunnel *tunnel, const char *dead) {
   struct worker *worker = tunnel->worker;
-  const struct node *candidate =
-      node_picker_pick(fresh_picker(worker), tunnel_type(tunnel)->service, tunnel->session->color,
-                       clock_monotonic_ms());
+  const struct node *candidate = last_node(tunnel);
+  if (!candidate) {
+    candidate = node_picker_pick(fresh_picker(worker), tunnel_type(tunnel)->service,
+                                 tunnel->session->color, clock_monotonic_ms());
+  }
   if (!candidate) {
     try_later(tunnel);
     return;
@@ -239,19 +271,25 @@ static void claim(struct tunnel *tunnel, const char *dead) {
                     tunnel->oid, candidate->address, dead);
 }
 
+// Nobody can settle it: it is where it was, or else where every gateway computes that it
+// is.
+static const struct node *fallback_node(struct tunnel *tunnel) {
+  const struct node *node = last_node(tunnel);
+  return node ? node
+              : node_picker_fallback(fresh_picker(tunnel->worker), tunnel_type(tunnel)->service,
+                                     tunnel->session->color, tunnel->oid, clock_monotonic_ms());
+}
+
 // The store's answer holds, whoever's choice it is.
 static void on_settled(struct route_claim *route_claim, const char *address) {
   struct tunnel *tunnel = (struct tunnel *)((char *)route_claim - offsetof(struct tunnel, claim));
-  struct worker *worker = tunnel->worker;
   const struct node *node;
 
   if (address[0] == '\0') {
-    // Nobody can settle it: every gateway computes the same node.
-    counters_add(worker->counters, COUNTER_ROUTE_FALLBACKS, 1);
-    node = node_picker_fallback(fresh_picker(worker), tunnel_type(tunnel)->service,
-                                tunnel->session->color, tunnel->oid, clock_monotonic_ms());
+    counters_add(tunnel->worker->counters, COUNTER_ROUTE_FALLBACKS, 1);
+    node = fallback_node(tunnel);
   } else {
-    node = usable_node(tunnel, address);
+    node = named_node(tunnel, address);
   }
   if (node) {
     open_stream(tunnel, node);
@@ -264,15 +302,8 @@ static void on_settled(struct route_claim *route_claim, const char *address) {
 
 static void find_route(struct tunnel *tunnel) {
   struct worker *worker = tunnel->worker;
-  const struct config_tunnel_type *type = tunnel_type(tunnel);
-  struct route_key key = {.tier = type->tier,
-                          .service = type->service,
-                          .color = tunnel->session->color,
-                          .oid = tunnel->oid};
   struct route route;
-  int error = route_store_knows_better(worker->route_store)
-                  ? ERROR_NOT_FOUND
-                  : route_table_lookup(worker->routes, &key, clock_wall_ms(), &route);
+  int error = look_up(tunnel, &route);
   if (error != 0) {
     counters_add(worker->counters, error == ERROR_BUSY ? COUNTER_ROUTE_TORN : COUNTER_ROUTE_MISSES,
                  1);
@@ -280,7 +311,7 @@ static void find_route(struct tunnel *tunnel) {
     return;
   }
   counters_add(worker->counters, COUNTER_ROUTE_HITS, 1);
-  const struct node *node = usable_node(tunnel, route.address);
+  const struct node *node = named_node(tunnel, route.address);
   if (node) {
     open_stream(tunnel, node);
   } else if (may_come(tunnel, route.address)) {
@@ -446,8 +477,8 @@ static void on_ended(void *owner, int status, const char *detail) {
     return;
   }
   if (status == STREAM_UNAVAILABLE || (!was_open && status != STREAM_RESOURCE_EXHAUSTED)) {
-    node_picker_suspect(worker->node_picker, tunnel_type(tunnel)->service, tunnel->address,
-                        now_ms + config->tunnel.suspect_ms);
+    node_picker_suspect(worker->node_picker, tunnel_type(tunnel)->service, tunnel->session->color,
+                        tunnel->address, now_ms + config->tunnel.suspect_ms);
   }
   // A stream that had worked for a good while is no sign of trouble to come.
   if (was_open && now_ms - tunnel->opened_ms >= config->tunnel.reopen_timeout_ms) {
@@ -582,7 +613,7 @@ void tunnel_on_route_moved(struct worker *worker, const struct channel_route_hel
     if (tunnel->type == (int)moved->tunnel_type && tunnel->oid == moved->oid &&
         strcmp(tunnel->session->color, moved->color) == 0 &&
         strcmp(tunnel->address, moved->address) != 0 &&
-        (node = usable_node(tunnel, moved->address))) {
+        (node = named_node(tunnel, moved->address))) {
       counters_add(worker->counters, COUNTER_ROUTES_MOVED, 1);
       end_stream(tunnel);
       open_stream(tunnel, node);

@@ -122,7 +122,7 @@ def test_a_lost_lease_is_replaced_and_a_shutdown_deregisters(start, etcd, gatewa
     (key,) = [key for key, value in etcd.list("/microservices/janus.gate.interface/").items()
               if f":{other.address[1]}" in value]
     etcd.revoke_lease_of(key)
-    other.wait_log("event=lease_lost")
+    other.wait_log("event=registration_removed")
     etcd.wait_gateways(2)
     mark = other.mark()
     other.stop()
@@ -130,6 +130,28 @@ def test_a_lost_lease_is_replaced_and_a_shutdown_deregisters(start, etcd, gatewa
     deregistered = next(i for i, line in enumerate(other.lines[mark:]) if "deregistered" in line)
     stopping = next(i for i, line in enumerate(other.lines[mark:]) if "worker_stopping" in line)
     assert deregistered < stopping, "it is out of the registry before it turns anybody away"
+
+
+def test_a_registration_that_somebody_removes_is_put_again(start, etcd, gateway):
+    for _ in range(3):
+        (key,) = etcd.list("/microservices/janus.gate.interface/")
+        mark = gateway.mark()
+        etcd.delete(key)
+        gateway.wait_log("event=registered", since=mark)
+        etcd.wait_gateways(1)
+    assert gateway.link("etcd")["registered"]
+
+
+def test_a_registration_that_is_removed_while_nobody_looks_is_put_again(start):
+    etcd = start(Etcd)
+    gateway = gateway_on(start, etcd, lease_ttl="600s")
+    (key,) = wait_for(lambda: etcd.list("/microservices/janus.gate.interface/"), "it")
+    gateway.stall()
+    etcd.members[0].kill()
+    etcd.members[0].start()
+    etcd.delete(key)
+    gateway.resume()
+    etcd.wait_gateways(1)
 
 
 def test_compaction_while_away_means_a_fresh_list(start):

@@ -81,13 +81,103 @@ static void a_put_replaces_and_a_remove_removes(void **state) {
   assert_int_equal(route_table_remove(*state, &key), ERROR_NOT_FOUND);
 }
 
-static void an_expired_route_is_a_miss(void **state) {
+static void assert_guess(struct route_table *table, struct route_key key, int64_t at_ms,
+                         const char *address) {
+  struct route route;
+  assert_int_equal(route_table_lookup(table, &key, at_ms, &route), ERROR_EXPIRED);
+  assert_string_equal(route.address, address);
+}
+
+static void an_expired_route_is_a_guess(void **state) {
   struct route_key key = player(1);
   struct route route;
   assert_int_equal(put(*state, key, "a:1"), 0);
   assert_int_equal(route_table_lookup(*state, &key, later_ms - 1, &route), 0);
   assert_int_equal(route.expires_at_ms, later_ms);
-  assert_int_equal(route_table_lookup(*state, &key, later_ms, &route), ERROR_NOT_FOUND);
+  assert_guess(*state, key, later_ms, "a:1");
+}
+
+static bool is_odd(const struct route_key *key, void *context) {
+  ++*(int *)context;
+  return key->oid % 2 != 0;
+}
+
+static void a_route_in_doubt_is_a_guess_until_it_is_put_again(void **state) {
+  int asked = 0;
+  struct route_key key = player(1);
+  struct route_key other_tier = player(1);
+  other_tier.tier = ROUTE_OBJECT;
+  assert_int_equal(route_table_doubt(*state, &key), ERROR_NOT_FOUND);
+  for (int64_t uid = 1; uid <= 10; uid++) {
+    assert_int_equal(put(*state, player(uid), "a:1"), 0);
+  }
+  assert_int_equal(put(*state, other_tier, "b:1"), 0);
+  assert_int_equal(route_table_doubt(*state, &key), 0);
+  assert_guess(*state, key, now_ms, "a:1");
+  assert_route(*state, player(2), "a:1");
+  assert_int_equal(put(*state, key, "c:1"), 0);
+  assert_route(*state, key, "c:1");
+  route_table_doubt_if(*state, ROUTE_PLAYER, is_odd, &asked);
+  assert_int_equal(asked, 10);
+  assert_guess(*state, key, now_ms, "c:1");
+  assert_guess(*state, player(9), now_ms, "a:1");
+  assert_route(*state, player(2), "a:1");
+  assert_route(*state, other_tier, "b:1");
+  route_table_doubt_if(*state, ROUTE_PLAYER, NULL, NULL);
+  assert_guess(*state, player(2), now_ms, "a:1");
+  assert_route(*state, other_tier, "b:1");
+}
+
+static void a_table_that_is_not_trusted_has_only_guesses(void **state) {
+  struct route_key doubted = player(2);
+  int error;
+  struct route_table *reader = route_table_open(dup(route_table_fd(*state)), &error);
+  put(*state, player(1), "a:1");
+  put(*state, doubted, "b:1");
+  route_table_doubt(*state, &doubted);
+  route_table_trust(*state, false);
+  assert_guess(reader, player(1), now_ms, "a:1");
+  put(*state, player(3), "c:1");
+  assert_guess(reader, player(3), now_ms, "c:1");
+  route_table_trust(*state, true);
+  assert_route(reader, player(1), "a:1");
+  assert_route(reader, player(3), "c:1");
+  assert_guess(reader, doubted, now_ms, "b:1");
+  route_table_free(reader);
+}
+
+static void routes_in_doubt_give_way_when_the_table_is_nearly_full(void **state) {
+  struct route_table_stats stats;
+  for (int64_t uid = 0; uid < CAPACITY / 2; uid++) {
+    assert_int_equal(put(*state, player(uid), "a:1"), 0);
+  }
+  route_table_doubt_if(*state, ROUTE_PLAYER, NULL, NULL);
+  route_table_sweep(*state, now_ms, 1 << 20);
+  route_table_stats(*state, &stats);
+  assert_int_equal(stats.used[ROUTE_PLAYER], CAPACITY / 2);
+  for (int64_t uid = CAPACITY; uid < CAPACITY + CAPACITY / 2 - 1; uid++) {
+    assert_int_equal(put(*state, player(uid), "a:1"), 0);
+  }
+  route_table_sweep(*state, now_ms, 1 << 20);
+  route_table_stats(*state, &stats);
+  assert_in_range(stats.used[ROUTE_PLAYER], CAPACITY / 2 - 1, CAPACITY / 8 * 7);
+  for (int64_t uid = CAPACITY; uid < CAPACITY + CAPACITY / 2 - 1; uid++) {
+    assert_route(*state, player(uid), "a:1");
+  }
+}
+
+static void all_of_a_tier_can_be_removed(void **state) {
+  struct route_key other_tier = player(1);
+  struct route_table_stats stats;
+  other_tier.tier = ROUTE_GATEWAY;
+  put(*state, player(1), "a:1");
+  put(*state, player(2), "a:1");
+  put(*state, other_tier, "b:1");
+  route_table_remove_if(*state, ROUTE_PLAYER, NULL, NULL);
+  route_table_stats(*state, &stats);
+  assert_int_equal(stats.used[ROUTE_PLAYER], 0);
+  assert_route(*state, player(1), NULL);
+  assert_route(*state, other_tier, "b:1");
 }
 
 static void the_table_takes_its_capacity_and_then_refuses(void **state) {
@@ -303,7 +393,8 @@ static void corrupted_content_never_leads_a_reader_astray(void **state) {
     struct route_key key = player(uid);
     struct route route;
     int result = route_table_lookup(corrupt, &key, now_ms, &route);
-    assert_true(result == 0 || result == ERROR_NOT_FOUND || result == ERROR_BUSY);
+    assert_true(result == 0 || result == ERROR_NOT_FOUND || result == ERROR_BUSY ||
+                result == ERROR_EXPIRED);
     if (result == 0) {
       assert_non_null(memchr(route.address, '\0', sizeof route.address));
     }
@@ -319,7 +410,11 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       FACT(a_route_is_found_by_all_of_its_key),
       FACT(a_put_replaces_and_a_remove_removes),
-      FACT(an_expired_route_is_a_miss),
+      FACT(an_expired_route_is_a_guess),
+      FACT(a_route_in_doubt_is_a_guess_until_it_is_put_again),
+      FACT(a_table_that_is_not_trusted_has_only_guesses),
+      FACT(routes_in_doubt_give_way_when_the_table_is_nearly_full),
+      FACT(all_of_a_tier_can_be_removed),
       FACT(the_table_takes_its_capacity_and_then_refuses),
       cmocka_unit_test(consecutive_oids_fill_no_bucket_early),
       FACT(a_sweep_makes_room_from_what_expired),

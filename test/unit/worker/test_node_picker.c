@@ -85,7 +85,7 @@ static void a_suspect_is_passed_over_until_its_time_is_over(void **state) {
   struct fixture *fixture = *state;
   struct node nodes[] = {node("", "a:1", 100), node("", "b:1", 100)};
   publish(fixture, nodes, 2);
-  node_picker_suspect(fixture->picker, service, "a:1", 50);
+  node_picker_suspect(fixture->picker, service, "blue", "a:1", 50);
   for (int i = 0; i < 4; i++) {
     assert_string_equal(pick(fixture, ""), "b:1");
   }
@@ -97,7 +97,7 @@ static void suspects_are_tried_when_nothing_else_is_left(void **state) {
   struct fixture *fixture = *state;
   struct node nodes[] = {node("", "a:1", 100), node("", "b:1", 0)};
   publish(fixture, nodes, 2);
-  node_picker_suspect(fixture->picker, service, "a:1", 50);
+  node_picker_suspect(fixture->picker, service, "blue", "a:1", 50);
   assert_string_equal(pick(fixture, ""), "a:1");
   assert_non_null(node_picker_find(fixture->picker, service, "", "a:1", 0));
   assert_non_null(node_picker_fallback(fixture->picker, service, "", 1, 0));
@@ -107,7 +107,7 @@ static void suspicion_and_turn_outlive_a_change_of_the_table(void **state) {
   struct fixture *fixture = *state;
   struct node nodes[] = {node("", "a:1", 100), node("", "b:1", 100), node("", "c:1", 100)};
   publish(fixture, nodes, 2);
-  node_picker_suspect(fixture->picker, service, "a:1", 50);
+  node_picker_suspect(fixture->picker, service, "blue", "a:1", 50);
   publish(fixture, nodes, 3);
   for (int i = 0; i < 6; i++) {
     assert_string_not_equal(pick(fixture, ""), "a:1");
@@ -211,9 +211,39 @@ static void a_node_that_is_here_under_suspicion_is_not_waited_for(void **state) 
   struct fixture *fixture = *state;
   struct node nodes[] = {node("blue", "a:1", 100), node("blue", "b:1", 100)};
   publish(fixture, nodes, 2);
-  node_picker_suspect(fixture->picker, service, "a:1", 9000);
+  node_picker_suspect(fixture->picker, service, "blue", "a:1", 9000);
   assert_null(node_picker_find(fixture->picker, service, "blue", "a:1", 5000));
   assert_false(may_come(fixture, "a:1", 5000));
+}
+
+static const char *unseen(struct fixture *fixture, const char *address) {
+  const struct node *found = node_picker_unseen(fixture->picker, service, "blue", address, 0);
+  return found ? found->address : "none";
+}
+
+static void a_node_that_the_registry_can_not_tell_of_is_tried_until_it_fails(void **state) {
+  struct fixture *fixture = *state;
+  struct node nodes[] = {node("blue", "a:1", 100), node("blue", "b:1", 100)};
+  nodes[0].secure = true;
+  nodes[1].secure = true;
+  publish(fixture, nodes, 2);
+  assert_string_equal(unseen(fixture, "a:1"), "none");  // it is known
+  assert_string_equal(unseen(fixture, "new:1"), "new:1");
+  assert_true(node_picker_unseen(fixture->picker, service, "blue", "new:1", 0)->secure);
+  node_picker_suspect(fixture->picker, service, "blue", "new:1", 50);
+  assert_string_equal(unseen(fixture, "new:1"), "none");
+  assert_false(node_picker_may_come(fixture->picker, service, "blue", "new:1", 1000, 0));
+  publish(fixture, nodes, 1);
+  assert_string_equal(unseen(fixture, "b:1"), "none");  // it has left
+}
+
+static void whether_the_registry_can_be_seen_is_in_the_table(void **state) {
+  struct fixture *fixture = *state;
+  assert_false(node_table_is_current(fixture->table));
+  node_table_set_current(fixture->table, true);
+  assert_true(node_table_is_current(fixture->table));
+  node_table_set_current(fixture->table, false);
+  assert_false(node_table_is_current(fixture->table));
 }
 
 int main(void) {
@@ -233,6 +263,8 @@ int main(void) {
       FACT(the_fallback_depends_on_nothing_but_object_and_nodes),
       FACT(the_fallback_moves_only_the_objects_of_a_node_that_left),
       FACT(the_fallback_spreads_objects_by_weight),
+      FACT(a_node_that_the_registry_can_not_tell_of_is_tried_until_it_fails),
+      FACT(whether_the_registry_can_be_seen_is_in_the_table),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,223 @@
+"""Where a player or a room was when that was last known is where everybody goes, for as long as
+nobody can say better: no trouble with Redis or etcd splits a room, or moves one that is in use."""
+
+import os
+import signal
+
+import pytest
+from janus.backend import Backend
+from janus.etcd_server import Etcd
+from janus.patience import wait_for
+from janus.programs import (Gateway, etcd_settings, merged, nodes_of, redis_settings,
+                            secret_settings)
+from janus.redis_server import Redis, player_key, room_key
+
+ROOMS = range(100, 106)
+NEWCOMERS_ROOMS = range(105, 99, -1)  # in another order, or the nodes' turns come out the same
+NAMES = ("127.0.0.1:32111", "127.0.0.1:32112")
+ROOM = 6
+
+
+@pytest.fixture
+def backends(start):
+    return [start(Backend) for _ in range(4)]
+
+
+def gateway_on(start, redis, backends, name, *more, **options):
+    settings = {"server": {"grpc": {"advertise": name}}, "worker": {"count": 1}}
+    for changes in (redis_settings(redis.address, **options), *more):
+        settings = merged(settings, changes)
+    return start(Gateway, nodes=nodes_of(*(backend.address for backend in backends)),
+                 settings=settings)
+
+
+def two_gateways(start, redis, backends, *more, first=None):
+    gateways = [gateway_on(start, redis, backends, NAMES[0], *more, **(first or {})),
+                gateway_on(start, redis, backends, NAMES[1], *more)]
+    for gateway in gateways:
+        gateway.wait_link("route feed", "following")
+    return gateways
+
+
+def enter(player, rooms=ROOMS):
+    for oid in rooms:
+        assert player.ask(ROOM, 1, obj=oid).obj == oid
+
+
+def wait_known(gateway, rooms=ROOMS):
+    for oid in rooms:
+        wait_for(lambda: gateway.route("object", oid)["table"], f"room {oid} to be known")
+
+
+def where(backends, rooms=ROOMS):
+    """The nodes that have ever had a stream of each room."""
+    return {oid: {backend.address for backend in backends
+                  if backend.streams_of(kind="room", oid=oid)} for oid in rooms}
+
+
+def assert_together(backends, rooms=ROOMS):
+    assert [oid for oid, nodes in where(backends, rooms).items() if len(nodes) != 1] == []
+
+
+def test_a_room_that_another_gateway_holds_survives_a_flush(start, backends):
+    redis = start(Redis)
+    holder, other = two_gateways(start, redis, backends)
+    with holder.player(uid=1) as player, other.player(uid=2) as newcomer:
+        enter(player)
+        newcomer.ask(1, 1)
+        wait_known(other)
+        holder.stall()  # it does not get to put its routes back
+        redis.client().flushall()
+        for oid in ROOMS:
+            wait_for(lambda: not other.route("object", oid)["table"], "it to have heard")
+        enter(newcomer, NEWCOMERS_ROOMS)
+        holder.resume()
+        for oid in ROOMS:
+            redis.wait_key(room_key(oid))
+        enter(player)
+    assert_together(backends)
+    assert holder.counter("routes_moved") == 0
+
+
+def test_a_room_whose_route_alone_is_lost_stays(start, backends):
+    redis = start(Redis)
+    holder, other = two_gateways(start, redis, backends)
+    with holder.player(uid=1) as player, other.player(uid=2) as newcomer:
+        enter(player)
+        newcomer.ask(1, 1)
+        wait_known(other)
+        holder.stall()
+        redis.client().delete(*(room_key(oid) for oid in ROOMS))
+        for oid in ROOMS:
+            wait_for(lambda: not other.route("object", oid)["table"], "it to have heard")
+        enter(newcomer, NEWCOMERS_ROOMS)
+        holder.resume()
+    assert_together(backends)
+
+
+def test_a_room_survives_a_redis_that_comes_back_empty_to_another_gateway_first(start, backends):
+    redis = start(Redis)
+    holder, other = two_gateways(start, redis, backends)
+    with holder.player(uid=1) as player:
+        enter(player)
+        wait_known(other)
+        holder.stall()
+        redis.restart()
+        other.wait_link("redis", "up")
+        other.wait_link("route feed", "following")
+        with other.player(uid=2) as newcomer:
+            enter(newcomer, NEWCOMERS_ROOMS)
+            holder.resume()
+            for oid in ROOMS:
+                redis.wait_key(room_key(oid))
+            holder.wait_link("route feed", "following")
+            enter(player)
+    assert_together(backends)
+
+
+def test_rooms_stay_together_in_an_outage_longer_than_their_routes_live(start, backends):
+    redis = start(Redis)
+    lives = {"data": {"app_route_table_alive_duration": "2s"}}
+    holder, other = two_gateways(start, redis, backends, lives)
+    with holder.player(uid=1) as player:
+        enter(player)
+        wait_known(other)
+        redis.kill()
+        for gateway in (holder, other):
+            gateway.wait_link("redis", "down")
+        # The time of the routes that it does not hold is over.
+        wait_for(lambda: all(route["expires_in_ms"] <= 0 or route["tier"] != "object"
+                             for route in other.ctl("routes", "list")["routes"]),
+                 "them to have run out")
+        with other.player(uid=2) as newcomer:
+            enter(newcomer, NEWCOMERS_ROOMS)
+            enter(player)
+        assert other.counter("route_fallbacks") >= len(ROOMS)
+    assert_together(backends)
+
+
+def test_where_changes_are_not_told_each_route_is_asked_for(start, keys, backends):
+    """A user who may not subscribe: the table may be wrong at any time."""
+    redis = start(Redis, password="topsecret",
+                  users=["gate on >gatepass ~r_* resetchannels +@all"])
+    gateway = start(Gateway, nodes=nodes_of(*(backend.address for backend in backends)),
+                    settings=redis_settings(redis.address, username="gate"),
+                    secrets=secret_settings(keys, redis_password="gatepass"))
+    with gateway.player(uid=1) as player:
+        enter(player, [100])
+        wait_for(lambda: gateway.route("object", 100)["table"] or
+                 gateway.route("object", 100).get("guess"), "it to be in the table")
+    home = redis.wait_key(room_key(100))
+    elsewhere = next(backend for backend in backends if backend.address != home)
+    redis.client().set(room_key(100), elsewhere.address, px=600_000)
+    with gateway.player(uid=2) as player:
+        enter(player, [100])
+    assert elsewhere.streams_of(kind="room", oid=100)
+    assert redis.get(room_key(100)) == elsewhere.address
+
+
+def test_a_gateway_that_can_not_see_etcd_takes_no_room_off_a_node_it_has_not_heard_of(start):
+    etcd, redis = start(Etcd), start(Redis)
+    known, unheard = start(Backend), start(Backend)
+
+    def register(backend):
+        for service in ("roma.player.service", "roma.room.service"):
+            etcd.register(backend.address, service=service)
+
+    register(known)
+    gateways = [gateway_on(start, redis, [], name, etcd_settings(*etcd.endpoints)) for name in NAMES]
+    seeing, blind = gateways
+    for gateway in gateways:
+        gateway.wait_nodes(known.address)
+        gateway.wait_nodes(known.address, service="roma.room.service")
+        gateway.wait_link("route feed", "following")
+    # What the blind one is to be told goes no further than its own endpoint.
+    blind.stall()
+    register(unheard)
+    seeing.wait_nodes(known.address, unheard.address)
+    seeing.wait_nodes(known.address, unheard.address, service="roma.room.service")
+    with seeing.player(uid=1) as player:
+        enter(player)
+        there = [oid for oid in ROOMS if unheard.streams_of(kind="room", oid=oid)]
+        assert there, "the new node has its share"
+        etcd.members[0].kill()
+        blind.resume()
+        blind.wait_log("event=etcd_lost")
+        if unheard.address in blind.nodes("roma.room.service"):
+            pytest.skip("the news was in its socket already")
+        wait_known(blind, there)
+        with blind.player(uid=2) as newcomer:
+            enter(newcomer, there)
+            enter(player, there)
+        assert blind.counter("route_replaced") == 0
+    assert_together([known, unheard], there)
+
+
+def test_a_node_that_nobody_can_tell_of_and_that_is_dead_is_replaced(start):
+    etcd, redis = start(Etcd), start(Redis)
+    backend, dead = start(Backend), start(Backend)
+    dead.stop()
+    etcd.register(backend.address)
+    gateway = gateway_on(start, redis, [], NAMES[0], etcd_settings(*etcd.endpoints))
+    gateway.wait_nodes(backend.address)
+    gateway.wait_link("route feed", "following")
+    etcd.members[0].kill()
+    gateway.wait_log("event=etcd_lost")
+    redis.client().set(player_key(5), dead.address, px=600_000)
+    with gateway.player(uid=5) as player:
+        player.ask(1, 1)
+    assert redis.get(player_key(5)) == backend.address
+
+
+def test_gateway_routes_are_gone_with_the_gateway_also_when_a_worker_hung(start, backends):
+    redis = start(Redis)
+    gateway = gateway_on(start, redis, backends[:1], NAMES[0],
+                         {"worker": {"stop_timeout": "200ms"}})
+    gateway.expect_clean = False
+    players = [gateway.player(uid=uid) for uid in range(2000, 2200)]
+    wait_for(lambda: len(redis.client().keys("r_janus*")) == 200, "their routes")
+    os.kill(gateway.worker_pids()[0], signal.SIGSTOP)
+    gateway.stop()
+    assert redis.client().keys("r_janus*") == []
+    for player in players:
+        player.close()
