@@ -5,21 +5,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-// How it lies in memory: a header, the buckets of all tiers, the addresses, and
-// what only the writer uses: the scopes and, for each slot, which scope it has.
+// How it lies in memory: a header, and the buckets of all tiers.
 //
-// A bucket is two cache lines: a sequence counter and five slots of three words:
-//   oid | keyed hash of (tier, service, color), the "scope" | expiry and address
-// A route may stand in either of two buckets that its key hashes to, so a lookup
-// reads at most two, and the table takes well over its capacity before a put finds
-// both full. A slot whose last word is 0 is free.
+// A bucket is two cache lines: a sequence counter and seven slots of two words:
+//   oid | when it expires, whether it is in doubt, its scope, its address
+// The scope stands for (tier, service, color), as a number; so does the address. A route
+// may stand in either of two buckets that its key hashes to, so a lookup reads at most two,
+// and the table takes well over its capacity before a put finds both full. A slot whose
+// second word is 0 is free.
 //
 // The writer makes a bucket's sequence odd, stores, and makes it even. Every word
 // is stored with release and loaded with acquire order, so that a reader that saw
 // a new word also sees that the sequence has moved, and throws the read away. An
 // address is only written when no slot refers to it, that is, after the sequence
 // of each bucket that did has moved: the reader checks the sequence after it has
-// copied the address too.
+// copied the address too. A scope's number is given to another in the same way, and the
+// reader looks whether it is still its own.
 //
 // The hashes are keyed at random: oids and colors come from outside, and must not be
 // chosen so that they fall into one bucket. The scope's is SipHash; with the oid it goes
@@ -28,34 +29,42 @@
 // multiply-shift) fills single buckets early: 1 table in 70 did not reach its capacity,
 // with this one none in 60,000.
 //
-// What a lookup costs is waiting for memory. So the four cache lines of both buckets are
-// asked for at once, and all ten slots compared without a branch that would have to be
-// guessed.
+// What a lookup costs is waiting for memory. So slots are small (a million routes take 32
+// MB, which large caches hold), the four cache lines of both buckets are asked for at once,
+// and all fourteen slots compared without a branch that would have to be guessed.
 enum {
-  SLOTS = 5,
+  SLOTS = 7,
+  ROUTES_PER_BUCKET = 4,  // on average, in a full table
+  BUCKETS_MIN = 64,
   LOOKUP_TRIES = 8,
   ADDRESSES = 8192,
-  SCOPES = 8192,
+  SCOPES = 8191,
   ADDRESS_WORDS = (ROUTE_ADDRESS_MAX_BYTES + 1) / 8,
-  // Of the third word: the address's number and 1, whether the route is in doubt, and above
-  // that the expiry.
-  ADDRESS_BITS = 19,
-  DOUBT_BIT = 1 << ADDRESS_BITS,
-  EXPIRY_SHIFT = ADDRESS_BITS + 1,
+  // The second word, from below. The scope's number counts from 1.
+  ADDRESS_BITS = 13,
+  SCOPE_BITS = 13,
+  SCOPE_SHIFT = ADDRESS_BITS,
+  DOUBT_SHIFT = SCOPE_SHIFT + SCOPE_BITS,
+  EXPIRY_SHIFT = DOUBT_SHIFT + 1,
+  EXPIRY_UNIT_MS = 8,  // of the 37 bits that are left: good until 2059
 };
-_Static_assert(ADDRESSES < 1 << ADDRESS_BITS, "an address number fits its bits");
+_Static_assert(ADDRESSES <= 1 << ADDRESS_BITS, "an address number fits its bits");
+_Static_assert(SCOPES < 1 << SCOPE_BITS, "a scope's number fits its bits");
+static const uint64_t doubt_bit = (uint64_t)1 << DOUBT_SHIFT;
+static const uint64_t scope_field = (((uint64_t)1 << SCOPE_BITS) - 1) << SCOPE_SHIFT;
+static const int64_t expiry_epoch_ms = 1735689600000;  // 2025-01-01
 
-static const uint64_t magic = 0x6a616e75732d7231;  // "janus-r1"
+static const uint64_t magic = 0x6a616e75732d7232;  // "janus-r2"
 
 struct slot {
   _Atomic uint64_t oid;
-  _Atomic uint64_t scope;
-  _Atomic uint64_t place;  // expiry in ms << EXPIRY_SHIFT | DOUBT_BIT | address + 1
+  _Atomic uint64_t place;
 };
 
 struct bucket {
   _Atomic uint64_t sequence;
   struct slot slots[SLOTS];
+  uint64_t unused;
 };
 _Static_assert(sizeof(struct bucket) == 128, "two cache lines");
 
@@ -66,14 +75,13 @@ struct address {
 struct scope {
   char service[ROUTE_SERVICE_MAX_BYTES + 1];
   char color[ROUTE_COLOR_MAX_BYTES + 1];
-  uint64_t hash;
   uint64_t references;  // 0: free
 };
 
 struct tier_layout {
   uint64_t capacity;
   uint64_t first_bucket;
-  uint64_t bucket_mask;  // buckets of the tier, a power of two, less 1
+  uint64_t bucket_count;
 };
 
 struct header {
@@ -87,6 +95,8 @@ struct header {
   uint64_t used[ROUTE_TIER_COUNT];         // the writer's
   uint64_t address_references[ADDRESSES];  // the writer's
   struct scope scopes[SCOPES];             // the writer's
+  // Which scope has which number: its hash; 0 where there has never been one.
+  _Alignas(64) _Atomic uint64_t scope_hashes[SCOPES];
   _Alignas(64) struct address addresses[ADDRESSES];
 };
 
@@ -99,8 +109,7 @@ struct route_table {
   uint64_t factor[2];
   uint8_t hash_key[crypto_shorthash_KEYBYTES];
   struct tier_layout tiers[ROUTE_TIER_COUNT];
-  uint32_t *slot_scopes;  // the writer's: for each slot, its scope's number
-  size_t swept;           // the writer's: where the next sweep begins
+  size_t swept;  // the writer's: where the next sweep begins
 };
 
 const char *route_tier_name(enum route_tier tier) {
@@ -110,37 +119,29 @@ const char *route_tier_name(enum route_tier tier) {
 
 // --- Layout ------------------------------------------------------------------
 
-// Buckets for a capacity: fewer than two routes to a bucket on average. At twice that,
-// a put finds both of its buckets full now and then, well before the capacity is reached;
-// with very few buckets, chance does the same.
+// With more routes to a bucket on average, a put finds both of its buckets full now and
+// then, well before the capacity is reached; with very few buckets, chance does the same.
 static uint64_t buckets_for(size_t capacity) {
-  uint64_t wanted = (uint64_t)capacity / 2 + 1;
-  uint64_t count = 64;
-  while (count < wanted) {
-    count *= 2;
-  }
-  return count;
+  uint64_t count = (uint64_t)capacity / ROUTES_PER_BUCKET + 1;
+  return count < BUCKETS_MIN ? BUCKETS_MIN : count;
 }
 
 static size_t buckets_offset(void) { return (sizeof(struct header) + 127) / 128 * 128; }
 
 static size_t segment_size(uint64_t bucket_count) {
-  return buckets_offset() + bucket_count * (sizeof(struct bucket) + SLOTS * sizeof(uint32_t));
+  return buckets_offset() + bucket_count * sizeof(struct bucket);
 }
 
 // Once the header stands: made or checked.
 static void place_parts(struct route_table *table) {
   char *base = table->shm.base;
   const struct header *header = table->shm.base;
-  uint64_t bucket_count = header->bucket_count;
-  table->bucket_count = bucket_count;
+  table->bucket_count = header->bucket_count;
   memcpy(table->factor, header->factor, sizeof table->factor);
   memcpy(table->hash_key, header->hash_key, sizeof table->hash_key);
   memcpy(table->tiers, header->tiers, sizeof table->tiers);
   table->header = (struct header *)(void *)base;
   table->buckets = (struct bucket *)(void *)(base + buckets_offset());
-  table->slot_scopes =
-      (uint32_t *)(void *)(base + buckets_offset() + bucket_count * sizeof(struct bucket));
 }
 
 struct route_table *route_table_create(const struct route_table_options *options, int *error) {
@@ -149,7 +150,7 @@ struct route_table *route_table_create(const struct route_table_options *options
   uint64_t bucket_count = 0;
   for (int i = 0; i < ROUTE_TIER_COUNT; i++) {
     uint64_t count = buckets_for(options->capacity[i]);
-    tiers[i] = (struct tier_layout){options->capacity[i], bucket_count, count - 1};
+    tiers[i] = (struct tier_layout){options->capacity[i], bucket_count, count};
     bucket_count += count;
   }
   *error = !table || sodium_init() < 0
@@ -181,8 +182,8 @@ static bool header_is_sound(const struct header *header, size_t size) {
   }
   for (int i = 0; i < ROUTE_TIER_COUNT; i++) {
     const struct tier_layout *tier = &header->tiers[i];
-    if (tier->first_bucket >= header->bucket_count ||
-        tier->bucket_mask >= header->bucket_count - tier->first_bucket) {
+    if (tier->first_bucket >= header->bucket_count || tier->bucket_count == 0 ||
+        tier->bucket_count > header->bucket_count - tier->first_bucket) {
       return false;
     }
   }
@@ -222,7 +223,7 @@ size_t route_table_bytes(const struct route_table *table) { return table->shm.si
 // A key as the table sees it.
 struct hashed_key {
   uint64_t oid;
-  uint64_t scope;
+  uint64_t scope;  // its hash, never 0
   size_t buckets[2];
 };
 
@@ -246,23 +247,31 @@ static int hash_key(const struct route_table *table, const struct route_key *key
   memcpy(text + 1, key->service, service_len + 1);
   memcpy(text + 2 + service_len, key->color, color_len);
   crypto_shorthash((uint8_t *)&hashed->scope, text, 2 + service_len + color_len, table->hash_key);
-  hashed->scope |= 1;  // never 0
+  hashed->scope |= 1;
   uint64_t hash = fold(fold(hashed->oid ^ hashed->scope, table->factor[0]), table->factor[1]);
   const struct tier_layout *tier = &table->tiers[key->tier];
-  hashed->buckets[0] = tier->first_bucket + (hash & tier->bucket_mask);
-  hashed->buckets[1] = tier->first_bucket + (hash >> 32 & tier->bucket_mask);
+  hashed->buckets[0] = tier->first_bucket + ((hash & 0xffffffff) * tier->bucket_count >> 32);
+  hashed->buckets[1] = tier->first_bucket + ((hash >> 32) * tier->bucket_count >> 32);
   return 0;
 }
 
-static int64_t place_expiry(uint64_t place) { return (int64_t)(place >> EXPIRY_SHIFT); }
+static uint64_t make_place(int64_t expires_at_ms, size_t scope, size_t address) {
+  int64_t left_ms = expires_at_ms - expiry_epoch_ms;
+  uint64_t units = left_ms > 0 ? (uint64_t)left_ms / EXPIRY_UNIT_MS : 0;
+  return units << EXPIRY_SHIFT | (uint64_t)(scope + 1) << SCOPE_SHIFT | address;
+}
+
+static int64_t place_expiry(uint64_t place) {
+  return expiry_epoch_ms + (int64_t)(place >> EXPIRY_SHIFT) * EXPIRY_UNIT_MS;
+}
 
 static bool place_is_guess(uint64_t place, int64_t now_ms) {
-  return place & DOUBT_BIT || place_expiry(place) <= now_ms;
+  return place & doubt_bit || place_expiry(place) <= now_ms;
 }
 
-static size_t place_address(uint64_t place) {
-  return (size_t)(place & ((1 << ADDRESS_BITS) - 1)) - 1;
-}
+static size_t place_scope(uint64_t place) { return ((place & scope_field) >> SCOPE_SHIFT) - 1; }
+
+static size_t place_address(uint64_t place) { return (size_t)(place & ((1 << ADDRESS_BITS) - 1)); }
 
 // --- Reading -------------------------------------------------------------------
 
@@ -283,28 +292,48 @@ static void copy_address(const struct route_table *table, size_t number,
   out[ROUTE_ADDRESS_MAX_BYTES] = '\0';
 }
 
+// The number of the scope with this hash, SCOPES when there is none.
+static size_t find_scope(const struct header *header, uint64_t hash) {
+  for (size_t i = 0; i < SCOPES; i++) {
+    size_t number = (size_t)((hash + i) % SCOPES);
+    uint64_t here = load(&header->scope_hashes[number]);
+    if (here == hash) {
+      return number;
+    }
+    if (here == 0) {
+      break;
+    }
+  }
+  return SCOPES;
+}
+
 // Which of the bucket's slots has the key, as a bit for each. Few instructions count here:
 // the processor goes on to the next look-up while this one waits for memory, as far as
-// they fit into its window. A free slot has scope 0, which no key has.
+// they fit into its window. A free slot has no scope.
 static inline unsigned match_slots(const struct bucket *bucket, uint64_t oid, uint64_t scope) {
   unsigned found = 0;
-#pragma GCC unroll 5
+#pragma GCC unroll 7
   for (int i = 0; i < SLOTS; i++) {
     const struct slot *slot = &bucket->slots[i];
-    uint64_t difference = (load(&slot->oid) ^ oid) | (load(&slot->scope) ^ scope);
+    uint64_t difference = (load(&slot->oid) ^ oid) | ((load(&slot->place) ^ scope) & scope_field);
     found |= (unsigned)(difference == 0) << i;
   }
   return found;
 }
 
-// One try at both buckets: 0, ERROR_NOT_FOUND, or ERROR_BUSY for a torn read.
+// One try at both buckets: 0, ERROR_NOT_FOUND, ERROR_EXPIRED, or ERROR_BUSY for a torn read.
 static inline int try_buckets(const struct route_table *table, const struct hashed_key *key,
                               int64_t now_ms, struct route *route) {
   const struct bucket *const buckets[2] = {&table->buckets[key->buckets[0]],
                                            &table->buckets[key->buckets[1]]};
+  size_t scope = find_scope(table->header, key->scope);
+  if (scope == SCOPES) {
+    return ERROR_NOT_FOUND;
+  }
+  uint64_t wanted = (uint64_t)(scope + 1) << SCOPE_SHIFT;
   const uint64_t before[2] = {load(&buckets[0]->sequence), load(&buckets[1]->sequence)};
-  unsigned found = match_slots(buckets[0], key->oid, key->scope) |
-                   match_slots(buckets[1], key->oid, key->scope) << SLOTS;
+  unsigned found = match_slots(buckets[0], key->oid, wanted) |
+                   match_slots(buckets[1], key->oid, wanted) << SLOTS;
   if (found == 0) {
     // A bucket that is being written may be about to have it.
     bool whole = ((before[0] | before[1]) & 1) == 0 && load(&buckets[0]->sequence) == before[0] &&
@@ -316,13 +345,13 @@ static inline int try_buckets(const struct route_table *table, const struct hash
   const struct bucket *bucket = buckets[which];
   uint64_t sequence = before[which];
   uint64_t place = load(&bucket->slots[at - SLOTS * which].place);
-  size_t number = place_address(place);
-  if (sequence & 1 || place == 0 || number >= ADDRESSES) {
+  if (sequence & 1 || place == 0) {
     return ERROR_BUSY;
   }
-  copy_address(table, number, route->address);
+  copy_address(table, place_address(place), route->address);
   route->expires_at_ms = place_expiry(place);
-  if (load(&bucket->sequence) != sequence) {
+  if (load(&bucket->sequence) != sequence ||
+      load(&table->header->scope_hashes[scope]) != key->scope) {
     return ERROR_BUSY;
   }
   return place_is_guess(place, now_ms) || !load(&table->header->trusted) ? ERROR_EXPIRED : 0;
@@ -390,26 +419,28 @@ static size_t intern_address(struct header *header, const char *text) {
   return free_number;
 }
 
-static uint32_t intern_scope(struct header *header, const struct route_key *key, uint64_t hash) {
-  uint32_t free_number = SCOPES;
-  for (uint32_t i = 0; i < SCOPES; i++) {
-    uint32_t number = (uint32_t)((hash + i) % SCOPES);
-    struct scope *scope = &header->scopes[number];
-    if (scope->hash == hash && scope->references > 0) {
+// Finds or adds the scope; not yet counted as used. SCOPES when all are taken.
+static size_t intern_scope(struct header *header, const struct route_key *key, uint64_t hash) {
+  size_t free_number = SCOPES;
+  for (size_t i = 0; i < SCOPES; i++) {
+    size_t number = (size_t)((hash + i) % SCOPES);
+    uint64_t here = peek(&header->scope_hashes[number]);
+    if (here == hash && header->scopes[number].references > 0) {
       return number;
     }
-    if (scope->references == 0 && free_number == SCOPES) {
+    if (header->scopes[number].references == 0 && free_number == SCOPES) {
       free_number = number;
     }
-    if (scope->references == 0 && scope->hash == 0) {
-      break;  // never used
+    if (here == hash || here == 0) {
+      free_number = here == hash ? number : free_number;  // unused: written anew
+      break;
     }
   }
   if (free_number < SCOPES) {
     struct scope *scope = &header->scopes[free_number];
-    scope->hash = hash;
     strcpy(scope->service, key->service);
     strcpy(scope->color, key->color);
+    store(&header->scope_hashes[free_number], hash);
   }
   return free_number;
 }
@@ -441,24 +472,24 @@ static struct slot *slot_at(const struct route_table *table, struct position at)
 static void clear_slot(struct route_table *table, struct position at) {
   struct header *header = table->header;
   struct slot *slot = slot_at(table, at);
-  size_t number = place_address(peek(&slot->place));
+  uint64_t place = peek(&slot->place);
   begin_update(&table->buckets[at.bucket]);
   store(&slot->place, 0);
-  store(&slot->scope, 0);
   end_update(&table->buckets[at.bucket]);
-  header->address_references[number]--;
-  header->scopes[table->slot_scopes[at.bucket * SLOTS + (size_t)at.slot]].references--;
+  header->address_references[place_address(place)]--;
+  header->scopes[place_scope(place)].references--;
   header->used[tier_of(header, at.bucket)]--;
 }
 
 static bool find_slot(const struct route_table *table, const struct hashed_key *key,
                       struct position *at) {
-  for (int i = 0; i < 2; i++) {
+  size_t scope = find_scope(table->header, key->scope);
+  uint64_t wanted = (uint64_t)(scope + 1) << SCOPE_SHIFT;
+  for (int i = 0; scope < SCOPES && i < 2; i++) {
     for (int j = 0; j < SLOTS; j++) {
       *at = (struct position){key->buckets[i], j};
       const struct slot *slot = slot_at(table, *at);
-      if (peek(&slot->place) != 0 && peek(&slot->oid) == key->oid &&
-          peek(&slot->scope) == key->scope) {
+      if ((peek(&slot->place) & scope_field) == wanted && peek(&slot->oid) == key->oid) {
         return true;
       }
     }
@@ -515,24 +546,23 @@ int route_table_put(struct route_table *table, const struct route_key *key, cons
   if (number == ADDRESSES) {
     return ERROR_EXHAUSTED;
   }
-  uint64_t place = (uint64_t)expires_at_ms << EXPIRY_SHIFT | (number + 1);
   if (find_slot(table, &hashed, &at)) {
     struct slot *slot = slot_at(table, at);
-    size_t before = place_address(peek(&slot->place));
+    uint64_t before = peek(&slot->place);
     begin_update(&table->buckets[at.bucket]);
-    store(&slot->place, place);
+    store(&slot->place, make_place(expires_at_ms, place_scope(before), number));
     end_update(&table->buckets[at.bucket]);
     header->address_references[number]++;
-    header->address_references[before]--;
+    header->address_references[place_address(before)]--;
     return 0;
   }
-  // A slot taken from a guess makes room by itself; the capacity is what
-  // the operator asked for, whatever the buckets could hold beyond it.
+  // A slot taken from a guess makes room by itself; the capacity is what the operator asked
+  // for, whatever the buckets could hold beyond it.
   header->address_references[number]++;
   bool made = make_slot(table, &hashed, now_ms, &at);
-  uint32_t scope = made && header->used[key->tier] < header->tiers[key->tier].capacity
-                       ? intern_scope(header, key, hashed.scope)
-                       : SCOPES;
+  size_t scope = made && header->used[key->tier] < header->tiers[key->tier].capacity
+                     ? intern_scope(header, key, hashed.scope)
+                     : SCOPES;
   if (scope == SCOPES) {
     header->address_references[number]--;
     return ERROR_EXHAUSTED;
@@ -540,11 +570,9 @@ int route_table_put(struct route_table *table, const struct route_key *key, cons
   struct slot *slot = slot_at(table, at);
   header->scopes[scope].references++;
   header->used[key->tier]++;
-  table->slot_scopes[at.bucket * SLOTS + (size_t)at.slot] = scope;
   begin_update(&table->buckets[at.bucket]);
   store(&slot->oid, hashed.oid);
-  store(&slot->scope, hashed.scope);
-  store(&slot->place, place);
+  store(&slot->place, make_place(expires_at_ms, scope, number));
   end_update(&table->buckets[at.bucket]);
   return 0;
 }
@@ -566,7 +594,7 @@ int route_table_remove(struct route_table *table, const struct route_key *key) {
 static void doubt_slot(struct route_table *table, struct position at) {
   struct slot *slot = slot_at(table, at);
   begin_update(&table->buckets[at.bucket]);
-  store(&slot->place, peek(&slot->place) | DOUBT_BIT);
+  store(&slot->place, peek(&slot->place) | doubt_bit);
   end_update(&table->buckets[at.bucket]);
 }
 
@@ -602,11 +630,10 @@ void route_table_repair(struct route_table *table) {
       uint64_t place = peek(&bucket->slots[j].place);
       if (torn) {
         store(&bucket->slots[j].place, 0);
-        store(&bucket->slots[j].scope, 0);
       } else if (place != 0) {
         header->used[tier_of(header, i)]++;
         header->address_references[place_address(place)]++;
-        header->scopes[table->slot_scopes[i * SLOTS + j]].references++;
+        header->scopes[place_scope(place)].references++;
       }
     }
     if (torn) {
@@ -623,7 +650,7 @@ void route_table_sweep(struct route_table *table, int64_t now_ms, size_t buckets
     bool crowded = header->used[tier] > header->tiers[tier].capacity / 8 * 7;
     for (at.slot = 0; at.slot < SLOTS; at.slot++) {
       uint64_t place = peek(&slot_at(table, at)->place);
-      if (place != 0 && (place_expiry(place) <= now_ms || (crowded && place & DOUBT_BIT))) {
+      if (place != 0 && (place_expiry(place) <= now_ms || (crowded && place & doubt_bit))) {
         clear_slot(table, at);
       }
     }
@@ -632,8 +659,7 @@ void route_table_sweep(struct route_table *table, int64_t now_ms, size_t buckets
 }
 
 static struct route_key key_at(const struct route_table *table, struct position at) {
-  const struct scope *scope =
-      &table->header->scopes[table->slot_scopes[at.bucket * SLOTS + (size_t)at.slot]];
+  const struct scope *scope = &table->header->scopes[place_scope(peek(&slot_at(table, at)->place))];
   return (struct route_key){.tier = tier_of(table->header, at.bucket),
                             .service = scope->service,
                             .color = scope->color,
@@ -666,7 +692,7 @@ static void each_match(struct route_table *table, enum route_tier tier,
                        void (*act)(struct route_table *table, struct position at)) {
   const struct tier_layout *layout = &table->tiers[tier];
   for (struct position at = {.bucket = layout->first_bucket};
-       at.bucket <= layout->first_bucket + layout->bucket_mask; at.bucket++) {
+       at.bucket < layout->first_bucket + layout->bucket_count; at.bucket++) {
     for (at.slot = 0; at.slot < SLOTS; at.slot++) {
       if (peek(&slot_at(table, at)->place) == 0) {
         continue;

@@ -12,7 +12,6 @@
 
 #include "common/route_table.h"
 
-// The fullest there can be: a little more, and the number of buckets would double.
 enum { CAPACITY = 16380 };
 static const int64_t now_ms = 1750000000000;
 static const int64_t later_ms = 1750000600000;
