@@ -17,6 +17,7 @@
 
 #include "common/error.h"
 #include "common/keys.h"
+#include "common/redis_link.h"
 #include "common/route_table.h"
 
 enum channel_type {
@@ -28,6 +29,7 @@ enum channel_type {
   CHANNEL_ROUTE_HELD,      // struct channel_route_held
   CHANNEL_ROUTE_RELEASED,  // struct channel_route_released
   CHANNEL_BROADCAST_DONE,  // struct channel_broadcast_done
+  CHANNEL_REDIS_HEALTH,    // struct redis_link_health
   // From the master.
   CHANNEL_LOGIN_ANSWER,   // struct channel_login_answer
   CHANNEL_SESSION_CLOSE,  // struct channel_session_close

@@ -64,6 +64,22 @@ static json_t *link_to_json(const char *name, const char *state, const char *whe
   return one;
 }
 
+static json_t *redis_to_json(const struct master *master, const char *name,
+                             const struct redis_link_health *link) {
+  const char *state = link->masters == 0                  ? "connecting"
+                      : link->masters_up == link->masters ? "up"
+                      : link->masters_up > 0              ? "partly up"
+                                                          : "down";
+  json_t *one = link_to_json(name, state, master->config.data.redis.addr, (int64_t)link->lost,
+                             link->last_error, link->last_error_ms);
+  json_object_set_new(one, "masters", json_integer((json_int_t)link->masters));
+  json_object_set_new(one, "masters_up", json_integer((json_int_t)link->masters_up));
+  if (link->since_ms != 0) {  // else a worker that has not said yet
+    json_object_set_new(one, "since_ms", json_integer((json_int_t)link->since_ms));
+  }
+  return one;
+}
+
 // How the gateway stands with etcd and Redis; empty where it needs neither.
 static json_t *links_to_json(const struct master *master) {
   json_t *links = json_array();
@@ -79,21 +95,18 @@ static json_t *links_to_json(const struct master *master) {
   }
   routes_health(master->routes, &routes);
   if (routes.redis) {
-    const char *state = routes.link.masters == 0                        ? "connecting"
-                        : routes.link.masters_up == routes.link.masters ? "up"
-                        : routes.link.masters_up > 0                    ? "partly up"
-                                                                        : "down";
-    json_t *one =
-        link_to_json("redis", state, master->config.data.redis.addr, (int64_t)routes.link.lost,
-                     routes.link.last_error, routes.link.last_error_ms);
-    json_object_set_new(one, "masters", json_integer((json_int_t)routes.link.masters));
-    json_object_set_new(one, "masters_up", json_integer((json_int_t)routes.link.masters_up));
+    json_t *one = redis_to_json(master, "redis", &routes.link);
     json_object_set_new(one, "queued_writes", json_integer((json_int_t)routes.queued_writes));
-    json_object_set_new(one, "since_ms", json_integer((json_int_t)routes.link.since_ms));
     json_array_append_new(links, one);
-    state = routes.feed.live < routes.feed.masters || routes.feed.masters == 0 ? "connecting"
-            : routes.feed.scanning > 0                                         ? "reading"
-                                                                               : "following";
+    for (int i = 0; i < workers_count(master->workers); i++) {
+      char name[32];
+      snprintf(name, sizeof name, "redis, worker %d", i);
+      json_array_append_new(links, redis_to_json(master, name, &master->worker_redis[i]));
+    }
+    const char *state = routes.feed.live < routes.feed.masters || routes.feed.masters == 0
+                            ? "connecting"
+                        : routes.feed.scanning > 0 ? "reading"
+                                                   : "following";
     struct counters_values counts;
     counters_read(master->counters, &counts);
     one = link_to_json("route feed", state, master->config.data.redis.addr,

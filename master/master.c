@@ -75,6 +75,9 @@ static void on_worker_message(int index, enum channel_type type, const void *con
       workers_send(master->workers, index, CHANNEL_ROUTE_ANSWER, &answer);
       return;
     }
+    case CHANNEL_REDIS_HEALTH:
+      memcpy(&master->worker_redis[index], content, sizeof master->worker_redis[index]);
+      return;
     case CHANNEL_ROUTE_HELD: routes_held(master->routes, index, content); return;
     case CHANNEL_ROUTE_RELEASED: routes_released(master->routes, index, content); return;
     default: log_error("channel_unexpected", "worker=%d type=%d", index, (int)type); return;
@@ -97,6 +100,7 @@ static bool close_if_of_dead(struct directory_session *session, void *context) {
 static void on_worker_dead(int index, void *owner) {
   struct dead_worker dead = {.master = owner, .index = index};
   routes_worker_gone(dead.master->routes, index);
+  dead.master->worker_redis[index] = (struct redis_link_health){0};
   directory_each(dead.master->directory, close_if_of_dead, &dead);
 }
 

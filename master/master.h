@@ -11,6 +11,7 @@
 #include "common/config.h"
 #include "common/counters.h"
 #include "common/node_table.h"
+#include "common/redis_link.h"
 #include "common/route_table.h"
 #include "master/directory.h"
 #include "master/listeners.h"
@@ -18,7 +19,6 @@
 
 struct admission;
 struct control;
-struct redis_link;
 struct registry;
 struct routes;
 
@@ -39,6 +39,8 @@ struct master {
   struct admission *admission;
   struct workers *workers;
   struct control *control;
+  // How each worker stands with Redis, as it said last; all zero until then.
+  struct redis_link_health worker_redis[CONFIG_WORKERS];
   struct counters *counters;  // the master's own, beside those of the workers
   bool stopping;
   struct event *leaving;  // the workers are gone; looks whether all else is done

@@ -165,7 +165,7 @@ static void table_print(const json_t *rows, const struct column *columns, size_t
 static void line_print(const char *title, const json_t *value, enum cell cell) {
   char text[CELL_BYTES];
   cell_format(value, cell, text);
-  printf("%-13s%s\n", title, text);
+  printf("%-13s %s\n", title, text);
 }
 
 static void status_print(const json_t *answer) {
@@ -311,7 +311,12 @@ static void route_place_print(const char *title, const json_t *place, const json
 
 static void route_get_print(const json_t *answer) {
   line_print("key", json_object_get(answer, "key"), CELL_TEXT);
-  route_place_print("workers see", json_object_get(answer, "table"), NULL);
+  const json_t *guess = json_object_get(answer, "guess");
+  if (guess) {
+    line_print("workers guess", guess, CELL_TEXT);
+  } else {
+    route_place_print("workers see", json_object_get(answer, "table"), NULL);
+  }
   route_place_print("store has", json_object_get(answer, "store"),
                     json_object_get(answer, "store_says"));
   line_print("tunnels here", json_object_get(answer, "tunnels"), CELL_NUMBER);

@@ -46,7 +46,18 @@ static void become_ready(struct route_store *store) {
   }
 }
 
-static void on_master_up(void *owner) { become_ready(owner); }
+// The master shows an operator how each worker stands with Redis.
+static void tell_health(struct route_store *store) {
+  struct redis_link_health health;
+  redis_link_health(store->redis, &health);
+  inbox_tell(store->worker->inbox, CHANNEL_REDIS_HEALTH, &health);
+}
+
+static void on_master_up(void *owner) {
+  struct route_store *store = owner;
+  tell_health(store);
+  become_ready(store);
+}
 
 static void on_ready_timer(evutil_socket_t fd, short what, void *owner) {
   (void)fd;
@@ -57,9 +68,10 @@ static void on_ready_timer(evutil_socket_t fd, short what, void *owner) {
 static void on_master_down(void *owner) {
   struct route_store *store = owner;
   counters_add(store->worker->counters, COUNTER_REDIS_LOST, 1);
+  tell_health(store);
 }
 
-static void on_masters_changed(void *owner) { (void)owner; }
+static void on_masters_changed(void *owner) { tell_health(owner); }
 
 struct route_store *route_store_new(struct worker *worker, void (*on_ready)(struct worker *worker),
                                     char *why, size_t why_size) {

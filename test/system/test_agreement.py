@@ -12,8 +12,8 @@ from janus.redis_server import Redis, player_key, room_key
 COLORS = ("blue", "red")
 SERVICES = ("roma.player.service", "roma.room.service")
 ROOM = 6
-PLAYERS = 400  # of each color, each by every gateway at once
-ROOMS = 150
+PLAYERS = 1000  # of each color, each by every gateway at once
+ROOMS = 300
 
 
 class Node:
@@ -43,27 +43,51 @@ class Node:
                     for oid, mod in (line.split("\t")[:2] for line in record)}
 
 
+AT_ONCE = 250  # players of one gateway who log in together
+
+
 def come(gateway, keys, first_uid, together, results):
-    """In a process of its own: everybody comes to this gateway, in step with the others."""
-    from janus.client import Client
+    """In a process of its own: everybody comes to this gateway, many at a time, in step with the
+    others."""
+    # One color at a time, since a player of both would be one who logs in twice.
+    everybody = [(color, i) for first in range(0, PLAYERS, AT_ONCE) for color in COLORS
+                 for i in range(first, first + AT_ONCE)]
     faults = 0
-    for color, i in [(color, i) for i in range(PLAYERS) for color in COLORS]:
-        if i % 10 == 0:
-            together.wait()
+    for at in range(0, len(everybody), AT_ONCE):
+        left = everybody[at:at + AT_ONCE]
+        together.wait()
         # A message that was with a node when that died is lost; a client comes again then.
         for _ in range(3):
-            try:
-                with Client(gateway, keys, uid=first_uid + i, color=color) as client:
-                    client.login()
-                    client.socket.settimeout(patient(5))
-                    client.ask(1, 1)
-                    client.ask(ROOM, 1, obj=first_uid + i % ROOMS)
-                break
-            except (AssertionError, OSError):
-                continue
-        else:
-            faults += 1
+            left = come_together(gateway, keys, first_uid, left)
+        faults += len(left)
     results.put(faults)
+
+
+def come_together(gateway, keys, first_uid, players):
+    """All of them log in at once, and then ask at once; returns those who were not served."""
+    from janus.client import Client
+    clients, unserved = [], []
+
+    def each(step):
+        for client, player in list(clients):
+            try:
+                step(client, player)
+            except (AssertionError, OSError):
+                clients.remove((client, player))
+                unserved.append(player)
+                client.close()
+
+    for color, i in players:
+        clients.append((Client(gateway, keys, uid=first_uid + i, color=color), (color, i)))
+    each(lambda client, _: client.send_raw(client.handshake_frame()))
+    each(lambda client, _: client.finish_login())
+    each(lambda client, player: (
+        client.socket.settimeout(patient(5)), client.send(1, 1),
+        client.send(ROOM, 1, obj=first_uid + player[1] % ROOMS)))
+    each(lambda client, _: client.expect(2))
+    for client, _ in clients:
+        client.close()
+    return unserved
 
 
 @pytest.fixture
@@ -122,9 +146,13 @@ def test_each_is_served_by_exactly_one_node(world, start, keys, tmp_path):
 
     first_uid = 100_000
     race(gateways, keys, first_uid)
-    while not sum(gateway.counter("route_races_lost") for gateway in gateways):
+    for _ in range(20):
+        if sum(gateway.counter("route_races_lost") for gateway in gateways):
+            break
         first_uid += PLAYERS  # they came one after another, all of them: once more
         race(gateways, keys, first_uid)
+    else:
+        raise AssertionError("no gateway ever lost a race")
     served = who_served(nodes, first_uid)
     assert {what: where for what, where in served.items() if len(where) > 1} == {}
     # And that is what Redis says.
@@ -149,6 +177,13 @@ def test_each_is_served_by_exactly_one_node(world, start, keys, tmp_path):
     with gateways[1].player(uid=old[0], color="blue") as player:
         player.ask(1, 1)
     assert redis.get(player_key(old[0])) == nodes[0].address
+
+    # And it gets nobody new, by any gateway.
+    for i, gateway in enumerate(gateways):
+        for uid in range(250_000 + 100 * i, 250_020 + 100 * i):
+            with gateway.player(uid=uid, color="blue") as player:
+                player.ask(1, 1)
+                assert redis.get(player_key(uid)) != nodes[0].address
 
     # While a node is killed: what was on it goes to one other, everything else stays.
     dead = nodes[1]

@@ -56,20 +56,29 @@ class Players:
         """New players get in, and by each gateway to the same node. While some workers have
         Redis again and others not, they may still differ: those do not count."""
         agreed = 0
-        while agreed < count:
+        for _ in range(100 * count):
+            if agreed == count:
+                return
             self.next_uid += 1
             alone = []  # who had to choose without Redis
             for gateway in self.gateways:
                 before = gateway.counter("route_fallbacks")
-                with self.come(gateway, self.next_uid):
-                    pass
+                with self.come(gateway, self.next_uid) as newcomer:
+                    newcomer.ask(6, 1, obj=50)  # where those are who stay
                 alone.append(gateway.counter("route_fallbacks") > before)
             if any(alone) and not all(alone):
                 continue
             agreed += 1
             served = {backend.address for backend in self.backends
-                      if backend.streams_of(self.next_uid)}
+                      if backend.streams_of(self.next_uid, kind="player")}
             assert len(served) == 1, f"{self.next_uid} was served by {served}"
+            wait_for(lambda: len(self.places_of_room()) <= 1, "room 50 to be at one node")
+        raise AssertionError("the gateways never had Redis, or had it not, at the same time")
+
+    def places_of_room(self):
+        return {backend.address for backend in self.backends
+                if any(not stream.ended.is_set()
+                       for stream in backend.streams_of(kind="room", oid=50))}
 
     def leave(self):
         for player in self.staying:
@@ -91,6 +100,10 @@ def test_redis_killed_and_restarted_empty(start, backends):
     redis.kill()
     for gateway in gateways:
         gateway.wait_link("redis", "down")
+        for worker in range(2):
+            assert gateway.wait_link(f"redis, worker {worker}", "down")
+            assert redis.address in gateway.link(f"redis, worker {worker}")["last_error"]
+        assert gateway.counter("redis_lost") >= 3
     players.serve()
     players.newcomers_agree()
     newcomer = players.come(gateways[0])
@@ -102,6 +115,9 @@ def test_redis_killed_and_restarted_empty(start, backends):
     assert redis.wait_key(gateway_key(newcomer.uid)) == NAMES[0], "written when it was back"
     for gateway in gateways:
         gateway.wait_link("route feed", "following")
+        gateway.wait_link("redis, worker 0", "up")
+        assert gateway.counter("route_feed_restarts") >= 1
+        assert gateway.counter("route_claims_unanswered") + gateway.counter("route_fallbacks") > 0
     players.serve()
     players.newcomers_agree()
     assert all(gateway.counter("tunnels_broken") == 0 for gateway in gateways)

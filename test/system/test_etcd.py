@@ -6,7 +6,7 @@ import time
 import pytest
 from janus.certificates import Certificates
 from janus.etcd_server import Etcd, b64
-from janus.patience import wait_for
+from janus.patience import patient, wait_for
 from janus.programs import Gateway, etcd_settings, secret_settings
 
 PLAYER = "roma.player.service"
@@ -59,7 +59,7 @@ def test_nodes_come_change_and_go(gateway, etcd, backend):
 
 
 def test_a_lease_that_runs_out_takes_its_node_along(gateway, etcd):
-    etcd.register("127.0.0.1:11", ttl=1)
+    etcd.register("127.0.0.1:11", ttl=5)
     gateway.wait_nodes("127.0.0.1:11")
     gateway.wait_nodes()
 
@@ -117,7 +117,7 @@ def test_the_gateway_registers_itself_with_all_that_others_need(gateway, etcd):
 
 def test_a_lost_lease_is_replaced_and_a_shutdown_deregisters(start, etcd, gateway):
     etcd.wait_gateways(1)
-    other = gateway_on(start, etcd)
+    other = gateway_on(start, etcd, lease_ttl="600s", timeout="20s")
     etcd.wait_gateways(2)
     (key,) = [key for key, value in etcd.list("/microservices/janus.gate.interface/").items()
               if f":{other.address[1]}" in value]
@@ -126,7 +126,7 @@ def test_a_lost_lease_is_replaced_and_a_shutdown_deregisters(start, etcd, gatewa
     etcd.wait_gateways(2)
     mark = other.mark()
     other.stop()
-    etcd.wait_gateways(1, timeout=1)  # not by the lease running out
+    etcd.wait_gateways(1)  # not by the lease running out
     deregistered = next(i for i, line in enumerate(other.lines[mark:]) if "deregistered" in line)
     stopping = next(i for i, line in enumerate(other.lines[mark:]) if "worker_stopping" in line)
     assert deregistered < stopping, "it is out of the registry before it turns anybody away"
@@ -173,7 +173,7 @@ def test_compaction_while_away_means_a_fresh_list(start):
 def test_an_etcd_that_comes_back_empty_does_not_take_the_nodes_at_once(start, backend):
     etcd = start(Etcd)
     etcd.register(backend.address)
-    gateway = gateway_on(start, etcd, empty_hold="5s")
+    gateway = gateway_on(start, etcd, empty_hold=f"{patient(10)}s")
     gateway.wait_nodes(backend.address)
     with gateway.player(uid=731) as player:
         player.ask(1, 1)
@@ -185,7 +185,7 @@ def test_an_etcd_that_comes_back_empty_does_not_take_the_nodes_at_once(start, ba
         etcd.wait_gateways(1)  # under a new lease
         etcd.register("127.0.0.1:31")
         gateway.wait_nodes(backend.address, "127.0.0.1:31")
-        gateway.wait_nodes("127.0.0.1:31", timeout=20)  # its hold is over
+        gateway.wait_nodes("127.0.0.1:31")  # its hold is over
         assert player.ask(1, 2).seq == 2
 
 
@@ -321,7 +321,7 @@ def test_a_gateway_that_may_not_register_still_watches(start, keys):
 
 def test_a_shutdown_deregisters_also_when_the_token_has_run_out(start, keys):
     etcd = start(Etcd, root_password="etcdsecret", auth_token_ttl=1)
-    gateway = gateway_on(start, etcd, username="root",
+    gateway = gateway_on(start, etcd, username="root", lease_ttl="600s", timeout="20s",
                          secrets=secret_settings(keys, etcd_password="etcdsecret"))
     wait_for(lambda: _gateways_after_log_in(etcd) == 1, "the gateway to be registered")
     token = etcd.token  # nobody uses it for a while; the gateway's is as old

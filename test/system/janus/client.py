@@ -146,6 +146,11 @@ class Client:
         assert answer is not None, "the gateway closed the connection instead of answering"
         return answer
 
+    def expect(self, count):
+        """So many packets, whatever they are."""
+        for _ in range(count):
+            assert self.receive() is not None, "the gateway closed the connection"
+
     def receive_error(self):
         """The next packet, which must be an SCServerUnexpectedErr."""
         packet = self.receive()
