@@ -18,7 +18,7 @@
 enum {
   FAULT_BYTES = 1024,
   QUOTE_BYTES = 64,              // of a bad value, in a fault
-  VALUE_BYTES = 512,             // a value as text
+  VALUE_BYTES = 2048,            // a value as text
   SETTINGS_MAX_BYTES = 1 << 20,  // what config_load_fd takes
   DAY_MS = 24 * 60 * 60 * 1000,
   MIB = 1 << 20,
@@ -175,6 +175,9 @@ static const struct key keys[] = {
     SETTING("tunnel.message_bytes", KEY_INTEGER, tunnel.message_bytes, "4194304",
             RANGE(1024, 64 * MIB)),
 
+    SETTING("push.allow", KEY_NETWORKS, push.allow,
+            "127.0.0.0/8,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"),
+
     SETTING("seal.aes_ni", KEY_BOOL, seal.aes_ni, "true"),
 
     {.path = "secret", .kind = KEY_SECRET},
@@ -295,6 +298,39 @@ static int64_t field_number(const void *field, size_t size) {
   return number;
 }
 
+// Adds the network that text is to the list, or reports that it is none. False: the list
+// is full.
+static bool network_add(struct loader *loader, struct networks *networks, struct origin origin,
+                        const char *name, const char *text, size_t len) {
+  char one[NETWORK_TEXT_BYTES], quoted[QUOTE_BYTES];
+  snprintf(one, sizeof one, "%.*s", (int)len, text);
+  if (networks->count == NETWORKS_MAX) {
+    loader_fault(loader, origin, name, "has more than %d networks", NETWORKS_MAX);
+    return false;
+  }
+  if (len >= sizeof one || network_parse(one, &networks->networks[networks->count]) != 0) {
+    loader_fault(loader, origin, name,
+                 "must be addresses and networks, such as \"192.0.2.7\" or \"10.0.0.0/8\", not %s",
+                 log_quote(quoted, sizeof quoted, text, len));
+  } else {
+    networks->count++;
+  }
+  return true;
+}
+
+// Those in text, with commas between them.
+static void networks_set(struct loader *loader, struct networks *networks, struct origin origin,
+                         const char *name, const char *text) {
+  memset(networks, 0, sizeof *networks);
+  for (text += strspn(text, ", "); *text != '\0'; text += strspn(text, ", ")) {
+    size_t len = strcspn(text, ", ");
+    if (!network_add(loader, networks, origin, name, text, len)) {
+      return;
+    }
+    text += len;
+  }
+}
+
 // Sets the key's field in the struct at base, from the file, the environment or
 // the default alike; a bad value is reported under name and leaves the field.
 static void key_set(struct loader *loader, const struct key *key, void *base, struct origin origin,
@@ -340,6 +376,7 @@ static void key_set(struct loader *loader, const struct key *key, void *base, st
       }
       field_set_number(field, key->size, number);
       return;
+    case KEY_NETWORKS: networks_set(loader, field, origin, name, text); return;
     case KEY_ADDRESS:
       if (!(key->max == 1 && len == 0) && !config_value_is_address(text, key->min)) {
         loader_fault(loader, origin, name,
@@ -383,6 +420,20 @@ static void key_set(struct loader *loader, const struct key *key, void *base, st
   memcpy(field, text, len);
 }
 
+static void networks_text(const struct networks *networks, char *buffer, size_t size) {
+  size_t len = 0;
+  buffer[0] = '\0';
+  for (size_t i = 0; i < networks->count && len < size; i++) {
+    char one[NETWORK_TEXT_BYTES];
+    len += (size_t)snprintf(buffer + len, size - len, "%s%s", i > 0 ? "," : "",
+                            network_format(&networks->networks[i], one));
+  }
+}
+_Static_assert((size_t)VALUE_BYTES >= (size_t)NETWORKS_MAX * NETWORK_TEXT_BYTES,
+               "a whole list fits");
+_Static_assert((size_t)VALUE_BYTES >= CONFIG_ADDRESSES_BYTES,
+               "and the addresses of a large Cluster");
+
 // The value as key_set takes it.
 static void key_text(const struct key *key, const void *base, char *buffer, size_t size) {
   const void *field = (const char *)base + key->offset;
@@ -392,6 +443,7 @@ static void key_text(const struct key *key, const void *base, char *buffer, size
     case KEY_INTEGER: snprintf(buffer, size, "%" PRId64, number); break;
     case KEY_DURATION: config_value_print_duration(number, buffer, size); break;
     case KEY_CHOICE: config_value_print_choice(key->choices, number, buffer, size); break;
+    case KEY_NETWORKS: networks_text(field, buffer, size); break;
     default: snprintf(buffer, size, "%s", (const char *)field); break;
   }
 }
@@ -494,6 +546,22 @@ static const char *addresses_join(const config_setting_t *setting, char *joined,
   return joined;
 }
 
+// An array, each of whose entries is reported at its own line.
+static void networks_read(struct loader *loader, struct networks *networks, const char *name,
+                          const config_setting_t *setting) {
+  memset(networks, 0, sizeof *networks);
+  for (int i = 0; i < config_setting_length(setting); i++) {
+    const config_setting_t *element = config_setting_get_elem(setting, (unsigned)i);
+    const char *text = config_setting_get_string(element);
+    if (text == NULL) {
+      loader_fault(loader, at(element), name, "must be strings in quotes, not %s",
+                   loader_type_text(element));
+    } else if (!network_add(loader, networks, at(element), name, text, strlen(text))) {
+      return;
+    }
+  }
+}
+
 static void key_read(struct loader *loader, const struct key *key, void *base, const char *name,
                      const config_setting_t *setting) {
   char number[32], joined[CONFIG_ADDRESSES_BYTES + 1];
@@ -514,6 +582,14 @@ static void key_read(struct loader *loader, const struct key *key, void *base, c
       }
       break;
     case KEY_MODULES: modules_read(loader, base, name, setting); return;
+    case KEY_NETWORKS:
+      wanted = "an array of addresses and networks, such as [\"192.0.2.7\", \"10.0.0.0/8\"]";
+      if (config_setting_is_array(setting) || config_setting_is_list(setting)) {
+        networks_read(loader, (void *)((char *)base + key->offset), name, setting);
+        return;
+      }
+      text = config_setting_get_string(setting);
+      break;
     case KEY_ADDRESSES:
       wanted = "host:port in quotes, or an array of such, [\"...\", \"...\"]";
       text = addresses_join(setting, joined, sizeof joined);

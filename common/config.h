@@ -19,6 +19,7 @@
 #include "common/error.h"
 #include "common/keys.h"
 #include "common/log.h"
+#include "common/networks.h"
 #include "common/node_table.h"
 #include "common/route_table.h"
 
@@ -194,6 +195,10 @@ struct config {
     int64_t streams_per_connection;  // a further connection is opened beyond it
     int64_t message_bytes;           // accepted from a backend, at most
   } tunnel;
+
+  struct {
+    struct networks allow;  // from where pushes are taken
+  } push;
 
   struct {
     bool aes_ni;

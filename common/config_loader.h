@@ -23,6 +23,7 @@ enum key_kind {
   KEY_PATH,       // of a file, looked for where an @include is; or empty
   KEY_METHOD,     // "/package.Service/Method"
   KEY_CHOICE,     // one of `choices`, kept as its number, or not at all (size 0)
+  KEY_NETWORKS,   // addresses and networks, as addresses are listed; or none
   KEY_MODULES,    // the modules of a tunnel type
   // Read on their own, after all the above.
   KEY_NODES,

@@ -62,6 +62,8 @@
   X(NODES_MALFORMED, "nodes_malformed", "values in etcd that are no node")                       \
   X(NODES_HELD, "nodes_held", "nodes kept for a while although a new list had none")             \
   X(REPLAYS_FORGOTTEN, "replays_forgotten", "handshakes forgotten early, with no room for more") \
+  X(BANS_MALFORMED, "bans_malformed", "entries of Redis' list that are no ban, at each reading") \
+  X(BANS_LEFT_OUT, "bans_left_out", "bans of that list with no room for them, at each reading")  \
   X(LOG_SUPPRESSED, "log_suppressed", "log lines left out by the rate limit")
 
 // X(identifier, name, help)

@@ -677,8 +677,111 @@ static void bad_addresses_and_modes_are_faults(void **state) {
                ":1: data.redis.cluster: can't go with data.redis.sentinel_master");
 }
 
+static void assert_allowed(const char *const *texts) {
+  size_t count = 0;
+  for (; texts[count] != NULL; count++) {
+    char text[NETWORK_TEXT_BYTES];
+    assert_true(count < config.push.allow.count);
+    assert_string_equal(network_format(&config.push.allow.networks[count], text), texts[count]);
+  }
+  assert_int_equal(config.push.allow.count, count);
+}
+
+static void networks_are_read_and_travel(void **state) {
+  (void)state;
+  load_good("");
+  assert_allowed((const char *const[]){"127.0.0.0/8", "::1", "10.0.0.0/8", "172.16.0.0/12",
+                                       "192.168.0.0/16", "fc00::/7", NULL});
+  load_good("push = { allow = []; };");
+  assert_allowed((const char *const[]){NULL});
+  load_good("push = { allow = \"\"; };");
+  assert_allowed((const char *const[]){NULL});
+  load_good("push = { allow = \"10.1.2.3/8, ::1\"; };");
+  assert_allowed((const char *const[]){"10.0.0.0/8", "::1", NULL});
+  load_good("push = { allow = ( \"192.0.2.7\", \"::ffff:10.0.0.0/104\" ); };");
+  assert_allowed((const char *const[]){"192.0.2.7", "10.0.0.0/8", NULL});
+  setenv("JANUS_PUSH_ALLOW", "2001:db8::/32,192.0.2.1", 1);
+  load_good("push = { allow = [\"10.0.0.0/8\"]; };");
+  unsetenv("JANUS_PUSH_ALLOW");
+  assert_allowed((const char *const[]){"2001:db8::/32", "192.0.2.1", NULL});
+
+  // As many as there may be, of the longest text.
+  char text[4096] = "push = { allow = [";
+  for (int i = 0; i < NETWORKS_MAX; i++) {
+    char one[NETWORK_TEXT_BYTES + 8];
+    snprintf(one, sizeof one, "%s\"2001:1db8:1111:1111:1111:1111:1111:%d/127\"", i > 0 ? ", " : "",
+             1000 + 2 * i);
+    strcat(text, one);
+  }
+  strcat(text, "]; };");
+  load_good(text);
+  assert_int_equal(config.push.allow.count, NETWORKS_MAX);
+  FILE *file = tmpfile();
+  assert_int_equal(config_save(&config, file), 0);
+  assert_int_equal(config_load_fd(fileno(file), &other, on_fault, &config), 0);
+  fclose(file);
+  assert_memory_equal(&config, &other, sizeof config);
+}
+
+static void each_bad_network_is_a_fault_of_its_own(void **state) {
+  (void)state;
+#define NETWORK_FAULT(where, value)                                                           \
+  where                                                                                       \
+      "push.allow: must be addresses and networks, such as \"192.0.2.7\" or \"10.0.0.0/8\", " \
+      "not \"" value "\""
+  write_file(secret_file, GOOD_SECRET, 0640);
+  assert_int_equal(load("push = { allow = [\"10.0.0.0/33\",\n\"::1\",\n\"here\", \"\"]; };\n"
+                        "@include \"secret.conf\"\n"),
+                   ERROR_INVALID);
+  assert_fault(NETWORK_FAULT("janus.conf:1: ", "10.0.0.0/33"));
+  assert_fault(NETWORK_FAULT("janus.conf:3: ", "here"));
+  assert_fault(NETWORK_FAULT("janus.conf:3: ", ""));
+  assert_int_equal(fault_count, 3);
+  expect_fault("push = {\nallow = \"10.0.0.0/8, 10\"; };", NETWORK_FAULT(":2: ", "10"));
+  expect_fault("push = { allow = 10; };",
+               ":1: push.allow: must be an array of addresses and networks, such as "
+               "[\"192.0.2.7\", \"10.0.0.0/8\"], not a number");
+  expect_fault("push = { allow = [10]; };",
+               ":1: push.allow: must be strings in quotes, not a number");
+  expect_fault("push = { allow = { a = \"::1\"; }; };",
+               ":1: push.allow: must be an array of addresses and networks, such as "
+               "[\"192.0.2.7\", \"10.0.0.0/8\"], not a group { ... }");
+  setenv("JANUS_PUSH_ALLOW", "10.0.0.0/8,x", 1);
+  assert_int_equal(load("@include \"secret.conf\"\n"), ERROR_INVALID);
+  unsetenv("JANUS_PUSH_ALLOW");
+  assert_string_equal(faults,
+                      "environment: JANUS_PUSH_ALLOW (push.allow): must be addresses and networks, "
+                      "such as \"192.0.2.7\" or \"10.0.0.0/8\", not \"x\"\n");
+  char text[1024] = "push = { allow = \"";
+  for (int i = 0; i < NETWORKS_MAX + 2; i++) {
+    strcat(text, "10.0.0.0/8,");
+  }
+  strcat(text, "\"; };");
+  expect_fault(text, ":1: push.allow: has more than 32 networks");
+}
+
+static void the_addresses_of_a_large_cluster_travel(void **state) {
+  (void)state;
+  char text[2048] = "data = { redis = { cluster = true; addr = \"";
+  for (int i = 0; i < 40; i++) {
+    char one[32];
+    snprintf(one, sizeof one, "%sredis-%02d.example:6379", i > 0 ? "," : "", i);
+    strcat(text, one);
+  }
+  strcat(text, "\"; }; };");
+  load_good(text);
+  FILE *file = tmpfile();
+  assert_int_equal(config_save(&config, file), 0);
+  assert_int_equal(config_load_fd(fileno(file), &other, on_fault, &config), 0);
+  fclose(file);
+  assert_memory_equal(&config, &other, sizeof config);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test(networks_are_read_and_travel),
+      cmocka_unit_test(each_bad_network_is_a_fault_of_its_own),
+      cmocka_unit_test(the_addresses_of_a_large_cluster_travel),
       cmocka_unit_test(etcd_and_redis_are_read_and_travel),
       cmocka_unit_test(passwords_are_secrets),
       cmocka_unit_test(a_tls_key_is_a_secret_and_its_file_closed_to_others),
