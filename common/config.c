@@ -175,6 +175,10 @@ static const struct key keys[] = {
     SETTING("tunnel.message_bytes", KEY_INTEGER, tunnel.message_bytes, "4194304",
             RANGE(1024, 64 * MIB)),
 
+    SETTING("push.slow_client", KEY_CHOICE, push.slow_client, "disconnect",
+            .choices = "disconnect|drop_newest|drop_oldest|conflate"),
+    SETTING("push.waiting_bytes", KEY_INTEGER, push.waiting_bytes, "262144",
+            RANGE(1024, 1024 * MIB)),
     SETTING("push.allow", KEY_NETWORKS, push.allow,
             "127.0.0.0/8,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"),
 

@@ -64,6 +64,13 @@ struct config_tls {
 
 enum registry_source { REGISTRY_STATIC, REGISTRY_ETCD };
 enum login_conflict { LOGIN_NEWEST_WINS, LOGIN_REFUSE_SECOND };
+// What gives way for a client that is behind.
+enum slow_client {
+  SLOW_CLIENT_DISCONNECT,
+  SLOW_CLIENT_DROP_NEWEST,
+  SLOW_CLIENT_DROP_OLDEST,
+  SLOW_CLIENT_CONFLATE,
+};
 enum routes_store { ROUTES_MEMORY, ROUTES_REDIS };
 
 struct config {
@@ -180,7 +187,7 @@ struct config {
     int64_t tunnel_bytes;
     int64_t client_high_bytes;  // waiting for one client: over it its tunnels are read no further
     int64_t client_low_bytes;   // and below this they are again
-    int64_t client_grace_ms;    // over high for longer: the client is closed, slow_client
+    int64_t client_grace_ms;    // over high for longer: push.slow_client says what is done
   } queue;
 
   struct {
@@ -198,6 +205,8 @@ struct config {
 
   struct {
     struct networks allow;  // from where pushes are taken
+    enum slow_client slow_client;
+    int64_t waiting_bytes;  // of pushes that may wait for one client that is behind
   } push;
 
   struct {

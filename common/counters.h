@@ -15,55 +15,62 @@
 #include "common/error.h"
 
 // X(identifier, name, help)
-#define COUNTERS(X)                                                                              \
-  X(CONNECTIONS_ACCEPTED, "connections_accepted", "connections accepted")                        \
-  X(ACCEPT_BACKOFFS, "accept_backoffs", "times accepting was suspended for want of descriptors") \
-  X(LOGINS, "logins", "handshakes completed")                                                    \
-  X(MESSAGES_IN, "messages_in", "messages from clients, after the handshake")                    \
-  X(MESSAGES_OUT, "messages_out", "messages to clients")                                         \
-  X(BYTES_IN, "bytes_in", "bytes received from clients")                                         \
-  X(BYTES_OUT, "bytes_out", "bytes sent to clients")                                             \
-  X(INFLATED, "messages_inflated", "messages from clients that came compressed")                 \
-  X(DEFLATED, "messages_deflated", "messages to clients that went compressed")                   \
-  X(RATE_PAUSES, "rate_pauses", "times a session was read no further for its rate")              \
-  X(INPUT_PAUSES, "input_pauses", "times a client was read no further for a slow tunnel")        \
-  X(OUTPUT_PAUSES, "output_pauses", "times a tunnel was read no further for a slow client")      \
-  X(TOO_LARGE_OUT, "messages_too_large", "messages from tunnels not sent, over the size limit")  \
-  X(UNEXPECTED_ERRORS, "unexpected_errors", "SCServerUnexpectedErr sent to clients")             \
-  X(FOREIGN_OBJECTS, "foreign_objects", "messages refused for naming another player's uid")      \
-  X(UNKNOWN_MODULES, "unknown_modules", "messages refused for a module without a tunnel")        \
-  X(TUNNEL_LIMITED, "tunnel_limited", "messages refused for too many tunnels in the session")    \
-  X(DROPPED_IN, "messages_dropped_in", "messages from clients not delivered to a tunnel")        \
-  X(DROPPED_OUT, "messages_dropped_out", "messages from tunnels not delivered to a client")      \
-  X(TUNNELS_OPENED, "tunnels_opened", "tunnel streams opened")                                   \
-  X(TUNNELS_REOPENED, "tunnels_reopened", "tunnel streams opened anew after a break")            \
-  X(TUNNEL_OPEN_FAILURES, "tunnel_open_failures", "tunnel streams that failed to open")          \
-  X(TUNNELS_BROKEN, "tunnels_broken", "open tunnel streams that the backend ended")              \
-  X(TUNNEL_MALFORMED, "tunnel_malformed", "messages from tunnels that do not decode")            \
-  X(TUNNEL_MESSAGES_OUT, "tunnel_messages_out", "messages handed to tunnels")                    \
-  X(TUNNEL_MESSAGES_IN, "tunnel_messages_in", "messages received from tunnels")                  \
-  X(TUNNEL_UNSURE, "tunnel_messages_unsure", "messages with a stream that broke, maybe lost")    \
-  X(ROUTE_HITS, "route_hits", "routes found in the shared table")                                \
-  X(ROUTE_MISSES, "route_misses", "routes not found in the shared table")                        \
-  X(ROUTE_TORN, "route_torn", "route look-ups given up after torn reads")                        \
-  X(ROUTE_REPLACED, "route_replaced", "routes that named a dead node and were replaced")         \
-  X(ROUTE_RACES_LOST, "route_races_lost", "routes where another's choice held")                  \
-  X(ROUTE_FALLBACKS, "route_fallbacks", "nodes picked by rendezvous hashing")                    \
-  X(ROUTE_CLAIMS_UNANSWERED, "route_claims_unanswered", "routes that Redis could not settle")    \
-  X(ROUTES_MOVED, "routes_moved", "tunnels opened anew since their route names another node")    \
-  X(ROUTES_MALFORMED, "routes_malformed", "keys and values in Redis that are no route")          \
-  X(ROUTES_RESTORED, "routes_restored", "routes of open tunnels and players put back in Redis")  \
-  X(ROUTES_NOT_KEPT, "routes_not_kept", "routes for which the shared table had no room")         \
-  X(ROUTE_INVALIDATIONS, "route_invalidations", "changes of routes that Redis told of")          \
-  X(ROUTE_WRITES_DROPPED, "route_writes_dropped", "gateway routes not written, Redis away")      \
-  X(ROUTE_FEED_RESTARTS, "route_feed_restarts", "times the routes were read anew from Redis")    \
-  X(REDIS_LOST, "redis_lost", "times a Redis master stopped answering")                          \
-  X(ETCD_LOST, "etcd_lost", "times the connection to etcd was lost")                             \
-  X(NODES_MALFORMED, "nodes_malformed", "values in etcd that are no node")                       \
-  X(NODES_HELD, "nodes_held", "nodes kept for a while although a new list had none")             \
-  X(REPLAYS_FORGOTTEN, "replays_forgotten", "handshakes forgotten early, with no room for more") \
-  X(BANS_MALFORMED, "bans_malformed", "entries of Redis' list that are no ban, at each reading") \
-  X(BANS_LEFT_OUT, "bans_left_out", "bans of that list with no room for them, at each reading")  \
+#define COUNTERS(X)                                                                                \
+  X(CONNECTIONS_ACCEPTED, "connections_accepted", "connections accepted")                          \
+  X(ACCEPT_BACKOFFS, "accept_backoffs", "times accepting was suspended for want of descriptors")   \
+  X(LOGINS, "logins", "handshakes completed")                                                      \
+  X(MESSAGES_IN, "messages_in", "messages from clients, after the handshake")                      \
+  X(MESSAGES_OUT, "messages_out", "messages to clients")                                           \
+  X(BYTES_IN, "bytes_in", "bytes received from clients")                                           \
+  X(BYTES_OUT, "bytes_out", "bytes sent to clients")                                               \
+  X(INFLATED, "messages_inflated", "messages from clients that came compressed")                   \
+  X(DEFLATED, "messages_deflated", "messages to clients that went compressed")                     \
+  X(RATE_PAUSES, "rate_pauses", "times a session was read no further for its rate")                \
+  X(INPUT_PAUSES, "input_pauses", "times a client was read no further for a slow tunnel")          \
+  X(OUTPUT_PAUSES, "output_pauses", "times a tunnel was read no further for a slow client")        \
+  X(TOO_LARGE_OUT, "messages_too_large", "messages from tunnels not sent, over the size limit")    \
+  X(UNEXPECTED_ERRORS, "unexpected_errors", "SCServerUnexpectedErr sent to clients")               \
+  X(FOREIGN_OBJECTS, "foreign_objects", "messages refused for naming another player's uid")        \
+  X(UNKNOWN_MODULES, "unknown_modules", "messages refused for a module without a tunnel")          \
+  X(TUNNEL_LIMITED, "tunnel_limited", "messages refused for too many tunnels in the session")      \
+  X(DROPPED_IN, "messages_dropped_in", "messages from clients not delivered to a tunnel")          \
+  X(DROPPED_OUT, "messages_dropped_out", "messages from tunnels not delivered to a client")        \
+  X(PUSHES_ADDRESSED, "pushes_addressed", "pushes for a session: delivered, dropped or missed")    \
+  X(PUSHES_DELIVERED, "pushes_delivered", "pushes sent to a client")                               \
+  X(PUSHES_DROPPED_NEWEST, "pushes_dropped_newest", "pushes not kept for a client too far behind") \
+  X(PUSHES_DROPPED_OLDEST, "pushes_dropped_oldest", "pushes waiting that gave way to later ones")  \
+  X(PUSHES_CONFLATED, "pushes_conflated", "pushes waiting that gave way to a newer version")       \
+  X(PUSHES_MISSED, "pushes_missed", "pushes whose session ended before it got them")               \
+  X(PUSHES_LOST, "pushes_lost", "pushes lost for want of memory")                                  \
+  X(TUNNELS_OPENED, "tunnels_opened", "tunnel streams opened")                                     \
+  X(TUNNELS_REOPENED, "tunnels_reopened", "tunnel streams opened anew after a break")              \
+  X(TUNNEL_OPEN_FAILURES, "tunnel_open_failures", "tunnel streams that failed to open")            \
+  X(TUNNELS_BROKEN, "tunnels_broken", "open tunnel streams that the backend ended")                \
+  X(TUNNEL_MALFORMED, "tunnel_malformed", "messages from tunnels that do not decode")              \
+  X(TUNNEL_MESSAGES_OUT, "tunnel_messages_out", "messages handed to tunnels")                      \
+  X(TUNNEL_MESSAGES_IN, "tunnel_messages_in", "messages received from tunnels")                    \
+  X(TUNNEL_UNSURE, "tunnel_messages_unsure", "messages with a stream that broke, maybe lost")      \
+  X(ROUTE_HITS, "route_hits", "routes found in the shared table")                                  \
+  X(ROUTE_MISSES, "route_misses", "routes not found in the shared table")                          \
+  X(ROUTE_TORN, "route_torn", "route look-ups given up after torn reads")                          \
+  X(ROUTE_REPLACED, "route_replaced", "routes that named a dead node and were replaced")           \
+  X(ROUTE_RACES_LOST, "route_races_lost", "routes where another's choice held")                    \
+  X(ROUTE_FALLBACKS, "route_fallbacks", "nodes picked by rendezvous hashing")                      \
+  X(ROUTE_CLAIMS_UNANSWERED, "route_claims_unanswered", "routes that Redis could not settle")      \
+  X(ROUTES_MOVED, "routes_moved", "tunnels opened anew since their route names another node")      \
+  X(ROUTES_MALFORMED, "routes_malformed", "keys and values in Redis that are no route")            \
+  X(ROUTES_RESTORED, "routes_restored", "routes of open tunnels and players put back in Redis")    \
+  X(ROUTES_NOT_KEPT, "routes_not_kept", "routes for which the shared table had no room")           \
+  X(ROUTE_INVALIDATIONS, "route_invalidations", "changes of routes that Redis told of")            \
+  X(ROUTE_WRITES_DROPPED, "route_writes_dropped", "gateway routes not written, Redis away")        \
+  X(ROUTE_FEED_RESTARTS, "route_feed_restarts", "times the routes were read anew from Redis")      \
+  X(REDIS_LOST, "redis_lost", "times a Redis master stopped answering")                            \
+  X(ETCD_LOST, "etcd_lost", "times the connection to etcd was lost")                               \
+  X(NODES_MALFORMED, "nodes_malformed", "values in etcd that are no node")                         \
+  X(NODES_HELD, "nodes_held", "nodes kept for a while although a new list had none")               \
+  X(REPLAYS_FORGOTTEN, "replays_forgotten", "handshakes forgotten early, with no room for more")   \
+  X(BANS_MALFORMED, "bans_malformed", "entries of Redis' list that are no ban, at each reading")   \
+  X(BANS_LEFT_OUT, "bans_left_out", "bans of that list with no room for them, at each reading")    \
   X(LOG_SUPPRESSED, "log_suppressed", "log lines left out by the rate limit")
 
 // X(identifier, name, help)
@@ -73,7 +80,8 @@
   X(TUNNELS, "tunnels", "tunnel streams open")                             \
   X(BACKEND_CONNECTIONS, "backend_connections", "connections to backends") \
   X(QUEUED_IN_BYTES, "queued_in_bytes", "bytes waiting for tunnels")       \
-  X(QUEUED_OUT_BYTES, "queued_out_bytes", "bytes waiting for clients")
+  X(QUEUED_OUT_BYTES, "queued_out_bytes", "bytes waiting for clients")     \
+  X(PUSHES_WAITING, "pushes_waiting", "pushes waiting for clients that are behind")
 
 enum counter {
 #define X(identifier, name, help) COUNTER_##identifier,

@@ -9,7 +9,11 @@
 #include "common/packet_deflate.h"
 #include "common/system_message.h"
 #include "worker/inbox.h"
+#include "worker/pushes.h"
 #include "worker/tunnel.h"
+
+// During the grace time so many times push.waiting_bytes may wait: a burst cuts nobody.
+enum { PUSH_GRACE_FACTOR = 4 };
 
 static void add_timer(struct event *timer, int64_t ms) {
   struct timeval time = clock_timeval(ms);
@@ -30,15 +34,23 @@ static int send_sealed(struct session *session, size_t plain_len) {
     }
     len += SEAL_OVERHEAD_BYTES;
   }
+  session->traffic.messages_out++;
+  session->traffic.bytes_out += len;
   return transport_send(session->transport, buffer, len);
+}
+
+// Where a message is put together before send_plain.
+static uint8_t *plain_place(const struct session *session) {
+  return session->worker->send_buffer + TRANSPORT_HEADROOM_BYTES +
+         (session->seal ? SEAL_NONCE_BYTES : 0);
 }
 
 static size_t sealed_size(const struct session *session, size_t plain_len) {
   return plain_len + (session->seal ? SEAL_OVERHEAD_BYTES : 0);
 }
 
-// Too much waits for the client: its tunnels are read no further, and it has the
-// grace time to catch up.
+// Too much waits for the client: its tunnels are read no further, pushes wait aside, and
+// it has the grace time to catch up.
 static void check_output(struct session *session) {
   const struct config *config = &session->worker->config;
   if (!session->output_full &&
@@ -47,6 +59,15 @@ static void check_output(struct session *session) {
     counters_add(session->worker->counters, COUNTER_OUTPUT_PAUSES, 1);
     add_timer(&session->grace_timer, config->queue.client_grace_ms);
   }
+}
+
+static int send_plain(struct session *session, size_t plain_len) {
+  int error = send_sealed(session, plain_len);
+  if (error == 0) {
+    counters_add(session->worker->counters, COUNTER_MESSAGES_OUT, 1);
+    check_output(session);
+  }
+  return error;
 }
 
 // ERROR_TOO_LARGE when the message is over what a client takes.
@@ -62,14 +83,15 @@ static int try_send(struct session *session, const struct packet *packet) {
   if (sealed_size(session, plain_len) > (size_t)worker->config.limits.message_to_client_bytes) {
     return ERROR_TOO_LARGE;
   }
-  packet_encode(&packed, worker->send_buffer + TRANSPORT_HEADROOM_BYTES +
-                             (session->seal ? SEAL_NONCE_BYTES : 0));
-  error = send_sealed(session, plain_len);
-  if (error == 0) {
-    counters_add(worker->counters, COUNTER_MESSAGES_OUT, 1);
-    check_output(session);
-  }
-  return error;
+  packet_encode(&packed, plain_place(session));
+  return send_plain(session, plain_len);
+}
+
+// Why a session ends to which something could not be sent.
+static enum close_reason reason_of(int error) {
+  return error == ERROR_EXHAUSTED ? CLOSE_SEAL_EXHAUSTED
+         : error == ERROR_MEMORY  ? CLOSE_OUT_OF_MEMORY
+                                  : CLOSE_INTERNAL;
 }
 
 void session_send(struct session *session, const struct packet *packet) {
@@ -78,7 +100,8 @@ void session_send(struct session *session, const struct packet *packet) {
     counters_add(worker->counters, COUNTER_DROPPED_OUT, 1);
     return;
   }
-  switch (try_send(session, packet)) {
+  int error = try_send(session, packet);
+  switch (error) {
     case 0: return;
     case ERROR_TOO_LARGE: {
       uint64_t suppressed;
@@ -91,9 +114,7 @@ void session_send(struct session *session, const struct packet *packet) {
                                     "the server's message is larger than a client takes");
       return;
     }
-    case ERROR_EXHAUSTED: session_close(session, CLOSE_SEAL_EXHAUSTED); return;
-    case ERROR_MEMORY: session_close(session, CLOSE_OUT_OF_MEMORY); return;
-    default: session_close(session, CLOSE_INTERNAL); return;
+    default: session_close(session, reason_of(error)); return;
   }
 }
 
@@ -110,6 +131,97 @@ static void send_logout(struct session *session, enum logout_code code) {
   struct packet packet = system_message_logout(code, data);
   if (try_send(session, &packet) != 0) {
     counters_add(session->worker->counters, COUNTER_DROPPED_OUT, 1);
+  }
+}
+
+// --- Pushes ------------------------------------------------------------------
+
+// Sends it. The session may be closed in consequence: by a failure, or since it is the
+// word that the player is logged out.
+static void deliver(struct session *session, const struct push *push) {
+  struct worker *worker = session->worker;
+  size_t len = push->about.packet_bytes;
+  int error = ERROR_TOO_LARGE;
+  if (sealed_size(session, len) <= (size_t)worker->config.limits.message_to_client_bytes) {
+    memcpy(plain_place(session), push->packet, len);
+    error = send_plain(session, len);
+  }
+  counters_add(worker->counters, error == 0 ? COUNTER_PUSHES_DELIVERED : COUNTER_PUSHES_MISSED, 1);
+  if (error != 0) {
+    session_close(session, reason_of(error));
+  } else if (push->about.mod == MODULE_SYSTEM && push->about.seq == SYSTEM_LOGOUT) {
+    session_close(session, CLOSE_ROMA_LOGOUT);
+  }
+}
+
+// What waits is over a bound: something gives way, as the setting asks. Nothing does with
+// `disconnect`, nor when all that waits is different with `conflate`.
+static void make_room(struct session *session, size_t bytes) {
+  struct counters *counters = session->worker->counters;
+  enum slow_client policy = session->worker->config.push.slow_client;
+  size_t gone = 0;
+  if (policy == SLOW_CLIENT_DROP_OLDEST) {
+    gone = push_queue_drop_oldest(&session->pushes, bytes);
+    counters_add(counters, COUNTER_PUSHES_DROPPED_OLDEST, gone);
+  } else if (policy == SLOW_CLIENT_CONFLATE) {
+    gone = push_queue_conflate(&session->pushes);
+    counters_add(counters, COUNTER_PUSHES_CONFLATED, gone);
+  }
+  counters_gauge_add(counters, GAUGE_PUSHES_WAITING, -(int64_t)gone);
+}
+
+// How many bytes of pushes may wait aside.
+static size_t waiting_bound(const struct session *session) {
+  size_t bytes = (size_t)session->worker->config.push.waiting_bytes;
+  return session->grace_over ? bytes : PUSH_GRACE_FACTOR * bytes;
+}
+
+// The client is behind: the push waits, within bounds.
+static void keep(struct session *session, struct push *push) {
+  struct worker *worker = session->worker;
+  size_t bound = waiting_bound(session);
+  size_t gave_way = 0;
+  bool fits = session->pushes.bytes + push_queue_cost(push) <= bound;
+  if (!fits && worker->config.push.slow_client == SLOW_CLIENT_DROP_NEWEST) {
+    counters_add(worker->counters, COUNTER_PUSHES_DROPPED_NEWEST, 1);
+    return;
+  }
+  if (push_queue_add(&session->pushes, push, &gave_way) != 0) {
+    counters_add(worker->counters, COUNTER_PUSHES_MISSED, 1);
+    session_close(session, CLOSE_OUT_OF_MEMORY);
+    return;
+  }
+  counters_add(worker->counters, COUNTER_PUSHES_CONFLATED, gave_way);
+  counters_gauge_add(worker->counters, GAUGE_PUSHES_WAITING, 1 - (int64_t)gave_way);
+  if (!fits) {
+    make_room(session, bound);
+    if (session->pushes.bytes > bound) {
+      session_close(session, CLOSE_SLOW_CLIENT);
+    }
+  }
+}
+
+void session_push(struct session *session, struct push *push) {
+  struct counters *counters = session->worker->counters;
+  counters_add(counters, COUNTER_PUSHES_ADDRESSED, 1);
+  if (session->state != SESSION_PLAYING) {
+    counters_add(counters, COUNTER_PUSHES_MISSED, 1);
+  } else if (session->output_full) {
+    keep(session, push);
+  } else {
+    deliver(session, push);
+  }
+}
+
+// Sends what waited aside, for as long as there is room.
+static void deliver_waiting(struct session *session) {
+  size_t high = (size_t)session->worker->config.queue.client_high_bytes;
+  struct push *push;
+  while (session->state == SESSION_PLAYING && transport_queued_bytes(session->transport) <= high &&
+         (push = push_queue_take(&session->pushes))) {
+    counters_gauge_add(session->worker->counters, GAUGE_PUSHES_WAITING, -1);
+    deliver(session, push);
+    push_put(push);
   }
 }
 
@@ -130,6 +242,13 @@ static void log_session(struct session *session, enum worker_log kind, const cha
            log_quote(color, sizeof color, session->color, strlen(session->color)), suppressed);
 }
 
+// Pushes that it will not get any more.
+static void drop_waiting(struct session *session) {
+  size_t gone = push_queue_clear(&session->pushes);
+  counters_add(session->worker->counters, COUNTER_PUSHES_MISSED, gone);
+  counters_gauge_add(session->worker->counters, GAUGE_PUSHES_WAITING, -(int64_t)gone);
+}
+
 static void close_with(struct session *session, enum close_reason reason, enum logout_code code) {
   struct worker *worker = session->worker;
   if (session->state == SESSION_CLOSED) {
@@ -140,6 +259,10 @@ static void close_with(struct session *session, enum close_reason reason, enum l
   if (was_playing && code != LOGOUT_NONE) {
     send_logout(session, code);
   }
+  if (is_known) {
+    pushes_on_session_end(worker->pushes, session);
+  }
+  drop_waiting(session);
   session->state = SESSION_CLOSED;
   counters_closed(worker->counters, reason);
   log_session(session, WORKER_LOG_CLOSED, close_reason_name(reason));
@@ -322,6 +445,7 @@ static int answer_handshake(struct session *session) {
   free(session->handshake);
   session->handshake = NULL;
   session->next_index = HANDSHAKE_START_INDEX;
+  session->broadcast_seen = pushes_latest(worker->pushes);
   session->state = SESSION_PLAYING;
   log_session(session, WORKER_LOG_OPENED, NULL);
   counters_add(worker->counters, COUNTER_LOGINS, 1);
@@ -388,14 +512,14 @@ static int log_in(struct session *session, const uint8_t *bytes, size_t len) {
   return ask_for_admission(session) == 0 ? HANDSHAKE_OK : CLOSE_INTERNAL;
 }
 
-static struct session *find_session(struct worker *worker, uint64_t connection) {
+struct session *session_find(struct worker *worker, uint64_t connection) {
   struct session *session = NULL;
   HASH_FIND(hh, worker->logged_in, &connection, sizeof connection, session);
   return session;
 }
 
 void session_on_login_answer(struct worker *worker, const struct channel_login_answer *answer) {
-  struct session *session = find_session(worker, answer->connection);
+  struct session *session = session_find(worker, answer->connection);
   bool is_refusal = (unsigned)answer->refusal < CLOSE_REASON_COUNT;
   if (session && session->state == SESSION_ADMISSION) {
     end_admission(session, is_refusal || answer->refusal == CHANNEL_LOGIN_ADMITTED
@@ -405,7 +529,7 @@ void session_on_login_answer(struct worker *worker, const struct channel_login_a
 }
 
 void session_on_close(struct worker *worker, const struct channel_session_close *close) {
-  struct session *session = find_session(worker, close->connection);
+  struct session *session = session_find(worker, close->connection);
   bool is_reason = (unsigned)close->reason < CLOSE_REASON_COUNT;
   if (session) {
     close_with(session, is_reason ? (enum close_reason)close->reason : CLOSE_INTERNAL,
@@ -444,6 +568,8 @@ static void on_message(uint8_t *bytes, size_t len, void *owner) {
     return;
   }
   counters_add(session->worker->counters, COUNTER_MESSAGES_IN, 1);
+  session->traffic.messages_in++;
+  session->traffic.bytes_in += len;
   charge_rate(session, len, session->active_ms);
   on_packet(session, bytes, len);
 }
@@ -463,19 +589,32 @@ bool session_takes_output(const struct session *session) { return !session->outp
 
 static void on_drained(void *owner) {
   struct session *session = owner;
+  size_t low = (size_t)session->worker->config.queue.client_low_bytes;
   if (!session->output_full) {
     return;
   }
+  deliver_waiting(session);
+  if (session->state != SESSION_PLAYING || session->pushes.count > 0 ||
+      transport_queued_bytes(session->transport) >= low) {
+    return;
+  }
   session->output_full = false;
+  session->grace_over = false;
   event_del(&session->grace_timer);
   struct tunnel *tunnel;
   LIST_FOREACH(tunnel, &session->tunnels, link) { tunnel_resume(tunnel); }
 }
 
 static void on_grace_over(evutil_socket_t fd, short what, void *owner) {
+  struct session *session = owner;
   (void)fd;
   (void)what;
-  session_close(owner, CLOSE_SLOW_CLIENT);
+  if (session->worker->config.push.slow_client == SLOW_CLIENT_DISCONNECT) {
+    session_close(session, CLOSE_SLOW_CLIENT);
+    return;
+  }
+  session->grace_over = true;
+  make_room(session, waiting_bound(session));
 }
 
 // --- Time --------------------------------------------------------------------

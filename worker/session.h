@@ -22,6 +22,7 @@
 #include "common/close_reason.h"
 #include "common/packet.h"
 #include "worker/limits.h"
+#include "worker/push_queue.h"
 #include "worker/worker.h"
 
 enum session_state {
@@ -29,6 +30,14 @@ enum session_state {
   SESSION_ADMISSION,  // the handshake is good; the master is asked
   SESSION_PLAYING,
   SESSION_CLOSED
+};
+
+// Since the login.
+struct session_traffic {
+  uint64_t messages_in;  // from the client
+  uint64_t messages_out;
+  uint64_t bytes_in;  // sealed
+  uint64_t bytes_out;
 };
 
 struct session {
@@ -59,9 +68,14 @@ struct session {
   int64_t active_ms;         // when the client was last heard
   struct token_bucket messages;
   struct token_bucket bytes;
+  struct session_traffic traffic;
   bool rate_paused;
   uint32_t full_tunnels;  // tunnels whose queue is over its bound: input is paused
   bool output_full;       // over queue.client_high_bytes: tunnels are not read
+  bool grace_over;        // and that for longer than queue.client_grace
+
+  struct push_queue pushes;  // that wait while output is full
+  uint64_t broadcast_seen;   // serial of the latest that it was looked at for
 };
 
 // Takes over fd, a new client's socket; cookie goes to the transport's on_gone.
@@ -86,6 +100,13 @@ void session_send(struct session *session, const struct packet *packet);
 // SCServerUnexpectedErr: something the client sent can't be served.
 void session_send_unexpected_error(struct session *session, int32_t mod, int32_t seq,
                                    const char *text);
+
+// One push: sent, or kept while the client is behind, as push.slow_client asks. Counted
+// whatever becomes of it; the session may be closed in consequence.
+void session_push(struct session *session, struct push *push);
+
+// The logged-in session with this connection; NULL when there is none.
+struct session *session_find(struct worker *worker, uint64_t connection);
 
 // For tunnels: one packet from a backend. A logout that it sends ends the session.
 void session_on_answer(struct session *session, const struct packet *packet);

@@ -18,6 +18,7 @@
 #include "common/loop.h"
 #include "worker/acceptor.h"
 #include "worker/inbox.h"
+#include "worker/pushes.h"
 #include "worker/route_store.h"
 #include "worker/session.h"
 
@@ -216,6 +217,7 @@ static const char *build(struct worker *worker, char *why, size_t why_size) {
     return "gRPC can't be started";
   }
   if (!(worker->inbox = inbox_new(worker, HANDOVER_CHANNEL)) ||
+      !(worker->pushes = pushes_new(worker)) ||
       !(worker->acceptor = acceptor_new(worker, HANDOVER_LISTENER_TCP))) {
     return "out of memory";
   }
@@ -228,6 +230,7 @@ static void tear_down(struct worker *worker) {
   transport_cut_all(&worker->transports);
   stream_engine_free(worker->streams);
   acceptor_free(worker->acceptor);
+  pushes_free(worker->pushes);
   inbox_free(worker->inbox);
   route_store_free(worker->route_store);
   node_picker_free(worker->node_picker);

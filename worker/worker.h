@@ -27,6 +27,7 @@
 
 struct acceptor;
 struct inbox;
+struct pushes;
 struct route_store;
 struct session;
 
@@ -60,6 +61,7 @@ struct worker {
   struct stream_engine *streams;
   struct route_store *route_store;
   struct inbox *inbox;
+  struct pushes *pushes;
   struct acceptor *acceptor;
   struct transport_shared transports;
 

@@ -1,0 +1,159 @@
+#include "worker/pushes.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "worker/inbox.h"
+#include "worker/push_queue.h"
+#include "worker/session.h"
+#include "worker/worker.h"
+
+// In one turn of the loop. A delivery costs some 5 us, most of it in the kernel; other
+// traffic then waits no longer than it does for a burst of its own kind.
+enum { SLICE_US = 300, DELIVERIES_BETWEEN_LOOKS = 8 };
+
+TAILQ_HEAD(push_list, push);
+
+struct pushes {
+  struct worker *worker;
+  struct push_list broadcasts;  // under way, the oldest first
+  struct session *next;         // whom the oldest comes to next; NULL: to nobody more
+  struct event *turn;
+  uint64_t latest;
+};
+
+static const struct timeval next_turn = {0};
+
+// --- Broadcasts ----------------------------------------------------------------
+
+static bool is_for(const struct push *push, const struct session *session) {
+  const struct channel_push *about = &push->about;
+  return (about->color[0] == '\0' || strcmp(about->color, session->color) == 0) &&
+         (about->sid == 0 || about->sid == session->sid);
+}
+
+static void broadcast_to(struct push *push, struct session *session) {
+  if (session->state == SESSION_PLAYING && session->broadcast_seen < push->about.serial) {
+    session->broadcast_seen = push->about.serial;
+    if (is_for(push, session)) {
+      session_push(session, push);
+    }
+  }
+}
+
+// What of the broadcasts the session has not got yet. It may be closed in between.
+static void catch_up(struct pushes *pushes, struct session *session) {
+  struct push *push;
+  TAILQ_FOREACH(push, &pushes->broadcasts, link) { broadcast_to(push, session); }
+}
+
+static void finish_first(struct pushes *pushes) {
+  struct push *push = TAILQ_FIRST(&pushes->broadcasts);
+  const struct channel_broadcast_done done = {.serial = push->about.serial};
+  TAILQ_REMOVE(&pushes->broadcasts, push, link);
+  push_put(push);
+  pushes->next = pushes->worker->logged_in;
+  inbox_tell(pushes->worker->inbox, CHANNEL_BROADCAST_DONE, &done);
+}
+
+static void on_turn(evutil_socket_t fd, short what, void *owner) {
+  struct pushes *pushes = owner;
+  int64_t until_us = clock_monotonic_us() + SLICE_US;
+  (void)fd;
+  (void)what;
+  for (unsigned i = 1; !TAILQ_EMPTY(&pushes->broadcasts); i++) {
+    struct session *session = pushes->next;
+    if (session) {
+      pushes->next = session->hh.next;  // closing it moves this on
+      broadcast_to(TAILQ_FIRST(&pushes->broadcasts), session);
+    } else {
+      finish_first(pushes);
+    }
+    if (i % DELIVERIES_BETWEEN_LOOKS == 0 && clock_monotonic_us() >= until_us) {
+      evtimer_add(pushes->turn, &next_turn);
+      return;
+    }
+  }
+}
+
+void pushes_on_session_end(struct pushes *pushes, struct session *session) {
+  struct counters *counters = pushes->worker->counters;
+  struct push *push;
+  if (pushes->next == session) {
+    pushes->next = session->hh.next;
+  }
+  TAILQ_FOREACH(push, &pushes->broadcasts, link) {
+    if (session->broadcast_seen < push->about.serial && is_for(push, session)) {
+      counters_add(counters, COUNTER_PUSHES_ADDRESSED, 1);
+      counters_add(counters, COUNTER_PUSHES_MISSED, 1);
+    }
+  }
+}
+
+// --- All of them ----------------------------------------------------------------
+
+static void push_to(struct pushes *pushes, struct push *push, uint64_t connection) {
+  struct session *session = session_find(pushes->worker, connection);
+  if (session) {
+    catch_up(pushes, session);
+    session_push(session, push);
+  } else {  // it has just gone
+    counters_add(pushes->worker->counters, COUNTER_PUSHES_ADDRESSED, 1);
+    counters_add(pushes->worker->counters, COUNTER_PUSHES_MISSED, 1);
+  }
+}
+
+void pushes_on_push(struct pushes *pushes, const struct channel_push *about) {
+  struct push *push = push_new(about);
+  if (!push) {
+    counters_add(pushes->worker->counters, COUNTER_PUSHES_LOST, 1);
+    log_error("push_lost", "why=\"out of memory\"");
+    return;
+  }
+  if (about->receiver_count > 0) {
+    for (uint32_t i = 0; i < about->receiver_count; i++) {
+      push_to(pushes, push, channel_push_receivers(about)[i]);
+    }
+    push_put(push);
+    return;
+  }
+  if (TAILQ_EMPTY(&pushes->broadcasts)) {
+    pushes->next = pushes->worker->logged_in;
+    evtimer_add(pushes->turn, &next_turn);
+  }
+  pushes->latest = about->serial;
+  TAILQ_INSERT_TAIL(&pushes->broadcasts, push, link);
+}
+
+uint64_t pushes_latest(const struct pushes *pushes) { return pushes->latest; }
+
+// --- Beginning and end ------------------------------------------------------------
+
+struct pushes *pushes_new(struct worker *worker) {
+  struct pushes *pushes = calloc(1, sizeof *pushes);
+  if (!pushes) {
+    return NULL;
+  }
+  pushes->worker = worker;
+  TAILQ_INIT(&pushes->broadcasts);
+  pushes->turn = evtimer_new(worker->base, on_turn, pushes);
+  if (!pushes->turn) {
+    free(pushes);
+    return NULL;
+  }
+  return pushes;
+}
+
+void pushes_free(struct pushes *pushes) {
+  struct push *push;
+  if (!pushes) {
+    return;
+  }
+  while ((push = TAILQ_FIRST(&pushes->broadcasts))) {
+    TAILQ_REMOVE(&pushes->broadcasts, push, link);
+    push_put(push);  // NOLINT(clang-analyzer-unix.Malloc): it has left the list
+  }
+  event_free(pushes->turn);
+  free(pushes);
+}
