@@ -76,7 +76,7 @@ $(B)/proto/%.pb-c.c $(B)/proto/%.pb-c.h &: proto/%.proto
 	protoc-c --c_out=$(B) $<
 
 # Generated code is not held to our warnings.
-$(B)/proto/%.pb-c.o: $(B)/proto/%.pb-c.c
+$(B)/proto/%.pb-c.o: $(B)/proto/%.pb-c.c | $(PROTO_C)
 	$(CC) $(CPPFLAGS) $(filter-out $(WARNINGS),$(ALL_CFLAGS)) -c $< -o $@
 
 $(B)/%.o: %.c | $(PROTO_C)

@@ -50,6 +50,7 @@ static const struct message_form forms[CHANNEL_TYPE_END] = {
                       {TEXT(channel_push, color)},
                       CHANNEL_PUSH_RECEIVERS_MAX * sizeof(uint64_t) +
                           CHANNEL_PUSH_PACKET_MAX_BYTES},
+    [CHANNEL_TOO_LARGE] = {sizeof(struct channel_too_large), {{0, 0}}},
     [CHANNEL_REDIS_HEALTH] = {sizeof(struct redis_link_health),
                               {TEXT(redis_link_health, last_error)}},
     [CHANNEL_BROADCAST_DONE] = {sizeof(struct channel_broadcast_done), {{0, 0}}},

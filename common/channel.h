@@ -36,6 +36,7 @@ enum channel_type {
   CHANNEL_ROUTE_ANSWER,   // struct channel_route_answer
   CHANNEL_ROUTE_MOVED,    // struct channel_route_held
   CHANNEL_PUSH,           // struct channel_push
+  CHANNEL_TOO_LARGE,      // struct channel_too_large
   CHANNEL_STOP,           // no content: close all sessions and exit
   CHANNEL_TYPE_END
 };
@@ -129,6 +130,13 @@ static inline const uint64_t *channel_push_receivers(const struct channel_push *
 static inline const uint8_t *channel_push_packet(const struct channel_push *push) {
   return (const uint8_t *)(channel_push_receivers(push) + push->receiver_count);
 }
+
+// A push for this session is over what its client takes: it is to be told that.
+struct channel_too_large {
+  uint64_t connection;
+  int32_t mod;
+  int32_t seq;
+};
 
 // Every session that a broadcast was for has got it, or will not.
 struct channel_broadcast_done {

@@ -41,6 +41,7 @@ enum logout_code {
   X(HANDSHAKE_KEY, "handshake_key", LOGOUT_NONE)                      \
   X(HANDSHAKE_SIGNATURE, "handshake_signature", LOGOUT_NONE)          \
   X(HANDSHAKE_REPLAY, "handshake_replay", LOGOUT_NONE)                \
+  X(BANNED, "banned", LOGOUT_BANNED)                                  \
   /* A logged-in client that breaks the protocol. */                  \
   X(SEAL_BROKEN, "seal_broken", LOGOUT_SERVER)                        \
   X(SEAL_REPLAY, "seal_replay", LOGOUT_SERVER)                        \

@@ -35,6 +35,13 @@
   X(TUNNEL_LIMITED, "tunnel_limited", "messages refused for too many tunnels in the session")      \
   X(DROPPED_IN, "messages_dropped_in", "messages from clients not delivered to a tunnel")          \
   X(DROPPED_OUT, "messages_dropped_out", "messages from tunnels not delivered to a client")        \
+  X(PUSH_ORDERS, "push_orders", "pushes taken in, each with its bodies and players")               \
+  X(PUSH_ORDERS_MALFORMED, "push_orders_malformed", "pushes that can't be understood")             \
+  X(PUSH_ORDERS_DENIED, "push_orders_denied", "pushes by those who may not push")                  \
+  X(PUSHES_HERE, "pushes_here", "bodies for sessions, handed to their workers")                    \
+  X(PUSHES_HANDED_ON, "pushes_handed_on", "bodies for players, handed on to their gateways")       \
+  X(PUSHES_NOT_FOUND, "pushes_not_found", "bodies for players who are nowhere")                    \
+  X(PUSHES_REFUSED, "pushes_refused", "bodies for players, too large or too many at a time")       \
   X(PUSHES_ADDRESSED, "pushes_addressed", "pushes for a session: delivered, dropped or missed")    \
   X(PUSHES_DELIVERED, "pushes_delivered", "pushes sent to a client")                               \
   X(PUSHES_DROPPED_NEWEST, "pushes_dropped_newest", "pushes not kept for a client too far behind") \

@@ -21,6 +21,11 @@ static const char settle_script[] =
     "return {ARGV[1], tonumber(ARGV[2]), usable and 0 or v == false and 1 or 2}\n";
 _Static_assert(VALUE_MAX_BYTES == 127, "as the script has it");
 
+static const char set_script[] =
+    "local old = redis.pcall('GET', KEYS[1])\n"
+    "redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])\n"
+    "return type(old) == 'string' and old\n";
+
 static const char remove_script[] =
     "if redis.pcall('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end\n"
     "return 0\n";
@@ -206,7 +211,8 @@ int redis_routes_set(struct redis_link *link, const struct route_key *key, const
   char ttl[TEXT_BYTES];
   redis_routes_key(key, text);
   snprintf(ttl, sizeof ttl, "%" PRId64, ttl_ms);
-  return redis_link_send(link, 1, 5, (const char *[]){"SET", text, address, "PX", ttl}, NULL,
+  return redis_link_send(link, 3, 6,
+                         (const char *[]){"EVAL", set_script, "1", text, address, ttl}, NULL,
                          on_reply, context);
 }
 

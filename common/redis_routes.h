@@ -61,8 +61,8 @@ int redis_routes_settle(struct redis_link *link, const struct route_key *key, co
                         int64_t ttl_ms, const char *dead, redis_routes_on_settled *on_settled,
                         void *context) MUST_CHECK;
 
-// Sets a route, whatever it was; and removes it if it still names address. The reply is
-// Redis' own.
+// Sets a route, whatever it was: the reply is what stood there, text or nil. And removes it
+// if it still names address.
 int redis_routes_set(struct redis_link *link, const struct route_key *key, const char *address,
                      int64_t ttl_ms, redis_on_reply *on_reply, void *context) MUST_CHECK;
 int redis_routes_remove(struct redis_link *link, const struct route_key *key, const char *address,

@@ -1,6 +1,7 @@
 #include "master/admission.h"
 
 #include <stdlib.h>
+#include <sys/queue.h>
 
 #include "common/clock.h"
 #include "common/log.h"
@@ -10,9 +11,12 @@
 // limit can let in within the time.
 enum { REPLAYS_CAPACITY = 1 << 20 };
 
+LIST_HEAD(pending_logins, pending);
+
 struct admission {
   struct admission_options options;
   struct replays *replays;
+  struct pending_logins pending;
 };
 
 struct admission *admission_new(const struct admission_options *options) {
@@ -21,6 +25,7 @@ struct admission *admission_new(const struct admission_options *options) {
     return NULL;
   }
   admission->options = *options;
+  LIST_INIT(&admission->pending);
   // A client's clock may be as far ahead as it may be behind: a handshake that came as
   // early as it could is good for twice the tolerance, which counts whole seconds.
   admission->replays =
@@ -56,6 +61,8 @@ static int32_t check_replay(struct admission *admission, const struct channel_lo
   return CLOSE_OUT_OF_MEMORY;
 }
 
+// --- A player who comes a second time ------------------------------------------------
+
 struct rivals {
   const struct admission *admission;
   const struct channel_session *newcomer;
@@ -76,27 +83,126 @@ static bool look_at_rival(struct directory_session *session, void *context) {
   return true;
 }
 
-struct directory_session *admission_ask(struct admission *admission, int worker,
-                                        const struct channel_login *login, int32_t *refusal) {
+static bool refuses_second(const struct admission *admission) {
+  return admission->options.config->login.conflict == LOGIN_REFUSE_SECOND;
+}
+
+static void refuse(struct admission *admission, int worker, uint64_t connection, int32_t reason) {
+  const struct admission_options *options = &admission->options;
+  options->on_answer(worker, connection, NULL, reason, options->owner);
+}
+
+// The last word: whether the player is at this gateway already is known at once.
+static void admit(struct admission *admission, int worker, const struct channel_login *login,
+                  bool route_written) {
   const struct admission_options *options = &admission->options;
   const struct channel_session *newcomer = &login->session;
-  struct rivals rivals = {.admission = admission,
-                          .newcomer = newcomer,
-                          .close = options->config->login.conflict == LOGIN_NEWEST_WINS};
-  // First of all, or a captured handshake could throw its player out.
-  *refusal = check_replay(admission, login);
-  if (*refusal != CHANNEL_LOGIN_ADMITTED) {
-    return NULL;
-  }
+  struct rivals rivals = {
+      .admission = admission, .newcomer = newcomer, .close = !refuses_second(admission)};
   directory_each_of(options->directory, newcomer->uid, look_at_rival, &rivals);
   if (rivals.count > 0 && !rivals.close) {
-    *refusal = CLOSE_CONFLICTING_LOGIN;
-    return NULL;
+    refuse(admission, worker, newcomer->connection, CLOSE_CONFLICTING_LOGIN);
+    return;
   }
   struct directory_session *added = directory_add(options->directory, newcomer, worker);
   if (!added) {
     log_error("session_not_listed", "uid=%lld worker=%d", (long long)newcomer->uid, worker);
-    *refusal = CLOSE_OUT_OF_MEMORY;
+    refuse(admission, worker, newcomer->connection, CLOSE_OUT_OF_MEMORY);
+    return;
   }
-  return added;
+  added->route_written = route_written;
+  options->on_answer(worker, newcomer->connection, added, CHANNEL_LOGIN_ADMITTED, options->owner);
+}
+
+// --- Logins that wait for the word of another gateway ----------------------------------
+
+struct pending {
+  LIST_ENTRY(pending) link;
+  struct admission *admission;
+  int worker;
+  bool cancelled;
+  struct channel_login login;
+};
+
+static void on_others_answer(bool may_come, bool route_written, void *context) {
+  struct pending *pending = context;
+  const struct admission_options *options = &pending->admission->options;
+  const struct channel_session *newcomer = &pending->login.session;
+  LIST_REMOVE(pending, link);
+  if (pending->cancelled) {
+    if (route_written &&
+        !directory_has_player(options->directory, newcomer->uid, newcomer->color)) {
+      options->on_unused_route(newcomer->uid, newcomer->color, options->owner);
+    }
+  } else if (may_come) {
+    admit(pending->admission, pending->worker, &pending->login, route_written);
+  } else {
+    refuse(pending->admission, pending->worker, newcomer->connection, CLOSE_CONFLICTING_LOGIN);
+  }
+  free(pending);
+}
+
+// False: there is nobody to ask.
+static bool ask_others(struct admission *admission, int worker, const struct channel_login *login) {
+  const struct admission_options *options = &admission->options;
+  struct pending *pending =
+      options->others && refuses_second(admission) ? calloc(1, sizeof *pending) : NULL;
+  if (!pending) {
+    return false;
+  }
+  pending->admission = admission;
+  pending->worker = worker;
+  pending->login = *login;
+  LIST_INSERT_HEAD(&admission->pending, pending, link);
+  if (!other_gateways_ask(options->others, login->session.uid, login->session.color,
+                          on_others_answer, pending)) {
+    LIST_REMOVE(pending, link);
+    free(pending);
+    return false;
+  }
+  return true;
+}
+
+void admission_cancel(struct admission *admission, int worker, uint64_t connection) {
+  struct pending *pending;
+  LIST_FOREACH(pending, &admission->pending, link) {
+    if (pending->worker == worker && pending->login.session.connection == connection) {
+      pending->cancelled = true;
+    }
+  }
+}
+
+void admission_worker_gone(struct admission *admission, int worker) {
+  struct pending *pending;
+  LIST_FOREACH(pending, &admission->pending, link) {
+    pending->cancelled = pending->cancelled || pending->worker == worker;
+  }
+}
+
+// --- A login ---------------------------------------------------------------------------
+
+static bool is_second_here(struct admission *admission, const struct channel_session *newcomer) {
+  struct rivals rivals = {.admission = admission, .newcomer = newcomer};
+  directory_each_of(admission->options.directory, newcomer->uid, look_at_rival, &rivals);
+  return rivals.count > 0;
+}
+
+void admission_ask(struct admission *admission, int worker, const struct channel_login *login) {
+  const struct admission_options *options = &admission->options;
+  const struct channel_session *newcomer = &login->session;
+  // First of all, or a captured handshake could throw its player out.
+  int32_t refusal = check_replay(admission, login);
+  if (refusal == CHANNEL_LOGIN_ADMITTED &&
+      bans_find(options->bans, newcomer->uid, newcomer->address, clock_wall_ms())) {
+    refusal = CLOSE_BANNED;
+  }
+  if (refusal == CHANNEL_LOGIN_ADMITTED && refuses_second(admission) &&
+      is_second_here(admission, newcomer)) {
+    refusal = CLOSE_CONFLICTING_LOGIN;
+  }
+  if (refusal != CHANNEL_LOGIN_ADMITTED) {
+    refuse(admission, worker, newcomer->connection, refusal);
+  } else if (!ask_others(admission, worker, login)) {
+    admit(admission, worker, login, false);
+  }
 }

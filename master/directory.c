@@ -89,6 +89,20 @@ bool directory_has_player(const struct directory *directory, int64_t uid, const 
   return false;
 }
 
+const struct directory_session *directory_session_of(const struct directory *directory,
+                                                     int64_t uid) {
+  const struct player *player = find_player(directory, uid);
+  const struct directory_session *session = player ? LIST_FIRST(&player->sessions) : NULL;
+  const struct directory_session *chosen = session;
+  if (session) {
+    const uint64_t client = session->session.client;
+    LIST_FOREACH(session, &player->sessions, sibling) {
+      chosen = session->session.client == client ? session : chosen;
+    }
+  }
+  return chosen;
+}
+
 void directory_each_of(struct directory *directory, int64_t uid, directory_visit *visit,
                        void *context) {
   struct player *player = find_player(directory, uid);

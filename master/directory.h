@@ -16,6 +16,7 @@ struct directory_session {
   struct channel_session session;
   int worker;
   int64_t renew_at_ms;                    // when its gateway route is to be renewed
+  bool route_written;                     // that has been with Redis, since the login
   LIST_ENTRY(directory_session) sibling;  // others of the same uid
   TAILQ_ENTRY(directory_session) age;     // all, by renew_at_ms
   UT_hash_handle hh;                      // by connection
@@ -34,6 +35,11 @@ void directory_remove(struct directory *directory, struct directory_session *ses
 
 // Whether a session of this uid and color is there.
 bool directory_has_player(const struct directory *directory, int64_t uid, const char *color);
+
+// The session that a push for the player goes to: of the client that came last, the oldest;
+// NULL when the player is not here.
+const struct directory_session *directory_session_of(const struct directory *directory,
+                                                     int64_t uid);
 
 // Visits the sessions, of one uid or of all, until visit returns false. visit may
 // remove the one it is shown.

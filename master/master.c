@@ -15,7 +15,11 @@
 #include "common/clock.h"
 #include "common/loop.h"
 #include "master/admission.h"
+#include "master/bans.h"
 #include "master/control.h"
+#include "master/other_gateways.h"
+#include "master/push_hub.h"
+#include "master/push_topics.h"
 #include "master/registry.h"
 #include "master/routes.h"
 
@@ -23,17 +27,24 @@ enum { LEAVE_MS = 1000 };  // for the last writes to Redis
 
 // --- What the workers say ----------------------------------------------------------
 
-static void on_login(struct master *master, int worker, const struct channel_login *login) {
-  struct channel_login_answer answer = {.connection = login->session.connection};
-  struct directory_session *added =
-      admission_ask(master->admission, worker, login, &answer.refusal);
-  if (added) {
-    routes_player_came(master->routes, added->session.uid, added->session.color);
+static void on_login_answer(int worker, uint64_t connection, struct directory_session *session,
+                            int32_t refusal, void *owner) {
+  struct master *master = owner;
+  const struct channel_login_answer answer = {.connection = connection, .refusal = refusal};
+  if (session) {
+    if (!session->route_written) {
+      routes_player_came(master->routes, session, false);
+    }
     directory_renewed(
-        master->directory, added,
+        master->directory, session,
         clock_monotonic_ms() + master->config.data.gateway_route_table_alive_duration_ms / 2);
   }
   workers_send(master->workers, worker, CHANNEL_LOGIN_ANSWER, &answer);
+}
+
+static void on_unused_route(int64_t uid, const char *color, void *owner) {
+  struct master *master = owner;
+  routes_player_left(master->routes, uid, color);
 }
 
 void master_close_session(struct master *master, const struct directory_session *session,
@@ -60,13 +71,20 @@ static void close_session(struct master *master, struct directory_session *sessi
 static void on_worker_message(int index, enum channel_type type, const void *content, void *owner) {
   struct master *master = owner;
   switch (type) {
-    case CHANNEL_LOGIN: on_login(master, index, content); return;
+    case CHANNEL_LOGIN: admission_ask(master->admission, index, content); return;
     case CHANNEL_SESSION_CLOSED: {
       const struct channel_session_closed *closed = content;
       struct directory_session *session = directory_find(master->directory, closed->connection);
       if (session && session->worker == index) {
         close_session(master, session);
+      } else {
+        admission_cancel(master->admission, index, closed->connection);
       }
+      return;
+    }
+    case CHANNEL_BROADCAST_DONE: {
+      const struct channel_broadcast_done *done = content;
+      push_hub_broadcast_done(master->push_hub, index, done->serial);
       return;
     }
     case CHANNEL_ROUTE_CLAIM: {
@@ -100,6 +118,8 @@ static bool close_if_of_dead(struct directory_session *session, void *context) {
 static void on_worker_dead(int index, void *owner) {
   struct dead_worker dead = {.master = owner, .index = index};
   routes_worker_gone(dead.master->routes, index);
+  admission_worker_gone(dead.master->admission, index);
+  push_hub_worker_gone(dead.master->push_hub, index);
   dead.master->worker_redis[index] = (struct redis_link_health){0};
   directory_each(dead.master->directory, close_if_of_dead, &dead);
 }
@@ -113,9 +133,8 @@ static void on_route_moved(int worker, const struct channel_route_held *moved, v
 
 static void on_redis_up(void *owner) {
   struct master *master = owner;
-  if (master->routes) {
-    routes_redis_up(master->routes);
-  }
+  routes_redis_up(master->routes);
+  bans_link_up(master->bans);
 }
 
 static void on_redis_down(void *owner) {
@@ -125,8 +144,98 @@ static void on_redis_down(void *owner) {
 
 static void on_redis_changed(void *owner) {
   struct master *master = owner;
-  if (master->routes) {
-    routes_redis_changed(master->routes);
+  routes_redis_changed(master->routes);
+  push_topics_follow(master->push_topics);
+}
+
+// --- Pushes --------------------------------------------------------------------------
+
+// As they are subscribed to (start_topics).
+enum topic { TOPIC_OWN, TOPIC_BROADCAST, TOPIC_BANS, TOPIC_COUNT };
+
+static void on_topic(size_t topic, const uint8_t *bytes, size_t len, void *owner) {
+  struct master *master = owner;
+  if (topic == TOPIC_BANS) {
+    bans_changed(master->bans);
+  } else {
+    push_hub_on_topic(master->push_hub, topic == TOPIC_BROADCAST, bytes, len);
+  }
+}
+
+static void on_subscribed(void *owner) {
+  struct master *master = owner;
+  bans_changed(master->bans);  // what was said meanwhile was missed
+}
+
+static int send_push(int worker, const struct channel_push *push, const uint64_t *receivers,
+                     const uint8_t *packet, void *owner) {
+  struct master *master = owner;
+  return workers_send_push(master->workers, worker, push, receivers, packet);
+}
+
+static void tell_too_large(const struct directory_session *session, int32_t mod, int32_t seq,
+                           void *owner) {
+  struct master *master = owner;
+  const struct channel_too_large too_large = {
+      .connection = session->session.connection, .mod = mod, .seq = seq};
+  workers_send(master->workers, session->worker, CHANNEL_TOO_LARGE, &too_large);
+}
+
+static int find_gateway(int64_t uid, const char *color, routes_on_found *on_found, void *context,
+                        void *owner) {
+  struct master *master = owner;
+  return routes_find_gateway(master->routes, uid, color, on_found, context);
+}
+
+static int publish(const char *topic, const uint8_t *bytes, size_t len,
+                   void (*on_published)(int64_t receivers, void *context), void *context,
+                   void *owner) {
+  struct master *master = owner;
+  return push_topics_publish(master->push_topics, topic, bytes, len, on_published, context);
+}
+
+static void on_elsewhere(const struct push_elsewhere *elsewhere, void *owner) {
+  struct master *master = owner;
+  if (master->other_gateways) {
+    other_gateways_told(master->other_gateways, elsewhere);
+  }
+}
+
+static void on_taken_over(const struct route_taken_over *taken_over, void *owner) {
+  struct master *master = owner;
+  other_gateways_taken_over(master->other_gateways, taken_over);
+}
+
+static void on_lost_player(int64_t uid, const char *color, void *owner) {
+  struct master *master = owner;
+  other_gateways_lost(master->other_gateways, uid, color);
+}
+
+// --- Bans ----------------------------------------------------------------------------
+
+struct banned {
+  struct master *master;
+  const struct ban *ban;  // NULL: any
+};
+
+static bool close_if_banned(struct directory_session *session, void *context) {
+  const struct banned *banned = context;
+  const struct channel_session *one = &session->session;
+  if (banned->ban
+          ? ban_fits(banned->ban, one->uid, one->address)
+          : bans_find(banned->master->bans, one->uid, one->address, clock_wall_ms()) != NULL) {
+    master_close_session(banned->master, session, CLOSE_BANNED, LOGOUT_BANNED);
+  }
+  return true;
+}
+
+// New to this gateway: one, or several when a list was read.
+static void on_ban(const struct ban *ban, void *owner) {
+  struct banned banned = {.master = owner, .ban = ban};
+  if (ban && ban->subject.kind == BAN_UID) {
+    directory_each_of(banned.master->directory, ban->subject.uid, close_if_banned, &banned);
+  } else {
+    directory_each(banned.master->directory, close_if_banned, &banned);
   }
 }
 
@@ -211,6 +320,11 @@ static void on_second(evutil_socket_t fd, short what, void *owner) {
   workers_watch(master->workers);
   registry_tick(master->registry);
   routes_tick(master->routes);
+  bans_tick(master->bans, clock_wall_ms());
+  if (master->redis) {
+    push_topics_tick(master->push_topics);
+    other_gateways_tick(master->other_gateways);
+  }
 }
 
 // --- Starting --------------------------------------------------------------------------
@@ -281,47 +395,56 @@ static void derive_advertise(struct config *config) {
   }
 }
 
-// Returns true, or false with the reason in why.
-static bool build(struct master *master, char *why, size_t why_size) {
-  static const struct workers_events events = {on_worker_message, on_worker_dead, on_all_ready,
-                                               on_all_gone};
-  static const struct redis_link_events redis_events = {on_redis_up, on_redis_down,
-                                                        on_redis_changed};
-  struct config *config = &master->config;
+static bool build_tables(struct master *master, char *why, size_t why_size) {
+  const struct config *config = &master->config;
   struct route_table_options options;
-  int error = 0;
-
-  memcpy(options.capacity,
-         (size_t[]){(size_t)config->routes.capacity[ROUTE_GATEWAY],
-                    (size_t)config->routes.capacity[ROUTE_PLAYER],
-                    (size_t)config->routes.capacity[ROUTE_OBJECT]},
-         sizeof options.capacity);
-  if (access(master->worker_program, X_OK) != 0) {
-    snprintf(why, why_size, "%s can't be executed; name it with --worker", master->worker_program);
-    return false;
-  }
-  // First of all, since it tells when another gateway is running.
-  if (!(master->control = control_new(master, why, why_size)) ||
-      listeners_open(&master->tcp, config->server.tcp.addr, (int)config->server.tcp.backlog,
-                     (size_t)config->worker.count, why, why_size) != 0) {
-    return false;
+  int error = ERROR_MEMORY;
+  for (int i = 0; i < ROUTE_TIER_COUNT; i++) {
+    options.capacity[i] = (size_t)config->routes.capacity[i];
   }
   if (!(master->directory = directory_new()) ||
-      !(master->route_table = route_table_create(&options, &error)) ||
       !(master->counters = calloc(1, sizeof *master->counters)) ||
+      !(master->route_table = route_table_create(&options, &error)) ||
       !(master->nodes = node_table_create((size_t)config->registry.capacity, &error))) {
     snprintf(why, why_size, "the shared tables can't be made: %s", error_text(error));
     return false;
   }
-  if (!(master->registry = registry_new(master->base, config, master->secrets, master->nodes,
-                                        master->counters, why, why_size))) {
+  return true;
+}
+
+// What goes on between gateways.
+static bool start_topics(struct master *master) {
+  const struct push_topics_options topics_options = {
+      .base = master->base,
+      .config = &master->config,
+      .link = master->redis,
+      .topics = {[TOPIC_OWN] = master->config.server.grpc.advertise,
+                 [TOPIC_BROADCAST] = PUSH_BROADCAST_TOPIC,
+                 [TOPIC_BANS] = BANS_TOPIC},
+      .count = TOPIC_COUNT,
+      .on_message = on_topic,
+      .on_subscribed = on_subscribed,
+      .owner = master,
+  };
+  if (!(master->push_topics = push_topics_new(&topics_options))) {
     return false;
   }
-  if (config->routes.store == ROUTES_REDIS &&
-      !(master->redis = redis_link_new(master->base, config, master->secrets, &redis_events, master,
-                                       why, why_size))) {
-    return false;
-  }
+  const struct other_gateways_options others_options = {
+      .config = &master->config,
+      .directory = master->directory,
+      .routes = master->routes,
+      .link = master->redis,
+      .hub = master->push_hub,
+      .topics = master->push_topics,
+      .on_conflict = on_conflict,
+      .owner = master,
+  };
+  return (master->other_gateways = other_gateways_new(&others_options)) != NULL;
+}
+
+// Who is where, who may come, and what is pushed to whom. False: out of memory.
+static bool build_services(struct master *master) {
+  const struct config *config = &master->config;
   const struct routes_options routes_options = {
       .base = master->base,
       .config = config,
@@ -330,19 +453,77 @@ static bool build(struct master *master, char *why, size_t why_size) {
       .directory = master->directory,
       .counters = master->counters,
       .workers = (int)master->tcp.count,
+      .on_taken_over = on_taken_over,
+      .on_lost = on_lost_player,
       .on_moved = on_route_moved,
       .owner = master,
   };
-  master->routes = routes_new(&routes_options);
-  const struct admission_options admission_options = {
+  const struct bans_options bans_options = {
+      .config = config,
+      .link = master->redis,
+      .counters = master->counters,
+      .on_ban = on_ban,
+      .owner = master,
+  };
+  const struct push_hub_options hub_options = {
       .config = config,
       .directory = master->directory,
       .counters = master->counters,
-      .on_conflict = on_conflict,
+      .workers = (int)master->tcp.count,
+      .send = send_push,
+      .tell_too_large = tell_too_large,
+      .find_gateway = find_gateway,
+      .publish = master->redis ? publish : NULL,
+      .on_elsewhere = on_elsewhere,
       .owner = master,
   };
-  master->admission = admission_new(&admission_options);
-  if (!master->routes || !master->admission) {
+  if (!(master->routes = routes_new(&routes_options)) ||
+      !(master->bans = bans_new(&bans_options)) ||
+      !(master->push_hub = push_hub_new(&hub_options)) ||
+      (master->redis && !start_topics(master))) {
+    return false;
+  }
+  const struct admission_options admission_options = {
+      .config = config,
+      .directory = master->directory,
+      .bans = master->bans,
+      .others = master->other_gateways,
+      .counters = master->counters,
+      .on_answer = on_login_answer,
+      .on_conflict = on_conflict,
+      .on_unused_route = on_unused_route,
+      .owner = master,
+  };
+  return (master->admission = admission_new(&admission_options)) != NULL;
+}
+
+// Returns true, or false with the reason in why.
+static bool build(struct master *master, char *why, size_t why_size) {
+  static const struct workers_events events = {on_worker_message, on_worker_dead, on_all_ready,
+                                               on_all_gone};
+  static const struct redis_link_events redis_events = {on_redis_up, on_redis_down,
+                                                        on_redis_changed};
+  const struct config *config = &master->config;
+
+  if (access(master->worker_program, X_OK) != 0) {
+    snprintf(why, why_size, "%s can't be executed; name it with --worker", master->worker_program);
+    return false;
+  }
+  // First of all, since it tells when another gateway is running.
+  if (!(master->control = control_new(master, why, why_size)) ||
+      listeners_open(&master->tcp, config->server.tcp.addr, (int)config->server.tcp.backlog,
+                     (size_t)config->worker.count, why, why_size) != 0 ||
+      !build_tables(master, why, why_size) ||
+      !(master->registry = registry_new(master->base, config, master->secrets, master->nodes,
+                                        master->counters, why, why_size))) {
+    return false;
+  }
+  if (config->routes.store == ROUTES_REDIS &&
+      !(master->redis = redis_link_new(master->base, config, master->secrets, &redis_events, master,
+                                       why, why_size))) {
+    return false;
+  }
+  if (!build_services(master)) {
     snprintf(why, why_size, "out of memory");
     return false;
   }
@@ -365,11 +546,15 @@ static void tear_down(struct master *master) {
   workers_free(master->workers);
   listeners_close(&master->tcp);
   registry_free(master->registry);
-  redis_link_close(master->redis);  // answers what janusctl has asked of the store,
-  control_free(master->control);    // so this comes later
+  redis_link_close(master->redis);  // answers whoever has asked something of Redis
+  control_free(master->control);
+  admission_free(master->admission);
+  other_gateways_free(master->other_gateways);
+  push_topics_free(master->push_topics);
+  push_hub_free(master->push_hub);
+  bans_free(master->bans);
   routes_free(master->routes);
   redis_link_free(master->redis);
-  admission_free(master->admission);
   directory_free(master->directory);
   route_table_free(master->route_table);
   free(master->counters);

@@ -18,7 +18,11 @@
 #include "master/workers.h"
 
 struct admission;
+struct bans;
 struct control;
+struct other_gateways;
+struct push_hub;
+struct push_topics;
 struct registry;
 struct routes;
 
@@ -37,6 +41,11 @@ struct master {
   struct registry *registry;
   struct directory *directory;
   struct admission *admission;
+  struct bans *bans;
+  struct push_hub *push_hub;
+  // With Redis; else NULL.
+  struct push_topics *push_topics;
+  struct other_gateways *other_gateways;
   struct workers *workers;
   struct control *control;
   // How each worker stands with Redis, as it said last; all zero until then.

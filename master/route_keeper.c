@@ -5,7 +5,10 @@
 
 #include "common/clock.h"
 
-enum { WINDOW = 256 };  // commands under way
+enum {
+  WINDOW = 256,    // commands under way
+  LATE_MS = 1000,  // a write that had to wait so long
+};
 
 // A gateway route to be written. It stays in the queue until Redis has taken it. When it
 // is sent again, late, the directory decides: nothing is set for a player who has left, and
@@ -14,6 +17,9 @@ struct gateway_write {
   TAILQ_ENTRY(gateway_write) link;
   struct route_keeper *keeper;
   int64_t uid;
+  uint64_t connection;  // of the session that it is for
+  int64_t since_ms;     // of that, wall clock
+  int64_t late_ms;      // monotonic: written later, it is late
   bool remove;
   bool sent;
   char color[];
@@ -167,12 +173,35 @@ void route_keeper_settle_all(struct route_keeper *keeper) {
 
 // --- Players that come and go ----------------------------------------------------------
 
+// What the player's route was before, if it named another gateway.
+static void look_at_old(struct route_keeper *keeper, const struct gateway_write *write,
+                        const redisReply *old) {
+  const struct route_keeper_options *options = &keeper->options;
+  char address[ROUTE_ADDRESS_MAX_BYTES + 1];
+  struct directory_session *session = directory_find(options->directory, write->connection);
+  if (session) {
+    session->route_written = true;
+  }
+  if (old->type == REDIS_REPLY_STRING && redis_routes_parse_value(old, address) == 0 &&
+      strcmp(address, options->config->server.grpc.advertise) != 0) {
+    const struct route_taken_over taken_over = {
+        .uid = write->uid,
+        .color = write->color,
+        .from = address,
+        .late_since_ms = clock_monotonic_ms() > write->late_ms ? write->since_ms : 0};
+    options->on_taken_over(&taken_over, options->owner);
+  }
+}
+
 static void on_written(const redisReply *reply, void *context) {
   struct gateway_write *write = context;
   struct route_keeper *keeper = write->keeper;
   keeper->under_way--;
   keeper->writes_under_way--;
   if (reply && reply->type != REDIS_REPLY_ERROR) {
+    if (!write->remove) {
+      look_at_old(keeper, write, reply);
+    }
     drop_write(keeper, write);
   } else {
     write->sent = false;
@@ -206,9 +235,19 @@ static void send_write(struct route_keeper *keeper, struct gateway_write *write)
   keeper->writes_under_way++;
 }
 
-static void add_write(struct route_keeper *keeper, int64_t uid, const char *color, bool remove) {
-  size_t bound = (size_t)keeper->options.config->data.redis.queued_writes;
+static struct gateway_write *new_write(struct route_keeper *keeper, int64_t uid,
+                                       const char *color) {
   struct gateway_write *write = malloc(sizeof *write + strlen(color) + 1);
+  if (write) {
+    *write = (struct gateway_write){.keeper = keeper, .uid = uid};
+    strcpy(write->color, color);
+  }
+  return write;
+}
+
+// Takes over write, NULL for one that there is no memory for.
+static void add_write(struct route_keeper *keeper, struct gateway_write *write) {
+  size_t bound = (size_t)keeper->options.config->data.redis.queued_writes;
   if (keeper->write_count >= bound && keeper->next_write) {
     drop_write(keeper, keeper->next_write);
     counters_add(keeper->options.counters, COUNTER_ROUTE_WRITES_DROPPED, 1);
@@ -218,8 +257,6 @@ static void add_write(struct route_keeper *keeper, int64_t uid, const char *colo
     free(write);
     return;
   }
-  *write = (struct gateway_write){.keeper = keeper, .uid = uid, .remove = remove};
-  strcpy(write->color, color);
   TAILQ_INSERT_TAIL(&keeper->writes, write, link);
   keeper->write_count++;
   if (!keeper->next_write) {
@@ -228,12 +265,23 @@ static void add_write(struct route_keeper *keeper, int64_t uid, const char *colo
   route_keeper_work(keeper);
 }
 
-void route_keeper_player_came(struct route_keeper *keeper, int64_t uid, const char *color) {
-  add_write(keeper, uid, color, false);
+void route_keeper_player_came(struct route_keeper *keeper, const struct directory_session *session,
+                              bool contested) {
+  struct gateway_write *write = new_write(keeper, session->session.uid, session->session.color);
+  if (write) {
+    write->connection = session->session.connection;
+    write->since_ms = session->session.since_ms;
+    write->late_ms = contested ? 0 : clock_monotonic_ms() + LATE_MS;
+  }
+  add_write(keeper, write);
 }
 
 void route_keeper_player_left(struct route_keeper *keeper, int64_t uid, const char *color) {
-  add_write(keeper, uid, color, true);
+  struct gateway_write *write = new_write(keeper, uid, color);
+  if (write) {
+    write->remove = true;
+  }
+  add_write(keeper, write);
 }
 
 size_t route_keeper_queued(const struct route_keeper *keeper) { return keeper->write_count; }
@@ -245,12 +293,14 @@ static void on_gateway_settled(const struct redis_routes_settled *settled, void 
   struct route_keeper *keeper = renewal->keeper;
   struct counters *counters = keeper->options.counters;
   keeper->under_way--;
-  // Where another gateway has the player by now, its route is left alone.
   counters_add(counters, COUNTER_ROUTES_MALFORMED, settled->repaired);
   counters_add(counters, COUNTER_ROUTES_RESTORED, settled->restored);
   if (settled->error != 0) {
     SLIST_INSERT_HEAD(&keeper->failed_renewals, renewal, link);
   } else {
+    if (settled->lost) {  // another gateway's route is left alone
+      keeper->options.on_lost(renewal->uid, renewal->color, keeper->options.owner);
+    }
     free(renewal);
   }
   route_keeper_work(keeper);

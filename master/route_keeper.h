@@ -16,6 +16,16 @@
 
 struct route_keeper;
 
+// A player came here who was at another gateway.
+struct route_taken_over {
+  int64_t uid;
+  const char *color;
+  const char *from;  // that gateway's address
+  // The login's time, wall clock, where the route was written late: then the order of
+  // writing says nothing about that of the logins. Else 0.
+  int64_t late_since_ms;
+};
+
 struct route_keeper_options {
   const struct config *config;
   struct redis_link *link;
@@ -26,6 +36,10 @@ struct route_keeper_options {
   // keeper.
   void (*on_settled)(const struct held_route *route, const char *address, int64_t ttl_ms,
                      void *owner);
+  // A player's gateway route has been written over that of another gateway; one that was to
+  // be renewed has been found to name another. Must not free the keeper.
+  void (*on_taken_over)(const struct route_taken_over *taken_over, void *owner);
+  void (*on_lost)(int64_t uid, const char *color, void *owner);
   // Whether a held route that was put off is still to be settled.
   bool (*needs_settling)(const struct held_route *route, void *owner);
   void *owner;
@@ -35,8 +49,10 @@ struct route_keeper_options {
 struct route_keeper *route_keeper_new(const struct route_keeper_options *options);
 void route_keeper_free(struct route_keeper *keeper);  // after the link
 
-// A player has come to this gateway; has left it.
-void route_keeper_player_came(struct route_keeper *keeper, int64_t uid, const char *color);
+// A player has come to this gateway; has left it. contested: another gateway has written
+// over its route, wrongly.
+void route_keeper_player_came(struct route_keeper *keeper, const struct directory_session *session,
+                              bool contested);
 void route_keeper_player_left(struct route_keeper *keeper, int64_t uid, const char *color);
 
 // This held route is to be put into Redis, or prolonged there, at once; or within a second,

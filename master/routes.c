@@ -225,12 +225,13 @@ static void check_held(struct routes *routes) {
 
 // --- Players -----------------------------------------------------------------------
 
-void routes_player_came(struct routes *routes, int64_t uid, const char *color) {
+void routes_player_came(struct routes *routes, const struct directory_session *session,
+                        bool contested) {
   if (routes->keeper) {
-    route_keeper_player_came(routes->keeper, uid, color);
+    route_keeper_player_came(routes->keeper, session, contested);
     return;
   }
-  struct route_key key = gateway_key(routes, uid, color);
+  struct route_key key = gateway_key(routes, session->session.uid, session->session.color);
   put(routes, &key, routes->options.config->server.grpc.advertise,
       routes->options.config->data.gateway_route_table_alive_duration_ms);
 }
@@ -250,7 +251,7 @@ static void renew_players_in_memory(struct routes *routes) {
   struct directory *directory = routes->options.directory;
   struct directory_session *session;
   while ((session = directory_first_due(directory)) && session->renew_at_ms <= now_ms) {
-    routes_player_came(routes, session->session.uid, session->session.color);
+    routes_player_came(routes, session, false);
     directory_renewed(directory, session, now_ms + half_ms);
   }
 }
@@ -299,6 +300,20 @@ static void look_after_held(struct routes *routes, const struct redis_routes_nam
   }
 }
 
+// A player's route to here that has vanished is put back; one that is left over from an
+// earlier run of this gateway, which did not get to remove it, is removed.
+static void look_after_player(struct routes *routes, const struct redis_routes_name *name,
+                              const char *address) {
+  bool is_here = directory_has_player(routes->options.directory, name->oid, name->color);
+  bool names_us = address && strcmp(address, routes->options.config->server.grpc.advertise) == 0;
+  if (!address && is_here) {
+    directory_renew_player(routes->options.directory, name->oid, name->color);
+    route_keeper_work(routes->keeper);
+  } else if (names_us && !is_here) {
+    route_keeper_player_left(routes->keeper, name->oid, name->color);
+  }
+}
+
 static void on_route(const struct redis_routes_name *name, const char *address, int64_t ttl_ms,
                      void *owner) {
   struct routes *routes = owner;
@@ -317,9 +332,8 @@ static void on_route(const struct redis_routes_name *name, const char *address, 
   }
   if (key.tier != ROUTE_GATEWAY) {
     look_after_held(routes, name, address);
-  } else if (!address && directory_has_player(routes->options.directory, name->oid, name->color)) {
-    directory_renew_player(routes->options.directory, name->oid, name->color);
-    route_keeper_work(routes->keeper);
+  } else {
+    look_after_player(routes, name, address);
   }
 }
 
@@ -361,6 +375,16 @@ void routes_redis_up(struct routes *routes) { route_keeper_settle_all(routes->ke
 
 void routes_redis_changed(struct routes *routes) { route_feed_follow(routes->feed); }
 
+static void on_taken_over(const struct route_taken_over *taken_over, void *owner) {
+  struct routes *routes = owner;
+  routes->options.on_taken_over(taken_over, routes->options.owner);
+}
+
+static void on_lost(int64_t uid, const char *color, void *owner) {
+  struct routes *routes = owner;
+  routes->options.on_lost(uid, color, routes->options.owner);
+}
+
 static bool start_redis(struct routes *routes) {
   static const struct route_feed_events feed_events = {on_wants, on_route, on_void, on_followed};
   const struct routes_options *options = &routes->options;
@@ -372,6 +396,8 @@ static bool start_redis(struct routes *routes) {
       .counters = options->counters,
       .on_settled = on_settled,
       .needs_settling = needs_settling,
+      .on_taken_over = on_taken_over,
+      .on_lost = on_lost,
       .owner = routes,
   };
   routes->keeper = route_keeper_new(&keeper_options);
@@ -481,4 +507,15 @@ int routes_get(struct routes *routes, const struct route_key *key, routes_on_fou
     free(question);
   }
   return error;
+}
+
+int routes_find_gateway(struct routes *routes, int64_t uid, const char *color,
+                        routes_on_found *on_found, void *context) {
+  const struct route_key key = gateway_key(routes, uid, color);
+  struct route route;
+  if (!lookup(routes, &key, &route)) {
+    return routes_get(routes, &key, on_found, context);
+  }
+  on_found(0, route.address, route.expires_at_ms - clock_wall_ms(), context);
+  return 0;
 }

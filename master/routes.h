@@ -21,6 +21,7 @@
 #include "master/directory.h"
 #include "master/held_routes.h"
 #include "master/route_feed.h"
+#include "master/route_keeper.h"
 
 struct routes;
 
@@ -32,6 +33,9 @@ struct routes_options {
   struct directory *directory;
   struct counters *counters;  // the master's own
   int workers;
+  // As those of the keeper (route_keeper.h).
+  void (*on_taken_over)(const struct route_taken_over *taken_over, void *owner);
+  void (*on_lost)(int64_t uid, const char *color, void *owner);
   // Tunnels of this worker are to follow their route. NULL where nobody is to be told.
   void (*on_moved)(int worker, const struct channel_route_held *moved, void *owner);
   void *owner;
@@ -57,8 +61,9 @@ void routes_released(struct routes *routes, int worker,
 void routes_worker_gone(struct routes *routes, int worker);
 
 // The gateway tier: this gateway has the player; it no longer has. The directory knows
-// already.
-void routes_player_came(struct routes *routes, int64_t uid, const char *color);
+// already. contested: as for route_keeper_player_came.
+void routes_player_came(struct routes *routes, const struct directory_session *session,
+                        bool contested);
 void routes_player_left(struct routes *routes, int64_t uid, const char *color);
 
 // Whether gateway routes are still to be written to a store that answers.
@@ -78,9 +83,13 @@ struct routes_health {
 void routes_health(const struct routes *routes, struct routes_health *health);
 const struct held_routes *routes_held_index(const struct routes *routes);
 
+// Where the player is connected, by the table or else by the store; as routes_get.
+typedef void routes_on_found(int error, const char *address, int64_t ttl_ms, void *context);
+int routes_find_gateway(struct routes *routes, int64_t uid, const char *color,
+                        routes_on_found *on_found, void *context) MUST_CHECK;
+
 // Asks the store for one route. on_found comes once, maybe from inside, with the error of
 // redis_routes_parse_read; no error here means that it will.
-typedef void routes_on_found(int error, const char *address, int64_t ttl_ms, void *context);
 int routes_get(struct routes *routes, const struct route_key *key, routes_on_found *on_found,
                void *context) MUST_CHECK;
 

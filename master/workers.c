@@ -461,3 +461,10 @@ int workers_send(struct workers *workers, int index, enum channel_type type, con
   }
   return error;
 }
+
+int workers_send_push(struct workers *workers, int index, const struct channel_push *push,
+                      const uint64_t *receivers, const uint8_t *packet) {
+  struct worker_process *process = &workers->process[index];
+  return process->channel ? channel_send_push(process->channel, push, receivers, packet)
+                          : ERROR_NOT_FOUND;
+}

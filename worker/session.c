@@ -94,6 +94,11 @@ static enum close_reason reason_of(int error) {
                                   : CLOSE_INTERNAL;
 }
 
+static void tell_too_large(struct session *session, int32_t mod, int32_t seq) {
+  session_send_unexpected_error(session, mod, seq,
+                                "the server's message is larger than a client takes");
+}
+
 void session_send(struct session *session, const struct packet *packet) {
   struct worker *worker = session->worker;
   if (session->state != SESSION_PLAYING) {
@@ -110,8 +115,7 @@ void session_send(struct session *session, const struct packet *packet) {
         log_warn("message_too_large", "uid=%" PRId64 " mod=%d seq=%d data_bytes=%zu", session->uid,
                  packet->mod, packet->seq, packet->data_len);
       }
-      session_send_unexpected_error(session, packet->mod, packet->seq,
-                                    "the server's message is larger than a client takes");
+      tell_too_large(session, packet->mod, packet->seq);
       return;
     }
     default: session_close(session, reason_of(error)); return;
@@ -534,6 +538,13 @@ void session_on_close(struct worker *worker, const struct channel_session_close 
   if (session) {
     close_with(session, is_reason ? (enum close_reason)close->reason : CLOSE_INTERNAL,
                (enum logout_code)close->code);
+  }
+}
+
+void session_on_too_large(struct worker *worker, const struct channel_too_large *too_large) {
+  struct session *session = session_find(worker, too_large->connection);
+  if (session) {
+    tell_too_large(session, too_large->mod, too_large->seq);
   }
 }
 

@@ -7,13 +7,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "master/admission.h"
 
 struct fixture {
   struct config config;
   struct counters counters;
   struct directory *directory;
+  struct bans *bans;
   struct admission *admission;
+  uint64_t answered;
+  int32_t refusal;
   uint64_t closed[8];
   size_t closed_count;
   uint8_t next_key;
@@ -25,14 +29,33 @@ static void on_conflict(const struct directory_session *session, void *owner) {
   fixture->closed[fixture->closed_count++] = session->session.connection;
 }
 
+static void on_ban(const struct ban *ban, void *owner) {
+  (void)ban;
+  (void)owner;
+}
+
+static void on_answer(int worker, uint64_t connection, struct directory_session *session,
+                      int32_t refusal, void *owner) {
+  struct fixture *fixture = owner;
+  assert_int_equal(worker, 3);
+  assert_int_equal(session != NULL, refusal == CHANNEL_LOGIN_ADMITTED);
+  fixture->answered = connection;
+  fixture->refusal = refusal;
+}
+
 static int set_up(void **state) {
   struct fixture *fixture = calloc(1, sizeof *fixture);
   fixture->config.label.encrypted = true;
   fixture->config.limits.handshake_clock_ms = 5000;
   fixture->directory = directory_new();
+  const struct bans_options bans_options = {
+      .config = &fixture->config, .counters = &fixture->counters, .on_ban = on_ban};
+  fixture->bans = bans_new(&bans_options);
   const struct admission_options options = {.config = &fixture->config,
                                             .directory = fixture->directory,
+                                            .bans = fixture->bans,
                                             .counters = &fixture->counters,
+                                            .on_answer = on_answer,
                                             .on_conflict = on_conflict,
                                             .owner = fixture};
   fixture->admission = admission_new(&options);
@@ -43,6 +66,7 @@ static int set_up(void **state) {
 static int tear_down(void **state) {
   struct fixture *fixture = *state;
   admission_free(fixture->admission);
+  bans_free(fixture->bans);
   directory_free(fixture->directory);
   free(fixture);
   return 0;
@@ -52,12 +76,13 @@ static int32_t ask_with_key(struct fixture *fixture, uint64_t connection, uint64
                             int64_t uid, uint8_t key) {
   struct channel_login login = {.session = {.connection = connection, .client = client, .uid = uid},
                                 .client_key = {key}};
-  int32_t refusal = 0;
-  struct directory_session *added = admission_ask(fixture->admission, 3, &login, &refusal);
-  assert_int_equal(added != NULL, refusal == CHANNEL_LOGIN_ADMITTED);
+  strcpy(login.session.address, "192.0.2.7:4000");
+  fixture->answered = 0;
+  admission_ask(fixture->admission, 3, &login);
+  assert_int_equal(fixture->answered, connection);
   assert_int_equal(directory_find(fixture->directory, connection) != NULL,
-                   refusal == CHANNEL_LOGIN_ADMITTED);
-  return refusal;
+                   fixture->refusal == CHANNEL_LOGIN_ADMITTED);
+  return fixture->refusal;
 }
 
 static int32_t ask(struct fixture *fixture, uint64_t connection, uint64_t client, int64_t uid) {
@@ -120,9 +145,26 @@ static void a_connection_is_listed_once(void **state) {
   assert_int_equal(ask(fixture, 1, 1, 100), CHANNEL_LOGIN_ADMITTED);
   struct channel_login login = {.session = {.connection = 1, .client = 1, .uid = 300},
                                 .client_key = {200}};
-  int32_t refusal;
-  assert_null(admission_ask(fixture->admission, 3, &login, &refusal));
-  assert_int_equal(refusal, CLOSE_OUT_OF_MEMORY);
+  admission_ask(fixture->admission, 3, &login);
+  assert_int_equal(fixture->refusal, CLOSE_OUT_OF_MEMORY);
+}
+
+static void ban(struct fixture *fixture, struct ban_subject subject) {
+  int64_t now_ms = clock_wall_ms();
+  assert_int_equal(bans_add(fixture->bans, &subject, now_ms + 60000, "test", now_ms), 0);
+}
+
+static void who_is_banned_is_refused_and_throws_nobody_out(void **state) {
+  struct fixture *fixture = *state;
+  assert_int_equal(ask(fixture, 1, 1, 100), CHANNEL_LOGIN_ADMITTED);
+  ban(fixture, (struct ban_subject){.kind = BAN_UID, .uid = 100});
+  assert_int_equal(ask(fixture, 2, 2, 100), CLOSE_BANNED);
+  assert_int_equal(fixture->closed_count, 0);
+  assert_int_equal(ask(fixture, 3, 3, 101), CHANNEL_LOGIN_ADMITTED);
+  struct ban_subject network = {.kind = BAN_NETWORK};
+  assert_int_equal(network_parse("192.0.2.0/24", &network.network), 0);
+  ban(fixture, network);
+  assert_int_equal(ask(fixture, 4, 4, 102), CLOSE_BANNED);
 }
 
 int main(void) {
@@ -135,6 +177,7 @@ int main(void) {
       FACT(a_replay_is_refused_and_throws_nobody_out),
       FACT(a_key_is_no_matter_without_encryption),
       FACT(a_connection_is_listed_once),
+      FACT(who_is_banned_is_refused_and_throws_nobody_out),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

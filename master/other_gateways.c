@@ -1,0 +1,234 @@
+#include "master/other_gateways.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/redis_routes.h"
+
+enum {
+  SESSIONS_MAX = 8,      // of one player that are looked at
+  DOUBTS_MAX = 10000,    // players whose route is to be looked at again
+  LOOK_AGAIN_MS = 5000,  // what is being settled between two gateways is settled by then
+};
+
+// A player whose route has been found to name another gateway.
+struct doubt {
+  TAILQ_ENTRY(doubt) link;
+  int64_t uid;
+  int64_t due_ms;
+  char color[ROUTE_COLOR_MAX_BYTES + 1];
+};
+
+TAILQ_HEAD(doubts, doubt);
+
+struct other_gateways {
+  struct other_gateways_options options;
+  struct doubts doubts;  // by due_ms
+  size_t doubt_count;
+};
+
+// --- Who gives way ------------------------------------------------------------------
+
+// The question where the player is, and who gives way if that is not here. Sessions that
+// came later, or whose own route is still to be written, are not among them.
+struct question {
+  struct other_gateways *others;
+  int64_t uid;
+  int64_t since_ms;  // of the other gateway's login, 0: it is later than any of these
+  size_t count;
+  uint64_t connections[SESSIONS_MAX];
+  char color[ROUTE_COLOR_MAX_BYTES + 1];
+};
+
+static bool note_session(struct directory_session *session, void *context) {
+  struct question *question = context;
+  if (session->route_written && strcmp(session->session.color, question->color) == 0) {
+    question->connections[question->count++] = session->session.connection;
+  }
+  return question->count < SESSIONS_MAX;
+}
+
+static void on_found(int error, const char *address, int64_t ttl_ms, void *context) {
+  struct question *question = context;
+  const struct other_gateways_options *options = &question->others->options;
+  (void)ttl_ms;
+  bool elsewhere = error == 0 && strcmp(address, options->config->server.grpc.advertise) != 0;
+  for (size_t i = 0; elsewhere && i < question->count; i++) {
+    const struct directory_session *session =
+        directory_find(options->directory, question->connections[i]);
+    if (session && question->since_ms != 0 && session->session.since_ms > question->since_ms) {
+      routes_player_came(options->routes, session, true);
+    } else if (session) {
+      log_info("player_elsewhere", "uid=%lld gateway=%s", (long long)question->uid, address);
+      options->on_conflict(session, options->owner);
+    }
+  }
+  free(question);
+}
+
+static void look(struct other_gateways *others, int64_t uid, const char *color, int64_t since_ms) {
+  const struct other_gateways_options *options = &others->options;
+  struct question *question = calloc(1, sizeof *question);
+  const struct route_key key = {
+      .tier = ROUTE_GATEWAY, .service = options->config->label.service, .color = color, .oid = uid};
+  if (!question || strlen(color) >= sizeof question->color) {
+    free(question);
+    return;
+  }
+  question->others = others;
+  question->uid = uid;
+  question->since_ms = since_ms;
+  strcpy(question->color, color);
+  directory_each_of(options->directory, uid, note_session, question);
+  if (question->count == 0 || routes_get(options->routes, &key, on_found, question) != 0) {
+    free(question);
+  }
+}
+
+void other_gateways_told(struct other_gateways *others, const struct push_elsewhere *elsewhere) {
+  look(others, elsewhere->uid, elsewhere->color, elsewhere->since_ms);
+}
+
+void other_gateways_taken_over(struct other_gateways *others,
+                               const struct route_taken_over *taken_over) {
+  const struct push_elsewhere elsewhere = {
+      .uid = taken_over->uid, .color = taken_over->color, .since_ms = taken_over->late_since_ms};
+  push_hub_tell_elsewhere(others->options.hub, taken_over->from, &elsewhere);
+}
+
+// Not at once: the two gateways may be about to settle it.
+void other_gateways_lost(struct other_gateways *others, int64_t uid, const char *color) {
+  struct doubt *doubt = others->doubt_count < DOUBTS_MAX ? calloc(1, sizeof *doubt) : NULL;
+  if (doubt && strlen(color) < sizeof doubt->color) {
+    doubt->uid = uid;
+    doubt->due_ms = clock_monotonic_ms() + LOOK_AGAIN_MS;
+    strcpy(doubt->color, color);
+    TAILQ_INSERT_TAIL(&others->doubts, doubt, link);
+    others->doubt_count++;
+  } else {
+    free(doubt);  // it is found again at the next renewal
+  }
+}
+
+static void drop_doubt(struct other_gateways *others, struct doubt *doubt) {
+  TAILQ_REMOVE(&others->doubts, doubt, link);
+  others->doubt_count--;
+  free(doubt);
+}
+
+void other_gateways_tick(struct other_gateways *others) {
+  int64_t now_ms = clock_monotonic_ms();
+  struct doubt *doubt;
+  while ((doubt = TAILQ_FIRST(&others->doubts)) && doubt->due_ms <= now_ms) {
+    look(others, doubt->uid, doubt->color, 0);
+    drop_doubt(others, doubt);
+  }
+}
+
+// --- Refusing the second ---------------------------------------------------------------
+
+struct asking {
+  struct other_gateways *others;
+  other_gateways_on_answer *on_answer;
+  void *context;
+  int64_t uid;
+  bool looked;  // whether the other gateway lives
+  char color[ROUTE_COLOR_MAX_BYTES + 1];
+  char holder[ROUTE_ADDRESS_MAX_BYTES + 1];
+};
+
+static void answer(struct asking *asking, bool may_come, bool route_written) {
+  asking->on_answer(may_come, route_written, asking->context);
+  free(asking);
+}
+
+static void on_settled(const struct redis_routes_settled *settled, void *context);
+
+// Takes the route if there is none, or it is ours or the dead gateway's.
+static int settle(struct asking *asking, const char *dead) {
+  const struct other_gateways_options *options = &asking->others->options;
+  const struct config *config = options->config;
+  const struct route_key key = {.tier = ROUTE_GATEWAY,
+                                .service = config->label.service,
+                                .color = asking->color,
+                                .oid = asking->uid};
+  return redis_routes_settle(options->link, &key, config->server.grpc.advertise,
+                             config->data.gateway_route_table_alive_duration_ms, dead, on_settled,
+                             asking);
+}
+
+// Nobody listens on the topic of a gateway that is gone. One that can't be asked counts as
+// alive: its player is not to be thrown out.
+static void on_published(int64_t listeners, void *context) {
+  struct asking *asking = context;
+  if (listeners != 0) {
+    answer(asking, false, false);
+  } else if (settle(asking, asking->holder) != 0) {
+    answer(asking, true, false);
+  }
+}
+
+static void on_settled(const struct redis_routes_settled *settled, void *context) {
+  struct asking *asking = context;
+  const struct other_gateways_options *options = &asking->others->options;
+  if (settled->error != 0) {
+    answer(asking, true, false);  // without Redis, each gateway for itself
+  } else if (!settled->lost) {
+    answer(asking, true, true);
+  } else if (asking->looked) {
+    answer(asking, false, false);  // another was quicker
+  } else {
+    asking->looked = true;
+    strncpy(asking->holder, settled->address, sizeof asking->holder - 1);
+    // An empty message is none; how many get it is what matters.
+    if (push_topics_publish(options->topics, asking->holder, (const uint8_t *)"", 0, on_published,
+                            asking) != 0) {
+      answer(asking, true, false);
+    }
+  }
+}
+
+bool other_gateways_ask(struct other_gateways *others, int64_t uid, const char *color,
+                        other_gateways_on_answer *on_answer, void *context) {
+  struct asking *asking = calloc(1, sizeof *asking);
+  if (!asking || strlen(color) >= sizeof asking->color) {
+    free(asking);
+    return false;
+  }
+  asking->others = others;
+  asking->on_answer = on_answer;
+  asking->context = context;
+  asking->uid = uid;
+  strcpy(asking->color, color);
+  if (settle(asking, "") != 0) {
+    free(asking);
+    return false;
+  }
+  return true;
+}
+
+// --- Beginning and end -----------------------------------------------------------------
+
+struct other_gateways *other_gateways_new(const struct other_gateways_options *options) {
+  struct other_gateways *others = calloc(1, sizeof *others);
+  if (others) {
+    others->options = *options;
+    TAILQ_INIT(&others->doubts);
+  }
+  return others;
+}
+
+void other_gateways_free(struct other_gateways *others) {
+  struct doubt *doubt;
+  if (!others) {
+    return;
+  }
+  while ((doubt = TAILQ_FIRST(&others->doubts))) {
+    // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): the one before has left the list
+    drop_doubt(others, doubt);
+  }
+  free(others);
+}
