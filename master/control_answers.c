@@ -8,6 +8,7 @@
 #include "common/clock.h"
 #include "common/redis_routes.h"
 #include "master/master.h"
+#include "master/push_topics.h"
 #include "master/registry.h"
 #include "master/routes.h"
 
@@ -80,6 +81,16 @@ static json_t *redis_to_json(const struct master *master, const char *name,
   return one;
 }
 
+static json_t *topics_to_json(const struct master *master) {
+  struct push_topics_health health;
+  push_topics_health(master->push_topics, &health);
+  json_t *one = link_to_json("topics", health.subscribed ? "subscribed" : "connecting",
+                             health.address, (int64_t)health.lost, health.last_error,
+                             health.last_error_ms);
+  json_object_set_new(one, "since_ms", json_integer((json_int_t)health.since_ms));
+  return one;
+}
+
 // How the gateway stands with etcd and Redis; empty where it needs neither.
 static json_t *links_to_json(const struct master *master) {
   json_t *links = json_array();
@@ -114,6 +125,7 @@ static json_t *links_to_json(const struct master *master) {
                        routes.feed.last_error_ms);
     json_object_set_new(one, "waiting_keys", json_integer((json_int_t)routes.feed.waiting_keys));
     json_array_append_new(links, one);
+    json_array_append_new(links, topics_to_json(master));
   }
   return links;
 }

@@ -39,30 +39,60 @@ def _read_varint(raw, at):
             return value & ((1 << 64) - 1), at
 
 
+def _scalar(value, kind):
+    if kind == "int" and value >= 1 << 63:
+        return value - (1 << 64)
+    return bool(value) if kind == "bool" else value
+
+
+def _scalars(raw, kind):
+    at, values = 0, []
+    while at < len(raw):
+        value, at = _read_varint(raw, at)
+        values.append(_scalar(value, kind))
+    return values
+
+
 class Message:
-    """A proto3 message with scalar fields; FIELDS maps a name to its number and kind."""
+    """A proto3 message; FIELDS maps a name to its number and kind: a scalar's, a message's class,
+    or one of these in a list for a repeated field."""
 
     FIELDS = {}
     DEFAULTS = {"bytes": b"", "string": "", "int": 0, "uint": 0, "bool": False}
 
     def __init__(self, **values):
         for name, (_, kind) in self.FIELDS.items():
-            setattr(self, name, values.pop(name, self.DEFAULTS[kind]))
+            setattr(self, name, values.pop(name, self._default(kind)))
         if values:
             raise TypeError(f"{type(self).__name__} has no {', '.join(values)}")
+
+    @classmethod
+    def _default(cls, kind):
+        if isinstance(kind, list):
+            return []
+        return cls.DEFAULTS.get(kind) if isinstance(kind, str) else None
 
     def encode(self):
         out = bytearray()
         for name, (number, kind) in sorted(self.FIELDS.items(), key=lambda item: item[1][0]):
             value = getattr(self, name)
-            if value == self.DEFAULTS[kind]:
+            if value == self._default(kind):
                 continue
-            if kind in ("bytes", "string"):
-                raw = value.encode() if kind == "string" else bytes(value)
+            if isinstance(kind, list) and kind[0] in ("int", "uint"):
+                raw = b"".join(_varint(int(one)) for one in value)
                 out += _varint(number << 3 | 2) + _varint(len(raw)) + raw
             else:
-                out += _varint(number << 3) + _varint(int(value))
+                for one in value if isinstance(kind, list) else [value]:
+                    out += self._field(number, kind[0] if isinstance(kind, list) else kind, one)
         return bytes(out)
+
+    @staticmethod
+    def _field(number, kind, value):
+        if kind in ("bytes", "string") or not isinstance(kind, str):
+            raw = (value.encode() if kind == "string" or not isinstance(kind, str)
+                   else bytes(value))
+            return _varint(number << 3 | 2) + _varint(len(raw)) + raw
+        return _varint(number << 3) + _varint(int(value))
 
     @classmethod
     def decode(cls, raw):
@@ -74,10 +104,7 @@ class Message:
             name, kind = by_number.get(key >> 3, (None, None))
             if key & 7 == 0:
                 value, at = _read_varint(raw, at)
-                if kind == "int" and value >= 1 << 63:
-                    value -= 1 << 64
-                if kind == "bool":
-                    value = bool(value)
+                value = _scalar(value, kind[0] if isinstance(kind, list) else kind)
             elif key & 7 == 2:
                 length, at = _read_varint(raw, at)
                 if at + length > len(raw):
@@ -86,9 +113,17 @@ class Message:
                 at += length
                 if kind == "string":
                     value = value.decode()
+                elif isinstance(kind, list) and isinstance(kind[0], str):  # packed
+                    for one in _scalars(value, kind[0]):
+                        getattr(message, name).append(one)
+                    continue
+                elif kind and not isinstance(kind, str):
+                    value = (kind[0] if isinstance(kind, list) else kind).decode(value)
             else:
                 raise Malformed(f"wire type {key & 7}")
-            if name:
+            if name and isinstance(kind, list):
+                getattr(message, name).append(value)
+            elif name:
                 setattr(message, name, value)
         return message
 

@@ -1,0 +1,329 @@
+"""Servers push to players: to one, to many, to all, by every entrance."""
+
+import os
+
+import pytest
+from janus.backend import Backend
+from janus.patience import wait_for
+from janus.programs import Gateway, merged, nodes_of, redis_settings
+from janus.push import Publisher, PushMessage, body
+from janus.redis_server import Redis, gateway_key
+
+NAME = "127.0.0.1:33111"
+
+
+@pytest.fixture(scope="module")
+def redis(start_module):
+    return start_module(Redis)
+
+
+def gateway_on(start, redis, backend, name=NAME, *more, **options):
+    settings = {"server": {"grpc": {"advertise": name}}}
+    for changes in (redis_settings(redis.address, **options), *more):
+        settings = merged(settings, changes)
+    gateway = start(Gateway, nodes=nodes_of(backend.address), settings=settings)
+    gateway.wait_link("topics", "subscribed")
+    return gateway
+
+
+@pytest.fixture(scope="module")
+def gateway(start_module, redis, backend):
+    return gateway_on(start_module, redis, backend)
+
+
+@pytest.fixture(scope="module")
+def publisher(redis, gateway):
+    return Publisher(redis, gateway)
+
+
+def expect(player, data, mod=3, seq=7):
+    packet = player.receive()
+    assert packet is not None, "the gateway closed the connection"
+    assert (packet.mod, packet.seq, packet.data) == (mod, seq, data)
+    return packet
+
+
+def test_a_push_over_redis_reaches_its_player_with_all_that_it_has(gateway, publisher):
+    with gateway.player(uid=6001) as player, gateway.player(uid=6002) as other:
+        assert publisher.push([6001], body(b"hello", mod=-5, seq=2**31 - 1, obj=-(2**63),
+                                           data_version=2**64 - 1)) == 1
+        packet = expect(player, b"hello", -5, 2**31 - 1)
+        assert (packet.obj, packet.data_version, packet.index) == (-(2**63), 2**64 - 1, 0)
+        assert other.ask(1, 2, b"nothing came").data == b"nothing came"
+
+
+def test_players_are_named_by_any_int64(gateway, publisher):
+    uids = [0, -1, 2**63 - 1, -(2**63), 1]
+    players = [gateway.player(uid=uid) for uid in uids]
+    publisher.push(uids, body(b"all of you"))
+    for player in players:
+        expect(player, b"all of you")
+        player.close()
+
+
+def test_pushes_to_one_player_come_in_order_also_across_entrances_of_redis(gateway, publisher):
+    with gateway.player(uid=6010) as player:
+        for i in range(200):
+            if i % 3 == 0:
+                publisher.broadcast(body(b"%d" % i), color="blue")
+            else:
+                publisher.push([6010, 6010, 77], body(b"%d" % i), body(b"again %d" % i))
+        for i in range(200):
+            expect(player, b"%d" % i)
+            if i % 3:
+                expect(player, b"again %d" % i)
+
+
+@pytest.mark.parametrize("message, reached", [
+    (PushMessage(broadcast=True), {1, 2, 3}),
+    (PushMessage(), {1, 2, 3}),  # the Broadcaster leaves the flag out
+    (PushMessage(broadcast=True, color="blue"), {1, 2}),
+    (PushMessage(color="red"), {3}),
+    (PushMessage(sid=8), {2, 3}),
+    (PushMessage(color="blue", sid=8), {2}),
+    (PushMessage(color="green"), set()),
+    (PushMessage(uids=[6022, 6023]), {2, 3}),
+], ids=str)
+def test_a_broadcast_reaches_those_of_its_color_and_sid(gateway, publisher, message, reached):
+    with gateway.player(uid=6021, color="blue", sid=7) as one, \
+         gateway.player(uid=6022, color="blue", sid=8) as two, \
+         gateway.player(uid=6023, color="red", sid=8) as three:
+        message.bodies = [body(b"news")]
+        publisher.client.publish("gate.broadcast.message", message.encode())
+        publisher.push([6021, 6022, 6023], body(b"end"))
+        for number, player in enumerate((one, two, three), 1):
+            if number in reached:
+                expect(player, b"news")
+            expect(player, b"end")
+
+
+def test_a_large_body_goes_compressed_and_one_too_large_is_told_instead(gateway, publisher):
+    with gateway.player(uid=6031) as player, gateway.player(uid=6032) as other:
+        before = gateway.counter("messages_too_large"), gateway.counter("pushes_refused")
+        publisher.push([6031, 6032], body(b"a" * 100_000), body(os.urandom(16400), mod=9, seq=8),
+                       body(b"after"))
+        for client in (player, other):
+            packet = expect(client, b"a" * 100_000)
+            assert packet.compress
+            error = client.receive_error()
+            assert (error.mod, error.seq) == (9, 8)
+            expect(client, b"after")
+        assert gateway.counter("messages_too_large") == before[0] + 1
+        assert gateway.counter("pushes_refused") == before[1] + 2
+        publisher.broadcast(body(b"x" * (1 << 20) + b"y", mod=9, seq=9))
+        for client in (player, other):
+            error = client.receive_error()
+            assert (error.mod, error.seq) == (9, 9)
+
+
+def test_a_pushed_logout_logs_out(gateway, publisher):
+    with gateway.player(uid=6041) as player:
+        with gateway.closes("roma_logout", others_open=1):
+            publisher.push([6041], body(b"\x08\x04", mod=1, seq=4))
+            assert player.receive_end() == 4
+            player.close()
+
+
+@pytest.mark.parametrize("payload", [
+    b"\xff", b"\x0a", b"\x0a\xff\xff\xff\xff\x0f", b"\x0a\x02\x0a\x05", os.urandom(1000),
+    PushMessage(uids=[1]).encode(), PushMessage(broadcast=True).encode(),
+    PushMessage(bodies=[body(b"")] * 300, uids=[1]).encode(),
+    PushMessage(bodies=[body(b"x")], color="c" * 64, broadcast=True).encode(),
+    PushMessage(bodies=[body(b"x")], uids=range(100_001)).encode(),
+    b"x" * (5 << 20)], ids=lambda payload: f"{len(payload)}-bytes")
+def test_what_is_no_push_is_counted_and_nothing_else(gateway, publisher, payload):
+    with gateway.player(uid=6051) as player:
+        before = gateway.counter("push_orders_malformed")
+        publisher.client.publish(NAME, payload)
+        publisher.push([6051], body(b"still there"))
+        expect(player, b"still there")
+        assert gateway.counter("push_orders_malformed") == before + 1
+
+
+def test_a_push_for_nobody_here_is_counted(gateway, publisher):
+    before = gateway.counter("pushes_not_found")
+    publisher.push([999_001, 999_002, 999_001], body(b"x"), body(b"y"))
+    gateway.wait_counter("pushes_not_found", before + 4)
+    assert gateway.counter("pushes_not_found") == before + 4
+
+
+def test_a_push_that_follows_the_login_at_once_is_not_lost(gateway, publisher):
+    for uid in range(6060, 6160):
+        with gateway.client(uid=uid) as player:
+            player.login()
+            publisher.push([uid], body(b"welcome"))
+            expect(player, b"welcome")
+
+
+def test_the_topics_are_subscribed_to_again_after_every_trouble(start, backend):
+    redis = start(Redis)
+    gateway = gateway_on(start, redis, backend, "127.0.0.1:33112")
+    with gateway.player(uid=6201) as player:
+        for trouble in (redis.restart, lambda: redis.client().execute_command("CLIENT", "KILL",
+                                                                              "TYPE", "pubsub")):
+            lost = gateway.link("topics")["lost"]
+            trouble()
+            wait_for(lambda: gateway.link("topics")["lost"] > lost, "it to be noticed")
+            gateway.wait_link("topics", "subscribed")
+            assert Publisher(redis, gateway).push([6201], body(b"again")) == 1
+            expect(player, b"again")
+        redis.stall()
+        gateway.wait_link("topics", "connecting")
+        redis.resume()
+        gateway.wait_link("topics", "subscribed")
+        Publisher(redis, gateway).push([6201], body(b"after all"))
+        expect(player, b"after all")
+
+
+# --- Counted, all of it ---------------------------------------------------------------------------
+
+
+OUTCOMES = ("pushes_delivered", "pushes_dropped_newest", "pushes_dropped_oldest",
+            "pushes_conflated", "pushes_missed")
+
+
+def assert_balanced(gateway, asked, before):
+    """Delivered, refused and dropped by policy is all that was sent."""
+    def now(name):
+        return gateway.counter(name) - before["counters"].get(name, 0)
+
+    wait_for(lambda: sum(now(name) for name in OUTCOMES) + gateway.gauge("pushes_waiting")
+             == now("pushes_addressed"), "every push to be accounted for")
+    wait_for(lambda: now("pushes_here") == now("pushes_addressed"), "the workers to have all")
+    wait_for(lambda: now("pushes_here") + now("pushes_refused") + now("pushes_not_found")
+             + now("pushes_handed_on") == asked, "what was asked to be accounted for")
+
+
+def test_all_pushes_are_accounted_for(gateway, publisher):
+    before = gateway.total()
+    players = [gateway.player(uid=uid) for uid in range(6300, 6320)]
+    asked = 0
+    for i in range(50):
+        publisher.push(range(6300, 6325), body(b"one"), body(b"two"))
+        asked += 2 * 25
+        publisher.broadcast(body(b"three"))
+        asked += 20
+    for player in players:
+        for _ in range(150):
+            assert player.receive().mod == 3
+    assert_balanced(gateway, asked, before)
+    for player in players:
+        player.close()
+
+
+SMALL_QUEUES = {"queue": {"client_high_bytes": 20000, "client_low_bytes": 5000,
+                          "client_grace": "300ms"},
+                "push": {"waiting_bytes": 20000}}
+PUSH_BYTES = 1000
+
+
+class Flood:
+    """A publisher faster than its client: it goes on until the counter shows that something was
+    done about it, and a little further."""
+
+    def __init__(self, start, redis, backend, policy, name, counter, versions=lambda i: 0,
+                 objects=lambda i: 1):
+        self.gateway = gateway_on(start, redis, backend, name, SMALL_QUEUES,
+                                  {"push": {"slow_client": policy}})
+        self.publisher = Publisher(redis, self.gateway)
+        self.player = self.gateway.client(uid=6400, receive_buffer=4096)
+        self.player.login()
+        self.before = self.gateway.total()
+        self.sent = 0
+        self.versions, self.objects = versions, objects
+
+        def shows():
+            self.push(100)
+            return counter(self.gateway)
+
+        wait_for(shows, "the client to be too far behind")
+        self.push(100)
+        wait_for(lambda: self.gateway.counter("pushes_addressed")
+                 + self.gateway.counter("pushes_not_found") == self.sent, "all to be taken")
+
+    def push(self, count):
+        for i in range(self.sent, self.sent + count):
+            self.publisher.push([6400], body(b"%06d" % i + bytes(PUSH_BYTES),
+                                             data_version=self.versions(i), obj=self.objects(i)))
+        self.sent += count
+
+    def check(self):
+        """All that was sent is accounted for."""
+        assert_balanced(self.gateway, self.sent, self.before)
+
+    def received(self, until):
+        """The pushes that come, up to that number."""
+        got = []
+        while not got or got[-1] != until:
+            packet = self.player.receive()
+            assert packet is not None, f"the end came after {got[-3:]}"
+            got.append(int(packet.data[:6]))
+        return got
+
+
+def test_a_client_too_far_behind_is_disconnected(start, redis, backend):
+    flood = Flood(start, redis, backend, "disconnect", "127.0.0.1:33121",
+                  lambda gateway: gateway.closed("slow_client"))
+    flood.check()
+    flood.player.close()
+
+
+def test_the_newest_may_be_dropped(start, redis, backend):
+    flood = Flood(start, redis, backend, "drop_newest", "127.0.0.1:33122",
+                  lambda gateway: gateway.counter("pushes_dropped_newest"))
+    flood.check()
+    kept = flood.sent - flood.gateway.counter("pushes_dropped_newest")
+    got = flood.received(kept - 1)
+    assert got == list(range(kept))  # the first ones, in order
+    wait_for(lambda: flood.gateway.gauge("pushes_waiting") == 0, "all to be sent")
+    flood.push(1)
+    assert flood.received(flood.sent - 1) == [flood.sent - 1]
+    assert flood.gateway.closed("slow_client") == 0
+    flood.player.close()
+
+
+def test_the_oldest_may_be_dropped(start, redis, backend):
+    flood = Flood(start, redis, backend, "drop_oldest", "127.0.0.1:33123",
+                  lambda gateway: gateway.counter("pushes_dropped_oldest"))
+    flood.check()
+    got = flood.received(flood.sent - 1)
+    assert got == sorted(got)
+    assert got[0] == 0
+    assert len(got) == flood.sent - flood.gateway.counter("pushes_dropped_oldest")
+    flood.player.close()
+
+
+def test_a_push_may_give_way_to_a_newer_version(start, redis, backend):
+    flood = Flood(start, redis, backend, "conflate", "127.0.0.1:33124",
+                  lambda gateway: gateway.counter("pushes_conflated"),
+                  versions=lambda i: i + 1, objects=lambda i: i % 5)
+    flood.check()
+    got = flood.received(flood.sent - 1)
+    assert got == sorted(got)
+    assert set(got) >= set(range(flood.sent - 5, flood.sent))  # the last of each object
+    assert len(got) == flood.sent - flood.gateway.counter("pushes_conflated")
+    flood.player.close()
+
+
+def test_what_can_not_give_way_ends_the_session_with_conflate_too(start, redis, backend):
+    flood = Flood(start, redis, backend, "conflate", "127.0.0.1:33125",
+                  lambda gateway: gateway.closed("slow_client"))
+    flood.check()
+    flood.player.close()
+
+
+def test_a_short_burst_cuts_nobody(start, redis, backend):
+    gateway = gateway_on(start, redis, backend, "127.0.0.1:33126", SMALL_QUEUES,
+                         {"queue": {"client_grace": "600s"}})
+    publisher = Publisher(redis, gateway)
+    with gateway.client(uid=6500, receive_buffer=4096) as player:
+        player.login()
+        # More than the kernel takes and twice the budget, but less than four times.
+        sent = 0
+        while gateway.gauge("pushes_waiting") < 40:
+            for _ in range(20):
+                publisher.push([6500], body(b"%06d" % sent + bytes(PUSH_BYTES)))
+                sent += 1
+            gateway.wait_counter("pushes_addressed", sent)
+        assert [int(player.receive().data[:6]) for _ in range(sent)] == list(range(sent))
+        assert player.ask(1, 2, b"in").data == b"in"
