@@ -8,7 +8,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-// gRPC orders what happens before a batch is started before what happens after it is
+// gRPC orders what happens before an operation is started before what happens after it is
 // finished; ThreadSanitizer, which does not see into it, is told.
 #ifdef __SANITIZE_THREAD__
 #include <sanitizer/tsan_interface.h>
@@ -38,19 +38,36 @@ struct grpc_bridge {
   int wake_fd;
   struct event *wake;
   pthread_mutex_t mutex;
-  struct batch finished;  // under the mutex
+  // Under the mutex from here.
+  struct batch finished;
+  bool keeps_step;  // set by the loop's thread
+  bool handed;      // what was handed over has not been run yet
+  pthread_cond_t has_run;
 };
+
+static void await_run(struct grpc_bridge *bridge) {
+  pthread_mutex_lock(&bridge->mutex);
+  while (bridge->keeps_step && bridge->handed) {
+    pthread_cond_wait(&bridge->has_run, &bridge->mutex);
+  }
+  pthread_mutex_unlock(&bridge->mutex);
+}
 
 static void hand_over(struct grpc_bridge *bridge, struct batch *batch) {
   pthread_mutex_lock(&bridge->mutex);
   bool was_empty = bridge->finished.first == NULL;
+  bool keeps_step = bridge->keeps_step;
   *bridge->finished.last = batch->first;
   bridge->finished.last = batch->last;
+  bridge->handed = true;
   pthread_mutex_unlock(&bridge->mutex);
   if (was_empty) {
     uint64_t one = 1;
     ssize_t written = write(bridge->wake_fd, &one, sizeof one);
     (void)written;  // it can only fail where the loop has been woken already
+  }
+  if (keeps_step) {
+    await_run(bridge);
   }
 }
 
@@ -96,6 +113,19 @@ static void run_finished(struct grpc_bridge *bridge) {
     operation->on_done(operation, operation->ok);
     operation = next;
   }
+  if (bridge->keeps_step) {
+    pthread_mutex_lock(&bridge->mutex);
+    bridge->handed = false;
+    pthread_cond_signal(&bridge->has_run);
+    pthread_mutex_unlock(&bridge->mutex);
+  }
+}
+
+static void set_keeps_step(struct grpc_bridge *bridge, bool keeps_step) {
+  pthread_mutex_lock(&bridge->mutex);
+  bridge->keeps_step = keeps_step;
+  pthread_cond_signal(&bridge->has_run);
+  pthread_mutex_unlock(&bridge->mutex);
 }
 
 static void on_wake(evutil_socket_t fd, short what, void *context) {
@@ -124,6 +154,7 @@ static void release(struct grpc_bridge *bridge) {
   if (bridge->wake_fd >= 0) {
     close(bridge->wake_fd);
   }
+  pthread_cond_destroy(&bridge->has_run);
   pthread_mutex_destroy(&bridge->mutex);
   free(bridge);
 }
@@ -135,6 +166,7 @@ struct grpc_bridge *grpc_bridge_new(struct event_base *base, int *error) {
     return NULL;
   }
   pthread_mutex_init(&bridge->mutex, NULL);
+  pthread_cond_init(&bridge->has_run, NULL);
   batch_clear(&bridge->finished);
   bridge->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (bridge->wake_fd >= 0) {
@@ -162,6 +194,7 @@ void grpc_bridge_free(struct grpc_bridge *bridge) {
   if (!bridge) {
     return;
   }
+  set_keeps_step(bridge, false);
   grpc_completion_queue_shutdown(bridge->queue);
   pthread_join(bridge->thread, NULL);
   run_finished(bridge);
@@ -170,10 +203,14 @@ void grpc_bridge_free(struct grpc_bridge *bridge) {
   grpc_shutdown();
 }
 
+void grpc_bridge_keep_step(struct grpc_bridge *bridge) { set_keeps_step(bridge, true); }
+
 grpc_completion_queue *grpc_bridge_queue(struct grpc_bridge *bridge) { return bridge->queue; }
 
 grpc_call_error grpc_bridge_start(grpc_call *call, const grpc_op *ops, size_t count,
                                   struct grpc_operation *operation) {
-  __tsan_release(operation);
+  grpc_bridge_expect(operation);
   return grpc_call_start_batch(call, ops, count, operation, NULL);
 }
+
+void grpc_bridge_expect(struct grpc_operation *operation) { __tsan_release(operation); }

@@ -34,6 +34,12 @@ struct grpc_bridge *grpc_bridge_new(struct event_base *base, int *error);
 // before, or this waits for them. Accepts NULL.
 void grpc_bridge_free(struct grpc_bridge *bridge);
 
+// From now on the thread takes nothing more from gRPC, which then reads nothing more from
+// the network, until the loop has run what it was handed last. For a server, right after
+// grpc_bridge_new: else gRPC takes calls in faster than the loop refuses them (250,000 on
+// 1,000 connections at once made it 1.9 GB, against 45 MB in step, and no answer came sooner).
+void grpc_bridge_keep_step(struct grpc_bridge *bridge);
+
 // For making calls with.
 grpc_completion_queue *grpc_bridge_queue(struct grpc_bridge *bridge);
 
@@ -41,5 +47,9 @@ grpc_completion_queue *grpc_bridge_queue(struct grpc_bridge *bridge);
 // thread; on_done comes later, also when the batch fails.
 grpc_call_error grpc_bridge_start(grpc_call *call, const grpc_op *ops, size_t count,
                                   struct grpc_operation *operation) MUST_CHECK;
+
+// For what has a function of its own in gRPC (a server's next call, its shutdown): to be
+// called right before that one is given the operation as its tag.
+void grpc_bridge_expect(struct grpc_operation *operation);
 
 #endif

@@ -137,6 +137,18 @@ static void freeing_the_bridge_finishes_what_is_under_way(void **state) {
   grpc_shutdown();
 }
 
+static void a_bridge_that_keeps_step_finishes_all_too(void **state) {
+  struct fixture *fixture = *state;
+  grpc_bridge_keep_step(fixture->bridge);
+  each_of_thousands_finishes_once(state);
+}
+
+static void a_bridge_that_keeps_step_may_be_freed_amid_all(void **state) {
+  struct fixture *fixture = *state;
+  grpc_bridge_keep_step(fixture->bridge);
+  freeing_the_bridge_finishes_what_is_under_way(state);
+}
+
 static void a_bridge_without_operations_is_freed(void **state) {
   (void)state;
   grpc_bridge_free(NULL);
@@ -148,6 +160,8 @@ int main(void) {
       FACT(an_operation_finishes_on_the_loops_thread),
       FACT(each_of_thousands_finishes_once),
       FACT(freeing_the_bridge_finishes_what_is_under_way),
+      FACT(a_bridge_that_keeps_step_finishes_all_too),
+      FACT(a_bridge_that_keeps_step_may_be_freed_amid_all),
       FACT(a_bridge_without_operations_is_freed),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
