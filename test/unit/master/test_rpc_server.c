@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #include "common/loop.h"
-#include "master/grpc_server.h"
+#include "master/rpc_server.h"
 
 // A server and its clients on one loop. What the owner does with a call goes by the method:
 // Echo answers with the request, Fail fails it, Hold keeps it for the test to answer; others

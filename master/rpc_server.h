@@ -7,8 +7,8 @@
 // this header, but for on_gone from rpc_server_free. None of them may free the server.
 //
 // The names begin with rpc_server_: grpc_server and grpc_server_... are the library's.
-#ifndef JANUS_MASTER_GRPC_SERVER_H
-#define JANUS_MASTER_GRPC_SERVER_H
+#ifndef JANUS_MASTER_RPC_SERVER_H
+#define JANUS_MASTER_RPC_SERVER_H
 
 #include <event2/event.h>
 #include <stddef.h>

@@ -1,4 +1,4 @@
-#include "master/grpc_server.h"
+#include "master/rpc_server.h"
 
 #include <event2/event_struct.h>
 #include <grpc/byte_buffer.h>
