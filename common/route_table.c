@@ -93,6 +93,7 @@ struct header {
   struct tier_layout tiers[ROUTE_TIER_COUNT];
   uint64_t bucket_count;
   uint64_t used[ROUTE_TIER_COUNT];         // the writer's
+  uint64_t doubted[ROUTE_TIER_COUNT];      // of the used; the writer's
   uint64_t address_references[ADDRESSES];  // the writer's
   struct scope scopes[SCOPES];             // the writer's
   // Which scope has which number: its hash; 0 where there has never been one.
@@ -350,8 +351,11 @@ static inline int try_buckets(const struct route_table *table, const struct hash
   }
   copy_address(table, place_address(place), route->address);
   route->expires_at_ms = place_expiry(place);
-  if (load(&bucket->sequence) != sequence ||
-      load(&table->header->scope_hashes[scope]) != key->scope) {
+  route->in_doubt = place & doubt_bit;
+  // The sequence last: a number that was another scope's in between was not used by this
+  // bucket when it changed hands.
+  if (load(&table->header->scope_hashes[scope]) != key->scope ||
+      load(&bucket->sequence) != sequence) {
     return ERROR_BUSY;
   }
   return place_is_guess(place, now_ms) || !load(&table->header->trusted) ? ERROR_EXPIRED : 0;
@@ -479,6 +483,7 @@ static void clear_slot(struct route_table *table, struct position at) {
   header->address_references[place_address(place)]--;
   header->scopes[place_scope(place)].references--;
   header->used[tier_of(header, at.bucket)]--;
+  header->doubted[tier_of(header, at.bucket)] -= (place & doubt_bit) != 0;
 }
 
 static bool find_slot(const struct route_table *table, const struct hashed_key *key,
@@ -506,28 +511,39 @@ static int free_slots(const struct bucket *bucket, int64_t now_ms) {
   return count;
 }
 
-// A free slot for the key in the emptier of its buckets, at the cost of a guess if need be.
-static bool make_slot(struct route_table *table, const struct hashed_key *key, int64_t now_ms,
-                      struct position *at) {
+// One of the bucket that has a guess, or is free where that will do; -1 when there is none.
+static int usable_slot(const struct bucket *bucket, bool free_will_do, int64_t now_ms) {
+  int guess = -1;
+  for (int i = 0; i < SLOTS; i++) {
+    uint64_t place = peek(&bucket->slots[i].place);
+    if (place == 0 && free_will_do) {
+      return i;
+    }
+    if (place != 0 && place_is_guess(place, now_ms)) {
+      guess = i;
+    }
+  }
+  return guess;
+}
+
+// Room for the key in the emptier of its buckets, at the cost of a guess if need be: with a
+// full tier it need be.
+static bool make_slot(struct route_table *table, const struct hashed_key *key, bool full,
+                      int64_t now_ms, struct position *at) {
   const struct bucket *buckets = table->buckets;
   bool second =
       free_slots(&buckets[key->buckets[1]], now_ms) > free_slots(&buckets[key->buckets[0]], now_ms);
-  at->bucket = key->buckets[second];
-  int guess = -1;
-  for (at->slot = 0; at->slot < SLOTS; at->slot++) {
-    uint64_t place = peek(&slot_at(table, *at)->place);
-    if (place == 0) {
+  for (int i = 0; i < 2; i++) {
+    at->bucket = key->buckets[second ^ (i == 1)];
+    at->slot = usable_slot(&buckets[at->bucket], !full, now_ms);
+    if (at->slot >= 0) {
+      if (peek(&slot_at(table, *at)->place) != 0) {
+        clear_slot(table, *at);
+      }
       return true;
     }
-    if (place_is_guess(place, now_ms)) {
-      guess = at->slot;
-    }
   }
-  at->slot = guess;
-  if (guess >= 0) {
-    clear_slot(table, *at);
-  }
-  return guess >= 0;
+  return false;
 }
 
 int route_table_put(struct route_table *table, const struct route_key *key, const char *address,
@@ -554,13 +570,13 @@ int route_table_put(struct route_table *table, const struct route_key *key, cons
     end_update(&table->buckets[at.bucket]);
     header->address_references[number]++;
     header->address_references[place_address(before)]--;
+    header->doubted[key->tier] -= (before & doubt_bit) != 0;
     return 0;
   }
-  // A slot taken from a guess makes room by itself; the capacity is what the operator asked
-  // for, whatever the buckets could hold beyond it.
+  // The capacity is what the operator asked for, whatever the buckets could hold beyond it.
+  bool full = header->used[key->tier] >= header->tiers[key->tier].capacity;
   header->address_references[number]++;
-  bool made = make_slot(table, &hashed, now_ms, &at);
-  size_t scope = made && header->used[key->tier] < header->tiers[key->tier].capacity
+  size_t scope = make_slot(table, &hashed, full, now_ms, &at)
                      ? intern_scope(header, key, hashed.scope)
                      : SCOPES;
   if (scope == SCOPES) {
@@ -593,6 +609,8 @@ int route_table_remove(struct route_table *table, const struct route_key *key) {
 
 static void doubt_slot(struct route_table *table, struct position at) {
   struct slot *slot = slot_at(table, at);
+  uint64_t *doubted = &table->header->doubted[tier_of(table->header, at.bucket)];
+  *doubted += (peek(&slot->place) & doubt_bit) == 0;
   begin_update(&table->buckets[at.bucket]);
   store(&slot->place, peek(&slot->place) | doubt_bit);
   end_update(&table->buckets[at.bucket]);
@@ -619,6 +637,7 @@ void route_table_trust(struct route_table *table, bool trusted) {
 void route_table_repair(struct route_table *table) {
   struct header *header = table->header;
   memset(header->used, 0, sizeof header->used);
+  memset(header->doubted, 0, sizeof header->doubted);
   memset(header->address_references, 0, sizeof header->address_references);
   for (size_t i = 0; i < SCOPES; i++) {
     header->scopes[i].references = 0;
@@ -632,6 +651,7 @@ void route_table_repair(struct route_table *table) {
         store(&bucket->slots[j].place, 0);
       } else if (place != 0) {
         header->used[tier_of(header, i)]++;
+        header->doubted[tier_of(header, i)] += (place & doubt_bit) != 0;
         header->address_references[place_address(place)]++;
         header->scopes[place_scope(place)].references++;
       }
@@ -677,7 +697,8 @@ void route_table_each(const struct route_table *table, int64_t now_ms,
         continue;
       }
       const struct route_key key = key_at(table, at);
-      struct route route = {.expires_at_ms = place_expiry(place)};
+      struct route route = {.expires_at_ms = place_expiry(place),
+                            .in_doubt = place & doubt_bit || !peek(&table->header->trusted)};
       copy_address(table, place_address(place), route.address);
       if (!visit(&key, &route, context)) {
         return;
@@ -722,5 +743,6 @@ void route_table_stats(const struct route_table *table, struct route_table_stats
   for (int i = 0; i < ROUTE_TIER_COUNT; i++) {
     stats->capacity[i] = header->tiers[i].capacity;
     stats->used[i] = header->used[i];
+    stats->doubted[i] = header->doubted[i];
   }
 }

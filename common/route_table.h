@@ -10,11 +10,11 @@
 //
 // A route whose time is over, or that nobody vouches for at present (route_table_doubt,
 // route_table_trust), is no answer any more but still the best guess: all gateways had
-// the same one. So it stays until its place is needed.
+// the same one. So it stays until its place is needed, or its time is over and the master
+// sweeps it out (route_table_sweep).
 //
 // Capacity is fixed when the table is made. A new route takes the place of one that is
-// only a guess where they meet; others whose time is over are swept out as the master
-// goes round (route_table_sweep). When there is no room, the new route is refused
+// only a guess where they meet. When there is no room, the new route is refused
 // (ERROR_EXHAUSTED) and the caller does without.
 //
 // Addresses are `host:port`, colors and services are text; each is bounded below
@@ -50,6 +50,7 @@ struct route_key {
 struct route {
   char address[ROUTE_ADDRESS_MAX_BYTES + 1];
   int64_t expires_at_ms;  // wall clock, ms since the epoch
+  bool in_doubt;          // by route_table_each also where the whole table is
 };
 
 struct route_table_options {
@@ -58,7 +59,8 @@ struct route_table_options {
 
 struct route_table_stats {
   size_t capacity[ROUTE_TIER_COUNT];
-  size_t used[ROUTE_TIER_COUNT];  // expired ones that were not reused yet included
+  size_t used[ROUTE_TIER_COUNT];     // expired ones that were not reused yet included
+  size_t doubted[ROUTE_TIER_COUNT];  // of these
 };
 
 struct route_table;  // a process-local handle on the segment

@@ -84,9 +84,9 @@ static json_t *redis_to_json(const struct master *master, const char *name,
 static json_t *topics_to_json(const struct master *master) {
   struct push_topics_health health;
   push_topics_health(master->push_topics, &health);
-  json_t *one = link_to_json("topics", health.subscribed ? "subscribed" : "connecting",
-                             health.address, (int64_t)health.lost, health.last_error,
-                             health.last_error_ms);
+  json_t *one =
+      link_to_json("topics", health.subscribed ? "subscribed" : "connecting", health.address,
+                   (int64_t)health.lost, health.last_error, health.last_error_ms);
   json_object_set_new(one, "since_ms", json_integer((json_int_t)health.since_ms));
   return one;
 }
@@ -361,10 +361,12 @@ static bool list_route(const struct route_key *key, const struct route *route, v
     return true;
   }
   json_array_append_new(
-      listing->rows, json_pack("{s:s, s:s, s:o, s:I, s:s, s:I}", "tier", route_tier_name(key->tier),
-                               "service", key->service, "color", foreign_text(key->color), "oid",
-                               (json_int_t)key->oid, "address", route->address, "expires_in_ms",
-                               (json_int_t)(route->expires_at_ms - listing->now_ms)));
+      listing->rows,
+      json_pack("{s:s, s:s, s:o, s:I, s:s, s:s, s:I}", "tier", route_tier_name(key->tier),
+                "service", key->service, "color", foreign_text(key->color), "oid",
+                (json_int_t)key->oid, "address", route->address, "state",
+                route->in_doubt ? "in doubt" : "known", "expires_in_ms",
+                (json_int_t)(route->expires_at_ms - listing->now_ms)));
   return true;
 }
 

@@ -68,6 +68,7 @@ struct etcd {
   bool watch_sending;    // a question is on its way
   int64_t own_revision;  // from which the own key is to be watched; 0: not yet
   bool own_watched;      // that has been asked
+  int64_t own_removed;   // the revision at which somebody removed it last
   int64_t own_watch_id;
 
   char *key;  // the own one; NULL until it is announced
@@ -316,6 +317,7 @@ static void session_lost(struct etcd *etcd, const char *where, const char *why) 
 
 // --- The own key -------------------------------------------------------------------
 
+static void grant(struct etcd *etcd);
 static void keepalive_start(struct etcd *etcd);
 static void ask_watch(struct etcd *etcd);
 static void revoke(struct etcd *etcd);
@@ -336,6 +338,10 @@ static void on_put(struct etcd *etcd, size_t number, const uint8_t *bytes, size_
     return;  // the lease is being revoked
   }
   etcd->refusals = 0;
+  if (etcd->own_removed > revision) {
+    grant(etcd);  // removed already, before we knew that it was there
+    return;
+  }
   log_info("registered", "key=%s lease=%" PRIx64, etcd->key, (uint64_t)etcd->lease);
   etcd->announced = true;
   if (etcd->own_revision == 0) {
@@ -615,6 +621,7 @@ static void give_event(struct etcd *etcd, const Etcd__Event *event) {
   }
   if (kv && etcd->key && event->type == ETCD__EVENT__EVENT_TYPE__DELETE &&
       kv->key.len == strlen(etcd->key) && memcmp(kv->key.data, etcd->key, kv->key.len) == 0) {
+    etcd->own_removed = kv->mod_revision;
     on_own_key_removed(etcd);
   }
 }
@@ -723,6 +730,7 @@ static void watch_start(struct etcd *etcd) {
   etcd->watches_created = 0;
   etcd->own_revision = 0;
   etcd->own_watched = false;
+  etcd->own_removed = 0;
   etcd->watch_sending = true;  // until it is open
   etcd->watch = open_stream(etcd, "/etcdserverpb.Watch/Watch", &events, etcd);
   if (!etcd->watch) {

@@ -296,6 +296,10 @@ static void on_stop_signal(evutil_socket_t number, short what, void *owner) {
   (void)what;
   if (master->stopping) {
     log_warn("stopping_at_once", "signal=%d", (int)number);
+    if (evtimer_pending(master->leaving, NULL)) {
+      leave(master);
+      return;
+    }
     on_deregistered(master);
     workers_kill(master->workers);
     return;

@@ -30,8 +30,8 @@ static int put(struct routes *routes, const struct route_key *key, const char *a
                int64_t ttl_ms) {
   int64_t now_ms = clock_wall_ms();
   struct route before;
-  bool moved = key->tier != ROUTE_GATEWAY &&
-               route_table_lookup(routes->options.table, key, now_ms, &before) == 0 &&
+  int known = route_table_lookup(routes->options.table, key, now_ms, &before);
+  bool moved = key->tier != ROUTE_GATEWAY && (known == 0 || known == ERROR_EXPIRED) &&
                strcmp(before.address, address) != 0;
   // Whatever time to live somebody gave it in Redis.
   ttl_ms = ttl_ms < TTL_MAX_MS ? ttl_ms : TTL_MAX_MS;
@@ -43,7 +43,8 @@ static int put(struct routes *routes, const struct route_key *key, const char *a
     if (log_limit_allow(&limit, clock_monotonic_ms(), &suppressed)) {
       log_warn("route_not_kept",
                "tier=%s oid=%" PRId64 " error=\"%s\" suppressed=%" PRIu64
-               " hint=\"raise route_table.capacity\"",
+               " hint=\"raise route_table.capacity, if janusctl routes stats shows that it is used "
+               "up\"",
                route_tier_name(key->tier), key->oid, error_text(error), suppressed);
     }
   }
@@ -274,13 +275,19 @@ static enum route_tier tier_of(const struct routes *routes, const char *service)
 
 static bool on_wants(const struct redis_routes_name *name, bool scanning, void *owner) {
   const struct routes *routes = owner;
-  enum route_tier tier = tier_of(routes, name->service);
+  const struct route_key key = {.tier = tier_of(routes, name->service),
+                                .service = name->service,
+                                .color = name->color,
+                                .oid = name->oid};
   struct route_table_stats stats;
-  if (tier == ROUTE_TIER_COUNT || !scanning) {
-    return tier != ROUTE_TIER_COUNT;
+  struct route route;
+  if (key.tier == ROUTE_TIER_COUNT || !scanning) {
+    return key.tier != ROUTE_TIER_COUNT;
   }
   route_table_stats(routes->options.table, &stats);
-  return stats.used[tier] < stats.capacity[tier];
+  return stats.used[key.tier] - stats.doubted[key.tier] < stats.capacity[key.tier] ||
+         route_table_lookup(routes->options.table, &key, clock_wall_ms(), &route) !=
+             ERROR_NOT_FOUND;
 }
 
 // A route that is held here has vanished or changed: Roma ends what misses its route, so
@@ -437,7 +444,7 @@ bool routes_writing(const struct routes *routes) {
 }
 
 // Expired routes of all tiers are swept out: at this pace a table of the default
-// capacities in about a minute.
+// capacities in half a minute.
 enum { SWEPT_PER_S = 3300 };
 
 void routes_tick(struct routes *routes) {

@@ -17,6 +17,7 @@
 #include "common/clock.h"
 #include "common/config_value.h"
 #include "common/grpc_bridge.h"
+#include "common/log.h"
 #include "master/listeners.h"
 
 // A call has up to three batches under way: its end (the close, which is there from the
@@ -135,7 +136,7 @@ static void set_state(struct rpc_server_call *call, enum call_state state) {
 
 static void give_up(const char *what, grpc_call_error error) {
   // Only a fault of ours in the order of batches leads here.
-  fprintf(stderr, "grpc_server: %s refused: %s\n", what, grpc_call_error_to_string(error));
+  log_error("rpc_server_fault", "call=%s error=\"%s\"", what, grpc_call_error_to_string(error));
   abort();
 }
 

@@ -324,9 +324,13 @@ static void route_get_print(const json_t *answer) {
 
 static void routes_print(const json_t *answer) {
   static const struct column columns[] = {
-      {"tier", "tier", CELL_TEXT},       {"service", "service", CELL_TEXT},
-      {"color", "color", CELL_TEXT},     {"oid", "oid", CELL_NUMBER},
-      {"address", "address", CELL_TEXT}, {"expires in", "expires_in_ms", CELL_DURATION},
+      {"tier", "tier", CELL_TEXT},
+      {"service", "service", CELL_TEXT},
+      {"color", "color", CELL_TEXT},
+      {"oid", "oid", CELL_NUMBER},
+      {"address", "address", CELL_TEXT},
+      {"state", "state", CELL_TEXT},
+      {"expires in", "expires_in_ms", CELL_DURATION},
   };
   route_stats_print(answer);
   printf("\n");

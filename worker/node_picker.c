@@ -13,8 +13,9 @@ struct entry {
 
 // A node that is not in the registry: gone, or not yet come.
 struct absent {
-  uint64_t hash;     // of service, color and address; 0: none
-  int64_t since_ms;  // when it was first asked for; 0: it was here before
+  uint64_t hash;          // of service, color and address; 0: none
+  int64_t since_ms;       // when it was first asked for; 0: it was here before
+  int64_t gone_until_ms;  // so long it counts as gone: INT64_MAX for one that has left
 };
 
 enum { ABSENT_MAX = 512 };  // the oldest is forgotten for one more
@@ -118,13 +119,14 @@ static struct absent *find_absent(struct node_picker *picker, uint64_t hash) {
   return NULL;
 }
 
-static struct absent *note_absent(struct node_picker *picker, uint64_t hash, int64_t since_ms) {
+static struct absent *note_absent(struct node_picker *picker, uint64_t hash, int64_t since_ms,
+                                  int64_t gone_until_ms) {
   struct absent *absent = find_absent(picker, hash);
   if (!absent) {
     absent = &picker->absent[picker->next_absent];
     picker->next_absent = (picker->next_absent + 1) % ABSENT_MAX;
   }
-  *absent = (struct absent){.hash = hash, .since_ms = since_ms};
+  *absent = (struct absent){.hash = hash, .since_ms = since_ms, .gone_until_ms = gone_until_ms};
   return absent;
 }
 
@@ -134,7 +136,7 @@ static void note_changes(struct node_picker *picker, const struct entry *entries
   for (size_t i = 0; i < picker->count; i++) {
     const struct node *node = &picker->entries[i].node;
     if (count == 0 || !bsearch(&picker->entries[i], entries, count, sizeof *entries, compare)) {
-      note_absent(picker, hash_node(node->service, node->color, node->address), 0);
+      note_absent(picker, hash_node(node->service, node->color, node->address), 0, INT64_MAX);
     }
   }
   for (size_t i = 0; i < count; i++) {
@@ -229,16 +231,16 @@ bool node_picker_may_come(struct node_picker *picker, const char *service, const
   uint64_t hash = hash_node(service, color, address);
   const struct absent *absent = find_absent(picker, hash);
   if (!absent) {
-    absent = note_absent(picker, hash, now_ms);
+    absent = note_absent(picker, hash, now_ms, 0);
   }
-  return absent->since_ms != 0 && now_ms - absent->since_ms < grace_ms;
+  return absent->gone_until_ms <= now_ms && now_ms - absent->since_ms < grace_ms;
 }
 
 const struct node *node_picker_unseen(struct node_picker *picker, const char *service,
                                       const char *color, const char *address, int64_t now_ms) {
   struct choice choice = choose_from(picker, service, color, now_ms);
   const struct absent *absent = find_absent(picker, hash_node(service, color, address));
-  if (is_here(picker, &choice, address) || (absent && absent->since_ms == 0)) {
+  if (is_here(picker, &choice, address) || (absent && absent->gone_until_ms > now_ms)) {
     return NULL;
   }
   // As its kind is: nothing else is known of it.
@@ -330,6 +332,10 @@ void node_picker_suspect(struct node_picker *picker, const char *service, const 
     }
   }
   if (!known) {
-    note_absent(picker, hash_node(service, color, address), 0);
+    uint64_t hash = hash_node(service, color, address);
+    struct absent *absent = find_absent(picker, hash);
+    if (!absent || absent->gone_until_ms < until_ms) {
+      note_absent(picker, hash, 0, until_ms);
+    }
   }
 }

@@ -35,7 +35,7 @@ bool node_picker_may_come(struct node_picker *picker, const char *service, const
                           const char *address, int64_t grace_ms, int64_t now_ms);
 
 // A node that a route names and the registry, which can't be seen now, has not told of.
-// NULL for one that is here, was here and has left, or failed when it was tried.
+// NULL for one that is here, was here and has left, or is under suspicion.
 const struct node *node_picker_unseen(struct node_picker *picker, const char *service,
                                       const char *color, const char *address, int64_t now_ms);
 
@@ -48,7 +48,7 @@ const struct node *node_picker_pick(struct node_picker *picker, const char *serv
 const struct node *node_picker_fallback(struct node_picker *picker, const char *service,
                                         const char *color, int64_t oid, int64_t now_ms);
 
-// Puts the node under suspicion until then; one that is not in the registry counts as gone.
+// Puts the node under suspicion until then, whether the registry has it or not.
 void node_picker_suspect(struct node_picker *picker, const char *service, const char *color,
                          const char *address, int64_t until_ms);
 

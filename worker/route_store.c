@@ -25,6 +25,7 @@ struct route_store {
   struct redis_link *redis;                 // NULL with routes in memory
   void (*on_ready)(struct worker *worker);  // NULL once it was called
   struct event *ready_timer;
+  struct redis_link_health told;  // to the master, last
   uint64_t next_id;
   struct claim_list open[CLAIM_BUCKETS];  // by the id's low bits
 };
@@ -46,16 +47,22 @@ static void become_ready(struct route_store *store) {
   }
 }
 
-// The master shows an operator how each worker stands with Redis.
-static void tell_health(struct route_store *store) {
+void route_store_tick(struct route_store *store) {
   struct redis_link_health health;
+  if (!store->redis) {
+    return;
+  }
+  memset(&health, 0, sizeof health);
   redis_link_health(store->redis, &health);
-  inbox_tell(store->worker->inbox, CHANNEL_REDIS_HEALTH, &health);
+  if (memcmp(&health, &store->told, sizeof health) != 0) {
+    store->told = health;
+    inbox_tell(store->worker->inbox, CHANNEL_REDIS_HEALTH, &health);
+  }
 }
 
 static void on_master_up(void *owner) {
   struct route_store *store = owner;
-  tell_health(store);
+  route_store_tick(store);
   become_ready(store);
 }
 
@@ -68,10 +75,10 @@ static void on_ready_timer(evutil_socket_t fd, short what, void *owner) {
 static void on_master_down(void *owner) {
   struct route_store *store = owner;
   counters_add(store->worker->counters, COUNTER_REDIS_LOST, 1);
-  tell_health(store);
+  route_store_tick(store);
 }
 
-static void on_masters_changed(void *owner) { tell_health(owner); }
+static void on_masters_changed(void *owner) { (void)owner; }
 
 struct route_store *route_store_new(struct worker *worker, void (*on_ready)(struct worker *worker),
                                     char *why, size_t why_size) {

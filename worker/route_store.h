@@ -36,6 +36,9 @@ struct route_store *route_store_new(struct worker *worker, void (*on_ready)(stru
                                     char *why, size_t why_size);
 void route_store_free(struct route_store *store);
 
+// Tells the master how this worker stands with Redis, if that has changed; each second.
+void route_store_tick(struct route_store *store);
+
 // Whether the store knows better than the shared table: that is nobody's any more once the
 // master is gone.
 bool route_store_knows_better(const struct route_store *store);

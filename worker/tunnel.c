@@ -6,6 +6,7 @@
 
 #include "common/backoff.h"
 #include "common/clock.h"
+#include "worker/inbox.h"
 #include "worker/session.h"
 #include "worker/worker.h"
 
@@ -225,7 +226,8 @@ static bool may_come(struct tunnel *tunnel, const char *address) {
 static const struct node *named_node(struct tunnel *tunnel, const char *address) {
   struct worker *worker = tunnel->worker;
   const struct node *node = usable_node(tunnel, address);
-  if (!node && !node_table_is_current(worker->nodes)) {
+  bool current = node_table_is_current(worker->nodes) && inbox_has_master(worker->inbox);
+  if (!node && !current) {
     node = node_picker_unseen(worker->node_picker, tunnel_type(tunnel)->service,
                               tunnel->session->color, address, clock_monotonic_ms());
   }
@@ -247,7 +249,7 @@ static int look_up(struct tunnel *tunnel, struct route *route) {
 // gateways remember the same.
 static const struct node *last_node(struct tunnel *tunnel) {
   struct route route;
-  return look_up(tunnel, &route) == ERROR_EXPIRED ? usable_node(tunnel, route.address) : NULL;
+  return look_up(tunnel, &route) == ERROR_EXPIRED ? named_node(tunnel, route.address) : NULL;
 }
 
 // Asks the store, with a node of our choice; dead is what the route names now and
@@ -255,7 +257,8 @@ static const struct node *last_node(struct tunnel *tunnel) {
 static void claim(struct tunnel *tunnel, const char *dead) {
   struct worker *worker = tunnel->worker;
   const struct node *candidate = last_node(tunnel);
-  if (!candidate) {
+  // One that takes nobody new is not proposed: if others are there still, the store has it.
+  if (!candidate || candidate->weight == 0) {
     candidate = node_picker_pick(fresh_picker(worker), tunnel_type(tunnel)->service,
                                  tunnel->session->color, clock_monotonic_ms());
   }

@@ -86,6 +86,7 @@ static void on_second(evutil_socket_t fd, short what, void *owner) {
   (void)fd;
   (void)what;
   beat(worker);
+  route_store_tick(worker->route_store);
   counters_gauge_set(worker->counters, GAUGE_BACKEND_CONNECTIONS,
                      stream_engine_connections(worker->streams));
 }

@@ -1,9 +1,13 @@
 """Where a player or a room was when that was last known is where everybody goes, for as long as
 nobody can say better: no trouble with Redis or etcd splits a room, or moves one that is in use."""
 
+import contextlib
 import os
 import signal
+import socket
+import threading
 
+import grpc
 import pytest
 from janus.backend import Backend
 from janus.etcd_server import Etcd
@@ -16,6 +20,40 @@ ROOMS = range(100, 106)
 NEWCOMERS_ROOMS = range(105, 99, -1)  # in another order, or the nodes' turns come out the same
 NAMES = ("127.0.0.1:32111", "127.0.0.1:32112")
 ROOM = 6
+
+
+class Window:
+    """A way to a server that can be shut."""
+
+    def __init__(self, port):
+        self.port, self.open, self.pairs = port, True, []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = "127.0.0.1:%d" % self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self.listener.accept()
+                server = socket.create_connection(("127.0.0.1", self.port))
+                self.pairs += [client, server]
+                for source, sink in ((client, server), (server, client)):
+                    threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
+
+    @staticmethod
+    def _carry(source, sink):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def shut(self):
+        for end in [self.listener, *self.pairs]:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    stop = shut
 
 
 @pytest.fixture
@@ -156,41 +194,160 @@ def test_where_changes_are_not_told_each_route_is_asked_for(start, keys, backend
     assert redis.get(room_key(100)) == elsewhere.address
 
 
+def register(etcd, *backends, **more):
+    for backend in backends:
+        for service in ("roma.player.service", "roma.room.service"):
+            etcd.register(backend.address, service=service, id=f"{service}-{backend.address}",
+                          **more)
+
+
+def wait_both(gateway, *backends):
+    for service in ("roma.player.service", "roma.room.service"):
+        gateway.wait_nodes(*(backend.address for backend in backends), service=service)
+
+
 def test_a_gateway_that_can_not_see_etcd_takes_no_room_off_a_node_it_has_not_heard_of(start):
     etcd, redis = start(Etcd), start(Redis)
     known, unheard = start(Backend), start(Backend)
-
-    def register(backend):
-        for service in ("roma.player.service", "roma.room.service"):
-            etcd.register(backend.address, service=service)
-
-    register(known)
-    gateways = [gateway_on(start, redis, [], name, etcd_settings(*etcd.endpoints)) for name in NAMES]
-    seeing, blind = gateways
-    for gateway in gateways:
-        gateway.wait_nodes(known.address)
-        gateway.wait_nodes(known.address, service="roma.room.service")
+    window = start(Window, int(etcd.members[0].address.rpartition(":")[2]))
+    register(etcd, known)
+    seeing = gateway_on(start, redis, [], NAMES[0], etcd_settings(*etcd.endpoints))
+    blind = gateway_on(start, redis, [], NAMES[1], etcd_settings(window.address))
+    for gateway in (seeing, blind):
+        wait_both(gateway, known)
         gateway.wait_link("route feed", "following")
-    # What the blind one is to be told goes no further than its own endpoint.
-    blind.stall()
-    register(unheard)
-    seeing.wait_nodes(known.address, unheard.address)
-    seeing.wait_nodes(known.address, unheard.address, service="roma.room.service")
+    window.shut()
+    blind.wait_log("event=etcd_lost")
+    register(etcd, unheard)
+    wait_both(seeing, known, unheard)
     with seeing.player(uid=1) as player:
         enter(player)
         there = [oid for oid in ROOMS if unheard.streams_of(kind="room", oid=oid)]
         assert there, "the new node has its share"
-        etcd.members[0].kill()
-        blind.resume()
-        blind.wait_log("event=etcd_lost")
-        if unheard.address in blind.nodes("roma.room.service"):
-            pytest.skip("the news was in its socket already")
         wait_known(blind, there)
         with blind.player(uid=2) as newcomer:
             enter(newcomer, there)
             enter(player, there)
+            # Nor when Redis is gone too, and only the memory of it is left.
+            redis.kill()
+            blind.wait_link("redis", "down")
+        with blind.player(uid=3) as another:
+            enter(another, there)
         assert blind.counter("route_replaced") == 0
     assert_together([known, unheard], there)
+
+
+def test_an_orphan_takes_no_room_off_a_node_that_came_after_its_master(start):
+    etcd, redis = start(Etcd), start(Redis)
+    known, later = start(Backend), start(Backend)
+    register(etcd, known)
+    gateway = gateway_on(start, redis, [], NAMES[0], etcd_settings(*etcd.endpoints))
+    gateway.expect_clean = False
+    wait_both(gateway, known)
+    gateway.wait_link("route feed", "following")
+    with gateway.player(uid=1) as player:
+        player.ask(1, 1)
+        os.kill(gateway.process.pid, signal.SIGKILL)
+        gateway.wait_log("event=master_lost")
+        redis.client().set(room_key(500), later.address, px=600_000)
+        enter(player, [500])
+    assert later.streams_of(kind="room", oid=500)
+    assert redis.get(room_key(500)) == later.address
+    gateway.abandon()
+
+
+def test_a_node_that_takes_nobody_new_does_not_get_those_back_who_left(start):
+    etcd, redis = start(Etcd), start(Redis)
+    drained, other = start(Backend), start(Backend)
+    register(etcd, drained)
+    gateway = gateway_on(start, redis, [], NAMES[0], etcd_settings(*etcd.endpoints))
+    wait_both(gateway, drained)
+    gateway.wait_link("route feed", "following")
+    with gateway.player(uid=7) as player:
+        player.ask(1, 1)
+    wait_for(lambda: gateway.route("player", 7)["tunnels"] == 0, "it to have left")
+    register(etcd, drained, weight=0)
+    register(etcd, other)
+    wait_both(gateway, drained, other)
+    wait_for(lambda: gateway.nodes()[drained.address]["weight"] == 0, "the weight to be known")
+    redis.client().delete(player_key(7))
+    wait_for(lambda: not gateway.route("player", 7)["table"], "it to have heard")
+    with gateway.player(uid=7) as player:
+        player.ask(1, 1)
+    assert redis.get(player_key(7)) == other.address
+
+
+def test_tunnels_of_one_object_stay_together_in_an_outage(start):
+    """One of them breaks and goes elsewhere: the others follow, whichever worker they are in."""
+    redis = start(Redis)
+    backends = [start(Backend) for _ in range(2)]
+    gateway = gateway_on(start, redis, backends, NAMES[0], {
+        "worker": {"count": 2}, "tunnel": {"suspect": "1s"},
+        "data": {"app_route_table_alive_duration": "5s"}})
+    gateway.wait_link("route feed", "following")
+    players = {}
+    for uid in range(100, 200):
+        player = gateway.player(uid=uid)
+        players.setdefault(gateway.session_of(uid)["worker"], (uid, player))
+        if len(players) == 2:
+            break
+    redis.kill()
+    gateway.wait_link("redis", "down")
+    wait_for(lambda: gateway.ctl("status") and "refused" in gateway.link("redis")["last_error"],
+             "it to be gone for all")
+    for oid in ROOMS:
+        for _, player in players.values():
+            enter(player, [oid])
+        def live():
+            return [backend for backend in backends
+                    for stream in backend.streams_of(kind="room", oid=oid)
+                    if not stream.ended.is_set()]
+
+        def together():
+            return len(live()) == 2 and len(set(live())) == 1
+
+        wait_for(together, f"both streams of room {oid} to be together")
+        stream = live()[0].stream_of(players[0][0], "room", oid)
+        stream.end(grpc.StatusCode.UNAVAILABLE, "a blip")
+        assert stream.ended.wait(30)
+        wait_for(together, f"both streams of room {oid} to be together again")
+        for _, player in players.values():
+            enter(player, [oid])
+    for _, player in players.values():
+        player.close()
+
+
+def test_a_table_too_small_for_all_routes_is_filled_again_when_the_feed_begins_anew(start, backends):
+    redis = start(Redis)
+    client = redis.client()
+    uids = range(60_000, 60_300)
+    for uid in uids:
+        client.set(player_key(uid), backends[0].address, px=600_000)
+    gateway = gateway_on(start, redis, backends, NAMES[0],
+                         {"route_table": {"capacity": {"player": 100}}})
+
+    def known():
+        return sum(route["tier"] == "player" and route["state"] == "known" for route in
+                   gateway.ctl("routes", "list", "--limit", "1000")["routes"])
+
+    gateway.wait_link("route feed", "following")
+    wait_for(lambda: known() >= 90, "the table to be filled")
+    before = gateway.counter("route_feed_restarts")
+    client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    gateway.wait_counter("route_feed_restarts", before + 1)
+    gateway.wait_link("route feed", "following")
+    wait_for(lambda: known() >= 90, "the table to be filled again")
+
+
+def test_each_worker_says_what_is_wrong_with_its_redis(start, backends):
+    redis = start(Redis)
+    redis.kill()
+    gateway = gateway_on(start, redis, backends, NAMES[0])
+    gateway.wait_link("redis, worker 0", "down")
+    wait_for(lambda: "refused" in gateway.link("redis, worker 0").get("last_error", ""),
+             "the error to be shown")
+    redis.start()
+    gateway.wait_link("redis, worker 0", "up")
 
 
 def test_a_node_that_nobody_can_tell_of_and_that_is_dead_is_replaced(start):

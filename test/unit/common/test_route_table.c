@@ -165,6 +165,37 @@ static void routes_in_doubt_give_way_when_the_table_is_nearly_full(void **state)
   }
 }
 
+static void a_full_table_takes_a_new_route_in_the_place_of_a_guess(void **state) {
+  struct route_table_stats stats;
+  for (int64_t uid = 0; uid < CAPACITY; uid++) {
+    assert_int_equal(put(*state, player(uid), "a:1"), 0);
+  }
+  assert_int_equal(put(*state, player(CAPACITY), "a:1"), ERROR_EXHAUSTED);
+  route_table_doubt_if(*state, ROUTE_PLAYER, NULL, NULL);
+  route_table_stats(*state, &stats);
+  assert_int_equal(stats.doubted[ROUTE_PLAYER], CAPACITY);
+  for (int64_t uid = CAPACITY; uid < CAPACITY + 1000; uid++) {
+    assert_int_equal(put(*state, player(uid), "b:1"), 0);
+  }
+  for (int64_t uid = CAPACITY; uid < CAPACITY + 1000; uid++) {
+    assert_route(*state, player(uid), "b:1");
+  }
+  route_table_stats(*state, &stats);
+  assert_int_equal(stats.used[ROUTE_PLAYER], CAPACITY);
+  assert_int_equal(stats.doubted[ROUTE_PLAYER], CAPACITY - 1000);
+  // Put again, a route is in doubt no more; and a repair counts the same.
+  struct route_key doubted = {0};
+  for (int64_t uid = 0; doubted.service == NULL; uid++) {
+    struct route_key key = player(uid);
+    struct route route;
+    doubted = route_table_lookup(*state, &key, now_ms, &route) == ERROR_EXPIRED ? key : doubted;
+  }
+  assert_int_equal(put(*state, doubted, "c:1"), 0);
+  route_table_repair(*state);
+  route_table_stats(*state, &stats);
+  assert_int_equal(stats.doubted[ROUTE_PLAYER], CAPACITY - 1001);
+}
+
 static void all_of_a_tier_can_be_removed(void **state) {
   struct route_key other_tier = player(1);
   struct route_table_stats stats;
@@ -413,6 +444,7 @@ int main(void) {
       FACT(a_route_in_doubt_is_a_guess_until_it_is_put_again),
       FACT(a_table_that_is_not_trusted_has_only_guesses),
       FACT(routes_in_doubt_give_way_when_the_table_is_nearly_full),
+      FACT(a_full_table_takes_a_new_route_in_the_place_of_a_guess),
       FACT(all_of_a_tier_can_be_removed),
       FACT(the_table_takes_its_capacity_and_then_refuses),
       cmocka_unit_test(consecutive_oids_fill_no_bucket_early),

@@ -194,10 +194,66 @@ static void readers_beside_a_writer_get_only_what_was_put(void **state) {
   route_table_free(thread.table);
 }
 
+// Each route has a color of its own, so that the numbers of scopes change hands all the time.
+enum { LIVE_COLORS = 8 };
+
+static struct route_key key_of_color(uint64_t generation, char color[24]) {
+  snprintf(color, 24, "c%llu", (unsigned long long)generation);
+  struct route_key key = key_of((int64_t)(generation % 4));
+  key.color = color;
+  return key;
+}
+
+static void *color_reader(void *context) {
+  struct thread *thread = context;
+  struct board *board = thread->board;
+  while (!atomic_load(&board->done)) {
+    uint64_t newest = atomic_load(&board->generation);
+    for (uint64_t back = 0; back < 2 * LIVE_COLORS && back <= newest; back++) {
+      char color[24];
+      struct route route;
+      struct route_key key = key_of_color(newest - back, color);
+      if (route_table_lookup(thread->table, &key, now_ms, &route) == 0) {
+        atomic_fetch_add(&board->wrong, strcmp(route.address, color) != 0);
+        atomic_fetch_add(&board->read, 1);
+      }
+    }
+  }
+  return NULL;
+}
+
+static void numbers_of_scopes_that_change_hands_mislead_no_reader(void **state) {
+  static struct board board;
+  struct thread thread = {.table = new_table(), .board = &board};
+  pthread_t readers[READERS];
+  (void)state;
+  for (int i = 0; i < READERS; i++) {
+    assert_int_equal(pthread_create(&readers[i], NULL, color_reader, &thread), 0);
+  }
+  for (uint64_t generation = 1; generation < 100000 || atomic_load(&board.read) < 10000;
+       generation++) {
+    char color[24];
+    struct route_key key = key_of_color(generation, color);
+    assert_int_equal(route_table_put(thread.table, &key, color, later_ms, now_ms), 0);
+    atomic_store(&board.generation, generation);
+    if (generation > LIVE_COLORS) {
+      key = key_of_color(generation - LIVE_COLORS, color);
+      assert_int_equal(route_table_remove(thread.table, &key), 0);
+    }
+  }
+  atomic_store(&board.done, true);
+  for (int i = 0; i < READERS; i++) {
+    pthread_join(readers[i], NULL);
+  }
+  assert_int_equal(atomic_load(&board.wrong), 0);
+  route_table_free(thread.table);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(a_writer_killed_in_the_middle_again_and_again_misleads_no_reader),
       cmocka_unit_test(readers_beside_a_writer_get_only_what_was_put),
+      cmocka_unit_test(numbers_of_scopes_that_change_hands_mislead_no_reader),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
