@@ -61,7 +61,10 @@ static const struct key keys[] = {
 
     SETTING("server.tcp.addr", KEY_ADDRESS, server.tcp.addr, "0.0.0.0:17001"),
     SETTING("server.tcp.backlog", KEY_INTEGER, server.tcp.backlog, "4096", RANGE(1, 65535)),
-    SETTING("server.grpc.addr", KEY_ADDRESS, server.grpc.addr, "0.0.0.0:19100"),
+    SETTING("server.grpc.addr", KEY_ADDRESS, server.grpc.addr, "127.0.0.1:19100"),
+    SETTING("server.grpc.timeout", KEY_DURATION, server.grpc.timeout_ms, "10s", RANGE(1, DAY_MS)),
+    SETTING("server.http.addr", KEY_ADDRESS, server.http.addr, "127.0.0.1:18100"),
+    SETTING("server.http.timeout", KEY_DURATION, server.http.timeout_ms, "10s", RANGE(1, DAY_MS)),
     SETTING("server.grpc.advertise", KEY_ADDRESS, server.grpc.advertise, "", RANGE(1, 1)),
 
     SETTING("data.gateway_route_table_alive_duration", KEY_DURATION,

@@ -103,7 +103,12 @@ struct config {
     struct {
       char addr[CONFIG_TEXT_BYTES];
       char advertise[CONFIG_TEXT_BYTES];  // host:port that others reach us at; "" derives it
+      int64_t timeout_ms;                 // for a request to come in, and to be answered
     } grpc;
+    struct {
+      char addr[CONFIG_TEXT_BYTES];  // host:port of the operations port
+      int64_t timeout_ms;
+    } http;
   } server;
 
   struct {
@@ -226,7 +231,8 @@ struct secrets {
   char redis_password[CONFIG_PASSWORD_BYTES];  // each empty where there is none
   char redis_sentinel_password[CONFIG_PASSWORD_BYTES];
   char etcd_password[CONFIG_PASSWORD_BYTES];
-  char redis_tls_key[CONFIG_PEM_BYTES];  // private keys, PEM
+  char push_token[CONFIG_PASSWORD_BYTES];  // that those who push have to show
+  char redis_tls_key[CONFIG_PEM_BYTES];    // private keys, PEM
   char etcd_tls_key[CONFIG_PEM_BYTES];
 };
 

@@ -15,6 +15,7 @@ static const struct key secret_keys[] = {
     {.path = "secret.redis_password", .kind = KEY_TEXT},
     {.path = "secret.redis_sentinel_password", .kind = KEY_TEXT},
     {.path = "secret.etcd_password", .kind = KEY_TEXT},
+    {.path = "secret.push_token", .kind = KEY_TEXT},
 };
 
 // A file with a secret must be closed to others.
@@ -176,6 +177,7 @@ static void section_read(struct loader *loader, struct secrets *secrets) {
                 sizeof secrets->redis_sentinel_password);
   password_read(loader, "secret.etcd_password", secrets->etcd_password,
                 sizeof secrets->etcd_password);
+  password_read(loader, "secret.push_token", secrets->push_token, sizeof secrets->push_token);
 }
 
 // libconfig's copy of what was read; its scanner's buffers are out of our reach.

@@ -222,6 +222,7 @@ static void send_to_worker(struct job *job, int worker, const struct push_body *
 static void refuse_body(struct job *job, const struct push_body *body, int error) {
   const struct push_hub_options *options = &job->hub->options;
   log_too_large(body);
+  job->outcome.too_large = error == ERROR_TOO_LARGE;
   counters_add(options->counters, COUNTER_TOO_LARGE_OUT, error == ERROR_TOO_LARGE);
   for (size_t i = 0; i < job->target_count; i++) {
     struct target *target = &job->targets[i];
@@ -348,6 +349,7 @@ static void broadcast_body(struct job *job, const struct push_order *order,
   int error = encode(hub, body, &len);
   if (error != 0) {
     log_too_large(body);
+    job->outcome.too_large = error == ERROR_TOO_LARGE;
     counters_add(counters, COUNTER_TOO_LARGE_OUT, error == ERROR_TOO_LARGE);
     audience.too_large = error == ERROR_TOO_LARGE ? body : NULL;
   }

@@ -58,6 +58,7 @@ struct push_outcome {
   const enum push_fate *fates;    // of the order's uids, in their order; NULL for a broadcast
   size_t count[PUSH_FATE_COUNT];  // players; of a broadcast, sessions
   bool published;                 // a broadcast: the other gateways have been told
+  bool too_large;                 // of a body that was refused: no client takes it
 };
 // outcome is valid for the call.
 typedef void push_on_done(const struct push_outcome *outcome, void *context);
