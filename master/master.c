@@ -18,6 +18,7 @@
 #include "master/bans.h"
 #include "master/control.h"
 #include "master/other_gateways.h"
+#include "master/push_grpc.h"
 #include "master/push_hub.h"
 #include "master/push_topics.h"
 #include "master/registry.h"
@@ -256,6 +257,7 @@ static void on_all_ready(void *owner) {
            workers_count(master->workers), master->tcp.address,
            master->config.server.grpc.advertise, node_count(master));
   if (!master->stopping) {
+    push_grpc_set_healthy(master->push_grpc, true);
     registry_announce(master->registry, master->tcp.address);
   }
 }
@@ -306,6 +308,7 @@ static void on_stop_signal(evutil_socket_t number, short what, void *owner) {
   }
   log_info("stopping", "signal=%d sessions=%zu", (int)number, directory_count(master->directory));
   master->stopping = true;
+  push_grpc_set_healthy(master->push_grpc, false);
   // First of all nobody is to be sent here any more.
   registry_withdraw(master->registry, on_deregistered, master);
 }
@@ -381,22 +384,53 @@ static void own_host(char *host, size_t size) {
   freeifaddrs(all);
 }
 
-static void derive_advertise(struct config *config) {
+// port is the one that the gRPC server has.
+static void derive_advertise(struct config *config, int port) {
   const char *addr = config->server.grpc.addr;
-  const char *port = strrchr(addr, ':');
-  if (config->server.grpc.advertise[0] != '\0' || !port) {
+  const char *colon = strrchr(addr, ':');
+  char host[CONFIG_TEXT_BYTES];
+  if (config->server.grpc.advertise[0] != '\0' || !colon) {
     return;
   }
   bool everywhere =
-      port == addr || strncmp(addr, "0.0.0.0:", 8) == 0 || strncmp(addr, "[::]:", 5) == 0;
+      colon == addr || strncmp(addr, "0.0.0.0:", 8) == 0 || strncmp(addr, "[::]:", 5) == 0;
   if (everywhere) {
-    char host[INET_ADDRSTRLEN];
     own_host(host, sizeof host);
-    snprintf(config->server.grpc.advertise, sizeof config->server.grpc.advertise, "%s%s", host,
-             port);
   } else {
-    memcpy(config->server.grpc.advertise, addr, sizeof config->server.grpc.advertise);
+    snprintf(host, sizeof host, "%.*s", (int)(colon - addr), addr);
   }
+  snprintf(config->server.grpc.advertise, sizeof config->server.grpc.advertise, "%.110s:%d", host,
+           port);
+}
+
+// Other gateways and servers know this one by its address.
+static void warn_of_loopback(const struct config *config) {
+  const char *advertise = config->server.grpc.advertise;
+  bool others = config->routes.store == ROUTES_REDIS || config->registry.source == REGISTRY_ETCD;
+  if (others && (strncmp(advertise, "127.", 4) == 0 || strncmp(advertise, "[::1]", 5) == 0 ||
+                 strncmp(advertise, "localhost:", 10) == 0)) {
+    log_warn("advertise_is_loopback",
+             "advertise=%s hint=\"nobody on another machine reaches this gateway, and another one "
+             "there may have the same name: set server.grpc.addr or server.grpc.advertise\"",
+             advertise);
+  }
+}
+
+static bool open_grpc(struct master *master, char *why, size_t why_size) {
+  master->push_access = (struct push_access){
+      .config = &master->config, .secrets = master->secrets, .counters = master->counters};
+  const struct push_grpc_options options = {
+      .base = master->base,
+      .config = &master->config,
+      .access = &master->push_access,
+      .counters = master->counters,
+  };
+  if (!(master->push_grpc = push_grpc_new(&options, why, why_size))) {
+    return false;
+  }
+  derive_advertise(&master->config, push_grpc_port(master->push_grpc));
+  warn_of_loopback(&master->config);
+  return true;
 }
 
 static bool build_tables(struct master *master, char *why, size_t why_size) {
@@ -517,7 +551,7 @@ static bool build(struct master *master, char *why, size_t why_size) {
   if (!(master->control = control_new(master, why, why_size)) ||
       listeners_open(&master->tcp, config->server.tcp.addr, (int)config->server.tcp.backlog,
                      (size_t)config->worker.count, why, why_size) != 0 ||
-      !build_tables(master, why, why_size) ||
+      !build_tables(master, why, why_size) || !open_grpc(master, why, why_size) ||
       !(master->registry = registry_new(master->base, config, master->secrets, master->nodes,
                                         master->counters, why, why_size))) {
     return false;
@@ -531,6 +565,7 @@ static bool build(struct master *master, char *why, size_t why_size) {
     snprintf(why, why_size, "out of memory");
     return false;
   }
+  push_grpc_serve(master->push_grpc, master->push_hub);
   const struct workers_options worker_options = {
       .program = master->worker_program,
       .config = config,
@@ -555,6 +590,7 @@ static void tear_down(struct master *master) {
   admission_free(master->admission);
   other_gateways_free(master->other_gateways);
   push_topics_free(master->push_topics);
+  push_grpc_free(master->push_grpc);
   push_hub_free(master->push_hub);
   bans_free(master->bans);
   routes_free(master->routes);
@@ -589,7 +625,6 @@ int master_run(const struct config *config, struct secrets *secrets, const char 
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     master.config.worker.count = cores < 1 ? 1 : cores < CONFIG_WORKERS ? cores : CONFIG_WORKERS;
   }
-  derive_advertise(&master.config);
   master.base = event_base_new();
   struct event *tick =
       master.base ? event_new(master.base, -1, EV_PERSIST, on_second, &master) : NULL;

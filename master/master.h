@@ -15,12 +15,14 @@
 #include "common/route_table.h"
 #include "master/directory.h"
 #include "master/listeners.h"
+#include "master/push_access.h"
 #include "master/workers.h"
 
 struct admission;
 struct bans;
 struct control;
 struct other_gateways;
+struct push_grpc;
 struct push_hub;
 struct push_topics;
 struct registry;
@@ -42,7 +44,9 @@ struct master {
   struct directory *directory;
   struct admission *admission;
   struct bans *bans;
+  struct push_access push_access;
   struct push_hub *push_hub;
+  struct push_grpc *push_grpc;
   // With Redis; else NULL.
   struct push_topics *push_topics;
   struct other_gateways *other_gateways;

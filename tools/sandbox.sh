@@ -52,7 +52,8 @@ sandbox_start() {
 
   cat > "$sandbox/janus.conf" << EOF
 @include "secret.conf"
-server = { tcp = { addr = "$1"; }; grpc = { addr = "127.0.0.1:19100"; }; };
+server = { tcp = { addr = "$1"; }; grpc = { addr = "127.0.0.1:0"; };
+           http = { addr = "127.0.0.1:0"; }; };
 worker = { count = 2; };
 control = { socket = "$socket"; };
 nodes = (

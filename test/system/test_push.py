@@ -1,12 +1,14 @@
 """Servers push to players: to one, to many, to all, by every entrance."""
 
 import os
+import signal
 
+import grpc
 import pytest
 from janus.backend import Backend
 from janus.patience import wait_for
-from janus.programs import Gateway, merged, nodes_of, redis_settings
-from janus.push import Publisher, PushMessage, body
+from janus.programs import Gateway, merged, nodes_of, redis_settings, secret_settings
+from janus.push import GatePushRequest, GrpcPusher, Publisher, PushMessage, body
 from janus.redis_server import Redis, gateway_key
 
 NAME = "127.0.0.1:33111"
@@ -173,6 +175,145 @@ def test_the_topics_are_subscribed_to_again_after_every_trouble(start, backend):
         gateway.wait_link("topics", "subscribed")
         Publisher(redis, gateway).push([6201], body(b"after all"))
         expect(player, b"after all")
+
+
+# --- Over gRPC --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def alone(start_module, backend):
+    """A gateway that needs no Redis."""
+    return start_module(Gateway, nodes=nodes_of(backend.address))
+
+
+@pytest.fixture(scope="module")
+def pusher(alone):
+    pusher = GrpcPusher(alone)
+    yield pusher
+    pusher.close()
+
+
+def fails(status, *arguments, detail=""):
+    with pytest.raises(grpc.RpcError) as fault:
+        arguments[0](*arguments[1:])
+    assert fault.value.code() == status, fault.value
+    assert detail in fault.value.details()
+
+
+def test_a_push_over_grpc_reaches_its_player(alone, pusher):
+    with alone.player(uid=-7001) as player:
+        assert pusher.gate_push(-7001, body(b"one", obj=5, data_version=9))
+        packet = expect(player, b"one")
+        assert (packet.obj, packet.data_version) == (5, 9)
+        assert pusher.push(-7001, body(b"two"), body(b"three"))
+        expect(player, b"two")
+        expect(player, b"three")
+    wait_for(lambda: not pusher.gate_push(-7001, body(b"x")), "it to have left")
+    assert not pusher.push(-7001, body(b"x"))
+
+
+def test_a_multicast_says_who_got_it(alone, pusher):
+    with alone.player(uid=7011) as one, alone.player(uid=7012) as two:
+        answer = pusher.multicast([7012, 1, 7011, 7012, -2], body(b"both"))
+        assert sorted(answer.pushed_uids) == [7011, 7012, 7012]
+        assert answer.not_found_uids == [1, -2]
+        assert answer.handed_on_uids == answer.refused_uids == []
+        expect(one, b"both")
+        expect(two, b"both")
+        assert one.ask(1, 2, b"no more").data == b"no more"
+        assert two.ask(1, 2, b"no more").data == b"no more"
+
+
+def test_a_broadcast_says_how_many_got_it(alone, pusher):
+    with alone.player(uid=7021, color="blue") as one, alone.player(uid=7022, color="red") as two:
+        answer = pusher.broadcast(body(b"news"))
+        assert (answer.reached, answer.published, answer.refused) == (2, False, 0)
+        expect(one, b"news")
+        expect(two, b"news")
+        assert pusher.broadcast(body(b"red news"), color="red").reached == 1
+        expect(two, b"red news")
+        assert pusher.broadcast(body(b"x"), color="green").reached == 0
+
+
+def test_what_is_wrong_with_a_push_is_said(alone, pusher):
+    invalid, service = grpc.StatusCode.INVALID_ARGUMENT, "/broadcaster.service.push.v1.PushService/"
+    before = alone.counter("push_orders_malformed")
+    with alone.player(uid=7031) as player:
+        for method in ("Push", "Multicast", "Broadcast"):
+            fails(invalid, pusher.call, service + method, b"\xff\xff")
+            fails(invalid, pusher.call, service + method, b"")
+        fails(invalid, pusher.multicast, [], body(b"x"))
+        fails(invalid, pusher.push, 7031, *[body(b"x")] * 257)
+        gate = "/gate.service.push.v1.PushService/Push"
+        good = GatePushRequest(body=body(b"x"))
+        fails(invalid, pusher.call, gate, good, None, [("x-md-global-uid", "many")])
+        fails(invalid, pusher.call, gate, good, None, [("x-md-global-uid", "9223372036854775808")])
+        fails(invalid, pusher.call, gate, good)
+        fails(invalid, pusher.call, gate, b"", None, [("x-md-global-uid", "7031")])
+        assert alone.counter("push_orders_malformed") == before + 12
+        fails(invalid, pusher.push, 7031, body(os.urandom(17000)), detail="larger")
+        assert player.receive_error().msg
+        fails(grpc.StatusCode.UNIMPLEMENTED, pusher.call, service + "Shout", b"")
+        fails(grpc.StatusCode.RESOURCE_EXHAUSTED, pusher.push, 7031, body(b"x" * (5 << 20)))
+        assert player.ask(1, 2, b"in").data == b"in"
+
+
+@pytest.mark.parametrize("allow, reason", [([], "nobody"), (["10.0.0.0/8", "::/0"], "others")])
+def test_pushes_are_taken_only_from_where_the_settings_say(start, backend, allow, reason):
+    gateway = start(Gateway, nodes=nodes_of(backend.address), settings={"push": {"allow": allow}})
+    pusher = GrpcPusher(gateway)
+    with gateway.player(uid=1) as player:
+        fails(grpc.StatusCode.PERMISSION_DENIED, pusher.push, 1, body(b"x"))
+        assert player.ask(1, 2, b"nothing").data == b"nothing"
+    assert gateway.counter("push_orders_denied") == 1
+    gateway.wait_log("event=push_denied.*push.allow")
+    assert health(pusher) == SERVING
+    pusher.close()
+
+
+def test_pushes_need_the_token_where_there_is_one(start, keys, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address),
+                    secrets=secret_settings(keys, push_token="sesame street"))
+    with gateway.player(uid=1) as player:
+        for token in (None, "sesame", "sesame street ", "sesame streeT"):
+            pusher = GrpcPusher(gateway, token)
+            fails(grpc.StatusCode.UNAUTHENTICATED, pusher.push, 1, body(b"x"))
+            pusher.close()
+        right = GrpcPusher(gateway, "sesame street")
+        assert right.push(1, body(b"open"))
+        expect(player, b"open")
+        right.close()
+    assert gateway.counter("push_orders_denied") == 4
+    assert "sesame street" not in gateway.log()
+
+
+SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3
+HEALTH = "/grpc.health.v1.Health/"
+
+
+def status_of(raw):
+    return raw[1] if raw else 0
+
+
+def health(pusher, service=b""):
+    return status_of(pusher.call(HEALTH + "Check", b"\x0a" + bytes([len(service)]) + service))
+
+
+def test_the_health_service_says_how_it_is_and_tells_when_it_stops(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address))
+    pusher = GrpcPusher(gateway)
+    assert health(pusher) == SERVING
+    assert health(pusher, b"gate.service.push.v1.PushService") == SERVING
+    fails(grpc.StatusCode.NOT_FOUND, health, pusher, b"no.such.Service")
+    fails(grpc.StatusCode.INVALID_ARGUMENT, pusher.call, HEALTH + "Check", b"\xff")
+    watch = pusher.channel.unary_stream(HEALTH + "Watch", lambda x: x, lambda x: x)
+    known, unknown = watch(b""), watch(b"\x0a\x01x")
+    assert status_of(next(known)) == SERVING
+    assert status_of(next(unknown)) == SERVICE_UNKNOWN
+    with gateway.player(uid=1):  # so that it does not go before it has been seen to stop
+        gateway.process.send_signal(signal.SIGTERM)
+        assert status_of(next(known)) == NOT_SERVING
+    pusher.close()
 
 
 # --- Counted, all of it ---------------------------------------------------------------------------

@@ -184,7 +184,8 @@ class Gateway(Program):
     the product's own: two workers, and no rates, so that a test may hurry."""
 
     DEFAULTS = {
-        "server": {"tcp": {"addr": "127.0.0.1:0"}},
+        "server": {"tcp": {"addr": "127.0.0.1:0"}, "grpc": {"addr": "127.0.0.1:0"},
+                   "http": {"addr": "127.0.0.1:0"}},
         "worker": {"count": 2},
         "limits": {"messages_per_s": 0, "bytes_per_s": 0, "handshakes_per_s": 0},
         "log": {"level": "debug"},

@@ -38,7 +38,7 @@ class BroadcastRequest(Message):
 
 
 class BroadcastResponse(Message):
-    FIELDS = {"reached": (1000, "int"), "published": (1001, "bool")}
+    FIELDS = {"reached": (1000, "int"), "published": (1001, "bool"), "refused": (1002, "int")}
 
 
 class GatePushRequest(Message):
@@ -63,3 +63,42 @@ class Publisher:
     def broadcast(self, *bodies, **more):
         return self.client.publish(BROADCAST_TOPIC,
                                    PushMessage(bodies=list(bodies), **more).encode())
+
+
+class GrpcPusher:
+    """A client of the push services, with whatever messages a test wants to send."""
+
+    def __init__(self, gateway, token=None):
+        import grpc
+        self.address = gateway.ctl("status")["advertise"]
+        self.channel = grpc.insecure_channel(self.address)
+        self.metadata = [("authorization", f"Bearer {token}")] if token else []
+
+    def call(self, path, request, answer=None, metadata=(), timeout=60):
+        """request is a message or raw bytes; so is what comes back."""
+        raw = request if isinstance(request, bytes) else request.encode()
+        method = self.channel.unary_unary(path, lambda x: x, lambda x: x)
+        reply = method(raw, metadata=[*self.metadata, *metadata], timeout=timeout)
+        return answer.decode(reply) if answer else reply
+
+    def gate_push(self, uid, one, **more):
+        return self.call("/gate.service.push.v1.PushService/Push", GatePushRequest(body=one),
+                         PushResponse, metadata=[("x-md-global-uid", str(uid))], **more).pushed
+
+    def push(self, uid, *bodies, color=""):
+        return self.call("/broadcaster.service.push.v1.PushService/Push",
+                         PushRequest(bodies=list(bodies), uid=uid, color=color),
+                         PushResponse).pushed
+
+    def multicast(self, uids, *bodies, color=""):
+        return self.call("/broadcaster.service.push.v1.PushService/Multicast",
+                         MulticastRequest(bodies=list(bodies), uids=list(uids), color=color),
+                         MulticastResponse)
+
+    def broadcast(self, *bodies, color="", sid=0):
+        return self.call("/broadcaster.service.push.v1.PushService/Broadcast",
+                         BroadcastRequest(bodies=list(bodies), color=color, sid=sid),
+                         BroadcastResponse)
+
+    def close(self):
+        self.channel.close()
