@@ -1,0 +1,37 @@
+// What the answers to janusctl's commands have in common (control_answers.h); each takes the
+// request and returns its answer, or NULL when that comes later, by question->reply.
+#ifndef JANUS_MASTER_CONTROL_COMMAND_H
+#define JANUS_MASTER_CONTROL_COMMAND_H
+
+#include <jansson.h>
+#include <stddef.h>
+
+#include "common/node_table.h"
+#include "master/control_answers.h"
+#include "master/master.h"
+
+// Who asked, for an answer that comes later.
+struct question {
+  control_reply *reply;
+  void *context;
+  json_t *answer;  // what there is of it
+};
+
+typedef json_t *control_command(struct master *master, const json_t *request,
+                                struct question *question);
+
+// control_sessions.c
+control_command control_sessions, control_kick;
+// control_routes.c
+control_command control_routes, control_route_stats, control_route_get, control_nodes;
+
+// {"ok": true}
+json_t *control_ok(void);
+// A text of another program's, which need not be UTF-8.
+json_t *control_foreign_text(const char *text);
+// How many rows a list may have, by the request.
+size_t control_list_limit(const json_t *request);
+// All nodes, for the caller to free; returns how many.
+size_t control_read_nodes(const struct master *master, struct node **nodes);
+
+#endif
