@@ -51,6 +51,12 @@ static const struct message_form forms[CHANNEL_TYPE_END] = {
                       CHANNEL_PUSH_RECEIVERS_MAX * sizeof(uint64_t) +
                           CHANNEL_PUSH_PACKET_MAX_BYTES},
     [CHANNEL_TOO_LARGE] = {sizeof(struct channel_too_large), {{0, 0}}},
+    [CHANNEL_REPORT_ASK] = {sizeof(struct channel_report_ask), {{0, 0}}},
+    [CHANNEL_SESSION_REPORT] = {sizeof(struct channel_session_report), {{0, 0}}},
+    [CHANNEL_TUNNEL_REPORT] = {sizeof(struct channel_tunnel_report),
+                               {TEXT(channel_tunnel_report, state),
+                                TEXT(channel_tunnel_report, address)}},
+    [CHANNEL_REPORT_END] = {sizeof(struct channel_report_end), {{0, 0}}},
     [CHANNEL_REDIS_HEALTH] = {sizeof(struct redis_link_health),
                               {TEXT(redis_link_health, last_error)}},
     [CHANNEL_BROADCAST_DONE] = {sizeof(struct channel_broadcast_done), {{0, 0}}},

@@ -30,6 +30,9 @@ enum channel_type {
   CHANNEL_ROUTE_RELEASED,  // struct channel_route_released
   CHANNEL_BROADCAST_DONE,  // struct channel_broadcast_done
   CHANNEL_REDIS_HEALTH,    // struct redis_link_health
+  CHANNEL_SESSION_REPORT,  // struct channel_session_report
+  CHANNEL_TUNNEL_REPORT,   // struct channel_tunnel_report
+  CHANNEL_REPORT_END,      // struct channel_report_end
   // From the master.
   CHANNEL_LOGIN_ANSWER,   // struct channel_login_answer
   CHANNEL_SESSION_CLOSE,  // struct channel_session_close
@@ -37,6 +40,7 @@ enum channel_type {
   CHANNEL_ROUTE_MOVED,    // struct channel_route_held
   CHANNEL_PUSH,           // struct channel_push
   CHANNEL_TOO_LARGE,      // struct channel_too_large
+  CHANNEL_REPORT_ASK,     // struct channel_report_ask
   CHANNEL_STOP,           // no content: close all sessions and exit
   CHANNEL_TYPE_END
 };
@@ -136,6 +140,42 @@ struct channel_too_large {
   uint64_t connection;
   int32_t mod;
   int32_t seq;
+};
+
+// "How are your sessions?" All of them, or (connection) one, with its tunnels. The answer
+// is a message for each, and an end.
+struct channel_report_ask {
+  uint64_t id;
+  uint64_t connection;  // 0: all
+};
+
+struct channel_session_report {
+  uint64_t id;
+  uint64_t connection;
+  uint64_t messages_in;  // since the login
+  uint64_t messages_out;
+  uint64_t bytes_in;
+  uint64_t bytes_out;
+  uint64_t queued_bytes;    // that wait for the client
+  uint64_t pushes_waiting;  // that wait aside
+  int64_t quiet_ms;         // since the client was last heard
+  uint32_t tunnels;
+  uint8_t input_paused;   // read no further: by its rate, or by a slow tunnel
+  uint8_t output_paused;  // too much waits for it
+};
+
+struct channel_tunnel_report {
+  uint64_t id;
+  int64_t oid;
+  uint64_t queued_bytes;
+  uint32_t queued_messages;
+  uint32_t tunnel_type;
+  char state[16];
+  char address[ROUTE_ADDRESS_MAX_BYTES + 1];  // of the node; "" while there is none
+};
+
+struct channel_report_end {
+  uint64_t id;
 };
 
 // Every session that a broadcast was for has got it, or will not.

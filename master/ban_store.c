@@ -1,6 +1,7 @@
 #include "master/ban_store.h"
 
 #include <inttypes.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,7 @@ enum {
   PAGES_MAX = 20000,   // of one reading; a list of more is given up
   WINDOW = 64,         // writes under way
   WRITES_MAX = 10000,  // pending
+  NAME_BYTES = 17,     // of the list
   // Seconds from one reading to the next, when nobody tells of a change; and when Redis
   // refused the last one.
   READ_EVERY_S = 30,
@@ -89,6 +91,8 @@ struct ban_store {
   bool write_refused;
   bool untold;  // something was written that nobody has been told of
 
+  char known_name[NAME_BYTES];  // of the list, as it was read last; "" for none
+  char name[NAME_BYTES];        // as it stands in this reading
   bool reading;
   bool read_again;  // it has changed since this reading began
   bool read_begun;  // one has, since the last tick
@@ -104,6 +108,8 @@ struct ban_store {
 
   struct ban_store_health health;
 };
+
+static const char name_field[] = "list";
 
 static void note_error(struct ban_store *store, const char *why) {
   snprintf(store->health.last_error, sizeof store->health.last_error, "%s", why);
@@ -144,6 +150,11 @@ static void enqueue(struct ban_write *write) {
 
 static void work(struct ban_store *store);
 
+static void on_named(const redisReply *reply, void *context) {
+  (void)reply;  // what is wrong shows with the ban that follows
+  (void)context;
+}
+
 static void on_written(const redisReply *reply, void *context) {
   struct ban_write *write = context;
   struct ban_store *store = write->store;
@@ -168,10 +179,22 @@ static void on_written(const redisReply *reply, void *context) {
   work(store);
 }
 
+// Gives the list a name, if it has none.
+static int send_name(struct ban_store *store) {
+  char name[NAME_BYTES];
+  snprintf(name, sizeof name, "%08x%08x", randombytes_random(), randombytes_random());
+  return redis_link_send(store->link, 1, 4,
+                         (const char *[]){"HSETNX", BAN_STORE_KEY, name_field, name}, NULL,
+                         on_named, store);
+}
+
 // False: it can't be sent now.
 static bool send_write(struct ban_store *store, struct ban_write *write) {
   const char *set[] = {"HSET", BAN_STORE_KEY, write->field, write->value};
   const char *remove[] = {"HDEL", BAN_STORE_KEY, write->field};
+  if (write->value && send_name(store) != 0) {
+    return false;
+  }
   int error = write->value ? redis_link_send(store->link, 1, 4, set, NULL, on_written, write)
                            : redis_link_send(store->link, 1, 3, remove, NULL, on_written, write);
   if (error != 0) {
@@ -207,12 +230,13 @@ static void work(struct ban_store *store) {
 }
 
 // Takes over value.
-static int add_write(struct ban_store *store, const struct ban_subject *subject, char *value) {
+static int add_write(struct ban_store *store, const struct ban_subject *subject, char *value,
+                     size_t bound) {
   char field[BAN_FIELD_BYTES];
   size_t len = ban_field(subject, field);
   struct ban_write *write = find_write(store, field, len);
   if (!write) {
-    bool full = HASH_COUNT(store->writes) >= WRITES_MAX;
+    bool full = HASH_COUNT(store->writes) >= bound;
     write = full ? NULL : calloc(1, sizeof *write);
     if (!write) {
       free(value);
@@ -237,11 +261,16 @@ static int add_write(struct ban_store *store, const struct ban_subject *subject,
 
 int ban_store_set(struct ban_store *store, const struct ban *ban) {
   char *value = ban_value(ban);
-  return value ? add_write(store, &ban->subject, value) : ERROR_MEMORY;
+  return value ? add_write(store, &ban->subject, value, WRITES_MAX) : ERROR_MEMORY;
+}
+
+int ban_store_restore(struct ban_store *store, const struct ban *ban) {
+  char *value = ban_value(ban);
+  return value ? add_write(store, &ban->subject, value, SIZE_MAX) : ERROR_MEMORY;
 }
 
 int ban_store_remove(struct ban_store *store, const struct ban_subject *subject) {
-  return add_write(store, subject, NULL);
+  return add_write(store, subject, NULL, WRITES_MAX);
 }
 
 bool ban_store_is_pending(const struct ban_store *store, const struct ban_subject *subject) {
@@ -318,7 +347,14 @@ static void end_reading(struct ban_store *store, bool whole, int next_in_s) {
     store->health.readings++;
     store->health.read_ms = clock_wall_ms();
   }
-  store->events.on_read(whole, store->owner);
+  bool lost = whole && store->known_name[0] != '\0' && strcmp(store->name, store->known_name) != 0;
+  if (whole) {
+    memcpy(store->known_name, store->name, sizeof store->known_name);
+  }
+  store->events.on_read(lost    ? BAN_READING_LOST
+                        : whole ? BAN_READING_WHOLE
+                                : BAN_READING_PART,
+                        store->owner);
   free_done(store);
 }
 
@@ -333,7 +369,9 @@ static void take_malformed(struct ban_store *store, const redisReply *field) {
 static void take_ban(struct ban_store *store, const redisReply *field, const redisReply *value,
                      int64_t now_ms, struct removal *removal) {
   struct ban ban;
-  if (ban_parse(field->str, field->len, value->str, value->len, &ban) != 0) {
+  if (strcmp(field->str, name_field) == 0) {
+    snprintf(store->name, sizeof store->name, "%s", value->str);
+  } else if (ban_parse(field->str, field->len, value->str, value->len, &ban) != 0) {
     take_malformed(store, field);
   } else if (find_write(store, field->str, field->len)) {
     return;
@@ -443,6 +481,7 @@ static bool ask_page(struct ban_store *store) {
 }
 
 static void begin_reading(struct ban_store *store) {
+  store->name[0] = '\0';
   store->pages = 0;
   store->page_bans = PAGE_FIRST;
   store->malformed = 0;

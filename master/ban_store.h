@@ -6,6 +6,10 @@
 // routes go over too. What is to be written waits while Redis is away, one write for each
 // ban, the last word on it. After writing, the others are told on a topic of the hash's own
 // name.
+//
+// The hash has one field that is no ban: a name, made up by whoever writes the first one. A
+// list of another name than before, or of none, is not one that everybody was taken off, but
+// one that Redis has lost.
 #ifndef JANUS_MASTER_BAN_STORE_H
 #define JANUS_MASTER_BAN_STORE_H
 
@@ -18,13 +22,18 @@
 
 struct ban_store;
 
+enum ban_reading {
+  BAN_READING_PART,   // it broke off, and more may be there
+  BAN_READING_WHOLE,  // all has been shown, except for bans with a pending write
+  BAN_READING_LOST,   // the same, but it is not the list that was known before
+};
+
 struct ban_store_events {
   // One ban of the list, of which no write is pending; maybe twice in one reading. False:
   // there is no room for it.
   bool (*on_ban)(const struct ban *ban, void *owner);
-  // A reading is over. whole: all that is in the list has been shown, except for bans with
-  // a pending write; else it broke off, and more may be there.
-  void (*on_read)(bool whole, void *owner);
+  // A reading is over.
+  void (*on_read)(enum ban_reading reading, void *owner);
 };
 
 // link, config and counters are borrowed. NULL when out of memory.
@@ -36,6 +45,8 @@ void ban_store_free(struct ban_store *store);  // after the link
 // Writes a ban; takes it out. It is pending from here on, until Redis has it and no reading
 // is under way that began before. ERROR_EXHAUSTED: too much waits; ERROR_MEMORY.
 int ban_store_set(struct ban_store *store, const struct ban *ban) MUST_CHECK;
+// The same for one that the list had before it was lost; however many wait.
+int ban_store_restore(struct ban_store *store, const struct ban *ban) MUST_CHECK;
 int ban_store_remove(struct ban_store *store, const struct ban_subject *subject) MUST_CHECK;
 bool ban_store_is_pending(const struct ban_store *store, const struct ban_subject *subject);
 

@@ -165,9 +165,28 @@ static bool is_missing(const struct bans *bans, const struct held_ban *held, int
   return held->reading != bans->reading && !ban_store_is_pending(bans->store, &held->ban.subject);
 }
 
-static void on_store_read(bool whole, void *owner) {
+// Redis has lost the list: what is known here goes back there.
+static void restore(struct bans *bans) {
+  size_t restored = 0;
+  for (int kind = 0; kind < BAN_KIND_COUNT; kind++) {
+    struct held_ban *held;
+    struct held_ban *next;
+    HASH_ITER(hh, bans->held[kind], held, next) {
+      restored += is_missing(bans, held, 0) && ban_store_restore(bans->store, &held->ban) == 0;
+    }
+  }
+  log_warn("bans_restored", "bans=%zu hint=\"Redis had lost them\"", restored);
+}
+
+static void on_store_read(enum ban_reading reading, void *owner) {
   struct bans *bans = owner;
-  size_t gone = whole ? drop_if(bans, is_missing, 0) : 0;
+  bool whole = reading != BAN_READING_PART;
+  size_t gone = 0;
+  if (reading == BAN_READING_LOST) {
+    restore(bans);
+  } else if (whole) {
+    gone = drop_if(bans, is_missing, 0);
+  }
   bans->reading++;
   if (whole && (bans->news > 0 || gone > 0)) {
     log_info("bans_read", "bans=%zu new=%zu gone=%zu", count(bans), bans->news, gone);

@@ -18,7 +18,7 @@
 #include "master/master.h"
 
 enum {
-  REQUEST_MAX_BYTES = 4096,
+  REQUEST_MAX_BYTES = 64 << 10,  // a push by hand is the largest
   CLIENTS_MAX = 16,
 };
 static const struct timeval client_timeout = {.tv_sec = 10};

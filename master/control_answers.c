@@ -222,7 +222,12 @@ static const struct {
     {"routes stats", control_route_stats},
     {"routes get", control_route_get},
     {"nodes", control_nodes},
+    {"session", control_session},
     {"kick", control_kick},
+    {"ban", control_ban},
+    {"unban", control_unban},
+    {"bans", control_bans},
+    {"push", control_push},
 };
 
 void control_answer(struct master *master, const json_t *request, control_reply *reply,
@@ -238,8 +243,9 @@ void control_answer(struct master *master, const json_t *request, control_reply 
       return;
     }
   }
-  reply(control_error(
-            "unknown command; there are status, stats, workers, sessions, routes, routes stats, "
-            "routes get, nodes, kick"),
-        context);
+  reply(
+      control_error(
+          "unknown command; there are status, stats, workers, sessions, session, kick, ban, unban, "
+          "bans, push, routes, routes stats, routes get, nodes"),
+      context);
 }

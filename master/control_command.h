@@ -21,7 +21,11 @@ typedef json_t *control_command(struct master *master, const json_t *request,
                                 struct question *question);
 
 // control_sessions.c
-control_command control_sessions, control_kick;
+control_command control_sessions, control_session, control_kick;
+// control_bans.c
+control_command control_ban, control_unban, control_bans;
+// control_push.c
+control_command control_push;
 // control_routes.c
 control_command control_routes, control_route_stats, control_route_get, control_nodes;
 

@@ -23,6 +23,7 @@
 #include "master/push_topics.h"
 #include "master/registry.h"
 #include "master/routes.h"
+#include "master/session_reports.h"
 
 enum { LEAVE_MS = 1000 };  // for the last writes to Redis
 
@@ -94,6 +95,11 @@ static void on_worker_message(int index, enum channel_type type, const void *con
       workers_send(master->workers, index, CHANNEL_ROUTE_ANSWER, &answer);
       return;
     }
+    case CHANNEL_SESSION_REPORT:
+    case CHANNEL_TUNNEL_REPORT:
+    case CHANNEL_REPORT_END:
+      session_reports_on_message(master->session_reports, index, type, content);
+      return;
     case CHANNEL_REDIS_HEALTH:
       memcpy(&master->worker_redis[index], content, sizeof master->worker_redis[index]);
       return;
@@ -121,6 +127,9 @@ static void on_worker_dead(int index, void *owner) {
   routes_worker_gone(dead.master->routes, index);
   admission_worker_gone(dead.master->admission, index);
   push_hub_worker_gone(dead.master->push_hub, index);
+  if (dead.master->session_reports) {
+    session_reports_worker_gone(dead.master->session_reports, index);
+  }
   dead.master->worker_redis[index] = (struct redis_link_health){0};
   directory_each(dead.master->directory, close_if_of_dead, &dead);
 }
@@ -578,10 +587,12 @@ static bool build(struct master *master, char *why, size_t why_size) {
     snprintf(why, why_size, "the workers can't be started");
     return false;
   }
-  return true;
+  master->session_reports = session_reports_new(master->base, master->workers);
+  return master->session_reports != NULL;
 }
 
 static void tear_down(struct master *master) {
+  session_reports_free(master->session_reports);
   workers_free(master->workers);
   listeners_close(&master->tcp);
   registry_free(master->registry);

@@ -27,6 +27,7 @@ struct push_hub;
 struct push_topics;
 struct registry;
 struct routes;
+struct session_reports;
 
 struct master {
   struct event_base *base;
@@ -51,6 +52,7 @@ struct master {
   struct push_topics *push_topics;
   struct other_gateways *other_gateways;
   struct workers *workers;
+  struct session_reports *session_reports;
   struct control *control;
   // How each worker stands with Redis, as it said last; all zero until then.
   struct redis_link_health worker_redis[CONFIG_WORKERS];

@@ -1,8 +1,8 @@
 // janusctl: asks a running gateway how it is and acts on it, through its control socket.
 #include <errno.h>
 #include <getopt.h>
-#include <inttypes.h>
 #include <jansson.h>
+#include <sodium.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -11,10 +11,12 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common/config.h"
+#include "common/config_value.h"
+#include "tools/ctl/answers.h"
+#include "tools/ctl/table.h"
 
 enum {
   EXIT_REFUSED = 1,  // the gateway answered with an error
@@ -25,8 +27,6 @@ enum {
 enum {
   ANSWER_MAX_BYTES = 64 << 20,
   TIMEOUT_S = 5,
-  CELL_BYTES = 192,
-  COLUMNS_MAX = 70,  // of stats: name, total, and each worker
 };
 
 static const char help[] =
@@ -34,335 +34,57 @@ static const char help[] =
     "\n"
     "Usage: janusctl [--socket PATH] [--json] COMMAND [OPTION]...\n"
     "\n"
-    "Commands:\n"
-    "  status     version, listeners, and how much there is of everything\n"
+    "How it is:\n"
+    "  status     version, listeners, links, and how much there is of everything\n"
     "  stats      counters and gauges, in total and for each worker\n"
     "  workers    the worker processes\n"
-    "  sessions   players logged in    [--uid N] [--color C] [--sid N] [--address IP]\n"
-    "                                  [--worker N] [--limit N]\n"
-    "  kick       closes sessions      UID, or as for sessions  [--code C] [--reason TEXT]\n"
-    "  routes     who is where\n"
-    "    [list]         those that the workers see   [--tier gateway|player|object] [--limit N]\n"
-    "    get TIER OID   one, and what the store says  [--color C] [--service NAME]\n"
-    "    stats          how many there are\n"
     "  nodes      the backends known\n"
+    "\n"
+    "Players:\n"
+    "  sessions   those logged in   [--uid N] [--color C] [--sid N] [--address NET]\n"
+    "                               [--worker N] [--sort age|traffic|queue] [--limit N]\n"
+    "  session    one of them, in detail      UID\n"
+    "  kick       closes sessions   UID, or as for sessions  [--code C] [--reason TEXT]\n"
+    "  ban        keeps out         UID, or --address NET  [--for TIME] [--reason TEXT]\n"
+    "  unban      no longer         UID, or --address NET\n"
+    "  bans       who is banned     [--limit N]\n"
+    "  push       pushes by hand    UID --mod N --seq N [--obj N] [--data-version N]\n"
+    "                               [--data TEXT | --hex BYTES] [--color C]\n"
+    "\n"
+    "Who is where:\n"
+    "  routes [list]          those that the workers see    [--tier gateway|player|object]\n"
+    "                                                       [--limit N]\n"
+    "  routes get TIER OID    one, and what the store says  [--color C] [--service NAME]\n"
+    "  routes stats           how many there are\n"
     "\n"
     "Options:\n"
     "  -s, --socket PATH  the gateway's control.socket (default: $JANUS_CONTROL_SOCKET,\n"
     "                     else " CONFIG_CONTROL_SOCKET
     ")\n"
     "  -j, --json         the answer as JSON, for programs\n"
-    "  -u, --uid N        sessions, kick: of this player only\n"
-    "      --color C      sessions, kick: of this color only\n"
-    "      --sid N        sessions, kick: of this server id only\n"
-    "      --address IP   sessions, kick: of clients at this address only\n"
-    "      --worker N     sessions, kick: of this worker only\n"
-    "      --code C       kick: what the client is told: server, waiting, unauthorized,\n"
+    "      --address NET  an IP address, or a network such as 192.0.2.0/24\n"
+    "      --code C       what the client is told: server, waiting, unauthorized,\n"
     "                     conflicting-login, admin-kick-out (the default) or banned\n"
-    "      --reason TEXT  kick: why, for the gateway's log\n"
-    "  -t, --tier TIER    routes: of this tier only\n"
-    "  -n, --limit N      sessions, routes: at most so many (default 100)\n"
-    "  -c, --color C      routes get: of this color (default: the gateway's own)\n"
-    "  -S, --service NAME routes get: of this service (default: the first of the tier)\n"
+    "      --reason TEXT  why: for the log, and for the list of bans\n"
+    "      --for TIME     such as 90s, 10m or 24h (default: for ever)\n"
+    "      --limit N      at most so many (default 100)\n"
+    "      --color C      routes get, push: of this color (default: the gateway's own)\n"
+    "      --service NAME of this service (default: the first of the tier)\n"
     "  -h, --help         this text\n"
     "  -V, --version      the version\n"
     "\n"
     "Examples:\n"
     "  janusctl status\n"
-    "  janusctl sessions --uid 10001\n"
+    "  janusctl sessions --sort traffic --limit 10\n"
     "  janusctl kick 10001 --reason 'asked by support'\n"
     "  janusctl kick --color blue --code waiting\n"
-    "  janusctl routes --tier player --limit 20\n"
+    "  janusctl ban --address 192.0.2.0/24 --for 24h --reason flooding\n"
+    "  janusctl push 10001 --mod 3 --seq 7 --data hello\n"
     "  janusctl routes get player 10001 --color blue\n"
     "  janusctl --json stats | jq .total.counters.logins\n"
     "\n"
     "Exit status: 0 all is well, 1 the gateway answered with an error, 2 wrong usage,\n"
     "3 the gateway can't be reached.\n";
-
-// --- Tables -------------------------------------------------------------------
-
-enum cell { CELL_TEXT, CELL_NUMBER, CELL_TIME, CELL_DURATION };
-
-struct column {
-  const char *title;
-  const char *field;
-  enum cell cell;
-};
-
-static void duration_format(int64_t ms, char *text, size_t size) {
-  int64_t s = ms / 1000;
-  if (s >= 24 * 3600) {
-    snprintf(text, size, "%" PRId64 "d%02" PRId64 "h", s / 86400, s / 3600 % 24);
-  } else if (s >= 3600) {
-    snprintf(text, size, "%" PRId64 "h%02" PRId64 "m", s / 3600, s / 60 % 60);
-  } else if (s >= 60) {
-    snprintf(text, size, "%" PRId64 "m%02" PRId64 "s", s / 60, s % 60);
-  } else {
-    snprintf(text, size, "%" PRId64 ".%" PRId64 "s", s, ms / 100 % 10);
-  }
-}
-
-// "-" for what the answer does not have or leaves empty.
-static void cell_format(const json_t *value, enum cell cell, char text[CELL_BYTES]) {
-  int64_t number = json_integer_value(value);
-  time_t seconds = (time_t)(number / 1000);
-  struct tm utc;
-  if (json_is_string(value) && json_string_length(value) > 0) {
-    snprintf(text, CELL_BYTES, "%s", json_string_value(value));
-    for (char *c = text; *c != '\0'; c++) {  // nothing that steers the terminal
-      *c = (unsigned char)*c < 0x20 || *c == 0x7f ? '?' : *c;
-    }
-  } else if (!json_is_integer(value)) {
-    snprintf(text, CELL_BYTES, "-");
-  } else if (cell == CELL_TIME && gmtime_r(&seconds, &utc) != NULL) {
-    strftime(text, CELL_BYTES, "%Y-%m-%d %H:%M:%SZ", &utc);
-  } else if (cell == CELL_DURATION) {
-    duration_format(number, text, CELL_BYTES);
-  } else {
-    snprintf(text, CELL_BYTES, "%" PRId64, number);
-  }
-}
-
-// Prints an array of objects with a line of titles; numbers to the right.
-static void table_print(const json_t *rows, const struct column *columns, size_t column_count,
-                        const char *when_empty) {
-  size_t width[COLUMNS_MAX], i;
-  char text[CELL_BYTES];
-  const json_t *row;
-  if (json_array_size(rows) == 0) {
-    printf("%s\n", when_empty);
-    return;
-  }
-  for (size_t c = 0; c < column_count; c++) {
-    width[c] = strlen(columns[c].title);
-    json_array_foreach(rows, i, row) {
-      cell_format(json_object_get(row, columns[c].field), columns[c].cell, text);
-      width[c] = strlen(text) > width[c] ? strlen(text) : width[c];
-    }
-  }
-  for (size_t line = 0; line <= json_array_size(rows); line++) {
-    for (size_t c = 0; c < column_count; c++) {
-      bool right = columns[c].cell == CELL_NUMBER || columns[c].cell == CELL_DURATION;
-      if (line == 0) {
-        snprintf(text, sizeof text, "%s", columns[c].title);
-      } else {
-        cell_format(json_object_get(json_array_get(rows, line - 1), columns[c].field),
-                    columns[c].cell, text);
-      }
-      // No blanks at the end of a line.
-      int pad = c + 1 < column_count || right ? (int)width[c] : 0;
-      printf("%s%*s", c == 0 ? "" : "  ", right ? pad : -pad, text);
-    }
-    printf("\n");
-  }
-}
-
-#define TABLE_PRINT(rows, columns, when_empty) \
-  table_print(rows, columns, sizeof columns / sizeof *columns, when_empty)
-
-// --- The answers ----------------------------------------------------------------
-
-static void line_print(const char *title, const json_t *value, enum cell cell) {
-  char text[CELL_BYTES];
-  cell_format(value, cell, text);
-  printf("%-13s %s\n", title, text);
-}
-
-static void status_print(const json_t *answer) {
-  const json_t *workers = json_object_get(answer, "workers"), *listener;
-  size_t i;
-  line_print("state", json_object_get(answer, "state"), CELL_TEXT);
-  line_print("version", json_object_get(answer, "version"), CELL_TEXT);
-  line_print("pid", json_object_get(answer, "pid"), CELL_NUMBER);
-  line_print("started", json_object_get(answer, "started_at_ms"), CELL_TIME);
-  line_print("uptime", json_object_get(answer, "uptime_ms"), CELL_DURATION);
-  printf("%-13s%" JSON_INTEGER_FORMAT " of %" JSON_INTEGER_FORMAT " running\n", "workers",
-         json_integer_value(json_object_get(workers, "running")),
-         json_integer_value(json_object_get(workers, "configured")));
-  json_array_foreach(json_object_get(answer, "listeners"), i, listener) {
-    char transport[CELL_BYTES], address[CELL_BYTES];
-    cell_format(json_object_get(listener, "transport"), CELL_TEXT, transport);
-    cell_format(json_object_get(listener, "address"), CELL_TEXT, address);
-    printf("%-13s%s %s\n", i == 0 ? "listening on" : "", transport, address);
-  }
-  line_print("reached at", json_object_get(answer, "advertise"), CELL_TEXT);
-  line_print("registry", json_object_get(answer, "registry"), CELL_TEXT);
-  line_print("routes", json_object_get(answer, "routes"), CELL_TEXT);
-  line_print("nodes", json_object_get(answer, "nodes"), CELL_NUMBER);
-  line_print("connections", json_object_get(answer, "connections"), CELL_NUMBER);
-  line_print("sessions", json_object_get(answer, "sessions"), CELL_NUMBER);
-  line_print("tunnels", json_object_get(answer, "tunnels"), CELL_NUMBER);
-  static const struct column columns[] = {
-      {"link", "name", CELL_TEXT},
-      {"state", "state", CELL_TEXT},
-      {"where", "where", CELL_TEXT},
-      {"since", "since_ms", CELL_TIME},
-      {"lost", "lost", CELL_NUMBER},
-      {"last error", "last_error_ms", CELL_TIME},
-      {"which was", "last_error", CELL_TEXT},
-  };
-  if (json_array_size(json_object_get(answer, "links")) > 0) {
-    printf("\n");
-    TABLE_PRINT(json_object_get(answer, "links"), columns, "");
-  }
-}
-
-// One group of numbers as a table: a line for each name, a column for the total
-// and each worker.
-static void stats_print_group(const json_t *answer, const char *group, const char *title,
-                              bool zeros) {
-  const json_t *total = json_object_get(answer, "total"), *value;
-  const json_t *workers = json_object_get(answer, "workers");
-  struct column columns[COLUMNS_MAX] = {{title, "name", CELL_TEXT},
-                                        {"total", "total", CELL_NUMBER}};
-  char titles[COLUMNS_MAX][32];
-  size_t column_count = 2;
-  json_t *rows = json_array();
-  const char *name;
-  while (column_count - 2 < json_array_size(workers) && column_count < COLUMNS_MAX) {
-    const json_t *worker = json_array_get(workers, column_count - 2);
-    snprintf(titles[column_count], sizeof titles[0], "worker %" JSON_INTEGER_FORMAT,
-             json_integer_value(json_object_get(worker, "worker")));
-    columns[column_count] =
-        (struct column){titles[column_count], titles[column_count], CELL_NUMBER};
-    column_count++;
-  }
-  json_object_foreach(json_object_get(total, group), name, value) {
-    if (!zeros && json_integer_value(value) == 0) {
-      continue;
-    }
-    json_t *row = json_pack("{s:s, s:I}", "name", name, "total", json_integer_value(value));
-    for (size_t c = 2; c < column_count; c++) {
-      const json_t *of_worker = json_object_get(json_array_get(workers, c - 2), group);
-      json_object_set_new(row, columns[c].field,
-                          json_integer(json_integer_value(json_object_get(of_worker, name))));
-    }
-    json_array_append_new(rows, row);
-  }
-  table_print(rows, columns, column_count, "no connection has been closed yet");
-  json_decref(rows);
-}
-
-static void stats_print(const json_t *answer) {
-  stats_print_group(answer, "gauges", "now", true);
-  printf("\n");
-  stats_print_group(answer, "counters", "since the start", true);
-  printf("\n");
-  stats_print_group(answer, "closed", "closed for", false);
-}
-
-static void workers_print(const json_t *answer) {
-  static const struct column columns[] = {
-      {"worker", "worker", CELL_NUMBER},
-      {"pid", "pid", CELL_NUMBER},
-      {"state", "state", CELL_TEXT},
-      {"since", "since_ms", CELL_TIME},
-      {"uptime", "uptime_ms", CELL_DURATION},
-      {"restarts", "restarts", CELL_NUMBER},
-      {"connections", "connections", CELL_NUMBER},
-      {"sessions", "sessions", CELL_NUMBER},
-      {"tunnels", "tunnels", CELL_NUMBER},
-  };
-  TABLE_PRINT(json_object_get(answer, "workers"), columns, "there are no workers");
-}
-
-static void sessions_print(const json_t *answer) {
-  static const struct column columns[] = {
-      {"uid", "uid", CELL_NUMBER},
-      {"color", "color", CELL_TEXT},
-      {"sid", "sid", CELL_NUMBER},
-      {"worker", "worker", CELL_NUMBER},
-      {"connection", "connection", CELL_NUMBER},
-      {"address", "address", CELL_TEXT},
-      {"since", "since_ms", CELL_TIME},
-  };
-  const json_t *sessions = json_object_get(answer, "sessions");
-  json_int_t total = json_integer_value(json_object_get(answer, "total"));
-  TABLE_PRINT(sessions, columns, "no player is logged in");
-  if ((size_t)total > json_array_size(sessions)) {
-    printf("\n%zu of %" JSON_INTEGER_FORMAT " sessions; --limit shows more\n",
-           json_array_size(sessions), total);
-  }
-}
-
-static void route_stats_print(const json_t *answer) {
-  const json_t *stats;
-  const char *tier;
-  json_object_foreach(json_object_get(answer, "stats"), tier, stats) {
-    printf("%-13s%" JSON_INTEGER_FORMAT " of %" JSON_INTEGER_FORMAT " used\n", tier,
-           json_integer_value(json_object_get(stats, "used")),
-           json_integer_value(json_object_get(stats, "capacity")));
-  }
-  line_print("bytes", json_object_get(answer, "bytes"), CELL_NUMBER);
-  line_print("held", json_object_get(answer, "held"), CELL_NUMBER);
-  line_print("to write", json_object_get(answer, "queued_writes"), CELL_NUMBER);
-}
-
-static void route_place_print(const char *title, const json_t *place, const json_t *says) {
-  char address[CELL_BYTES], expires[CELL_BYTES];
-  if (!json_is_object(place)) {
-    line_print(title, says, CELL_TEXT);
-    return;
-  }
-  cell_format(json_object_get(place, "address"), CELL_TEXT, address);
-  cell_format(json_object_get(place, "expires_in_ms"), CELL_DURATION, expires);
-  printf("%-13s%s, expires in %s\n", title, address, expires);
-}
-
-static void route_get_print(const json_t *answer) {
-  line_print("key", json_object_get(answer, "key"), CELL_TEXT);
-  const json_t *guess = json_object_get(answer, "guess");
-  if (guess) {
-    line_print("workers guess", guess, CELL_TEXT);
-  } else {
-    route_place_print("workers see", json_object_get(answer, "table"), NULL);
-  }
-  route_place_print("store has", json_object_get(answer, "store"),
-                    json_object_get(answer, "store_says"));
-  line_print("tunnels here", json_object_get(answer, "tunnels"), CELL_NUMBER);
-}
-
-static void routes_print(const json_t *answer) {
-  static const struct column columns[] = {
-      {"tier", "tier", CELL_TEXT},
-      {"service", "service", CELL_TEXT},
-      {"color", "color", CELL_TEXT},
-      {"oid", "oid", CELL_NUMBER},
-      {"address", "address", CELL_TEXT},
-      {"state", "state", CELL_TEXT},
-      {"expires in", "expires_in_ms", CELL_DURATION},
-  };
-  route_stats_print(answer);
-  printf("\n");
-  TABLE_PRINT(json_object_get(answer, "routes"), columns, "there are no routes");
-}
-
-static void nodes_print(const json_t *answer) {
-  static const struct column columns[] = {
-      {"service", "service", CELL_TEXT},   {"address", "address", CELL_TEXT},
-      {"color", "color", CELL_TEXT},       {"weight", "weight", CELL_NUMBER},
-      {"state", "state", CELL_TEXT},       {"since", "since_ms", CELL_TIME},
-      {"tunnels", "tunnels", CELL_NUMBER},
-  };
-  TABLE_PRINT(json_object_get(answer, "nodes"), columns, "no backend is known");
-}
-
-static void kick_print(const json_t *answer) {
-  printf("closed %" JSON_INTEGER_FORMAT "\n",
-         json_integer_value(json_object_get(answer, "kicked")));
-}
-
-static const struct command {
-  const char *name;
-  void (*print)(const json_t *answer);
-  const char *options;  // the letters that it takes
-} commands[] = {
-    {"status", status_print, ""},          {"stats", stats_print, ""},
-    {"workers", workers_print, ""},        {"sessions", sessions_print, "uncIAW"},
-    {"routes", routes_print, "tn"},        {"routes stats", route_stats_print, ""},
-    {"routes get", route_get_print, "cS"}, {"nodes", nodes_print, ""},
-    {"kick", kick_print, "ucIAWCR"},
-};
 
 // --- Asking ---------------------------------------------------------------------
 
@@ -446,7 +168,7 @@ static char *gateway_receive(int fd, size_t *len) {
   return NULL;
 }
 
-static int ask(const char *path, const json_t *request, const struct command *command,
+static int ask(const char *path, const json_t *request, const struct ctl_command *command,
                bool as_json) {
   int status = EXIT_UNREACHABLE;
   size_t len = 0;
@@ -504,160 +226,250 @@ static int usage(const char *format, ...) {
   return EXIT_USAGE;
 }
 
-static bool number_parse(const char *text, int64_t min, json_int_t *number) {
+// --- The command line -------------------------------------------------------------
+
+enum kind {
+  KIND_TEXT,
+  KIND_NUMBER,
+  KIND_TIER,
+  KIND_DURATION,  // as text; in ms in the request
+  KIND_DATA,      // text; its bytes in the request
+  KIND_HEX,       // the same in hexadecimal
+};
+
+// An option of a command, and what becomes of it in the request.
+static const struct argument {
+  const char *name;
+  char letter;
+  const char *member;
+  enum kind kind;
+  int64_t least;
+  int64_t most;
+} arguments[] = {
+    {"uid", 'u', "uid", KIND_NUMBER, INT64_MIN, INT64_MAX},
+    {"sid", 'I', "sid", KIND_NUMBER, INT64_MIN, INT64_MAX},
+    {"color", 'c', "color", KIND_TEXT, 0, 0},
+    {"address", 'A', "address", KIND_TEXT, 0, 0},
+    {"worker", 'W', "worker", KIND_NUMBER, 0, CONFIG_WORKERS},
+    {"sort", 'O', "sort", KIND_TEXT, 0, 0},
+    {"limit", 'n', "limit", KIND_NUMBER, 1, INT32_MAX},
+    {"code", 'C', "code", KIND_TEXT, 0, 0},
+    {"reason", 'R', "reason", KIND_TEXT, 0, 0},
+    {"for", 'F', "for_ms", KIND_DURATION, 0, 0},
+    {"mod", 'M', "mod", KIND_NUMBER, INT32_MIN, INT32_MAX},
+    {"seq", 'Q', "seq", KIND_NUMBER, INT32_MIN, INT32_MAX},
+    {"obj", 'B', "obj", KIND_NUMBER, INT64_MIN, INT64_MAX},
+    {"data-version", 'E', "data_version", KIND_NUMBER, 0, INT64_MAX},
+    {"data", 'D', "data", KIND_DATA, 0, 0},
+    {"hex", 'X', "data", KIND_HEX, 0, 0},
+    {"tier", 't', "tier", KIND_TIER, 0, 0},
+    {"service", 'S', "service", KIND_TEXT, 0, 0},
+};
+enum { ARGUMENTS = sizeof arguments / sizeof *arguments };
+
+static const struct argument *argument_of(int letter) {
+  for (size_t i = 0; i < ARGUMENTS; i++) {
+    if (arguments[i].letter == letter) {
+      return &arguments[i];
+    }
+  }
+  return NULL;
+}
+
+static bool number_parse(const char *text, int64_t least, int64_t most, json_int_t *number) {
   char *end;
   errno = 0;
   *number = strtoll(text, &end, 10);
-  return errno == 0 && end != text && *end == '\0' && *number >= min;
+  return errno == 0 && end != text && *end == '\0' && *number >= least && *number <= most;
 }
 
 static bool is_tier(const char *text) {
   return strcmp(text, "gateway") == 0 || strcmp(text, "player") == 0 || strcmp(text, "object") == 0;
 }
 
-int main(int argc, char **argv) {
-  static const struct option options[] = {
+static json_t *base64_of(const uint8_t *bytes, size_t len) {
+  size_t room = sodium_base64_encoded_len(len, sodium_base64_VARIANT_ORIGINAL);
+  char *text = malloc(room);
+  json_t *value = NULL;
+  if (text) {
+    value = json_string(sodium_bin2base64(text, room, bytes, len, sodium_base64_VARIANT_ORIGINAL));
+  }
+  free(text);
+  return value;
+}
+
+static json_t *hex_decode(const char *text) {
+  size_t len = strlen(text);
+  uint8_t *bytes = malloc(len + 1);
+  size_t decoded = 0;
+  json_t *value = NULL;
+  if (bytes && sodium_hex2bin(bytes, len, text, len, ": ", &decoded, NULL) == 0 &&
+      len >= 2 * decoded) {
+    value = base64_of(bytes, decoded);
+  }
+  free(bytes);
+  return value;
+}
+
+// Puts an option's value into the request. Returns what it must be, or NULL.
+static const char *take(json_t *request, const struct argument *argument, const char *text) {
+  json_int_t number;
+  int64_t ms;
+  json_t *value = NULL;
+  switch (argument->kind) {
+    case KIND_TEXT: value = json_string(text); break;
+    case KIND_TIER: value = is_tier(text) ? json_string(text) : NULL; break;
+    case KIND_NUMBER:
+      value = number_parse(text, argument->least, argument->most, &number) ? json_integer(number)
+                                                                           : NULL;
+      break;
+    case KIND_DURATION:
+      value = config_value_parse_duration(text, &ms) ? json_integer(ms) : NULL;
+      break;
+    case KIND_DATA: value = base64_of((const uint8_t *)text, strlen(text)); break;
+    case KIND_HEX: value = hex_decode(text); break;
+  }
+  static const char *const wanted[] = {
+      [KIND_TEXT] = "UTF-8",
+      [KIND_NUMBER] = "a number in its range",
+      [KIND_TIER] = "gateway, player or object",
+      [KIND_DURATION] = "a time such as 90s, 10m or 24h",
+      [KIND_DATA] = "text",
+      [KIND_HEX] = "hexadecimal digits",
+  };
+  if (!value) {
+    return wanted[argument->kind];
+  }
+  json_object_set_new(request, argument->member, value);
+  return NULL;
+}
+
+// The words of a command after its name. Returns how many there are, negative after saying
+// what is wrong.
+static int take_words(json_t *request, const struct ctl_command *command, int argc, char **argv) {
+  int count = 0;
+  for (const char *word = command->words; *word != '\0'; word++) {
+    bool optional = *word == 'U';
+    const struct argument *argument = argument_of(*word == 'o' ? 'u' : optional ? 'u' : *word);
+    const char *text = count < argc ? argv[count] : NULL;
+    if (!text && optional) {
+      break;
+    }
+    const char *fault = text ? take(request, argument, text) : "missing";
+    if (fault) {
+      usage("%s: %s is to be %s", command->name, text ? text : "what follows it",
+            text ? fault : "given");
+      return -1;
+    }
+    if (*word == 'o') {  // an object's number, where a player's goes elsewhere
+      json_object_set(request, "oid", json_object_get(request, "uid"));
+      json_object_del(request, "uid");
+    }
+    count++;
+  }
+  return count;
+}
+
+// A command may be two words.
+static const struct ctl_command *find_command(int argc, char **argv, int *words) {
+  char name[64];
+  *words = 1;
+  if (strcmp(argv[0], "routes") == 0 && argc > 1) {
+    *words = 2;
+    if (strcmp(argv[1], "list") != 0) {
+      snprintf(name, sizeof name, "%.16s %.32s", argv[0], argv[1]);
+      return ctl_command_named(name);
+    }
+  }
+  return ctl_command_named(argv[0]);
+}
+
+struct line {
+  const char *socket;
+  bool as_json;
+  char given[ARGUMENTS + 1];  // letters of the options
+  json_t *request;
+};
+
+enum { LINE_GOES_ON = -1 };
+
+// The options. Returns LINE_GOES_ON, or the exit status.
+static int read_options(int argc, char **argv, struct line *line) {
+  struct option options[ARGUMENTS + 5] = {
       {"socket", required_argument, NULL, 's'},
       {"json", no_argument, NULL, 'j'},
-      {"uid", required_argument, NULL, 'u'},
-      {"tier", required_argument, NULL, 't'},
-      {"limit", required_argument, NULL, 'n'},
-      {"color", required_argument, NULL, 'c'},
-      {"service", required_argument, NULL, 'S'},
-      {"sid", required_argument, NULL, 'I'},
-      {"address", required_argument, NULL, 'A'},
-      {"worker", required_argument, NULL, 'W'},
-      {"code", required_argument, NULL, 'C'},
-      {"reason", required_argument, NULL, 'R'},
       {"help", no_argument, NULL, 'h'},
       {"version", no_argument, NULL, 'V'},
-      {0},
   };
-  const char *path = getenv("JANUS_CONTROL_SOCKET");
-  const char *tier = NULL, *color = NULL, *service = NULL;
-  const char *address = NULL, *code = NULL, *reason = NULL;
-  char given[16] = "";  // the letters of the options for one command
-  json_int_t uid = 0, sid = 0, worker = 0, limit = 100;
-  bool as_json = false;
-  int option;
-  path = path != NULL && *path != '\0' ? path : CONFIG_CONTROL_SOCKET;
-  while ((option = getopt_long(argc, argv, "s:ju:t:n:c:S:hV", options, NULL)) != -1) {
-    switch (option) {
-      case 's': path = optarg; break;
-      case 'j': as_json = true; break;
-      case 'u':
-        if (!number_parse(optarg, INT64_MIN, &uid)) {
-          return usage("--uid takes a number, not %s", optarg);
-        }
-        break;
-      case 't':
-        tier = optarg;
-        if (!is_tier(tier)) {
-          return usage("--tier takes gateway, player or object, not %s", optarg);
-        }
-        break;
-      case 'n':
-        if (!number_parse(optarg, 1, &limit)) {
-          return usage("--limit takes a number from 1, not %s", optarg);
-        }
-        break;
-      case 'I':
-        if (!number_parse(optarg, INT64_MIN, &sid)) {
-          return usage("--sid takes a number, not %s", optarg);
-        }
-        break;
-      case 'W':
-        if (!number_parse(optarg, 0, &worker)) {
-          return usage("--worker takes a number from 0, not %s", optarg);
-        }
-        break;
-      case 'A': address = optarg; break;
-      case 'C': code = optarg; break;
-      case 'R': reason = optarg; break;
-      case 'c': color = optarg; break;
-      case 'S': service = optarg; break;
-      case 'h': fputs(help, stdout); return EXIT_SUCCESS;
-      case 'V': puts("janusctl " JANUS_VERSION); return EXIT_SUCCESS;
-      default: return usage("that option is not understood");
+  int letter;
+  for (size_t i = 0; i < ARGUMENTS; i++) {
+    options[4 + i] =
+        (struct option){arguments[i].name, required_argument, NULL, arguments[i].letter};
+  }
+  while ((letter = getopt_long(argc, argv, "s:ju:t:n:c:S:hV", options, NULL)) != -1) {
+    const struct argument *argument = argument_of(letter);
+    if (letter == 's') {
+      line->socket = optarg;
+    } else if (letter == 'j') {
+      line->as_json = true;
+    } else if (letter == 'h') {
+      fputs(help, stdout);
+      return EXIT_SUCCESS;
+    } else if (letter == 'V') {
+      puts("janusctl " JANUS_VERSION);
+      return EXIT_SUCCESS;
+    } else if (!argument) {
+      return usage("that option is not understood");
+    } else {
+      const char *fault = take(line->request, argument, optarg);
+      if (fault) {
+        return usage("--%s takes %s, not %s", argument->name, fault, optarg);
+      }
+      if (!strchr(line->given, letter)) {
+        line->given[strlen(line->given)] = (char)letter;
+      }
     }
-    if (strchr("utncSIAWCR", option) != NULL && strchr(given, option) == NULL) {
-      given[strlen(given)] = (char)option;
-    }
+  }
+  return LINE_GOES_ON;
+}
+
+static int run(int argc, char **argv, struct line *line) {
+  int status = read_options(argc, argv, line);
+  int words;
+  if (status != LINE_GOES_ON) {
+    return status;
   }
   if (optind == argc) {
-    return usage("which command? status, stats, workers, sessions, routes, nodes or kick");
+    return usage(
+        "which command? status, stats, workers, sessions, session, kick, ban, unban, "
+        "bans, push, routes or nodes");
   }
-  // A command may be two words, and only routes get takes more than that.
-  char name[32];
-  int words = 1;
-  snprintf(name, sizeof name, "%s", argv[optind]);
-  if (strcmp(name, "routes") == 0 && optind + 1 < argc) {
-    words = 2;
-    if (strcmp(argv[optind + 1], "list") != 0) {
-      snprintf(name, sizeof name, "routes %.16s", argv[optind + 1]);
-    }
+  const struct ctl_command *command = find_command(argc - optind, argv + optind, &words);
+  if (!command) {
+    return usage("there is no command %s", argv[optind]);
   }
-  json_int_t oid = 0;
-  if (strcmp(name, "routes get") == 0) {
-    words = 4;
-    if (optind + words > argc || !is_tier(argv[optind + 2]) ||
-        !number_parse(argv[optind + 3], INT64_MIN, &oid)) {
-      return usage("routes get takes gateway, player or object, and a number");
-    }
-    tier = argv[optind + 2];
-  }
-  if (strcmp(name, "kick") == 0 && optind + 1 < argc && strchr(given, 'u') == NULL) {
-    words = 2;
-    if (!number_parse(argv[optind + 1], INT64_MIN, &uid)) {
-      return usage("kick takes the number of a player, not %s", argv[optind + 1]);
-    }
-    given[strlen(given)] = 'u';
-  }
-  if (optind + words < argc) {
-    return usage("one command at a time; %s is too much", argv[optind + words]);
-  }
-  const struct command *command = NULL;
-  for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
-    if (strcmp(name, commands[i].name) == 0) {
-      command = &commands[i];
-    }
-  }
-  if (command == NULL) {
-    return usage("there is no command %s", name);
-  }
-  if (strspn(given, command->options) != strlen(given)) {
+  optind += words;
+  if (strspn(line->given, command->options) != strlen(line->given)) {
     return usage("%s does not take that option", command->name);
   }
+  bool uid_given = strchr(line->given, 'u') != NULL;
+  int taken = uid_given ? 0 : take_words(line->request, command, argc - optind, argv + optind);
+  if (taken < 0) {
+    return EXIT_USAGE;
+  }
+  if (optind + taken < argc) {
+    return usage("one command at a time; %s is too much", argv[optind + taken]);
+  }
+  json_object_set_new(line->request, "command", json_string(command->name));
+  return ask(line->socket, line->request, command, line->as_json);
+}
 
-  json_t *request = json_pack("{s:s}", "command", command->name);
-  if (strchr(command->options, 'n') != NULL) {
-    json_object_set_new(request, "limit", json_integer(limit));
+int main(int argc, char **argv) {
+  struct line line = {.socket = getenv("JANUS_CONTROL_SOCKET"), .request = json_object()};
+  if (!line.socket || line.socket[0] == '\0') {
+    line.socket = CONFIG_CONTROL_SOCKET;
   }
-  if (strchr(given, 'u') != NULL) {
-    json_object_set_new(request, "uid", json_integer(uid));
-  }
-  if (strchr(given, 'I') != NULL) {
-    json_object_set_new(request, "sid", json_integer(sid));
-  }
-  if (strchr(given, 'W') != NULL) {
-    json_object_set_new(request, "worker", json_integer(worker));
-  }
-  const struct {
-    const char *name, *text;
-  } texts[] = {{"address", address}, {"code", code},   {"reason", reason},
-               {"tier", tier},       {"color", color}, {"service", service}};
-  for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-    // Left out, it would mean more than was asked for.
-    if (texts[i].text != NULL &&
-        json_object_set_new(request, texts[i].name, json_string(texts[i].text)) != 0) {
-      json_decref(request);
-      return usage("the %s is not UTF-8", texts[i].name);
-    }
-  }
-  if (strcmp(name, "routes get") == 0) {
-    json_object_set_new(request, "oid", json_integer(oid));
-  }
-  int status = ask(path, request, command, as_json);
-  json_decref(request);
+  int status = run(argc, argv, &line);
+  json_decref(line.request);
   return status;
 }

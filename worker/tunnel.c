@@ -10,6 +10,11 @@
 #include "worker/session.h"
 #include "worker/worker.h"
 
+const char *tunnel_state_name(enum tunnel_state state) {
+  static const char *const names[] = {"routing", "opening", "open", "waiting"};
+  return names[state];
+}
+
 static const struct config_tunnel_type *tunnel_type(const struct tunnel *tunnel) {
   return &tunnel->worker->config.tunnel.types[tunnel->type];
 }

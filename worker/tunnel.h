@@ -64,6 +64,8 @@ LIST_HEAD(tunnel_list, tunnel);
 
 enum { TUNNEL_HELD_BUCKETS = 4096 };  // a power of two
 
+const char *tunnel_state_name(enum tunnel_state state);  // "routing", "opening", ...
+
 // Finds the session's tunnel of this type and object, or starts to open one.
 // NULL: the session has too many tunnels (*limited is then set), or memory is out.
 struct tunnel *tunnel_get(struct session *session, int type, int64_t oid, bool *limited);

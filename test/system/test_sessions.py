@@ -238,7 +238,8 @@ def test_sessions_are_listed_and_kicked_by_what_they_have_in_common(gateway):
         assert uids("--uid", 41822, "--color", "red") == set()
         assert uids("--address", "127.0.0.1") >= {-41820, 41821, 41822}
         assert uids("--address", "127.0.0.2") == set()
-        assert uids("--address", "127.0.0") == set()
+        assert uids("--address", "127.0.0.0/8") >= {-41820, 41821, 41822}
+        assert uids("--address", "10.0.0.0/8") == set()
         worker = gateway.session_of(41822)["worker"]
         assert 41822 in uids("--worker", worker) and 41822 not in uids("--worker", 1 - worker)
         assert "no session" in kick(gateway, "--color", "green", exit_code=1)
@@ -251,7 +252,8 @@ def test_sessions_are_listed_and_kicked_by_what_they_have_in_common(gateway):
 @pytest.mark.parametrize("arguments, code", [
     ([], 1), (["--code", "waiting"], 1), (["5", "--code", "nonsense"], 1),
     (["somebody"], 2), (["5", "6"], 2), (["5", "--limit", "3"], 2),
-    (["--sid", "many"], 2), (["--worker", "-1"], 2), ([b"--color=\xff", b"--uid=5"], 2)])
+    (["--sid", "many"], 2), (["--worker", "-1"], 2), ([b"--color=\xff", b"--uid=5"], 2),
+    (["--address", "127.0.0"], 1), (["--address", "127.0.0.1/33"], 1)])
 def test_a_kick_that_says_too_little_or_nonsense_closes_nobody(gateway, arguments, code):
     with gateway.player(5) as client:
         done = subprocess.run([os.path.join(BIN, "janusctl"), "--socket", gateway.socket_path,

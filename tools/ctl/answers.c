@@ -1,0 +1,298 @@
+#include "tools/ctl/answers.h"
+
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tools/ctl/table.h"
+
+enum { COLUMNS_MAX = 70 };  // of stats: name, total, and each worker
+
+static void status_print(const json_t *answer) {
+  const json_t *workers = json_object_get(answer, "workers"), *listener;
+  size_t i;
+  line_print("state", json_object_get(answer, "state"), CELL_TEXT);
+  line_print("version", json_object_get(answer, "version"), CELL_TEXT);
+  line_print("pid", json_object_get(answer, "pid"), CELL_NUMBER);
+  line_print("started", json_object_get(answer, "started_at_ms"), CELL_TIME);
+  line_print("uptime", json_object_get(answer, "uptime_ms"), CELL_DURATION);
+  printf("%-13s%" JSON_INTEGER_FORMAT " of %" JSON_INTEGER_FORMAT " running\n", "workers",
+         json_integer_value(json_object_get(workers, "running")),
+         json_integer_value(json_object_get(workers, "configured")));
+  json_array_foreach(json_object_get(answer, "listeners"), i, listener) {
+    char transport[CELL_BYTES], address[CELL_BYTES];
+    cell_format(json_object_get(listener, "transport"), CELL_TEXT, transport);
+    cell_format(json_object_get(listener, "address"), CELL_TEXT, address);
+    printf("%-13s%s %s\n", i == 0 ? "listening on" : "", transport, address);
+  }
+  line_print("reached at", json_object_get(answer, "advertise"), CELL_TEXT);
+  line_print("registry", json_object_get(answer, "registry"), CELL_TEXT);
+  line_print("routes", json_object_get(answer, "routes"), CELL_TEXT);
+  line_print("nodes", json_object_get(answer, "nodes"), CELL_NUMBER);
+  line_print("connections", json_object_get(answer, "connections"), CELL_NUMBER);
+  line_print("sessions", json_object_get(answer, "sessions"), CELL_NUMBER);
+  line_print("tunnels", json_object_get(answer, "tunnels"), CELL_NUMBER);
+  static const struct column columns[] = {
+      {"link", "name", CELL_TEXT},
+      {"state", "state", CELL_TEXT},
+      {"where", "where", CELL_TEXT},
+      {"since", "since_ms", CELL_TIME},
+      {"lost", "lost", CELL_NUMBER},
+      {"last error", "last_error_ms", CELL_TIME},
+      {"which was", "last_error", CELL_TEXT},
+  };
+  if (json_array_size(json_object_get(answer, "links")) > 0) {
+    printf("\n");
+    TABLE_PRINT(json_object_get(answer, "links"), columns, "");
+  }
+}
+
+// One group of numbers as a table: a line for each name, a column for the total
+// and each worker.
+static void stats_print_group(const json_t *answer, const char *group, const char *title,
+                              bool zeros) {
+  const json_t *total = json_object_get(answer, "total"), *value;
+  const json_t *workers = json_object_get(answer, "workers");
+  struct column columns[COLUMNS_MAX] = {{title, "name", CELL_TEXT},
+                                        {"total", "total", CELL_NUMBER}};
+  char titles[COLUMNS_MAX][32];
+  size_t column_count = 2;
+  json_t *rows = json_array();
+  const char *name;
+  while (column_count - 2 < json_array_size(workers) && column_count < COLUMNS_MAX) {
+    const json_t *worker = json_array_get(workers, column_count - 2);
+    snprintf(titles[column_count], sizeof titles[0], "worker %" JSON_INTEGER_FORMAT,
+             json_integer_value(json_object_get(worker, "worker")));
+    columns[column_count] =
+        (struct column){titles[column_count], titles[column_count], CELL_NUMBER};
+    column_count++;
+  }
+  json_object_foreach(json_object_get(total, group), name, value) {
+    if (!zeros && json_integer_value(value) == 0) {
+      continue;
+    }
+    json_t *row = json_pack("{s:s, s:I}", "name", name, "total", json_integer_value(value));
+    for (size_t c = 2; c < column_count; c++) {
+      const json_t *of_worker = json_object_get(json_array_get(workers, c - 2), group);
+      json_object_set_new(row, columns[c].field,
+                          json_integer(json_integer_value(json_object_get(of_worker, name))));
+    }
+    json_array_append_new(rows, row);
+  }
+  table_print(rows, columns, column_count, "no connection has been closed yet");
+  json_decref(rows);
+}
+
+static void stats_print(const json_t *answer) {
+  stats_print_group(answer, "gauges", "now", true);
+  printf("\n");
+  stats_print_group(answer, "counters", "since the start", true);
+  printf("\n");
+  stats_print_group(answer, "closed", "closed for", false);
+}
+
+static void workers_print(const json_t *answer) {
+  static const struct column columns[] = {
+      {"worker", "worker", CELL_NUMBER},
+      {"pid", "pid", CELL_NUMBER},
+      {"state", "state", CELL_TEXT},
+      {"since", "since_ms", CELL_TIME},
+      {"uptime", "uptime_ms", CELL_DURATION},
+      {"restarts", "restarts", CELL_NUMBER},
+      {"connections", "connections", CELL_NUMBER},
+      {"sessions", "sessions", CELL_NUMBER},
+      {"tunnels", "tunnels", CELL_NUMBER},
+  };
+  TABLE_PRINT(json_object_get(answer, "workers"), columns, "there are no workers");
+}
+
+static void sessions_print(const json_t *answer) {
+  static const struct column columns[] = {
+      {"uid", "uid", CELL_NUMBER},
+      {"color", "color", CELL_TEXT},
+      {"sid", "sid", CELL_NUMBER},
+      {"worker", "worker", CELL_NUMBER},
+      {"address", "address", CELL_TEXT},
+      {"since", "since_ms", CELL_TIME},
+      {"in", "bytes_in", CELL_NUMBER},
+      {"out", "bytes_out", CELL_NUMBER},
+      {"queued", "queued_bytes", CELL_NUMBER},
+  };
+  enum { WITHOUT_TRAFFIC = 6 };
+  const json_t *sessions = json_object_get(answer, "sessions");
+  json_int_t total = json_integer_value(json_object_get(answer, "total"));
+  bool traffic = json_object_get(json_array_get(sessions, 0), "bytes_in") != NULL;
+  table_print(sessions, columns, traffic ? sizeof columns / sizeof *columns : WITHOUT_TRAFFIC,
+              "no player is logged in");
+  if ((size_t)total > json_array_size(sessions)) {
+    printf("\n%zu of %" JSON_INTEGER_FORMAT " sessions; --limit shows more\n",
+           json_array_size(sessions), total);
+  }
+}
+
+static void route_stats_print(const json_t *answer) {
+  const json_t *stats;
+  const char *tier;
+  json_object_foreach(json_object_get(answer, "stats"), tier, stats) {
+    printf("%-13s%" JSON_INTEGER_FORMAT " of %" JSON_INTEGER_FORMAT " used\n", tier,
+           json_integer_value(json_object_get(stats, "used")),
+           json_integer_value(json_object_get(stats, "capacity")));
+  }
+  line_print("bytes", json_object_get(answer, "bytes"), CELL_NUMBER);
+  line_print("held", json_object_get(answer, "held"), CELL_NUMBER);
+  line_print("to write", json_object_get(answer, "queued_writes"), CELL_NUMBER);
+}
+
+static void route_place_print(const char *title, const json_t *place, const json_t *says) {
+  char address[CELL_BYTES], expires[CELL_BYTES];
+  if (!json_is_object(place)) {
+    line_print(title, says, CELL_TEXT);
+    return;
+  }
+  cell_format(json_object_get(place, "address"), CELL_TEXT, address);
+  cell_format(json_object_get(place, "expires_in_ms"), CELL_DURATION, expires);
+  printf("%-13s%s, expires in %s\n", title, address, expires);
+}
+
+static void route_get_print(const json_t *answer) {
+  line_print("key", json_object_get(answer, "key"), CELL_TEXT);
+  const json_t *guess = json_object_get(answer, "guess");
+  if (guess) {
+    line_print("workers guess", guess, CELL_TEXT);
+  } else {
+    route_place_print("workers see", json_object_get(answer, "table"), NULL);
+  }
+  route_place_print("store has", json_object_get(answer, "store"),
+                    json_object_get(answer, "store_says"));
+  line_print("tunnels here", json_object_get(answer, "tunnels"), CELL_NUMBER);
+}
+
+static void routes_print(const json_t *answer) {
+  static const struct column columns[] = {
+      {"tier", "tier", CELL_TEXT},
+      {"service", "service", CELL_TEXT},
+      {"color", "color", CELL_TEXT},
+      {"oid", "oid", CELL_NUMBER},
+      {"address", "address", CELL_TEXT},
+      {"state", "state", CELL_TEXT},
+      {"expires in", "expires_in_ms", CELL_DURATION},
+  };
+  route_stats_print(answer);
+  printf("\n");
+  TABLE_PRINT(json_object_get(answer, "routes"), columns, "there are no routes");
+}
+
+static void nodes_print(const json_t *answer) {
+  static const struct column columns[] = {
+      {"service", "service", CELL_TEXT},   {"address", "address", CELL_TEXT},
+      {"color", "color", CELL_TEXT},       {"weight", "weight", CELL_NUMBER},
+      {"state", "state", CELL_TEXT},       {"since", "since_ms", CELL_TIME},
+      {"tunnels", "tunnels", CELL_NUMBER},
+  };
+  TABLE_PRINT(json_object_get(answer, "nodes"), columns, "no backend is known");
+}
+
+static void kick_print(const json_t *answer) {
+  printf("closed %" JSON_INTEGER_FORMAT "\n",
+         json_integer_value(json_object_get(answer, "kicked")));
+}
+
+static void session_print(const json_t *answer) {
+  static const struct {
+    const char *title, *field;
+    enum cell cell;
+  } lines[] = {
+      {"uid", "uid", CELL_NUMBER},
+      {"color", "color", CELL_TEXT},
+      {"sid", "sid", CELL_NUMBER},
+      {"worker", "worker", CELL_NUMBER},
+      {"connection", "connection", CELL_NUMBER},
+      {"address", "address", CELL_TEXT},
+      {"since", "since_ms", CELL_TIME},
+      {"last heard", "quiet_ms", CELL_DURATION},
+      {"messages in", "messages_in", CELL_NUMBER},
+      {"messages out", "messages_out", CELL_NUMBER},
+      {"bytes in", "bytes_in", CELL_NUMBER},
+      {"bytes out", "bytes_out", CELL_NUMBER},
+      {"queued", "queued_bytes", CELL_NUMBER},
+      {"pushes wait", "pushes_waiting", CELL_NUMBER},
+      {"input paused", "input_paused", CELL_FLAG},
+      {"output full", "output_paused", CELL_FLAG},
+  };
+  static const struct column columns[] = {
+      {"tunnel", "type", CELL_TEXT},
+      {"oid", "oid", CELL_NUMBER},
+      {"state", "state", CELL_TEXT},
+      {"node", "address", CELL_TEXT},
+      {"messages wait", "queued_messages", CELL_NUMBER},
+      {"bytes", "queued_bytes", CELL_NUMBER},
+  };
+  const json_t *session = json_object_get(answer, "session");
+  for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+    line_print(lines[i].title, json_object_get(session, lines[i].field), lines[i].cell);
+  }
+  line_print("siblings", json_object_get(answer, "siblings"), CELL_NUMBER);
+  printf("\n");
+  TABLE_PRINT(json_object_get(answer, "tunnels"), columns, "no tunnel is open");
+}
+
+static void ban_print(const json_t *answer) {
+  printf("banned; closed %" JSON_INTEGER_FORMAT "\n",
+         json_integer_value(json_object_get(answer, "closed")));
+}
+
+static void unban_print(const json_t *answer) {
+  (void)answer;
+  printf("banned no more\n");
+}
+
+static void bans_print(const json_t *answer) {
+  static const struct column columns[] = {
+      {"who", "who", CELL_TEXT}, {"since", "since_ms", CELL_TIME}, {"until", "until_ms", CELL_TIME},
+      {"by", "by", CELL_TEXT},   {"reason", "reason", CELL_TEXT},
+  };
+  const json_t *bans = json_object_get(answer, "bans");
+  json_int_t total = json_integer_value(json_object_get(answer, "total"));
+  json_int_t pending = json_integer_value(json_object_get(answer, "pending_writes"));
+  TABLE_PRINT(bans, columns, "nobody is banned");
+  if ((size_t)total > json_array_size(bans)) {
+    printf("\n%zu of %" JSON_INTEGER_FORMAT " bans; --limit shows more\n", json_array_size(bans),
+           total);
+  }
+  if (pending > 0) {
+    printf("\n%" JSON_INTEGER_FORMAT " changes wait for Redis\n", pending);
+  }
+}
+
+static void push_print(const json_t *answer) {
+  char fate[CELL_BYTES];
+  cell_format(json_object_get(answer, "fate"), CELL_TEXT, fate);
+  printf("pushed: %s\n", fate);
+}
+
+static const struct ctl_command commands[] = {
+    {"status", status_print, "", ""},
+    {"stats", stats_print, "", ""},
+    {"workers", workers_print, "", ""},
+    {"sessions", sessions_print, "uncIAWO", ""},
+    {"session", session_print, "", "u"},
+    {"kick", kick_print, "ucIAWCR", "U"},
+    {"ban", ban_print, "uAFR", "U"},
+    {"unban", unban_print, "uA", "U"},
+    {"bans", bans_print, "n", ""},
+    {"push", push_print, "cMQBXDE", "u"},
+    {"routes", routes_print, "tn", ""},
+    {"routes stats", route_stats_print, "", ""},
+    {"routes get", route_get_print, "cS", "to"},
+    {"nodes", nodes_print, "", ""},
+};
+
+const struct ctl_command *ctl_command_named(const char *name) {
+  for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+    if (strcmp(name, commands[i].name) == 0) {
+      return &commands[i];
+    }
+  }
+  return NULL;
+}

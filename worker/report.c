@@ -1,0 +1,57 @@
+#include "worker/report.h"
+
+#include <string.h>
+
+#include "common/clock.h"
+#include "worker/inbox.h"
+#include "worker/session.h"
+#include "worker/tunnel.h"
+
+static void report_session(struct session *session, uint64_t id) {
+  const struct channel_session_report report = {
+      .id = id,
+      .connection = session->connection,
+      .messages_in = session->traffic.messages_in,
+      .messages_out = session->traffic.messages_out,
+      .bytes_in = session->traffic.bytes_in,
+      .bytes_out = session->traffic.bytes_out,
+      .queued_bytes = transport_queued_bytes(session->transport) + session->pushes.bytes,
+      .pushes_waiting = session->pushes.count,
+      .quiet_ms = clock_monotonic_ms() - session->active_ms,
+      .tunnels = (uint32_t)session->tunnel_count,
+      .input_paused = session->rate_paused || session->full_tunnels > 0,
+      .output_paused = session->output_full,
+  };
+  inbox_tell(session->worker->inbox, CHANNEL_SESSION_REPORT, &report);
+}
+
+static void report_tunnel(const struct tunnel *tunnel, uint64_t id) {
+  struct channel_tunnel_report report = {
+      .id = id,
+      .oid = tunnel->oid,
+      .queued_bytes = tunnel->queue.bytes,
+      .queued_messages = (uint32_t)tunnel->queue.count,
+      .tunnel_type = (uint32_t)tunnel->type,
+  };
+  bool placed = tunnel->state == TUNNEL_OPENING || tunnel->state == TUNNEL_OPEN;
+  strncpy(report.state, tunnel_state_name(tunnel->state), sizeof report.state - 1);
+  memcpy(report.address, placed ? tunnel->address : "", placed ? sizeof report.address : 1);
+  inbox_tell(tunnel->worker->inbox, CHANNEL_TUNNEL_REPORT, &report);
+}
+
+void report_on_ask(struct worker *worker, const struct channel_report_ask *ask) {
+  const struct channel_report_end end = {.id = ask->id};
+  struct session *session = ask->connection != 0 ? session_find(worker, ask->connection) : NULL;
+  if (session && session->state == SESSION_PLAYING) {
+    struct tunnel *tunnel;
+    report_session(session, ask->id);
+    LIST_FOREACH(tunnel, &session->tunnels, link) { report_tunnel(tunnel, ask->id); }
+  } else if (ask->connection == 0) {
+    for (session = worker->logged_in; session; session = session->hh.next) {
+      if (session->state == SESSION_PLAYING) {
+        report_session(session, ask->id);
+      }
+    }
+  }
+  inbox_tell(worker->inbox, CHANNEL_REPORT_END, &end);
+}
