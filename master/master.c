@@ -175,6 +175,7 @@ static void on_topic(size_t topic, const uint8_t *bytes, size_t len, void *owner
 static void on_subscribed(void *owner) {
   struct master *master = owner;
   bans_changed(master->bans);  // what was said meanwhile was missed
+  routes_renew_players(master->routes);
 }
 
 static int send_push(int worker, const struct channel_push *push, const uint64_t *receivers,
@@ -481,7 +482,6 @@ static bool start_topics(struct master *master) {
       .directory = master->directory,
       .routes = master->routes,
       .link = master->redis,
-      .hub = master->push_hub,
       .topics = master->push_topics,
       .on_conflict = on_conflict,
       .owner = master,

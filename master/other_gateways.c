@@ -7,11 +7,15 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/redis_routes.h"
+#include "common/system_message.h"
+#include "master/push_message.h"
 
 enum {
   SESSIONS_MAX = 8,      // of one player that are looked at
   DOUBTS_MAX = 10000,    // players whose route is to be looked at again
   LOOK_AGAIN_MS = 5000,  // what is being settled between two gateways is settled by then
+  NOTICES_MAX = 10000,   // players whose other gateway is still to hear of it
+  NOTICE_TRIES = 10,     // one each second; a gateway that lives listens again by then
 };
 
 // A player whose route has been found to name another gateway.
@@ -24,16 +28,32 @@ struct doubt {
 
 TAILQ_HEAD(doubts, doubt);
 
+// What another gateway is to hear: that one of its players is here.
+struct notice {
+  TAILQ_ENTRY(notice) link;  // while it waits for the next try
+  struct other_gateways *others;
+  int64_t uid;
+  int64_t since_ms;
+  unsigned tries;
+  char color[ROUTE_COLOR_MAX_BYTES + 1];
+  char gateway[ROUTE_ADDRESS_MAX_BYTES + 1];
+};
+
+TAILQ_HEAD(notices, notice);
+
 struct other_gateways {
   struct other_gateways_options options;
   struct doubts doubts;  // by due_ms
   size_t doubt_count;
+  struct notices unheard;
+  size_t unheard_count;
 };
 
 // --- Who gives way ------------------------------------------------------------------
 
 // The question where the player is, and who gives way if that is not here. Sessions that
-// came later, or whose own route is still to be written, are not among them.
+// came later, or whose own route is not written when the answer comes, do not: their
+// turn is when theirs is written. (It is asked over the connection that writes.)
 struct question {
   struct other_gateways *others;
   int64_t uid;
@@ -45,7 +65,7 @@ struct question {
 
 static bool note_session(struct directory_session *session, void *context) {
   struct question *question = context;
-  if (session->route_written && strcmp(session->session.color, question->color) == 0) {
+  if (strcmp(session->session.color, question->color) == 0) {
     question->connections[question->count++] = session->session.connection;
   }
   return question->count < SESSIONS_MAX;
@@ -59,9 +79,12 @@ static void on_found(int error, const char *address, int64_t ttl_ms, void *conte
   for (size_t i = 0; elsewhere && i < question->count; i++) {
     const struct directory_session *session =
         directory_find(options->directory, question->connections[i]);
-    if (session && question->since_ms != 0 && session->session.since_ms > question->since_ms) {
+    if (!session || !session->route_written) {
+      continue;
+    }
+    if (question->since_ms != 0 && session->session.since_ms > question->since_ms) {
       routes_player_came(options->routes, session, true);
-    } else if (session) {
+    } else {
       log_info("player_elsewhere", "uid=%lld gateway=%s", (long long)question->uid, address);
       options->on_conflict(session, options->owner);
     }
@@ -92,13 +115,6 @@ void other_gateways_told(struct other_gateways *others, const struct push_elsewh
   look(others, elsewhere->uid, elsewhere->color, elsewhere->since_ms);
 }
 
-void other_gateways_taken_over(struct other_gateways *others,
-                               const struct route_taken_over *taken_over) {
-  const struct push_elsewhere elsewhere = {
-      .uid = taken_over->uid, .color = taken_over->color, .since_ms = taken_over->late_since_ms};
-  push_hub_tell_elsewhere(others->options.hub, taken_over->from, &elsewhere);
-}
-
 // Not at once: the two gateways may be about to settle it.
 void other_gateways_lost(struct other_gateways *others, int64_t uid, const char *color) {
   struct doubt *doubt = others->doubt_count < DOUBTS_MAX ? calloc(1, sizeof *doubt) : NULL;
@@ -119,13 +135,111 @@ static void drop_doubt(struct other_gateways *others, struct doubt *doubt) {
   free(doubt);
 }
 
-void other_gateways_tick(struct other_gateways *others) {
+static void look_again(struct other_gateways *others) {
   int64_t now_ms = clock_monotonic_ms();
   struct doubt *doubt;
   while ((doubt = TAILQ_FIRST(&others->doubts)) && doubt->due_ms <= now_ms) {
     look(others, doubt->uid, doubt->color, 0);
     drop_doubt(others, doubt);
   }
+}
+
+// --- Telling the other gateway -----------------------------------------------------
+
+// The length, 0 when it can't be had.
+static size_t pack_notice(const struct notice *notice, uint8_t *bytes, size_t max) {
+  uint8_t data[SYSTEM_MESSAGE_MAX_BYTES];
+  int64_t uid = notice->uid;
+  // For a gateway that does not know of LoginElsewhere, this is a push that logs out.
+  const struct packet logout = system_message_logout(LOGOUT_CONFLICTING_LOGIN, data);
+  const struct push_body body = {
+      .data = logout.data, .data_len = logout.data_len, .mod = logout.mod, .seq = logout.seq};
+  PushMessage message;
+  Broadcaster__Service__Push__V1__LoginElsewhere content =
+      BROADCASTER__SERVICE__PUSH__V1__LOGIN_ELSEWHERE__INIT;
+  if (push_message_init(&message, &body, 1) != 0) {
+    return 0;
+  }
+  content.uid = notice->uid;
+  content.color = (char *)(uintptr_t)notice->color;
+  content.since_ms = notice->since_ms;
+  message.elsewhere = &content;
+  message.uids = &uid;
+  message.n_uids = 1;
+  size_t len = broadcaster__service__push__v1__push_message__get_packed_size(&message);
+  if (len <= max) {
+    broadcaster__service__push__v1__push_message__pack(&message, bytes);
+  }
+  push_message_fini(&message);
+  return len <= max ? len : 0;
+}
+
+static void tell_later(struct notice *notice) {
+  struct other_gateways *others = notice->others;
+  if (++notice->tries < NOTICE_TRIES && others->unheard_count < NOTICES_MAX) {
+    TAILQ_INSERT_TAIL(&others->unheard, notice, link);
+    others->unheard_count++;
+  } else {
+    free(notice);  // if it lives, it finds out when it renews its route
+  }
+}
+
+static void on_told(int64_t listeners, void *context) {
+  struct notice *notice = context;
+  if (listeners > 0) {
+    free(notice);
+  } else {
+    tell_later(notice);  // it has lost its topic, as after an outage, or is gone
+  }
+}
+
+static void tell(struct notice *notice) {
+  const struct other_gateways_options *options = &notice->others->options;
+  uint8_t bytes[256 + ROUTE_COLOR_MAX_BYTES];
+  size_t len = pack_notice(notice, bytes, sizeof bytes);
+  if (len == 0 ||
+      push_topics_publish(options->topics, notice->gateway, bytes, len, on_told, notice) != 0) {
+    tell_later(notice);
+  }
+}
+
+void other_gateways_taken_over(struct other_gateways *others,
+                               const struct route_taken_over *taken_over) {
+  struct notice *notice = calloc(1, sizeof *notice);
+  if (!notice || strlen(taken_over->color) >= sizeof notice->color ||
+      strlen(taken_over->from) >= sizeof notice->gateway) {
+    free(notice);
+    return;
+  }
+  notice->others = others;
+  notice->uid = taken_over->uid;
+  notice->since_ms = taken_over->late_since_ms;
+  strcpy(notice->color, taken_over->color);
+  strcpy(notice->gateway, taken_over->from);
+  tell(notice);
+}
+
+static void drop_notice(struct other_gateways *others, struct notice *notice) {
+  TAILQ_REMOVE(&others->unheard, notice, link);
+  others->unheard_count--;
+}
+
+static void tell_again(struct other_gateways *others) {
+  // Those that are put off again stand behind the last of now.
+  for (size_t left = others->unheard_count; left > 0; left--) {
+    struct notice *notice = TAILQ_FIRST(&others->unheard);
+    drop_notice(others, notice);
+    if (directory_has_player(others->options.directory, notice->uid, notice->color)) {
+      tell(notice);
+    } else {
+      free(notice);
+    }
+  }
+}
+
+void other_gateways_tick(struct other_gateways *others) {
+  look_again(others);
+  tell_again(others);
 }
 
 // --- Refusing the second ---------------------------------------------------------------
@@ -217,18 +331,25 @@ struct other_gateways *other_gateways_new(const struct other_gateways_options *o
   if (others) {
     others->options = *options;
     TAILQ_INIT(&others->doubts);
+    TAILQ_INIT(&others->unheard);
   }
   return others;
 }
 
 void other_gateways_free(struct other_gateways *others) {
   struct doubt *doubt;
+  struct notice *notice;
   if (!others) {
     return;
   }
   while ((doubt = TAILQ_FIRST(&others->doubts))) {
     // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): the one before has left the list
     drop_doubt(others, doubt);
+  }
+  while ((notice = TAILQ_FIRST(&others->unheard))) {
+    // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): the one before has left the list
+    drop_notice(others, notice);
+    free(notice);
   }
   free(others);
 }

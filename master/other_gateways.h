@@ -3,8 +3,9 @@
 //
 // Redis decides, by the gateway route: who writes it last has the player. Whoever writes
 // over another gateway's route tells that gateway, on its topic; that one looks at the
-// route itself before it closes anything, so that a message that is late, lost or forged
-// does no harm. One that is lost is made up for when the route is to be renewed.
+// route itself before it closes anything, so that a message that is late or forged does no
+// harm. One that nobody hears is said again for a while; after that, it is made up for when
+// the other gateway renews its route.
 //
 // While Redis is away the order of writing says nothing: of two logins in that time the
 // later one wins, by the clocks of the gateways.
@@ -26,7 +27,6 @@ struct other_gateways_options {
   struct directory *directory;
   struct routes *routes;
   struct redis_link *link;
-  struct push_hub *hub;
   struct push_topics *topics;
   // The session has to give way to one at another gateway.
   void (*on_conflict)(const struct directory_session *session, void *owner);
@@ -45,7 +45,7 @@ void other_gateways_lost(struct other_gateways *others, int64_t uid, const char 
 // From the topics: another gateway says that it has the player.
 void other_gateways_told(struct other_gateways *others, const struct push_elsewhere *elsewhere);
 
-// Looks again at what was in doubt; each second.
+// Looks again at what was in doubt, says again what was not heard; each second.
 void other_gateways_tick(struct other_gateways *others);
 
 // Whether the player may come here, when a second login is to be refused. on_answer comes

@@ -15,8 +15,6 @@
 #include "master/push_message.h"
 #include "proto/push.pb-c.h"
 
-typedef Broadcaster__Service__Push__V1__PushMessage PushMessage;
-
 enum {
   LOOKUPS = 256,        // of one order that are under way
   JOBS_MAX = 1024,      // orders that wait for others
@@ -698,40 +696,6 @@ void push_hub_on_topic(struct push_hub *hub, bool for_all, const uint8_t *bytes,
 out:
   free(bodies);
   broadcaster__service__push__v1__push_message__free_unpacked(message, NULL);
-}
-
-static void ignore_published(int64_t receivers, void *context) {
-  (void)receivers;
-  (void)context;
-}
-
-void push_hub_tell_elsewhere(struct push_hub *hub, const char *address,
-                             const struct push_elsewhere *elsewhere) {
-  uint8_t data[SYSTEM_MESSAGE_MAX_BYTES];
-  uint8_t bytes[256 + ROUTE_COLOR_MAX_BYTES];
-  int64_t uid = elsewhere->uid;
-  // For a gateway that does not know of LoginElsewhere, this is a push that logs out.
-  const struct packet logout = system_message_logout(LOGOUT_CONFLICTING_LOGIN, data);
-  const struct push_body body = {
-      .data = logout.data, .data_len = logout.data_len, .mod = logout.mod, .seq = logout.seq};
-  PushMessage message;
-  Broadcaster__Service__Push__V1__LoginElsewhere content =
-      BROADCASTER__SERVICE__PUSH__V1__LOGIN_ELSEWHERE__INIT;
-  content.uid = elsewhere->uid;
-  content.color = (char *)(uintptr_t)elsewhere->color;
-  content.since_ms = elsewhere->since_ms;
-  if (!hub->options.publish || push_message_init(&message, &body, 1) != 0) {
-    return;
-  }
-  message.elsewhere = &content;
-  message.uids = &uid;
-  message.n_uids = 1;
-  size_t len = broadcaster__service__push__v1__push_message__get_packed_size(&message);
-  if (len <= sizeof bytes) {
-    broadcaster__service__push__v1__push_message__pack(&message, bytes);
-    (void)!hub->options.publish(address, bytes, len, ignore_published, NULL, hub->options.owner);
-  }
-  push_message_fini(&message);
 }
 
 // --- Beginning and end ---------------------------------------------------------------------

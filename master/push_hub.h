@@ -110,11 +110,6 @@ void push_hub_send(struct push_hub *hub, const struct push_order *order, push_on
 #define PUSH_BROADCAST_TOPIC "gate.broadcast.message"
 void push_hub_on_topic(struct push_hub *hub, bool for_all, const uint8_t *bytes, size_t len);
 
-// Tells the gateway at address that one of its players is here now. Whether it gets to know
-// is not told: it finds out by itself, later, when it renews its route.
-void push_hub_tell_elsewhere(struct push_hub *hub, const char *address,
-                             const struct push_elsewhere *elsewhere);
-
 // From a worker: it is through with a broadcast; it is gone, with all of them.
 void push_hub_broadcast_done(struct push_hub *hub, int worker, uint64_t serial);
 void push_hub_worker_gone(struct push_hub *hub, int worker);

@@ -3,7 +3,6 @@
 #include <stdlib.h>
 
 typedef Broadcaster__Service__Push__V1__PushBody PushBody;
-typedef Broadcaster__Service__Push__V1__PushMessage PushMessage;
 
 int push_message_init(PushMessage *message, const struct push_body *bodies, size_t count) {
   broadcaster__service__push__v1__push_message__init(message);

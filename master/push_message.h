@@ -8,10 +8,12 @@
 #include "master/push_hub.h"
 #include "proto/push.pb-c.h"
 
+typedef Broadcaster__Service__Push__V1__PushMessage PushMessage;
+
 // For packing: a message with these bodies, and nothing else yet. ERROR_MEMORY.
-int push_message_init(Broadcaster__Service__Push__V1__PushMessage *message,
-                      const struct push_body *bodies, size_t count) MUST_CHECK;
-void push_message_fini(Broadcaster__Service__Push__V1__PushMessage *message);
+int push_message_init(PushMessage *message, const struct push_body *bodies,
+                      size_t count) MUST_CHECK;
+void push_message_fini(PushMessage *message);
 
 // From an unpacked message: malloc'd, for the caller to free; its data stays the message's.
 // NULL when there are none, too many, or memory is out.

@@ -19,7 +19,8 @@ struct gateway_write {
   int64_t uid;
   uint64_t connection;  // of the session that it is for
   int64_t since_ms;     // of that, wall clock
-  int64_t late_ms;      // monotonic: written later, it is late
+  int64_t late_ms;      // monotonic: written after that, it is late,
+  bool late;            // as it is when it could not be written at once
   bool remove;
   bool sent;
   char color[];
@@ -188,7 +189,8 @@ static void look_at_old(struct route_keeper *keeper, const struct gateway_write 
         .uid = write->uid,
         .color = write->color,
         .from = address,
-        .late_since_ms = clock_monotonic_ms() > write->late_ms ? write->since_ms : 0};
+        .late_since_ms =
+            write->late || clock_monotonic_ms() > write->late_ms ? write->since_ms : 0};
     options->on_taken_over(&taken_over, options->owner);
   }
 }
@@ -205,6 +207,7 @@ static void on_written(const redisReply *reply, void *context) {
     drop_write(keeper, write);
   } else {
     write->sent = false;
+    write->late = true;
     keeper->writes_left = true;
   }
   route_keeper_work(keeper);
@@ -227,6 +230,7 @@ static void send_write(struct route_keeper *keeper, struct gateway_write *write)
   }
   keeper->next_write = TAILQ_NEXT(write, link);
   if (error != 0) {
+    write->late = true;
     keeper->writes_left = true;  // the master for its key is away; others need not be
     return;
   }
@@ -271,7 +275,8 @@ void route_keeper_player_came(struct route_keeper *keeper, const struct director
   if (write) {
     write->connection = session->session.connection;
     write->since_ms = session->session.since_ms;
-    write->late_ms = contested ? 0 : clock_monotonic_ms() + LATE_MS;
+    write->late_ms = clock_monotonic_ms() + LATE_MS;
+    write->late = contested || !redis_link_is_up(keeper->options.link);
   }
   add_write(keeper, write);
 }

@@ -380,6 +380,11 @@ static void on_void(const char *master, void *owner) {
 
 void routes_redis_up(struct routes *routes) { route_keeper_settle_all(routes->keeper); }
 
+void routes_renew_players(struct routes *routes) {
+  directory_renew_all(routes->options.directory);
+  route_keeper_work(routes->keeper);
+}
+
 void routes_redis_changed(struct routes *routes) { route_feed_follow(routes->feed); }
 
 static void on_taken_over(const struct route_taken_over *taken_over, void *owner) {

@@ -48,6 +48,8 @@ void routes_free(struct routes *routes);  // after redis_link_close
 // For the link's owner: a master answers that did not before; the masters are others.
 void routes_redis_up(struct routes *routes);
 void routes_redis_changed(struct routes *routes);
+// What other gateways said of their players may have been missed: their routes tell.
+void routes_renew_players(struct routes *routes);
 
 // Answers a claim, in memory: the route there is, or else (or if it still names
 // claim->dead) the candidate, which is then set.
