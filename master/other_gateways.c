@@ -34,6 +34,7 @@ struct notice {
   struct other_gateways *others;
   int64_t uid;
   int64_t since_ms;
+  bool late;
   unsigned tries;
   char color[ROUTE_COLOR_MAX_BYTES + 1];
   char gateway[ROUTE_ADDRESS_MAX_BYTES + 1];
@@ -58,6 +59,7 @@ struct question {
   struct other_gateways *others;
   int64_t uid;
   int64_t since_ms;  // of the other gateway's login, 0: it is later than any of these
+  bool late;         // its route was written
   size_t count;
   uint64_t connections[SESSIONS_MAX];
   char color[ROUTE_COLOR_MAX_BYTES + 1];
@@ -71,6 +73,13 @@ static bool note_session(struct directory_session *session, void *context) {
   return question->count < SESSIONS_MAX;
 }
 
+// Logins that come so close together may be written in either order. But the clocks of two
+// gateways are not trusted further than they have to be.
+static bool came_later(const struct directory_session *session, const struct question *question) {
+  int64_t later_ms = session->session.since_ms - question->since_ms;
+  return later_ms > 0 && (question->late || later_ms < ROUTE_LATE_MS);
+}
+
 static void on_found(int error, const char *address, int64_t ttl_ms, void *context) {
   struct question *question = context;
   const struct other_gateways_options *options = &question->others->options;
@@ -82,7 +91,7 @@ static void on_found(int error, const char *address, int64_t ttl_ms, void *conte
     if (!session || !session->route_written) {
       continue;
     }
-    if (question->since_ms != 0 && session->session.since_ms > question->since_ms) {
+    if (came_later(session, question)) {
       routes_player_came(options->routes, session, true);
     } else {
       log_info("player_elsewhere", "uid=%lld gateway=%s", (long long)question->uid, address);
@@ -92,27 +101,31 @@ static void on_found(int error, const char *address, int64_t ttl_ms, void *conte
   free(question);
 }
 
-static void look(struct other_gateways *others, int64_t uid, const char *color, int64_t since_ms) {
+static void look(struct other_gateways *others, const struct push_elsewhere *elsewhere) {
+  const char *color = elsewhere->color;
   const struct other_gateways_options *options = &others->options;
   struct question *question = calloc(1, sizeof *question);
-  const struct route_key key = {
-      .tier = ROUTE_GATEWAY, .service = options->config->label.service, .color = color, .oid = uid};
+  const struct route_key key = {.tier = ROUTE_GATEWAY,
+                                .service = options->config->label.service,
+                                .color = color,
+                                .oid = elsewhere->uid};
   if (!question || strlen(color) >= sizeof question->color) {
     free(question);
     return;
   }
   question->others = others;
-  question->uid = uid;
-  question->since_ms = since_ms;
+  question->uid = elsewhere->uid;
+  question->since_ms = elsewhere->since_ms;
+  question->late = elsewhere->late;
   strcpy(question->color, color);
-  directory_each_of(options->directory, uid, note_session, question);
+  directory_each_of(options->directory, question->uid, note_session, question);
   if (question->count == 0 || routes_get(options->routes, &key, on_found, question) != 0) {
     free(question);
   }
 }
 
 void other_gateways_told(struct other_gateways *others, const struct push_elsewhere *elsewhere) {
-  look(others, elsewhere->uid, elsewhere->color, elsewhere->since_ms);
+  look(others, elsewhere);
 }
 
 // Not at once: the two gateways may be about to settle it.
@@ -139,7 +152,8 @@ static void look_again(struct other_gateways *others) {
   int64_t now_ms = clock_monotonic_ms();
   struct doubt *doubt;
   while ((doubt = TAILQ_FIRST(&others->doubts)) && doubt->due_ms <= now_ms) {
-    look(others, doubt->uid, doubt->color, 0);
+    const struct push_elsewhere elsewhere = {.uid = doubt->uid, .color = doubt->color};
+    look(others, &elsewhere);
     drop_doubt(others, doubt);
   }
 }
@@ -163,6 +177,7 @@ static size_t pack_notice(const struct notice *notice, uint8_t *bytes, size_t ma
   content.uid = notice->uid;
   content.color = (char *)(uintptr_t)notice->color;
   content.since_ms = notice->since_ms;
+  content.late = notice->late;
   message.elsewhere = &content;
   message.uids = &uid;
   message.n_uids = 1;
@@ -213,7 +228,8 @@ void other_gateways_taken_over(struct other_gateways *others,
   }
   notice->others = others;
   notice->uid = taken_over->uid;
-  notice->since_ms = taken_over->late_since_ms;
+  notice->since_ms = taken_over->since_ms;
+  notice->late = taken_over->late;
   strcpy(notice->color, taken_over->color);
   strcpy(notice->gateway, taken_over->from);
   tell(notice);

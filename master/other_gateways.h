@@ -7,8 +7,8 @@
 // harm. One that nobody hears is said again for a while; after that, it is made up for when
 // the other gateway renews its route.
 //
-// While Redis is away the order of writing says nothing: of two logins in that time the
-// later one wins, by the clocks of the gateways.
+// Where the order of writing says nothing about that of the logins (within a second, or
+// while Redis was away) the later one wins, by the clocks of the gateways.
 //
 // With login.conflict = "refuse_second" the route is asked for first, and a player who is
 // at another gateway that lives is not let in. Loop thread only.

@@ -670,7 +670,8 @@ void push_hub_on_topic(struct push_hub *hub, bool for_all, const uint8_t *bytes,
   if (message->elsewhere) {
     const struct push_elsewhere elsewhere = {.uid = message->elsewhere->uid,
                                              .color = message->elsewhere->color,
-                                             .since_ms = message->elsewhere->since_ms};
+                                             .since_ms = message->elsewhere->since_ms,
+                                             .late = message->elsewhere->late};
     hub->options.on_elsewhere(&elsewhere, hub->options.owner);
     goto out;
   }

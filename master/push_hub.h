@@ -67,7 +67,8 @@ typedef void push_on_done(const struct push_outcome *outcome, void *context);
 struct push_elsewhere {
   int64_t uid;
   const char *color;
-  int64_t since_ms;
+  int64_t since_ms;  // of the login, wall clock
+  bool late;         // its route was not written within ROUTE_LATE_MS
 };
 
 struct push_hub;

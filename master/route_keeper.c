@@ -6,8 +6,7 @@
 #include "common/clock.h"
 
 enum {
-  WINDOW = 256,    // commands under way
-  LATE_MS = 1000,  // a write that had to wait so long
+  WINDOW = 256,  // commands under way
 };
 
 // A gateway route to be written. It stays in the queue until Redis has taken it. When it
@@ -189,8 +188,8 @@ static void look_at_old(struct route_keeper *keeper, const struct gateway_write 
         .uid = write->uid,
         .color = write->color,
         .from = address,
-        .late_since_ms =
-            write->late || clock_monotonic_ms() > write->late_ms ? write->since_ms : 0};
+        .since_ms = write->since_ms,
+        .late = write->late || clock_monotonic_ms() > write->late_ms};
     options->on_taken_over(&taken_over, options->owner);
   }
 }
@@ -275,7 +274,7 @@ void route_keeper_player_came(struct route_keeper *keeper, const struct director
   if (write) {
     write->connection = session->session.connection;
     write->since_ms = session->session.since_ms;
-    write->late_ms = clock_monotonic_ms() + LATE_MS;
+    write->late_ms = clock_monotonic_ms() + ROUTE_LATE_MS;
     write->late = contested || !redis_link_is_up(keeper->options.link);
   }
   add_write(keeper, write);

@@ -16,14 +16,17 @@
 
 struct route_keeper;
 
+// A gateway route written so long after its login is late: the order of writing says nothing
+// about that of the logins.
+enum { ROUTE_LATE_MS = 1000 };
+
 // A player came here who was at another gateway.
 struct route_taken_over {
   int64_t uid;
   const char *color;
   const char *from;  // that gateway's address
-  // The login's time, wall clock, where the route was written late: then the order of
-  // writing says nothing about that of the logins. Else 0.
-  int64_t late_since_ms;
+  int64_t since_ms;  // of the login, wall clock
+  bool late;
 };
 
 struct route_keeper_options {
