@@ -28,8 +28,13 @@ static const struct load_kind {
     {"idle", bench_idle, true, false,
      "players with an open tunnel who say nothing, until --duration, a signal or stdin's end"},
     {"slow", bench_slow, true, false, "players who ask for much and never read"},
+    {"push", bench_push, true, true, "pushes to one player each, through --entrance"},
+    {"broadcast", bench_broadcast, true, true,
+     "pushes to all, the next when the last player has it"},
     {"direct", bench_direct, false, true, "roundtrip straight to a backend over gRPC"},
     {"routes", bench_routes, false, true, "look-ups in a shared route table; needs no gateway"},
+    {"fan-server", bench_fan_server, false, false,
+     "plain TCP, from one to all others, for comparisons"},
     {"echo-server", bench_echo_server, false, false, "a plain TCP echo for comparisons"},
 };
 
@@ -53,6 +58,11 @@ static const char options_help[] =
     "  --size N               bytes of data in each message (default 128)\n"
     "  --mod M --seq N        of the messages (default user, 1)\n"
     "  --rate N               messages a second in all, for rate (default 10000)\n"
+    "  --entrance KIND@H:P    of pushes: redis@, grpc@ or http@ and HOST:PORT;\n"
+    "                         plain@ for a fan-server\n"
+    "  --topic TEXT           the gateway's own, for push over redis@\n"
+    "  --under-way N          pushes at a time (default 64)\n"
+    "  --broadcasts N         a second (default: as fast as they arrive)\n"
     "  --duration TIME        of the measured period (default 10s)\n"
     "  --warmup TIME          before it (default 1s)\n"
     "  --count N              end after so many measured ones\n"
@@ -84,6 +94,10 @@ enum {
   OPTION_MOD,
   OPTION_SEQ,
   OPTION_RATE,
+  OPTION_ENTRANCE,
+  OPTION_TOPIC,
+  OPTION_UNDER_WAY,
+  OPTION_BROADCASTS,
   OPTION_DURATION,
   OPTION_WARMUP,
   OPTION_COUNT,
@@ -114,6 +128,10 @@ static const struct option long_options[] = {
     {"mod", required_argument, NULL, OPTION_MOD},
     {"seq", required_argument, NULL, OPTION_SEQ},
     {"rate", required_argument, NULL, OPTION_RATE},
+    {"entrance", required_argument, NULL, OPTION_ENTRANCE},
+    {"topic", required_argument, NULL, OPTION_TOPIC},
+    {"under-way", required_argument, NULL, OPTION_UNDER_WAY},
+    {"broadcasts", required_argument, NULL, OPTION_BROADCASTS},
     {"duration", required_argument, NULL, OPTION_DURATION},
     {"warmup", required_argument, NULL, OPTION_WARMUP},
     {"count", required_argument, NULL, OPTION_COUNT},
@@ -239,6 +257,15 @@ static void set_option(struct bench *bench, int option) {
     case OPTION_RATE:
       options->rate_per_s = (double)number_option("--rate is not a number", 1, 100000000);
       break;
+    case OPTION_ENTRANCE: options->entrance = optarg; break;
+    case OPTION_TOPIC: options->topic = optarg; break;
+    case OPTION_UNDER_WAY:
+      options->pushes_under_way =
+          (size_t)number_option("--under-way is not 1 to 100000", 1, 100000);
+      break;
+    case OPTION_BROADCASTS:
+      options->broadcasts_per_s = (double)number_option("--broadcasts is not 1 to 1000", 1, 1000);
+      break;
     case OPTION_DURATION:
       options->duration_ms = duration_option("--duration is not like 10s");
       break;
@@ -350,6 +377,9 @@ int main(int argc, char **argv) {
                   .mod = MODULE_USER,
                   .seq = 1,
                   .rate_per_s = 10000,
+                  .entrance = "grpc@127.0.0.1:19100",
+                  .topic = "127.0.0.1:19100",
+                  .pushes_under_way = 64,
                   .warmup_ms = 1000,
                   .timeout_ms = 10000,
                   .streams_per_connection = 1000,

@@ -263,6 +263,68 @@ def bench_route(rig):
     report("route.table_mib", median["bytes"] / (1 << 20), "MiB")
 
 
+# --- broadcast, push ------------------------------------------------------------------------
+
+BROADCAST_PLAYERS = 10000
+PUSH_PLAYERS = 1000
+SEALED_EXTRA = 42  # bytes by which a sealed message of SIZE is longer than its data
+
+
+class Crowd:
+    """Players who receive what a load generator pushes through an entrance."""
+
+    def __init__(self, kind, clients, size, *arguments):
+        command = [os.path.join(BIN, "janus-bench"), kind, "--json", "--clients", str(clients),
+                   "--size", str(size), "--source", "127.0.0.1-8", "--uid", "5000000", *arguments]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def result(self):
+        text = self.process.communicate()[0]
+        if self.process.returncode != 0:
+            sys.exit(f"bench: {' '.join(self.process.args)} failed")
+        result = json.loads(text)
+        if result["failed"]:
+            sys.exit(f"bench: {result['failed']:.0f} pushes failed")
+        return result
+
+
+def through(rig, gateway=None):
+    """Arguments for players of the gateway."""
+    gateway = gateway or rig.gateway
+    return ["--connect", ":".join(map(str, gateway.address)), "--keys", rig.key_directory,
+            "--color", COLOR, "--pid-tree", str(gateway.pid)]
+
+
+def grpc_of(gateway):
+    return f"grpc@{gateway.ctl('status')['advertise']}"
+
+
+def bench_broadcast(rig):
+    ours = [*through(rig), "--entrance", grpc_of(rig.gateway)]
+    address = f"127.0.0.1:{free_port()}"
+    server = rig.add(Program([os.path.join(BIN, "janus-bench"), "fan-server", "--connect", address]))
+    server.wait_log("listening")
+    plain = ["--plain", "--connect", address, "--entrance", f"plain@{address}",
+             "--pid-tree", str(server.pid)]
+    results, plain_results = [], []
+    for turn in range(TURNS):
+        say(f"{BROADCAST_PLAYERS} players get broadcasts, turn {turn + 1} of {TURNS}")
+        timing = ["--duration", f"{TURN_S}s", "--warmup", "1s"]
+        results.append(Crowd("broadcast", BROADCAST_PLAYERS, SIZE, *ours, *timing).result())
+        plain_results.append(
+            Crowd("broadcast", BROADCAST_PLAYERS, SIZE + SEALED_EXTRA, *plain, *timing).result())
+        say(f"{results[-1]['cpu_us']:.1f} us of CPU each, bare sends "
+            f"{plain_results[-1]['cpu_us']:.1f}")
+    cpu_us = statistics.median(r["cpu_us"] for r in results)
+    report("broadcast.deliveries_per_s_core", 1e6 / cpu_us, "1/s")
+    report("broadcast.sends_per_s_core", 1e6 / statistics.median(
+        r["cpu_us"] for r in plain_results), "1/s")
+    report("broadcast.ratio_to_sends", statistics.median(
+        r["cpu_us"] / p["cpu_us"] for r, p in zip(results, plain_results)), "ratio")
+    report("broadcast.last_ms", statistics.median(r["last_ms"] for r in results), "ms")
+    report("broadcast.plain_last_ms", statistics.median(r["last_ms"] for r in plain_results), "ms")
+
+
 # --- failover -------------------------------------------------------------------------------
 
 FAILOVER_PLAYERS = 1000
@@ -309,7 +371,7 @@ def bench_failover(rig):
 
 
 GROUPS = {"roundtrip": bench_roundtrip, "login": bench_login, "idle": bench_idle,
-          "route": bench_route, "failover": bench_failover}
+          "route": bench_route, "failover": bench_failover, "broadcast": bench_broadcast}
 
 
 def main():

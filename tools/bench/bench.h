@@ -29,6 +29,10 @@ struct bench_options {
   int32_t mod;
   int32_t seq;
   double rate_per_s;
+  double broadcasts_per_s;  // 0: each when the one before has arrived everywhere
+  const char *entrance;     // of pushes: kind@host:port
+  const char *topic;        // of the gateway, for pushes over Redis
+  size_t pushes_under_way;
   int64_t duration_ms;  // 0: until standard input ends
   int64_t warmup_ms;
   int64_t count;  // stop after so many; 0: by time
@@ -98,7 +102,10 @@ int bench_login(struct bench *bench);
 int bench_routes(struct bench *bench);
 int bench_idle(struct bench *bench);
 int bench_slow(struct bench *bench);
+int bench_push(struct bench *bench);
+int bench_broadcast(struct bench *bench);
 int bench_direct(struct bench *bench);
+int bench_fan_server(struct bench *bench);
 int bench_echo_server(struct bench *bench);
 
 #endif

@@ -1,11 +1,12 @@
-// echo-server: sends back what comes. The plain counterpart that a
-// proxy is measured with: a raw event, recv, send at once.
+// echo-server: sends back what comes. fan-server: sends it to all others who are connected.
+// The plain counterparts that a gateway is compared with: a raw event, recv, send at once.
 #include <errno.h>
 #include <event2/event_struct.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 #include <unistd.h>
 
 #include "tools/bench/bench.h"
@@ -13,6 +14,7 @@
 enum { BUFFER_BYTES = 65536, BACKLOG = 4096 };
 
 struct echo {
+  LIST_ENTRY(echo) link;
   struct event read;
   struct event write;
   uint8_t *rest;  // what the socket did not take; it is read no further meanwhile
@@ -20,8 +22,11 @@ struct echo {
 };
 
 static uint8_t buffer[BUFFER_BYTES];
+static LIST_HEAD(, echo) all = LIST_HEAD_INITIALIZER(all);
+static bool to_others;
 
 static void drop(struct echo *echo) {
+  LIST_REMOVE(echo, link);
   event_del(&echo->read);
   event_del(&echo->write);
   close(event_get_fd(&echo->read));
@@ -43,6 +48,16 @@ static void keep_rest(struct echo *echo, const uint8_t *bytes, size_t len) {
   event_add(&echo->write, NULL);
 }
 
+static void send_to(struct echo *echo, const uint8_t *bytes, size_t len) {
+  ssize_t sent = send(event_get_fd(&echo->read), bytes, len, MSG_NOSIGNAL);
+  if (sent < 0 && errno != EAGAIN) {
+    drop(echo);
+  } else if (sent < (ssize_t)len) {
+    sent = sent < 0 ? 0 : sent;
+    keep_rest(echo, bytes + sent, len - (size_t)sent);
+  }
+}
+
 static void on_readable(evutil_socket_t fd, short what, void *argument) {
   (void)what;
   struct echo *echo = argument;
@@ -53,12 +68,16 @@ static void on_readable(evutil_socket_t fd, short what, void *argument) {
     }
     return;
   }
-  ssize_t sent = send(fd, buffer, (size_t)len, MSG_NOSIGNAL);
-  if (sent < 0 && errno != EAGAIN) {
-    drop(echo);
-  } else if (sent < len) {
-    sent = sent < 0 ? 0 : sent;
-    keep_rest(echo, buffer + sent, (size_t)(len - sent));
+  if (!to_others) {
+    send_to(echo, buffer, (size_t)len);
+    return;
+  }
+  struct echo *next;
+  for (struct echo *other = LIST_FIRST(&all); other; other = next) {
+    next = LIST_NEXT(other, link);
+    if (other != echo) {
+      send_to(other, buffer, (size_t)len);
+    }
   }
 }
 
@@ -89,12 +108,13 @@ static void on_accept(evutil_socket_t listener, short what, void *argument) {
   }
   int one = 1;
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+  LIST_INSERT_HEAD(&all, echo, link);
   event_assign(&echo->read, bench->base, fd, EV_READ | EV_PERSIST, on_readable, echo);
   event_assign(&echo->write, bench->base, fd, EV_WRITE, on_writable, echo);
   event_add(&echo->read, NULL);
 }
 
-int bench_echo_server(struct bench *bench) {
+static int serve(struct bench *bench) {
   int fd = socket(bench->address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   int one = 1;
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
@@ -116,4 +136,11 @@ int bench_echo_server(struct bench *bench) {
   event_free(listener);
   close(fd);
   return bench->exit_code;
+}
+
+int bench_echo_server(struct bench *bench) { return serve(bench); }
+
+int bench_fan_server(struct bench *bench) {
+  to_others = true;
+  return serve(bench);
 }
