@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <ctype.h>
+#include <netdb.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -113,6 +114,22 @@ int network_parse_address(const char *text, uint8_t address[NETWORK_ADDRESS_BYTE
   bool parsed =
       (!port || parse_number(port, UINT16_MAX, &number)) && parse_host(host, len, address, &ipv4);
   return parsed ? 0 : ERROR_MALFORMED;
+}
+
+const char *network_format_socket(const struct sockaddr *address, socklen_t len, char *text,
+                                  size_t size) {
+  static const char mapped[] = "::ffff:";
+  char host[INET6_ADDRSTRLEN + 16];  // with an interface
+  char port[8];
+  if (getnameinfo(address, len, host, sizeof host, port, sizeof port,
+                  NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
+    snprintf(text, size, "unknown:0");
+    return text;
+  }
+  bool is_mapped = strncmp(host, mapped, sizeof mapped - 1) == 0 && strchr(host, '.');
+  const char *shown = is_mapped ? host + sizeof mapped - 1 : host;
+  snprintf(text, size, strchr(shown, ':') ? "[%s]:%s" : "%s:%s", shown, port);
+  return text;
 }
 
 bool networks_have(const struct networks *networks, const uint8_t address[NETWORK_ADDRESS_BYTES]) {

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 #include "common/error.h"
 
@@ -43,6 +44,11 @@ struct network network_around(const uint8_t address[NETWORK_ADDRESS_BYTES], uint
 // The address of a client as a session names it: "ip:port" or "[ip]:port", or its ip
 // alone; an interface (%eth0) is dropped. ERROR_MALFORMED.
 int network_parse_address(const char *text, uint8_t address[NETWORK_ADDRESS_BYTES]) MUST_CHECK;
+
+// The other way round, for the address of a socket: "ip:port" or "[ip]:port", IPv4 as such
+// on an IPv6 socket too; "unknown:0" for what is neither. Returns text.
+const char *network_format_socket(const struct sockaddr *address, socklen_t len, char *text,
+                                  size_t size);
 
 struct networks {
   struct network networks[NETWORKS_MAX];

@@ -2,11 +2,14 @@
 
 #include <errno.h>
 #include <netdb.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include "common/networks.h"
 
 // Splits host:port or [host]:port; an empty host means every address.
 static int resolve(const char *addr, struct addrinfo **found) {
@@ -27,14 +30,14 @@ static int resolve(const char *addr, struct addrinfo **found) {
   return getaddrinfo(len > 0 ? host : NULL, colon + 1, &hints, found);
 }
 
-static int bind_one(const struct sockaddr *address, socklen_t len, int backlog) {
+static int bind_one(const struct sockaddr *address, socklen_t len, int backlog, bool shared) {
   int on = 1;
   int fd = socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) {
     return -1;
   }
   if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
-      setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) != 0 ||
+      (shared && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) != 0) ||
       bind(fd, address, len) != 0 || listen(fd, backlog) != 0) {
     int error = errno;
     close(fd);
@@ -44,17 +47,8 @@ static int bind_one(const struct sockaddr *address, socklen_t len, int backlog) 
   return fd;
 }
 
-static void write_address(const struct sockaddr *address, socklen_t len, char *text, size_t size) {
-  char host[64];
-  char port[8];
-  if (getnameinfo(address, len, host, sizeof host, port, sizeof port,
-                  NI_NUMERICHOST | NI_NUMERICSERV) == 0) {
-    snprintf(text, size, strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
-  }
-}
-
-int listeners_open(struct listeners *listeners, const char *addr, int backlog, size_t count,
-                   char *why, size_t why_size) {
+static int open_all(struct listeners *listeners, const char *addr, int backlog, size_t count,
+                    bool shared, char *why, size_t why_size) {
   struct addrinfo *found = NULL;
   struct sockaddr_storage bound;
   socklen_t len = 0;
@@ -74,7 +68,7 @@ int listeners_open(struct listeners *listeners, const char *addr, int backlog, s
   memcpy(&bound, found->ai_addr, len);
   freeaddrinfo(found);
   for (size_t i = 0; i < count; i++) {
-    int fd = bind_one((struct sockaddr *)&bound, len, backlog);
+    int fd = bind_one((struct sockaddr *)&bound, len, backlog, shared);
     if (fd < 0) {
       snprintf(why, why_size, "can't listen on %s: %s%s", addr, strerror(errno),
                errno == EADDRINUSE ? " (is another gateway running?)" : "");
@@ -85,8 +79,19 @@ int listeners_open(struct listeners *listeners, const char *addr, int backlog, s
     // With port 0 the first socket decides which port it is for all.
     getsockname(fd, (struct sockaddr *)&bound, &len);
   }
-  write_address((struct sockaddr *)&bound, len, listeners->address, sizeof listeners->address);
+  network_format_socket((struct sockaddr *)&bound, len, listeners->address,
+                        sizeof listeners->address);
   return 0;
+}
+
+int listeners_open(struct listeners *listeners, const char *addr, int backlog, size_t count,
+                   char *why, size_t why_size) {
+  return open_all(listeners, addr, backlog, count, true, why, why_size);
+}
+
+int listeners_open_alone(struct listeners *listeners, const char *addr, int backlog, char *why,
+                         size_t why_size) {
+  return open_all(listeners, addr, backlog, 1, false, why, why_size);
 }
 
 void listeners_close(struct listeners *listeners) {

@@ -18,6 +18,9 @@ struct listeners {
 // is wrong and what to do. ERROR_INVALID, ERROR_SYSTEM, ERROR_MEMORY.
 int listeners_open(struct listeners *listeners, const char *addr, int backlog, size_t count,
                    char *why, size_t why_size) MUST_CHECK;
+// The same, with one socket that nobody else can join: without SO_REUSEPORT.
+int listeners_open_alone(struct listeners *listeners, const char *addr, int backlog, char *why,
+                         size_t why_size) MUST_CHECK;
 void listeners_close(struct listeners *listeners);
 
 #endif

@@ -4,15 +4,13 @@
 #include <event2/event.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/networks.h"
 #include "worker/session.h"
 #include "worker/worker.h"
 
@@ -44,23 +42,6 @@ static void refuse(struct acceptor *acceptor, int fd, enum close_reason reason) 
   }
 }
 
-static void format_address(const struct sockaddr *address, socklen_t len, char *text,
-                           size_t text_size) {
-  char host[INET6_ADDRSTRLEN + 16];
-  char port[8];
-  if (getnameinfo(address, len, host, sizeof host, port, sizeof port,
-                  NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
-    snprintf(text, text_size, "unknown:0");
-    return;
-  }
-  // An IPv4 client of an IPv6 socket is shown as what it is.
-  const char *mapped = "::ffff:";
-  const char *shown = strncmp(host, mapped, strlen(mapped)) == 0 && strchr(host, '.')
-                          ? host + strlen(mapped)
-                          : host;
-  snprintf(text, text_size, strchr(shown, ':') ? "[%s]:%s" : "%s:%s", shown, port);
-}
-
 static void take_in(struct acceptor *acceptor, int fd, const struct sockaddr *address,
                     socklen_t address_len) {
   struct worker *worker = acceptor->worker;
@@ -78,7 +59,7 @@ static void take_in(struct acceptor *acceptor, int fd, const struct sockaddr *ad
     return;
   }
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-  format_address(address, address_len, text, sizeof text);
+  network_format_socket(address, address_len, text, sizeof text);
   if (!session_new(worker, fd, text, count)) {
     address_limits_release(acceptor->addresses, count);
     counters_closed(worker->counters, CLOSE_OUT_OF_MEMORY);

@@ -5,7 +5,9 @@
 #include <stddef.h>
 #include <stdint.h>
 // cmocka wants the four above first.
+#include <arpa/inet.h>
 #include <cmocka.h>
+#include <netinet/in.h>
 #include <string.h>
 
 static struct network parse(const char *text) {
@@ -167,6 +169,28 @@ static void a_list_has_what_one_of_it_has(void **state) {
   assert_false(networks_have(&networks, address));
 }
 
+static const char *socket_text(int family, const char *host, char *text, size_t size) {
+  struct sockaddr_in6 six = {.sin6_family = AF_INET6, .sin6_port = htons(80)};
+  struct sockaddr_in four = {.sin_family = AF_INET, .sin_port = htons(80)};
+  void *into = family == AF_INET6 ? (void *)&six.sin6_addr : (void *)&four.sin_addr;
+  assert_int_equal(inet_pton(family, host, into), 1);
+  return family == AF_INET6
+             ? network_format_socket((struct sockaddr *)&six, sizeof six, text, size)
+             : network_format_socket((struct sockaddr *)&four, sizeof four, text, size);
+}
+
+static void a_socket_is_named_by_its_address_and_port(void **state) {
+  (void)state;
+  char text[64];
+  struct sockaddr_storage other = {.ss_family = AF_UNIX};
+  assert_string_equal(socket_text(AF_INET, "192.0.2.7", text, sizeof text), "192.0.2.7:80");
+  assert_string_equal(socket_text(AF_INET6, "2001:db8::1", text, sizeof text), "[2001:db8::1]:80");
+  assert_string_equal(socket_text(AF_INET6, "::ffff:192.0.2.7", text, sizeof text), "192.0.2.7:80");
+  assert_string_equal(socket_text(AF_INET6, "::1", text, sizeof text), "[::1]:80");
+  assert_string_equal(network_format_socket((struct sockaddr *)&other, 1, text, sizeof text),
+                      "unknown:0");
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(each_network_has_one_text),
@@ -176,6 +200,7 @@ int main(void) {
       cmocka_unit_test(all_of_ipv6_has_nothing_of_ipv4),
       cmocka_unit_test(addresses_are_read_as_sessions_name_them),
       cmocka_unit_test(a_list_has_what_one_of_it_has),
+      cmocka_unit_test(a_socket_is_named_by_its_address_and_port),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

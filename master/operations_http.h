@@ -1,0 +1,42 @@
+// The operations port, server.http: what can be asked of the gateway over HTTP.
+//
+//   POST /push, /multicast, /broadcast    pushes (master/push_http.h)
+//
+// Loop thread only.
+#ifndef JANUS_MASTER_OPERATIONS_HTTP_H
+#define JANUS_MASTER_OPERATIONS_HTTP_H
+
+#include <event2/event.h>
+#include <stddef.h>
+
+#include "common/config.h"
+#include "common/counters.h"
+#include "master/push_access.h"
+#include "master/push_hub.h"
+
+struct operations_http;
+
+// All borrowed, for as long as the port is open.
+struct operations_http_options {
+  const struct config *config;
+  const struct push_access *access;
+  struct counters *counters;
+};
+
+// Listens at once; pushes are refused (503) until operations_http_serve. NULL with the
+// reason in why.
+struct operations_http *operations_http_new(struct event_base *base,
+                                            const struct operations_http_options *options,
+                                            char *why, size_t why_size);
+// Requests under way are dropped. Before the hub; orders that are still with it are answered
+// into nothing. Accepts NULL.
+void operations_http_free(struct operations_http *operations);
+
+// From here on pushes go to hub.
+void operations_http_serve(struct operations_http *operations, struct push_hub *hub);
+
+// As bound: "127.0.0.1:18100".
+const char *operations_http_address(const struct operations_http *operations);
+int operations_http_port(const struct operations_http *operations);
+
+#endif
