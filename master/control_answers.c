@@ -7,6 +7,8 @@
 
 #include "common/clock.h"
 #include "master/control_command.h"
+#include "master/operations_http.h"
+#include "master/push_grpc.h"
 #include "master/push_topics.h"
 #include "master/registry.h"
 #include "master/routes.h"
@@ -120,6 +122,18 @@ static json_t *links_to_json(const struct master *master) {
   return links;
 }
 
+static json_t *listeners_to_json(const struct master *master) {
+  const char *addr = master->config.server.grpc.addr;
+  const char *colon = strrchr(addr, ':');
+  // As configured, but for a port that was left to the system.
+  return json_pack("[{s:s, s:s}, {s:s, s:o}, {s:s, s:s}]", "transport", "tcp", "address",
+                   master->tcp.address, "transport", "grpc", "address",
+                   json_sprintf("%.*s:%d", colon ? (int)(colon - addr) : 0, addr,
+                                push_grpc_port(master->push_grpc)),
+                   "transport", "http", "address",
+                   operations_http_address(master->operations_http));
+}
+
 static json_t *answer_status(struct master *master, const json_t *request,
                              struct question *question) {
   (void)request;
@@ -131,19 +145,18 @@ static json_t *answer_status(struct master *master, const json_t *request,
   free(nodes);
   read_total(master, &total);
   return json_pack(
-      "{s:b, s:s, s:I, s:s, s:I, s:I, s:s, s:s, s:[{s:s, s:s}], s:s, s:{s:i, s:i}, s:I, s:I, s:I, "
+      "{s:b, s:s, s:I, s:s, s:I, s:I, s:s, s:s, s:o, s:s, s:{s:i, s:i}, s:I, s:I, s:I, "
       "s:I, s:o}",
       "ok", 1, "version", JANUS_VERSION, "pid", (json_int_t)getpid(), "state",
       master->stopping ? "stopping" : "running", "started_at_ms", (json_int_t)master->started_ms,
       "uptime_ms", (json_int_t)(now_ms - master->started_ms), "registry",
       master->config.registry.source == REGISTRY_ETCD ? "etcd" : "static", "routes",
-      master->config.routes.store == ROUTES_REDIS ? "redis" : "memory", "listeners", "transport",
-      "tcp", "address", master->tcp.address, "advertise", master->config.server.grpc.advertise,
-      "workers", "configured", workers_count(master->workers), "running",
-      workers_running(master->workers), "sessions", (json_int_t)directory_count(master->directory),
-      "connections", (json_int_t)total.gauge[GAUGE_CONNECTIONS], "tunnels",
-      (json_int_t)total.gauge[GAUGE_TUNNELS], "nodes", (json_int_t)nodes_known, "links",
-      links_to_json(master));
+      master->config.routes.store == ROUTES_REDIS ? "redis" : "memory", "listeners",
+      listeners_to_json(master), "advertise", master->config.server.grpc.advertise, "workers",
+      "configured", workers_count(master->workers), "running", workers_running(master->workers),
+      "sessions", (json_int_t)directory_count(master->directory), "connections",
+      (json_int_t)total.gauge[GAUGE_CONNECTIONS], "tunnels", (json_int_t)total.gauge[GAUGE_TUNNELS],
+      "nodes", (json_int_t)nodes_known, "links", links_to_json(master));
 }
 
 static json_t *values_to_json(const struct counters_values *values) {

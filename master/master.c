@@ -17,6 +17,7 @@
 #include "master/admission.h"
 #include "master/bans.h"
 #include "master/control.h"
+#include "master/operations_http.h"
 #include "master/other_gateways.h"
 #include "master/push_grpc.h"
 #include "master/push_hub.h"
@@ -426,7 +427,7 @@ static void warn_of_loopback(const struct config *config) {
   }
 }
 
-static bool open_grpc(struct master *master, char *why, size_t why_size) {
+static bool open_ports(struct master *master, char *why, size_t why_size) {
   master->push_access = (struct push_access){
       .config = &master->config, .secrets = master->secrets, .counters = master->counters};
   const struct push_grpc_options options = {
@@ -440,7 +441,10 @@ static bool open_grpc(struct master *master, char *why, size_t why_size) {
   }
   derive_advertise(&master->config, push_grpc_port(master->push_grpc));
   warn_of_loopback(&master->config);
-  return true;
+  const struct operations_http_options http_options = {
+      .config = &master->config, .access = &master->push_access, .counters = master->counters};
+  master->operations_http = operations_http_new(master->base, &http_options, why, why_size);
+  return master->operations_http != NULL;
 }
 
 static bool build_tables(struct master *master, char *why, size_t why_size) {
@@ -560,7 +564,7 @@ static bool build(struct master *master, char *why, size_t why_size) {
   if (!(master->control = control_new(master, why, why_size)) ||
       listeners_open(&master->tcp, config->server.tcp.addr, (int)config->server.tcp.backlog,
                      (size_t)config->worker.count, why, why_size) != 0 ||
-      !build_tables(master, why, why_size) || !open_grpc(master, why, why_size) ||
+      !build_tables(master, why, why_size) || !open_ports(master, why, why_size) ||
       !(master->registry = registry_new(master->base, config, master->secrets, master->nodes,
                                         master->counters, why, why_size))) {
     return false;
@@ -575,6 +579,7 @@ static bool build(struct master *master, char *why, size_t why_size) {
     return false;
   }
   push_grpc_serve(master->push_grpc, master->push_hub);
+  operations_http_serve(master->operations_http, master->push_hub);
   const struct workers_options worker_options = {
       .program = master->worker_program,
       .config = config,
@@ -601,6 +606,7 @@ static void tear_down(struct master *master) {
   admission_free(master->admission);
   other_gateways_free(master->other_gateways);
   push_topics_free(master->push_topics);
+  operations_http_free(master->operations_http);
   push_grpc_free(master->push_grpc);
   push_hub_free(master->push_hub);
   bans_free(master->bans);

@@ -22,6 +22,7 @@ struct admission;
 struct bans;
 struct control;
 struct other_gateways;
+struct operations_http;
 struct push_grpc;
 struct push_hub;
 struct push_topics;
@@ -48,6 +49,7 @@ struct master {
   struct push_access push_access;
   struct push_hub *push_hub;
   struct push_grpc *push_grpc;
+  struct operations_http *operations_http;
   // With Redis; else NULL.
   struct push_topics *push_topics;
   struct other_gateways *other_gateways;

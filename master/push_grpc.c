@@ -36,7 +36,7 @@ struct watcher {
 
 // An order that the hub has.
 struct push_call {
-  struct push_grpc *grpc;
+  struct counters *counters;
   struct rpc_server_call *call;  // NULL: it is gone
   void (*answer)(struct rpc_server_call *call, const struct push_outcome *outcome,
                  const int64_t *uids, size_t uid_count);
@@ -139,7 +139,8 @@ static void answer_broadcast(struct rpc_server_call *call, const struct push_out
   BroadcastResponse response = BROADCASTER__SERVICE__PUSH__V1__BROADCAST_RESPONSE__INIT;
   (void)uids;
   (void)uid_count;
-  bool refused = outcome->count[PUSH_REFUSED] > 0 && outcome->count[PUSH_HERE] == 0;
+  bool refused =
+      outcome->count[PUSH_REFUSED] > 0 && outcome->count[PUSH_HERE] == 0 && !outcome->published;
   if (!failed(call, outcome, refused)) {
     response.reached = (int64_t)outcome->count[PUSH_HERE];
     response.refused = (int64_t)outcome->count[PUSH_REFUSED];
@@ -152,8 +153,7 @@ static void answer_broadcast(struct rpc_server_call *call, const struct push_out
 
 static void on_done(const struct push_outcome *outcome, void *context) {
   struct push_call *push = context;
-  counters_add(push->grpc->options.counters, COUNTER_PUSH_ORDERS_MALFORMED,
-               outcome->error == ERROR_INVALID);
+  counters_add(push->counters, COUNTER_PUSH_ORDERS_MALFORMED, outcome->error == ERROR_INVALID);
   if (push->call) {
     free(rpc_server_context(push->call));
     push->answer(push->call, outcome, push->uids, push->uid_count);
@@ -174,8 +174,10 @@ static void place_order(struct push_grpc *grpc, struct rpc_server_call *call,
     rpc_server_fail(call, STREAM_RESOURCE_EXHAUSTED, "out of memory");
     return;
   }
-  *push = (struct push_call){
-      .grpc = grpc, .call = call, .answer = answer, .uid_count = order->uid_count};
+  *push = (struct push_call){.counters = grpc->options.counters,
+                             .call = call,
+                             .answer = answer,
+                             .uid_count = order->uid_count};
   if (order->uid_count > 0) {
     memcpy(push->uids, order->uids, order->uid_count * sizeof *order->uids);
   }

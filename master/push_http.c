@@ -71,10 +71,11 @@ static void on_too_large(struct http_request *request, void *owner) {
 
 // --- What came of it -----------------------------------------------------------------
 
-// Whether nobody has got it who was to: of many players each has a fate of its own.
+// Whether nobody has got it who was to: of many players each has a fate of its own, and what
+// other gateways have been told must not be said twice.
 static bool was_refused(const struct push_json *json, const struct push_outcome *outcome) {
   return json->form != PUSH_JSON_MULTICAST && outcome->count[PUSH_REFUSED] > 0 &&
-         outcome->count[PUSH_HERE] == 0;
+         outcome->count[PUSH_HERE] == 0 && !outcome->published;
 }
 
 static void answer(struct http_request *request, const struct push_json *json,
