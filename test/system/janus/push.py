@@ -1,5 +1,9 @@
 """What servers push, and how it comes in: the messages of every entrance."""
 
+import base64
+import json
+import subprocess
+
 from .wire import Message
 
 BROADCAST_TOPIC = "gate.broadcast.message"
@@ -102,3 +106,32 @@ class GrpcPusher:
 
     def close(self):
         self.channel.close()
+
+
+def json_body(data, mod=3, seq=7, **more):
+    return {"data": base64.b64encode(data).decode(), "mod": mod, "seq": seq, **more}
+
+
+class HttpPusher:
+    """curl, at the operations port."""
+
+    def __init__(self, gateway, *arguments):
+        address = next(listener["address"] for listener in gateway.ctl("status")["listeners"]
+                       if listener["transport"] == "http")
+        self.url = f"http://{address}"
+        self.arguments = arguments
+
+    def call(self, path, content, *arguments):
+        """content goes as it is when it is bytes. The status, and the answer as JSON."""
+        raw = content if isinstance(content, bytes) else json.dumps(content).encode()
+        done = subprocess.run(
+            ["curl", "-sS", "--max-time", "60", "--data-binary", "@-", "-H",
+             "Content-Type: application/json", "-w", "\n%{http_code}", *self.arguments, *arguments,
+             self.url + path], input=raw, stdout=subprocess.PIPE, check=True)
+        text, _, status = done.stdout.decode().rpartition("\n")
+        return int(status), json.loads(text)
+
+    def ok(self, path, content, *arguments):
+        status, answer = self.call(path, content, *arguments)
+        assert status == 200, answer
+        return answer
