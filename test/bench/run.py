@@ -3,17 +3,21 @@
 
     make bench [ONLY=group[,group]]
 
-Groups: roundtrip, login, idle, route, failover. Whatever is compared is measured in turns within one run, and
+Groups: roundtrip, login, idle, route, failover, broadcast, push. Whatever is compared is measured in turns within one run, and
 the medians of the turns are printed; so a ratio holds on a busy machine too, where an absolute
 figure does not. Progress goes to standard error.
 """
 
+import http.client
 import json
 import os
+import signal
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -25,6 +29,7 @@ from janus.etcd_server import Etcd  # noqa: E402
 from janus.patience import wait_for  # noqa: E402
 from janus.programs import (BIN, Gateway, Program, Roma, etcd_settings, merged,  # noqa: E402
                             nodes_of, redis_settings, write_file)
+from janus.push import json_body  # noqa: E402
 from janus.redis_server import Redis  # noqa: E402
 
 CLIENTS = 200
@@ -143,7 +148,6 @@ listen bench
 
 
 def free_port():
-    import socket
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -271,58 +275,136 @@ SEALED_EXTRA = 42  # bytes by which a sealed message of SIZE is longer than its 
 
 
 class Crowd:
-    """Players who receive what a load generator pushes through an entrance."""
+    """Players who receive what their load generator pushes through an entrance."""
 
     def __init__(self, kind, clients, size, *arguments):
         command = [os.path.join(BIN, "janus-bench"), kind, "--json", "--clients", str(clients),
-                   "--size", str(size), "--source", "127.0.0.1-8", "--uid", "5000000", *arguments]
+                   "--size", str(size), "--source", "127.0.0.1-8", "--uid", "5000000", "--sid", "2",
+                   *arguments]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def result(self):
         text = self.process.communicate()[0]
         if self.process.returncode != 0:
             sys.exit(f"bench: {' '.join(self.process.args)} failed")
-        result = json.loads(text)
+        result = json.loads(text.splitlines()[-1])
         if result["failed"]:
             sys.exit(f"bench: {result['failed']:.0f} pushes failed")
         return result
 
 
-def through(rig, gateway=None):
-    """Arguments for players of the gateway."""
+def players_of(rig, gateway=None):
     gateway = gateway or rig.gateway
     return ["--connect", ":".join(map(str, gateway.address)), "--keys", rig.key_directory,
             "--color", COLOR, "--pid-tree", str(gateway.pid)]
 
 
-def grpc_of(gateway):
-    return f"grpc@{gateway.ctl('status')['advertise']}"
+def entrances_of(gateway):
+    listeners = {one["transport"]: one["address"] for one in gateway.ctl("status")["listeners"]}
+    return {kind: f"{kind}@{listeners[kind]}" for kind in ("grpc", "http")}
+
+
+def start_fan_server(rig):
+    """What the bare sends of a broadcast cost: a server that does nothing else."""
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    server = rig.add(Program([os.path.join(BIN, "janus-bench"), "fan-server", "--connect", address]))
+    server.wait_log("listening")
+    return ("127.0.0.1", port), ["--plain", "--connect", address, "--entrance", f"plain@{address}",
+                                 "--pid-tree", str(server.pid)]
+
+
+def unrelated_p99_us(rig):
+    return rig.load("rate", "--rate", "1000", "--clients", "1", "--size", str(SIZE), "--duration",
+                    f"{TURN_S}s", "--warmup", "500ms")["p99_us"]
+
+
+def p99_during_broadcasts_us(rig, size, arguments, broadcast):
+    """Of an unrelated player's round trips, while there is one broadcast a second to a crowd that
+    does not run meanwhile: players have machines of their own."""
+    crowd = Crowd("broadcast", BROADCAST_PLAYERS, size, *arguments, "--broadcasts", "1",
+                  "--duration", "600s", "--warmup", "0s")
+    if not crowd.process.stdout.readline():
+        sys.exit("bench: the players did not come in")
+    crowd.process.send_signal(signal.SIGSTOP)
+    measured = threading.Event()
+    reached = []
+
+    def go_on():
+        while not measured.wait(1):
+            reached.append(broadcast())
+
+    publisher = threading.Thread(target=go_on)
+    publisher.start()
+    p99_us = unrelated_p99_us(rig)
+    measured.set()
+    publisher.join()
+    if not reached or min(reached) < BROADCAST_PLAYERS:
+        sys.exit("bench: a broadcast did not reach the crowd")
+    crowd.process.kill()
+    crowd.process.wait()
+    return p99_us
 
 
 def bench_broadcast(rig):
-    ours = [*through(rig), "--entrance", grpc_of(rig.gateway)]
-    address = f"127.0.0.1:{free_port()}"
-    server = rig.add(Program([os.path.join(BIN, "janus-bench"), "fan-server", "--connect", address]))
-    server.wait_log("listening")
-    plain = ["--plain", "--connect", address, "--entrance", f"plain@{address}",
-             "--pid-tree", str(server.pid)]
-    results, plain_results = [], []
+    ours = (SIZE, [*players_of(rig), "--entrance", entrances_of(rig.gateway)["grpc"]])
+    fan_address, fan_arguments = start_fan_server(rig)
+    bare = (SIZE + SEALED_EXTRA, fan_arguments)
+    http_address = entrances_of(rig.gateway)["http"].split("@")[1]
+    fan_client = socket.create_connection(fan_address)
+    frame = (SIZE + SEALED_EXTRA).to_bytes(4, "big") + bytes(SIZE + SEALED_EXTRA)
+
+    def broadcast():
+        operations = http.client.HTTPConnection(http_address)
+        operations.request("POST", "/broadcast", json.dumps(
+            {"bodies": [json_body(bytes(SIZE))], "sid": 2}))
+        answer = operations.getresponse()
+        return int(json.loads(answer.read())["reached"])
+
+    def bare_broadcast():
+        fan_client.sendall(frame)
+        return BROADCAST_PLAYERS  # TCP sees to it
+
+    timing = ["--duration", f"{TURN_S}s", "--warmup", "1s"]
+    results, bare_results, ratios, bare_ratios = [], [], [], []
     for turn in range(TURNS):
         say(f"{BROADCAST_PLAYERS} players get broadcasts, turn {turn + 1} of {TURNS}")
-        timing = ["--duration", f"{TURN_S}s", "--warmup", "1s"]
-        results.append(Crowd("broadcast", BROADCAST_PLAYERS, SIZE, *ours, *timing).result())
-        plain_results.append(
-            Crowd("broadcast", BROADCAST_PLAYERS, SIZE + SEALED_EXTRA, *plain, *timing).result())
-        say(f"{results[-1]['cpu_us']:.1f} us of CPU each, bare sends "
-            f"{plain_results[-1]['cpu_us']:.1f}")
-    cpu_us = statistics.median(r["cpu_us"] for r in results)
-    report("broadcast.deliveries_per_s_core", 1e6 / cpu_us, "1/s")
-    report("broadcast.sends_per_s_core", 1e6 / statistics.median(
-        r["cpu_us"] for r in plain_results), "1/s")
-    report("broadcast.ratio_to_sends", statistics.median(
-        r["cpu_us"] / p["cpu_us"] for r, p in zip(results, plain_results)), "ratio")
+        for (size, arguments), got in ((ours, results), (bare, bare_results)):
+            got.append(Crowd("broadcast", BROADCAST_PLAYERS, size, *arguments, *timing).result())
+        say(f"{results[-1]['cpu_us']:.1f} us of CPU for each delivery, bare sends "
+            f"{bare_results[-1]['cpu_us']:.1f}")
+        quiet_us = unrelated_p99_us(rig)
+        ratios.append(p99_during_broadcasts_us(rig, *ours, broadcast) / quiet_us)
+        bare_ratios.append(p99_during_broadcasts_us(rig, *bare, bare_broadcast) / quiet_us)
+        say(f"another player's p99 is {ratios[-1]:.1f} times as long meanwhile, beside bare sends "
+            f"{bare_ratios[-1]:.1f}")
+    report("broadcast.deliveries_per_s_core",
+           1e6 / statistics.median(r["cpu_us"] for r in results), "1/s")
+    report("broadcast.bare_sends_per_s_core",
+           1e6 / statistics.median(r["cpu_us"] for r in bare_results), "1/s")
+    report("broadcast.ratio_to_bare_sends", statistics.median(
+        r["cpu_us"] / p["cpu_us"] for r, p in zip(results, bare_results)), "ratio")
     report("broadcast.last_ms", statistics.median(r["last_ms"] for r in results), "ms")
-    report("broadcast.plain_last_ms", statistics.median(r["last_ms"] for r in plain_results), "ms")
+    report("broadcast.p99_ratio", statistics.median(ratios), "ratio")
+    report("broadcast.p99_ratio_beside_bare_sends", statistics.median(bare_ratios), "ratio")
+
+
+def bench_push(rig):
+    redis = rig.add(Redis())
+    gateway = rig.add_gateway("redis", redis_settings(redis.address))
+    wait_for(lambda: gateway.link("topics")["state"] == "subscribed", "the topics")
+    entrances = {"redis": f"redis@{redis.address}", **entrances_of(gateway)}
+    results = {kind: [] for kind in entrances}
+    for turn in range(TURNS):
+        say(f"pushes to one player each, turn {turn + 1} of {TURNS}")
+        for kind, entrance in entrances.items():
+            results[kind].append(Crowd(
+                "push", PUSH_PLAYERS, SIZE, *players_of(rig, gateway), "--entrance", entrance,
+                "--topic", gateway.ctl("status")["advertise"], "--duration", f"{TURN_S}s",
+                "--warmup", "1s").result())
+    for kind, got in results.items():
+        for key, unit in (("deliveries_per_s", "1/s"), ("cpu_us", "us"), ("p99_us", "us")):
+            report(f"push.{kind}.{key}", statistics.median(result[key] for result in got), unit)
 
 
 # --- failover -------------------------------------------------------------------------------
@@ -371,7 +453,8 @@ def bench_failover(rig):
 
 
 GROUPS = {"roundtrip": bench_roundtrip, "login": bench_login, "idle": bench_idle,
-          "route": bench_route, "failover": bench_failover, "broadcast": bench_broadcast}
+          "route": bench_route, "failover": bench_failover, "broadcast": bench_broadcast,
+          "push": bench_push}
 
 
 def main():

@@ -105,6 +105,8 @@ static bool redis_push(struct entrance *entrance, int64_t uid, const struct pack
   message.uids = &uid;
   message.n_uids = uid ? 1 : 0;
   message.broadcast = uid == 0;
+  message.color = (char *)(uintptr_t)entrance->bench->options.wish.color;
+  message.sid = uid ? 0 : entrance->bench->options.wish.sid;
   size_t len = broadcaster__service__push__v1__push_message__get_packed_size(&message);
   uint8_t *bytes = malloc(len);
   if (!bytes) {
@@ -179,7 +181,8 @@ static void on_call_ended(void *owner, int status, const char *detail) {
   entrance->events->on_answer(pushed, entrance->owner);
 }
 
-static struct stream_message *pack_request(int64_t uid, const struct packet *packet) {
+static struct stream_message *pack_request(const struct token_wish *players, int64_t uid,
+                                           const struct packet *packet) {
   Broadcaster__Service__Push__V1__PushBody body = body_of(packet);
   Broadcaster__Service__Push__V1__PushBody *bodies[] = {&body};
   // A BroadcastRequest has the same fields, but for the uid.
@@ -188,6 +191,8 @@ static struct stream_message *pack_request(int64_t uid, const struct packet *pac
   request.bodies = bodies;
   request.n_bodies = 1;
   request.uid = uid;
+  request.color = (char *)(uintptr_t)players->color;
+  request.sid = uid ? 0 : players->sid;
   size_t len = broadcaster__service__push__v1__push_request__get_packed_size(&request);
   struct stream_message *message = malloc(sizeof *message + len);
   if (message) {
@@ -211,7 +216,7 @@ static bool grpc_push(struct entrance *entrance, int64_t uid, const struct packe
   LIST_INSERT_HEAD(&entrance->calls, call, link);
   call->entrance = entrance;
   call->broadcast = uid == 0;
-  call->request = pack_request(uid, packet);
+  call->request = pack_request(&entrance->bench->options.wish, uid, packet);
   call->stream = stream_open(entrance->engine, &target, NULL, 0, &events, call);
   if (!call->request || !call->stream) {
     end_call(call);
@@ -279,9 +284,12 @@ static bool http_push(struct entrance *entrance, int64_t uid, const struct packe
   sodium_bin2base64(data, room, packet->data, packet->data_len, sodium_base64_VARIANT_ORIGINAL);
   evhttp_add_header(evhttp_request_get_output_headers(request), "Host", entrance->address);
   evhttp_add_header(evhttp_request_get_output_headers(request), "Content-Type", "application/json");
+  const struct token_wish *players = &entrance->bench->options.wish;
   evbuffer_add_printf(evhttp_request_get_output_buffer(request),
-                      "{\"uid\":\"%lld\",\"bodies\":[{\"mod\":%d,\"seq\":%d,\"data\":\"%s\"}]}",
-                      (long long)uid, packet->mod, packet->seq, data);
+                      "{\"uid\":\"%lld\",\"color\":\"%s\",\"sid\":\"%lld\",\"bodies\":"
+                      "[{\"mod\":%d,\"seq\":%d,\"data\":\"%s\"}]}",
+                      (long long)uid, players->color, uid ? 0 : (long long)players->sid,
+                      packet->mod, packet->seq, data);
   free(data);
   struct evhttp_connection *connection = entrance->http[entrance->next_http++ % HTTP_CONNECTIONS];
   return evhttp_make_request(connection, request, EVHTTP_REQ_POST, uid ? "/push" : "/broadcast") ==

@@ -3,6 +3,7 @@
 // push is a closed loop: so many pushes are under way, and with each one that a player
 // receives the next goes out. broadcast sends to all, and the next to all once the last
 // player has it, or as --rate says.
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -142,6 +143,11 @@ static void on_ready(struct players *players) {
     return;
   }
   bench_start(bench);
+  // A program that measures from outside waits for this line.
+  printf(bench->options.json ? "{\"event\":\"pushing\",\"clients\":%zu}\n"
+                             : "pushing to %zu clients\n",
+         players->ready);
+  fflush(stdout);
   if (pushes->broadcast) {
     send_push(pushes, 0);
     return;

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "common/node_table.h"
+#include "test/unit/child.h"
 
 enum { CAPACITY = 100, KILLS = 200 };
 
@@ -147,7 +148,7 @@ static void a_writer_killed_while_publishing_leaves_nothing_torn(void **state) {
     size_t count;
     uint64_t version;
     uint32_t before = atomic_load(number);
-    pid_t writer = fork();
+    pid_t writer = child_fork();
     if (writer == 0) {
       for (;;) {
         publish(*state, atomic_fetch_add(number, 1) + 1);

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "common/route_table.h"
+#include "test/unit/child.h"
 
 // A small table, so that writer and readers meet in the same buckets all the time;
 // addresses come and go, so that their places are used anew.
@@ -100,7 +101,7 @@ static void read_until_done(struct route_table *table, struct board *board) {
 }
 
 static pid_t start_reader(struct route_table *table, struct board *board) {
-  pid_t pid = fork();
+  pid_t pid = child_fork();
   if (pid == 0) {
     int error;
     struct route_table *own = route_table_open(dup(route_table_fd(table)), &error);
@@ -113,7 +114,7 @@ static pid_t start_reader(struct route_table *table, struct board *board) {
 }
 
 static pid_t start_writer(struct route_table *table, struct board *board) {
-  pid_t pid = fork();
+  pid_t pid = child_fork();
   if (pid == 0) {
     route_table_repair(table);
     for (;;) {
