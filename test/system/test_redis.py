@@ -1,6 +1,7 @@
 """Routes in a real Redis: what is written there, by whom, and what keeps it true."""
 
 import os
+import re
 import signal
 
 import pytest
@@ -8,6 +9,7 @@ from janus.backend import Backend
 from janus.certificates import Certificates
 from janus.patience import wait_for
 from janus.programs import Gateway, nodes_of, redis_settings, secret_settings
+from janus.push import HttpPusher, json_body
 from janus.redis_server import Redis, gateway_key, player_key, room_key
 from janus.renewing import RenewingBackend
 
@@ -208,11 +210,16 @@ def test_the_table_is_warmed_within_its_capacity(start, redis, backend):
     assert redis.get(player_key(60_123)) == backend.address
 
 
+def user_of_the_readme(password):
+    """The rights that the README asks for, here where the gateways are on 127.0.0.1."""
+    with open(os.path.join(os.path.dirname(__file__), "..", "..", "README.md")) as readme:
+        line = re.search(r"ACL SETUSER (gate on [^`]*?)\n\n", readme.read()).group(1)
+    return " ".join(line.split()).replace("PASSWORD", password).replace("&10.0.0.*",
+                                                                        "&127.0.0.1:*")
+
+
 def test_password_acl_user_and_database(start, backend, keys):
-    locked = start(Redis, password="topsecret", users=[
-        # As the README has it.
-        "gate on >gatepass ~r_* &__redis__:invalidate +get +set +del +pttl +scan +eval +subscribe "
-        "+ping +client +select +role"])
+    locked = start(Redis, password="topsecret", users=[user_of_the_readme("gatepass")])
     for user, password, db in ("", "topsecret", 3), ("gate", "gatepass", 0):
         gateway = gateway_on(
             start, locked, backend, username=user, db=db,
@@ -227,6 +234,31 @@ def test_password_acl_user_and_database(start, backend, keys):
     wrong.wait_log("redis_down.*WRONGPASS")
     assert "WRONGPASS" in wrong.link("redis")["last_error"]
     assert "topsecret" not in gateway.log() and "gatepass" not in gateway.log()
+
+
+def test_the_user_of_the_readme_may_do_all_that_gateways_do(start, backend, keys):
+    locked = start(Redis, password="topsecret", users=[user_of_the_readme("gatepass")])
+    one, two = [gateway_on(start, locked, backend, username="gate", name=name,
+                           secrets=secret_settings(keys, redis_password="gatepass"))
+                for name in ("127.0.0.1:11112", "127.0.0.1:11113")]
+    for gateway in (one, two):
+        gateway.wait_link("topics", "subscribed")
+    with one.player(uid=612) as first, two.player(uid=612) as second:
+        assert first.receive_end() == 3  # ConflictingLogin
+        assert second.ask(1, 2, b"in").data == b"in"
+        two.ctl("ban", "613", "--for", "1h")
+        wait_for(lambda: one.ctl("bans")["bans"], "the other gateway to know of the ban")
+        pusher = HttpPusher(one)
+        assert pusher.ok("/push", {"uid": 612, "color": "blue", "bodies": [json_body(b"hi")]})["pushed"]
+        assert second.receive().data == b"hi"
+        assert pusher.ok("/broadcast", {"bodies": [json_body(b"all")]})["published"]
+        assert second.receive().data == b"all"
+        # One that is over is removed at the next reading, as after each change.
+        locked.client().hset("janus.gate.bans", "uid:614", '{"until_ms":1767657600000}')
+        two.ctl("unban", "613")
+        wait_for(lambda: not locked.client().hexists("janus.gate.bans", "uid:614"),
+                 "the ban that is over to be removed")
+    assert not locked.client().execute_command("ACL", "LOG")
 
 
 def test_tls_with_a_client_certificate(start, backend, tmp_path):
