@@ -211,9 +211,8 @@ int redis_routes_set(struct redis_link *link, const struct route_key *key, const
   char ttl[TEXT_BYTES];
   redis_routes_key(key, text);
   snprintf(ttl, sizeof ttl, "%" PRId64, ttl_ms);
-  return redis_link_send(link, 3, 6,
-                         (const char *[]){"EVAL", set_script, "1", text, address, ttl}, NULL,
-                         on_reply, context);
+  return redis_link_send(link, 3, 6, (const char *[]){"EVAL", set_script, "1", text, address, ttl},
+                         NULL, on_reply, context);
 }
 
 int redis_routes_remove(struct redis_link *link, const struct route_key *key, const char *address,

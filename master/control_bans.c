@@ -105,7 +105,8 @@ json_t *control_bans(struct master *master, const json_t *request, struct questi
   bans_health(master->bans, &health);
   bans_each(master->bans, clock_wall_ms(), list_ban, &listing);
   json_t *answer = control_ok();
-  json_object_set_new(answer, "total", json_integer((json_int_t)(health.uids + health.networks)));
+  json_object_set_new(answer, "total",
+                      json_integer((json_int_t)health.uids + (json_int_t)health.networks));
   json_object_set_new(answer, "shared", json_boolean(health.shared));
   json_object_set_new(answer, "pending_writes",
                       json_integer((json_int_t)health.store.pending_writes));

@@ -151,6 +151,7 @@ static void drop_doubt(struct other_gateways *others, struct doubt *doubt) {
 static void look_again(struct other_gateways *others) {
   int64_t now_ms = clock_monotonic_ms();
   struct doubt *doubt;
+  // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): the one before has left the list
   while ((doubt = TAILQ_FIRST(&others->doubts)) && doubt->due_ms <= now_ms) {
     const struct push_elsewhere elsewhere = {.uid = doubt->uid, .color = doubt->color};
     look(others, &elsewhere);
@@ -244,6 +245,7 @@ static void tell_again(struct other_gateways *others) {
   // Those that are put off again stand behind the last of now.
   for (size_t left = others->unheard_count; left > 0; left--) {
     struct notice *notice = TAILQ_FIRST(&others->unheard);
+    // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): the one before has left the list
     drop_notice(others, notice);
     if (directory_has_player(others->options.directory, notice->uid, notice->color)) {
       tell(notice);

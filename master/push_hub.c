@@ -114,7 +114,7 @@ static void count_fates(struct job *job) {
   qsort(job->targets, job->target_count, sizeof *job->targets, compare_targets);
   for (size_t i = 0; i < job->target_count; i++) {
     const struct target *target = &job->targets[i];
-    first = target->again ? first : target;
+    first = target->again && first ? first : target;
     job->fates[target->position] = first->fate;
     job->outcome.count[first->fate]++;
     // Those here were counted body by body.

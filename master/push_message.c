@@ -7,6 +7,7 @@ typedef Broadcaster__Service__Push__V1__PushBody PushBody;
 int push_message_init(PushMessage *message, const struct push_body *bodies, size_t count) {
   broadcaster__service__push__v1__push_message__init(message);
   // The pointers, and behind them what they point to.
+  // NOLINTNEXTLINE(bugprone-sizeof-expression): pointers are meant
   PushBody **pointers = malloc(count * (sizeof *pointers + sizeof **pointers));
   PushBody *all = (PushBody *)(void *)(pointers + count);
   if (!pointers) {

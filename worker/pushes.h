@@ -19,7 +19,7 @@ struct pushes *pushes_new(struct worker *worker);  // NULL when out of memory
 void pushes_free(struct pushes *pushes);
 
 // From the inbox.
-void pushes_on_push(struct pushes *pushes, const struct channel_push *push);
+void pushes_on_push(struct pushes *pushes, const struct channel_push *about);
 
 // The serial of the latest broadcast: one that came before a login is not for it.
 uint64_t pushes_latest(const struct pushes *pushes);

@@ -22,7 +22,9 @@ struct echo {
 };
 
 static uint8_t buffer[BUFFER_BYTES];
-static LIST_HEAD(, echo) all = LIST_HEAD_INITIALIZER(all);
+LIST_HEAD(echo_list, echo);
+
+static struct echo_list all = LIST_HEAD_INITIALIZER(all);
 static bool to_others;
 
 static void drop(struct echo *echo) {

@@ -19,7 +19,8 @@ struct entrance_events {
 // it on standard error.
 struct entrance *entrance_open(struct bench *bench, const struct entrance_events *events,
                                void *owner);
-// To one player, or with uid 0 to all of the clients' color and sid. Answers come in any order. False: it can't be sent.
+// To one player, or with uid 0 to all of the clients' color and sid. Answers come in any order.
+// False: it can't be sent.
 bool entrance_push(struct entrance *entrance, int64_t uid, const struct packet *packet);
 void entrance_free(struct entrance *entrance);
 
