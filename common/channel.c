@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHANNEL_QUEUE_MAX_BYTES = 16 << 20, PUSH_QUEUE_MAX_BYTES = CHANNEL_QUEUE_MAX_BYTES / 2 };
+#include "common/clock.h"
+
+enum { QUEUE_MAX_BYTES = 2 * CHANNEL_PUSHES_MAX_BYTES, TURN_US = 200 };
 
 struct header {
   uint32_t type;
@@ -53,7 +55,6 @@ static const struct message_form forms[CHANNEL_TYPE_END] = {
                       .texts = {TEXT(channel_push, color)},
                       .tail_max = CHANNEL_PUSH_RECEIVERS_MAX * sizeof(uint64_t) +
                                   CHANNEL_PUSH_PACKET_MAX_BYTES},
-    [CHANNEL_TOO_LARGE] = {.size = sizeof(struct channel_too_large)},
     [CHANNEL_REPORT_ASK] = {.size = sizeof(struct channel_report_ask)},
     [CHANNEL_SESSION_REPORT] = {.size = sizeof(struct channel_session_report)},
     [CHANNEL_TUNNEL_REPORT] = {.size = sizeof(struct channel_tunnel_report),
@@ -69,6 +70,7 @@ _Static_assert(sizeof(struct channel_push) % sizeof(uint64_t) == 0, "receivers a
 
 struct channel {
   struct bufferevent *buffer;
+  struct event *next_turn;
   struct channel_events events;
   void *owner;
   bool over;     // broken or freed: nothing more is read
@@ -132,13 +134,15 @@ static void take_message(struct channel *channel, struct evbuffer *input,
 }
 
 static void release(struct channel *channel) {
+  event_free(channel->next_turn);
   bufferevent_free(channel->buffer);
   free(channel);
 }
 
-static void on_read(struct bufferevent *buffer, void *owner) {
-  struct channel *channel = owner;
-  struct evbuffer *input = bufferevent_get_input(buffer);
+static void give_out(struct channel *channel) {
+  static const struct timeval at_once = {0};
+  struct evbuffer *input = bufferevent_get_input(channel->buffer);
+  int64_t until_us = clock_monotonic_us() + TURN_US;
   struct header header;
 
   channel->reading = true;
@@ -148,6 +152,9 @@ static void on_read(struct bufferevent *buffer, void *owner) {
       channel_break(channel, "a message of no known type or size");
     } else if (evbuffer_get_length(input) < sizeof header + header.size) {
       break;
+    } else if (clock_monotonic_us() >= until_us) {
+      event_add(channel->next_turn, &at_once);
+      break;
     } else {
       take_message(channel, input, &header);
     }
@@ -156,6 +163,17 @@ static void on_read(struct bufferevent *buffer, void *owner) {
   if (channel->freed) {
     release(channel);
   }
+}
+
+static void on_read(struct bufferevent *buffer, void *owner) {
+  (void)buffer;
+  give_out(owner);
+}
+
+static void on_next_turn(evutil_socket_t fd, short what, void *owner) {
+  (void)fd;
+  (void)what;
+  give_out(owner);
 }
 
 static void on_event(struct bufferevent *buffer, short what, void *owner) {
@@ -175,8 +193,16 @@ struct channel *channel_new(struct event_base *base, int fd, const struct channe
   channel->owner = owner;
   evutil_make_socket_nonblocking(fd);
   channel->buffer = bufferevent_socket_new(base, fd, BEV_OPT_CLOSE_ON_FREE);
-  if (!channel->buffer) {
-    evutil_closesocket(fd);
+  channel->next_turn = evtimer_new(base, on_next_turn, channel);
+  if (!channel->buffer || !channel->next_turn) {
+    if (channel->next_turn) {
+      event_free(channel->next_turn);
+    }
+    if (channel->buffer) {
+      bufferevent_free(channel->buffer);
+    } else {
+      evutil_closesocket(fd);
+    }
     free(channel);
     return NULL;
   }
@@ -200,7 +226,7 @@ void channel_free(struct channel *channel) {
 int channel_send(struct channel *channel, enum channel_type type, const void *content) {
   struct header header = {.type = (uint32_t)type, .size = (uint32_t)forms[type].size};
   struct evbuffer *output = bufferevent_get_output(channel->buffer);
-  if (evbuffer_get_length(output) > CHANNEL_QUEUE_MAX_BYTES) {
+  if (evbuffer_get_length(output) > QUEUE_MAX_BYTES) {
     return ERROR_EXHAUSTED;
   }
   // Room first: half a message would break the channel.
@@ -212,6 +238,15 @@ int channel_send(struct channel *channel, enum channel_type type, const void *co
   return 0;
 }
 
+size_t channel_push_bytes(size_t packet_bytes) {
+  return sizeof(struct header) + sizeof(struct channel_push) + packet_bytes;
+}
+
+size_t channel_push_room(const struct channel *channel) {
+  size_t queued = evbuffer_get_length(bufferevent_get_output(channel->buffer));
+  return queued < CHANNEL_PUSHES_MAX_BYTES ? CHANNEL_PUSHES_MAX_BYTES - queued : 0;
+}
+
 int channel_send_push(struct channel *channel, const struct channel_push *push,
                       const uint64_t *receivers, const uint8_t *packet) {
   size_t receivers_bytes = push->receiver_count * sizeof *receivers;
@@ -220,7 +255,7 @@ int channel_send_push(struct channel *channel, const struct channel_push *push,
       .size = (uint32_t)(sizeof *push + receivers_bytes + push->packet_bytes),
   };
   struct evbuffer *output = bufferevent_get_output(channel->buffer);
-  if (evbuffer_get_length(output) + header.size > PUSH_QUEUE_MAX_BYTES) {
+  if (sizeof header + header.size > channel_push_room(channel)) {
     return ERROR_EXHAUSTED;
   }
   // Room first: half a message would break the channel.

@@ -2,9 +2,9 @@
 // carries fixed structs, each behind its type and size.
 //
 // Whatever comes out of it has been checked: a known type, the size that belongs
-// to it (and what it says of its own length), and every text terminated. Anything else breaks the
-// channel. What waits to be sent is bounded; a peer that lets it pass the bound is not reading any
-// more and the channel counts as broken too.
+// to it (and what it says of its own length), and every text terminated. Anything else breaks
+// the channel. What waits to be sent is bounded. What has come is given out in turns with a
+// bound on the time of each, so that much of it does not hold up everything else.
 //
 // Runs on the loop's thread of either process.
 #ifndef JANUS_COMMON_CHANNEL_H
@@ -39,7 +39,6 @@ enum channel_type {
   CHANNEL_ROUTE_ANSWER,   // struct channel_route_answer
   CHANNEL_ROUTE_MOVED,    // struct channel_route_held
   CHANNEL_PUSH,           // struct channel_push
-  CHANNEL_TOO_LARGE,      // struct channel_too_large
   CHANNEL_REPORT_ASK,     // struct channel_report_ask
   CHANNEL_STOP,           // no content: close all sessions and exit
   CHANNEL_TYPE_END
@@ -121,11 +120,12 @@ struct channel_push {
   int32_t mod;
   int32_t seq;
   uint32_t receiver_count;  // 0 for a broadcast
+  uint32_t sessions;        // of this worker that a broadcast is for, as the master knows
   uint32_t packet_bytes;
   char color[ROUTE_COLOR_MAX_BYTES + 1];  // and this color, "" for any
 };
 enum {
-  CHANNEL_PUSH_RECEIVERS_MAX = 4096,
+  CHANNEL_PUSH_RECEIVERS_MAX = 256,  // in one turn of the worker's loop
   CHANNEL_PUSH_PACKET_MAX_BYTES = 2 << 20,
 };
 static inline const uint64_t *channel_push_receivers(const struct channel_push *push) {
@@ -134,13 +134,6 @@ static inline const uint64_t *channel_push_receivers(const struct channel_push *
 static inline const uint8_t *channel_push_packet(const struct channel_push *push) {
   return (const uint8_t *)(channel_push_receivers(push) + push->receiver_count);
 }
-
-// A push for this session is over what its client takes: it is to be told that.
-struct channel_too_large {
-  uint64_t connection;
-  int32_t mod;
-  int32_t seq;
-};
 
 // "How are your sessions?" All of them, or (connection) one, with its tunnels. The answer
 // is a message for each, and an end.
@@ -201,9 +194,15 @@ void channel_free(struct channel *channel);  // accepts NULL
 // when too much is waiting already, ERROR_MEMORY.
 int channel_send(struct channel *channel, enum channel_type type, const void *content);
 
-// Queues CHANNEL_PUSH, with as many receivers and packet bytes as push says. Pushes come
-// from outside, as fast as anyone likes: they fill only half of what may wait, and are
-// refused (ERROR_EXHAUSTED) beyond that, so that the rest still gets through.
+// Pushes come from outside, as fast as anyone likes: they fill only half of what may wait,
+// so that the rest still gets through.
+enum { CHANNEL_PUSHES_MAX_BYTES = 8 << 20 };
+// How many bytes of pushes may be queued now; what one of them takes, but for 8 bytes for
+// each receiver.
+size_t channel_push_room(const struct channel *channel);
+size_t channel_push_bytes(size_t packet_bytes);
+// Queues CHANNEL_PUSH, with as many receivers and packet bytes as push says. Also
+// ERROR_EXHAUSTED: there is no room.
 int channel_send_push(struct channel *channel, const struct channel_push *push,
                       const uint64_t *receivers, const uint8_t *packet) MUST_CHECK;
 

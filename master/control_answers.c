@@ -7,8 +7,8 @@
 
 #include "common/clock.h"
 #include "master/control_command.h"
+#include "master/operations_grpc.h"
 #include "master/operations_http.h"
-#include "master/push_grpc.h"
 #include "master/push_topics.h"
 #include "master/registry.h"
 #include "master/routes.h"
@@ -129,7 +129,7 @@ static json_t *listeners_to_json(const struct master *master) {
   return json_pack("[{s:s, s:s}, {s:s, s:o}, {s:s, s:s}]", "transport", "tcp", "address",
                    master->tcp.address, "transport", "grpc", "address",
                    json_sprintf("%.*s:%d", colon ? (int)(colon - addr) : 0, addr,
-                                push_grpc_port(master->push_grpc)),
+                                operations_grpc_port(master->operations_grpc)),
                    "transport", "http", "address",
                    operations_http_address(master->operations_http));
 }

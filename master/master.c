@@ -17,10 +17,11 @@
 #include "master/admission.h"
 #include "master/bans.h"
 #include "master/control.h"
+#include "master/operations_grpc.h"
 #include "master/operations_http.h"
 #include "master/other_gateways.h"
-#include "master/push_grpc.h"
 #include "master/push_hub.h"
+#include "master/push_redis.h"
 #include "master/push_topics.h"
 #include "master/registry.h"
 #include "master/routes.h"
@@ -169,7 +170,9 @@ static void on_topic(size_t topic, const uint8_t *bytes, size_t len, void *owner
   if (topic == TOPIC_BANS) {
     bans_changed(master->bans);
   } else {
-    push_hub_on_topic(master->push_hub, topic == TOPIC_BROADCAST, bytes, len);
+    const struct push_redis redis = {
+        .hub = master->push_hub, .others = master->other_gateways, .counters = master->counters};
+    push_redis_on_message(&redis, topic == TOPIC_BROADCAST, bytes, len);
   }
 }
 
@@ -185,12 +188,9 @@ static int send_push(int worker, const struct channel_push *push, const uint64_t
   return workers_send_push(master->workers, worker, push, receivers, packet);
 }
 
-static void tell_too_large(const struct directory_session *session, int32_t mod, int32_t seq,
-                           void *owner) {
-  struct master *master = owner;
-  const struct channel_too_large too_large = {
-      .connection = session->session.connection, .mod = mod, .seq = seq};
-  workers_send(master->workers, session->worker, CHANNEL_TOO_LARGE, &too_large);
+static size_t push_room(int worker, void *owner) {
+  const struct master *master = owner;
+  return workers_push_room(master->workers, worker);
 }
 
 static int find_gateway(int64_t uid, const char *color, routes_on_found *on_found, void *context,
@@ -204,13 +204,6 @@ static int publish(const char *topic, const uint8_t *bytes, size_t len,
                    void *owner) {
   struct master *master = owner;
   return push_topics_publish(master->push_topics, topic, bytes, len, on_published, context);
-}
-
-static void on_elsewhere(const struct push_elsewhere *elsewhere, void *owner) {
-  struct master *master = owner;
-  if (master->other_gateways) {
-    other_gateways_told(master->other_gateways, elsewhere);
-  }
 }
 
 static void on_taken_over(const struct route_taken_over *taken_over, void *owner) {
@@ -268,7 +261,7 @@ static void on_all_ready(void *owner) {
            workers_count(master->workers), master->tcp.address,
            master->config.server.grpc.advertise, node_count(master));
   if (!master->stopping) {
-    push_grpc_set_healthy(master->push_grpc, true);
+    operations_grpc_set_healthy(master->operations_grpc, true);
     registry_announce(master->registry, master->tcp.address);
   }
 }
@@ -319,7 +312,7 @@ static void on_stop_signal(evutil_socket_t number, short what, void *owner) {
   }
   log_info("stopping", "signal=%d sessions=%zu", (int)number, directory_count(master->directory));
   master->stopping = true;
-  push_grpc_set_healthy(master->push_grpc, false);
+  operations_grpc_set_healthy(master->operations_grpc, false);
   // First of all nobody is to be sent here any more.
   registry_withdraw(master->registry, on_deregistered, master);
 }
@@ -430,16 +423,13 @@ static void warn_of_loopback(const struct config *config) {
 static bool open_ports(struct master *master, char *why, size_t why_size) {
   master->push_access = (struct push_access){
       .config = &master->config, .secrets = master->secrets, .counters = master->counters};
-  const struct push_grpc_options options = {
-      .base = master->base,
-      .config = &master->config,
-      .access = &master->push_access,
-      .counters = master->counters,
-  };
-  if (!(master->push_grpc = push_grpc_new(&options, why, why_size))) {
+  const struct operations_grpc_options grpc_options = {
+      .config = &master->config, .access = &master->push_access, .counters = master->counters};
+  master->operations_grpc = operations_grpc_new(master->base, &grpc_options, why, why_size);
+  if (!master->operations_grpc) {
     return false;
   }
-  derive_advertise(&master->config, push_grpc_port(master->push_grpc));
+  derive_advertise(&master->config, operations_grpc_port(master->operations_grpc));
   warn_of_loopback(&master->config);
   const struct operations_http_options http_options = {
       .config = &master->config, .access = &master->push_access, .counters = master->counters};
@@ -522,10 +512,9 @@ static bool build_services(struct master *master) {
       .counters = master->counters,
       .workers = (int)master->tcp.count,
       .send = send_push,
-      .tell_too_large = tell_too_large,
+      .room = push_room,
       .find_gateway = find_gateway,
       .publish = master->redis ? publish : NULL,
-      .on_elsewhere = on_elsewhere,
       .owner = master,
   };
   if (!(master->routes = routes_new(&routes_options)) ||
@@ -578,7 +567,7 @@ static bool build(struct master *master, char *why, size_t why_size) {
     snprintf(why, why_size, "out of memory");
     return false;
   }
-  push_grpc_serve(master->push_grpc, master->push_hub);
+  operations_grpc_serve(master->operations_grpc, master->push_hub);
   operations_http_serve(master->operations_http, master->push_hub);
   const struct workers_options worker_options = {
       .program = master->worker_program,
@@ -607,7 +596,7 @@ static void tear_down(struct master *master) {
   other_gateways_free(master->other_gateways);
   push_topics_free(master->push_topics);
   operations_http_free(master->operations_http);
-  push_grpc_free(master->push_grpc);
+  operations_grpc_free(master->operations_grpc);
   push_hub_free(master->push_hub);
   bans_free(master->bans);
   routes_free(master->routes);

@@ -22,8 +22,8 @@ struct admission;
 struct bans;
 struct control;
 struct other_gateways;
+struct operations_grpc;
 struct operations_http;
-struct push_grpc;
 struct push_hub;
 struct push_topics;
 struct registry;
@@ -48,7 +48,7 @@ struct master {
   struct bans *bans;
   struct push_access push_access;
   struct push_hub *push_hub;
-  struct push_grpc *push_grpc;
+  struct operations_grpc *operations_grpc;
   struct operations_http *operations_http;
   // With Redis; else NULL.
   struct push_topics *push_topics;

@@ -101,7 +101,7 @@ static void on_found(int error, const char *address, int64_t ttl_ms, void *conte
   free(question);
 }
 
-static void look(struct other_gateways *others, const struct push_elsewhere *elsewhere) {
+static void look(struct other_gateways *others, const struct login_elsewhere *elsewhere) {
   const char *color = elsewhere->color;
   const struct other_gateways_options *options = &others->options;
   struct question *question = calloc(1, sizeof *question);
@@ -124,7 +124,7 @@ static void look(struct other_gateways *others, const struct push_elsewhere *els
   }
 }
 
-void other_gateways_told(struct other_gateways *others, const struct push_elsewhere *elsewhere) {
+void other_gateways_told(struct other_gateways *others, const struct login_elsewhere *elsewhere) {
   look(others, elsewhere);
 }
 
@@ -153,7 +153,7 @@ static void look_again(struct other_gateways *others) {
   struct doubt *doubt;
   // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): the one before has left the list
   while ((doubt = TAILQ_FIRST(&others->doubts)) && doubt->due_ms <= now_ms) {
-    const struct push_elsewhere elsewhere = {.uid = doubt->uid, .color = doubt->color};
+    const struct login_elsewhere elsewhere = {.uid = doubt->uid, .color = doubt->color};
     look(others, &elsewhere);
     drop_doubt(others, doubt);
   }

@@ -16,11 +16,18 @@
 #define JANUS_MASTER_OTHER_GATEWAYS_H
 
 #include "master/directory.h"
-#include "master/push_hub.h"
 #include "master/push_topics.h"
 #include "master/routes.h"
 
 struct other_gateways;
+
+// What a gateway says of a player who has come to it (proto/push.proto).
+struct login_elsewhere {
+  int64_t uid;
+  const char *color;
+  int64_t since_ms;  // of the login, wall clock
+  bool late;         // its route was not written within ROUTE_LATE_MS
+};
 
 struct other_gateways_options {
   const struct config *config;
@@ -43,7 +50,7 @@ void other_gateways_taken_over(struct other_gateways *others,
                                const struct route_taken_over *taken_over);
 void other_gateways_lost(struct other_gateways *others, int64_t uid, const char *color);
 // From the topics: another gateway says that it has the player.
-void other_gateways_told(struct other_gateways *others, const struct push_elsewhere *elsewhere);
+void other_gateways_told(struct other_gateways *others, const struct login_elsewhere *elsewhere);
 
 // Looks again at what was in doubt, says again what was not heard; each second.
 void other_gateways_tick(struct other_gateways *others);

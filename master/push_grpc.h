@@ -1,41 +1,35 @@
-// The gateway's gRPC port: the push services (proto/push.proto, proto/gate_push.proto) and
-// the standard health service (proto/health.proto).
+// Pushes over gRPC: the methods of the push services (proto/push.proto and
+// proto/gate_push.proto) on the gateway's gRPC port (master/operations_grpc.h).
 //
-// Health may be asked by anybody; pushes by whom push_access.h lets. Loop thread only.
+// INVALID_ARGUMENT: malformed, or larger than a client takes; RESOURCE_EXHAUSTED: to be tried
+// again; UNAUTHENTICATED: no token, or a wrong one; PERMISSION_DENIED: not from this address.
+// Loop thread only.
 #ifndef JANUS_MASTER_PUSH_GRPC_H
 #define JANUS_MASTER_PUSH_GRPC_H
 
-#include <event2/event.h>
-#include <stdbool.h>
-#include <stddef.h>
-
-#include "common/config.h"
 #include "master/push_access.h"
 #include "master/push_hub.h"
 #include "master/rpc_server.h"
 
-struct push_grpc;
-
-struct push_grpc_options {
-  struct event_base *base;
-  const struct config *config;
+// The owner of the methods; all of it borrowed.
+struct push_grpc {
   const struct push_access *access;
+  struct push_hub *hub;  // NULL: the gateway is starting, and pushes are refused
   struct counters *counters;
 };
 
-// Listens at once; calls are refused as unavailable until push_grpc_serve. All in options is
-// borrowed. NULL with the reason in why.
-struct push_grpc *push_grpc_new(const struct push_grpc_options *options, char *why,
-                                size_t why_size);
-// Before the hub; orders that are still with it are answered into nothing.
-void push_grpc_free(struct push_grpc *grpc);
-
-int push_grpc_port(const struct push_grpc *grpc);
-
-// From here on pushes go to hub.
-void push_grpc_serve(struct push_grpc *grpc, struct push_hub *hub);
-
-// What the health service says, and tells those who watch. At first it is not serving.
-void push_grpc_set_healthy(struct push_grpc *grpc, bool healthy);
+// With a struct push_grpc as owner, as in rpc_server_events. An order that is still with the
+// hub when its call is gone is answered into nothing.
+enum stream_status push_grpc_on_head(struct rpc_server_call *call, const char **detail,
+                                     void *owner);
+void push_grpc_on_gone(struct rpc_server_call *call, void *owner);
+void push_grpc_on_gate_push(struct rpc_server_call *call, const uint8_t *request, size_t len,
+                            void *owner);
+void push_grpc_on_push(struct rpc_server_call *call, const uint8_t *request, size_t len,
+                       void *owner);
+void push_grpc_on_multicast(struct rpc_server_call *call, const uint8_t *request, size_t len,
+                            void *owner);
+void push_grpc_on_broadcast(struct rpc_server_call *call, const uint8_t *request, size_t len,
+                            void *owner);
 
 #endif

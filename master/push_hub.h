@@ -1,8 +1,10 @@
 // The one way of every push, whichever entrance it came by: to the workers that have the
 // players it is for, and through Redis to the gateways that have the others.
 //
-// A body is serialized and compressed here, once for all who get it. What can't be
-// delivered is counted, and whoever sent it is told. Loop thread only.
+// A body is serialized and compressed here, once for all who get it. A player gets all
+// bodies of an order or none: an order with a body that clients don't take is refused as a
+// whole, and so is what a worker has no room for. All is counted, and said in the outcome.
+// Loop thread only.
 #ifndef JANUS_MASTER_PUSH_HUB_H
 #define JANUS_MASTER_PUSH_HUB_H
 
@@ -15,9 +17,12 @@
 #include "common/counters.h"
 #include "master/directory.h"
 
+#define PUSH_BROADCAST_TOPIC "gate.broadcast.message"
+
 enum {
   PUSH_BODIES_MAX = 256,           // of one order
   PUSH_UIDS_MAX = 100000,          // of one order
+  PUSH_DELIVERIES_MAX = 400000,    // of one order: bodies times uids
   PUSH_DATA_MAX_BYTES = 1 << 20,   // of one body: no client takes more, however well it compresses
   PUSH_ORDER_MAX_BYTES = 4 << 20,  // as it comes in, at any entrance
 };
@@ -58,18 +63,10 @@ struct push_outcome {
   const enum push_fate *fates;    // of the order's uids, in their order; NULL for a broadcast
   size_t count[PUSH_FATE_COUNT];  // players; of a broadcast, sessions
   bool published;                 // a broadcast: the other gateways have been told
-  bool too_large;                 // of a body that was refused: no client takes it
+  bool too_large;  // what was refused always will be: no client takes it, or no worker
 };
 // outcome is valid for the call.
 typedef void push_on_done(const struct push_outcome *outcome, void *context);
-
-// A player has come to another gateway (proto/push.proto).
-struct push_elsewhere {
-  int64_t uid;
-  const char *color;
-  int64_t since_ms;  // of the login, wall clock
-  bool late;         // its route was not written within ROUTE_LATE_MS
-};
 
 struct push_hub;
 
@@ -81,9 +78,8 @@ struct push_hub_options {
   // Hands a push to a worker: 0, or an error with nothing done.
   int (*send)(int worker, const struct channel_push *push, const uint64_t *receivers,
               const uint8_t *packet, void *owner);
-  // Tells the client of a session that a message for it is too large.
-  void (*tell_too_large)(const struct directory_session *session, int32_t mod, int32_t seq,
-                         void *owner);
+  // How many bytes of pushes (channel_push_bytes) the worker takes now.
+  size_t (*room)(int worker, void *owner);
   // Where a player is: on_found comes once, maybe from inside, unless an error is returned.
   // ERROR_NOT_FOUND: nowhere; any other error: it can't be said.
   int (*find_gateway)(int64_t uid, const char *color,
@@ -95,7 +91,6 @@ struct push_hub_options {
   int (*publish)(const char *topic, const uint8_t *bytes, size_t len,
                  void (*on_published)(int64_t receivers, void *context), void *context,
                  void *owner);
-  void (*on_elsewhere)(const struct push_elsewhere *elsewhere, void *owner);
   void *owner;
 };
 
@@ -107,9 +102,8 @@ void push_hub_free(struct push_hub *hub);  // what was asked of others must have
 void push_hub_send(struct push_hub *hub, const struct push_order *order, push_on_done *on_done,
                    void *context);
 
-// From the topics: of all gateways (PUSH_BROADCAST_TOPIC), or of this one alone.
-#define PUSH_BROADCAST_TOPIC "gate.broadcast.message"
-void push_hub_on_topic(struct push_hub *hub, bool for_all, const uint8_t *bytes, size_t len);
+// What the broadcasts of this gateway are marked with, when they are published.
+const char *push_hub_origin(const struct push_hub *hub);
 
 // From a worker: it is through with a broadcast; it is gone, with all of them.
 void push_hub_broadcast_done(struct push_hub *hub, int worker, uint64_t serial);

@@ -443,6 +443,9 @@ static int no_json(const struct reader *reader, const json_error_t *error) {
 
 static int read_text(const struct reader *reader, const char *text, size_t len, json_t **json) {
   json_error_t error;
+  if (len == 0) {
+    return malformed(reader, "the body", "is empty");
+  }
   if (has_too_many_values(text, len)) {
     snprintf(reader->why, PUSH_JSON_WHY_BYTES, "it has more than %d values in it", VALUES_MAX);
     return ERROR_TOO_LARGE;

@@ -30,6 +30,7 @@ struct worker_process {
   struct counters_values retired;  // of the predecessors
   int64_t backoff_ms;
   int64_t started_ms;   // monotonic
+  bool hangs;           // and has been told to end
   struct event *timer;  // next start, or the time to be ready
 };
 
@@ -165,6 +166,7 @@ static int start(struct worker_process *process) {
     kill(pid, SIGKILL);
   }
   process->info.pid = pid;
+  process->hangs = false;
   set_state(process, WORKER_STARTING);
   start_timer(process, READY_TIMEOUT_MS);
   log_info("worker_started", "worker=%d pid=%d", process->index, (int)pid);
@@ -456,10 +458,18 @@ int workers_send(struct workers *workers, int index, enum channel_type type, con
   int error = channel_send(process->channel, type, content);
   if (error == ERROR_EXHAUSTED) {
     // It has not read for a long while: it hangs, and its successor will serve.
-    log_error("worker_hangs", "worker=%d pid=%d", index, (int)process->info.pid);
+    if (!process->hangs) {
+      log_error("worker_hangs", "worker=%d pid=%d", index, (int)process->info.pid);
+      process->hangs = true;
+    }
     kill(process->info.pid, SIGKILL);
   }
   return error;
+}
+
+size_t workers_push_room(const struct workers *workers, int index) {
+  const struct worker_process *process = &workers->process[index];
+  return process->channel ? channel_push_room(process->channel) : 0;
 }
 
 int workers_send_push(struct workers *workers, int index, const struct channel_push *push,

@@ -77,7 +77,9 @@ void workers_info(const struct workers *workers, int index, struct worker_info *
 void workers_read_counters(const struct workers *workers, int index,
                            struct counters_values *values);
 
-// ERROR_EXHAUSTED: it has as many pushes waiting as it may.
+// How many bytes of pushes it takes now (common/channel.h). ERROR_EXHAUSTED: that was too
+// many.
+size_t workers_push_room(const struct workers *workers, int index);
 int workers_send_push(struct workers *workers, int index, const struct channel_push *push,
                       const uint64_t *receivers, const uint8_t *packet);
 int workers_send(struct workers *workers, int index, enum channel_type type, const void *content);

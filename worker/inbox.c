@@ -76,7 +76,6 @@ static void on_message(enum channel_type type, const void *content, void *owner)
     case CHANNEL_LOGIN_ANSWER: session_on_login_answer(inbox->worker, content); return;
     case CHANNEL_SESSION_CLOSE: session_on_close(inbox->worker, content); return;
     case CHANNEL_PUSH: pushes_on_push(inbox->worker->pushes, content); return;
-    case CHANNEL_TOO_LARGE: session_on_too_large(inbox->worker, content); return;
     case CHANNEL_REPORT_ASK: report_on_ask(inbox->worker, content); return;
     case CHANNEL_ROUTE_ANSWER: route_store_on_answer(inbox->worker->route_store, content); return;
     case CHANNEL_ROUTE_MOVED: tunnel_on_route_moved(inbox->worker, content); return;

@@ -30,12 +30,12 @@ struct push *push_new(const struct channel_push *about) {
   return push;
 }
 
-struct push *push_get(struct push *push) {
+struct push *push_ref(struct push *push) {
   push->references++;
   return push;
 }
 
-void push_put(struct push *push) {
+void push_unref(struct push *push) {
   if (--push->references == 0) {
     free(push);
   }
@@ -78,7 +78,7 @@ static size_t give_way(struct push_queue *queue, struct push_entry *entry) {
   }
   HASH_FIND(hh, queue->newest, &entry->subject, sizeof entry->subject, other);
   if (other && other->push->about.data_version < version) {
-    push_put(detach(queue, other));
+    push_unref(detach(queue, other));
     gave_way = 1;
   } else if (other) {
     forget_newest(queue, other);  // an older version that came later: both are sent
@@ -94,7 +94,7 @@ int push_queue_add(struct push_queue *queue, struct push *push, size_t *gave_way
   if (!entry) {
     return ERROR_MEMORY;
   }
-  entry->push = push_get(push);
+  entry->push = push_ref(push);
   entry->subject.obj = push->about.obj;
   entry->subject.mod = push->about.mod;
   entry->subject.seq = push->about.seq;
@@ -129,7 +129,7 @@ size_t push_queue_conflate(struct push_queue *queue) {
 size_t push_queue_drop_oldest(struct push_queue *queue, size_t bytes) {
   size_t before = queue->count;
   while (queue->bytes > bytes) {
-    push_put(push_queue_take(queue));
+    push_unref(push_queue_take(queue));
   }
   return before - queue->count;
 }

@@ -16,13 +16,14 @@
 struct push {
   TAILQ_ENTRY(push) link;  // among the worker's broadcasts
   size_t references;
+  size_t addressed;           // of a broadcast: sessions that it has come to
   struct channel_push about;  // receivers are not kept
   uint8_t packet[];           // about.packet_bytes, not yet sealed
 };
 
 struct push *push_new(const struct channel_push *about);  // NULL when out of memory
-struct push *push_get(struct push *push);                 // one reference more, returned
-void push_put(struct push *push);                         // one less; the last frees it
+struct push *push_ref(struct push *push);                 // one reference more, returned
+void push_unref(struct push *push);                       // one less; the last frees it
 
 struct push_entry;
 
@@ -42,7 +43,7 @@ size_t push_queue_cost(const struct push *push);
 // Takes a reference of its own. ERROR_MEMORY. *gave_way is how many were dropped for it,
 // which can be one with conflation.
 int push_queue_add(struct push_queue *queue, struct push *push, size_t *gave_way) MUST_CHECK;
-// The oldest, with its reference for the caller to put; NULL when there is none.
+// The oldest, with its reference for the caller; NULL when there is none.
 struct push *push_queue_take(struct push_queue *queue);
 
 // From here on, and among those that wait already, a push with a data_version gives way to

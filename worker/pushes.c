@@ -37,6 +37,7 @@ static void broadcast_to(struct push *push, struct session *session) {
   if (session->state == SESSION_PLAYING && session->broadcast_seen < push->about.serial) {
     session->broadcast_seen = push->about.serial;
     if (is_for(push, session)) {
+      push->addressed++;
       session_push(session, push);
     }
   }
@@ -48,11 +49,19 @@ static void catch_up(struct pushes *pushes, struct session *session) {
   TAILQ_FOREACH(push, &pushes->broadcasts, link) { broadcast_to(push, session); }
 }
 
+static void count_missed(struct pushes *pushes, uint64_t sessions) {
+  counters_add(pushes->worker->counters, COUNTER_PUSHES_ADDRESSED, sessions);
+  counters_add(pushes->worker->counters, COUNTER_PUSHES_MISSED, sessions);
+}
+
 static void finish_first(struct pushes *pushes) {
   struct push *push = TAILQ_FIRST(&pushes->broadcasts);
   const struct channel_broadcast_done done = {.serial = push->about.serial};
+  if (push->about.sessions > push->addressed) {  // the rest ended before, or meanwhile
+    count_missed(pushes, push->about.sessions - push->addressed);
+  }
   TAILQ_REMOVE(&pushes->broadcasts, push, link);
-  push_put(push);
+  push_unref(push);
   pushes->next = pushes->worker->logged_in;
   inbox_tell(pushes->worker->inbox, CHANNEL_BROADCAST_DONE, &done);
 }
@@ -82,16 +91,8 @@ static void on_turn(evutil_socket_t fd, short what, void *owner) {
 }
 
 void pushes_on_session_end(struct pushes *pushes, struct session *session) {
-  struct counters *counters = pushes->worker->counters;
-  struct push *push;
   if (pushes->next == session) {
     pushes->next = session->hh.next;
-  }
-  TAILQ_FOREACH(push, &pushes->broadcasts, link) {
-    if (session->broadcast_seen < push->about.serial && is_for(push, session)) {
-      counters_add(counters, COUNTER_PUSHES_ADDRESSED, 1);
-      counters_add(counters, COUNTER_PUSHES_MISSED, 1);
-    }
   }
 }
 
@@ -103,15 +104,16 @@ static void push_to(struct pushes *pushes, struct push *push, uint64_t connectio
     catch_up(pushes, session);
     session_push(session, push);
   } else {  // it has just gone
-    counters_add(pushes->worker->counters, COUNTER_PUSHES_ADDRESSED, 1);
-    counters_add(pushes->worker->counters, COUNTER_PUSHES_MISSED, 1);
+    count_missed(pushes, 1);
   }
 }
 
 void pushes_on_push(struct pushes *pushes, const struct channel_push *about) {
   struct push *push = push_new(about);
   if (!push) {
-    counters_add(pushes->worker->counters, COUNTER_PUSHES_LOST, 1);
+    uint64_t sessions = about->receiver_count > 0 ? about->receiver_count : about->sessions;
+    counters_add(pushes->worker->counters, COUNTER_PUSHES_ADDRESSED, sessions);
+    counters_add(pushes->worker->counters, COUNTER_PUSHES_LOST, sessions);
     log_error("push_lost", "why=\"out of memory\"");
     return;
   }
@@ -119,7 +121,7 @@ void pushes_on_push(struct pushes *pushes, const struct channel_push *about) {
     for (uint32_t i = 0; i < about->receiver_count; i++) {
       push_to(pushes, push, channel_push_receivers(about)[i]);
     }
-    push_put(push);
+    push_unref(push);
     return;
   }
   if (TAILQ_EMPTY(&pushes->broadcasts)) {
@@ -156,7 +158,7 @@ void pushes_free(struct pushes *pushes) {
   }
   while ((push = TAILQ_FIRST(&pushes->broadcasts))) {
     TAILQ_REMOVE(&pushes->broadcasts, push, link);
-    push_put(push);  // NOLINT(clang-analyzer-unix.Malloc): it has left the list
+    push_unref(push);  // NOLINT(clang-analyzer-unix.Malloc): it has left the list
   }
   event_free(pushes->turn);
   free(pushes);

@@ -24,7 +24,7 @@ void pushes_on_push(struct pushes *pushes, const struct channel_push *about);
 // The serial of the latest broadcast: one that came before a login is not for it.
 uint64_t pushes_latest(const struct pushes *pushes);
 
-// A session is about to be closed. What it has not got of the broadcasts is counted.
+// A session is about to be closed.
 void pushes_on_session_end(struct pushes *pushes, struct session *session);
 
 #endif

@@ -94,11 +94,6 @@ static enum close_reason reason_of(int error) {
                                   : CLOSE_INTERNAL;
 }
 
-static void tell_too_large(struct session *session, int32_t mod, int32_t seq) {
-  session_send_unexpected_error(session, mod, seq,
-                                "the server's message is larger than a client takes");
-}
-
 void session_send(struct session *session, const struct packet *packet) {
   struct worker *worker = session->worker;
   if (session->state != SESSION_PLAYING) {
@@ -115,7 +110,8 @@ void session_send(struct session *session, const struct packet *packet) {
         log_warn("message_too_large", "uid=%" PRId64 " mod=%d seq=%d data_bytes=%zu", session->uid,
                  packet->mod, packet->seq, packet->data_len);
       }
-      tell_too_large(session, packet->mod, packet->seq);
+      session_send_unexpected_error(session, packet->mod, packet->seq,
+                                    "the server's message is larger than a client takes");
       return;
     }
     default: session_close(session, reason_of(error)); return;
@@ -225,7 +221,7 @@ static void deliver_waiting(struct session *session) {
          (push = push_queue_take(&session->pushes))) {
     counters_gauge_add(session->worker->counters, GAUGE_PUSHES_WAITING, -1);
     deliver(session, push);
-    push_put(push);
+    push_unref(push);
   }
 }
 
@@ -538,13 +534,6 @@ void session_on_close(struct worker *worker, const struct channel_session_close 
   if (session) {
     close_with(session, is_reason ? (enum close_reason)close->reason : CLOSE_INTERNAL,
                (enum logout_code)close->code);
-  }
-}
-
-void session_on_too_large(struct worker *worker, const struct channel_too_large *too_large) {
-  struct session *session = session_find(worker, too_large->connection);
-  if (session) {
-    tell_too_large(session, too_large->mod, too_large->seq);
   }
 }
 

@@ -89,7 +89,6 @@ void session_close(struct session *session, enum close_reason reason);
 // The master's answer about a login; and its word that a session is to end.
 void session_on_login_answer(struct worker *worker, const struct channel_login_answer *answer);
 void session_on_close(struct worker *worker, const struct channel_session_close *close);
-void session_on_too_large(struct worker *worker, const struct channel_too_large *too_large);
 
 // The master is gone: those who wait for its answer are let in without.
 void session_admit_all(struct worker *worker);

@@ -1,5 +1,6 @@
 """Routes in a real Redis: what is written there, by whom, and what keeps it true."""
 
+import itertools
 import os
 import re
 import signal
@@ -16,9 +17,12 @@ from janus.renewing import RenewingBackend
 ROOM = 6
 
 
-def gateway_on(start, redis, *backends, name="127.0.0.1:11111", secrets=None, settings=None,
-               **redis_options):
+PORTS = itertools.count(12001)  # nobody listens there: a gateway's name is its own alone
+
+
+def gateway_on(start, redis, *backends, name=None, secrets=None, settings=None, **redis_options):
     """A gateway with its routes in that Redis, once it follows them."""
+    name = name or f"127.0.0.1:{next(PORTS)}"
     base = redis_settings(redis.address, **redis_options)
     base["server"] = {"tcp": {"addr": "127.0.0.1:0"}, "grpc": {"advertise": name}}
     for key, value in (settings or {}).items():
@@ -26,6 +30,7 @@ def gateway_on(start, redis, *backends, name="127.0.0.1:11111", secrets=None, se
     gateway = start(Gateway, nodes=nodes_of(*(backend.address for backend in backends)), settings=base,
                     secrets=secrets)
     gateway.wait_link("route feed", "following")
+    gateway.name = name
     return gateway
 
 
@@ -49,7 +54,7 @@ def test_each_tier_is_written_under_the_ecosystems_names_with_its_ttl(gateway, r
     with gateway.player(uid=501) as player:
         player.ask(1, 1)
         player.ask(ROOM, 1, obj=77)
-        assert redis.wait_key(gateway_key(501)) == "127.0.0.1:11111"
+        assert redis.wait_key(gateway_key(501)) == gateway.name
         assert redis.get(player_key(501)) in (backend.address, second.address)
         assert redis.get(room_key(77)) in (backend.address, second.address)
         for key in gateway_key(501), player_key(501), room_key(77):

@@ -190,7 +190,7 @@ static void a_push_brings_its_receivers_and_its_packet(void **state) {
   static const struct {
     size_t receivers;
     size_t packet_bytes;
-  } sizes[] = {{0, 0}, {0, 1}, {1, 0}, {3, 77}, {4096, 2 << 20}, {0, 3}};
+  } sizes[] = {{0, 0}, {0, 1}, {1, 0}, {3, 77}, {CHANNEL_PUSH_RECEIVERS_MAX, 2 << 20}, {0, 3}};
   enum { COUNT = sizeof sizes / sizeof sizes[0] };
   struct fixture *fixture = *state;
   connect_right(fixture);
@@ -201,7 +201,7 @@ static void a_push_brings_its_receivers_and_its_packet(void **state) {
     event_base_loop(fixture->base, EVLOOP_ONCE);
     assert_int_equal(fixture->right.broken, 0);
   }
-  assert_int_equal(fixture->right.pushed_receivers, 0 + 0 + 1 + 3 + 4096 + 0);
+  assert_int_equal(fixture->right.pushed_receivers, 0 + 0 + 1 + 3 + CHANNEL_PUSH_RECEIVERS_MAX + 0);
   assert_int_equal(fixture->right.pushed_bytes, 1 + 77 + (2 << 20) + 3);
 }
 

@@ -421,7 +421,7 @@ static void expect_no_json(const char *text, const char *wanted) {
 static void what_is_no_json_is_refused_with_the_place(void **state) {
   (void)state;
   static const char *const cases[][2] = {
-      {"", "line 1, column 0: '[' or '{' expected near end of file"},
+      {" ", "line 1, column 1: '[' or '{' expected near end of file"},
       {"nonsense", "line 1, column 8: '[' or '{' expected near 'nonsense'"},
       {"{\n  \"bodies\": [}", "line 2, column 14: unexpected token near '}'"},
       {"{\"a\":1}x", "end of file expected near 'x'"},

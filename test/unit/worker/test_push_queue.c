@@ -43,7 +43,7 @@ static size_t add(int32_t seq, int64_t obj, uint64_t version, uint32_t number) {
   struct push *push = make(seq, obj, version, number);
   size_t gave_way;
   assert_int_equal(push_queue_add(&queue, push, &gave_way), 0);
-  push_put(push);
+  push_unref(push);
   return gave_way;
 }
 
@@ -53,7 +53,7 @@ static uint32_t take(void) {
   assert_non_null(push);
   assert_int_equal(push->about.packet_bytes, sizeof number);
   memcpy(&number, push->packet, sizeof number);
-  push_put(push);
+  push_unref(push);
   return number;
 }
 
@@ -84,7 +84,7 @@ static void a_push_is_freed_with_its_last_reference(void **state) {
   assert_int_equal(push_queue_add(&queue, push, &gave_way), 0);
   assert_int_equal(push_queue_add(&other, push, &gave_way), 0);
   assert_int_equal(push->references, 3);
-  push_put(push);
+  push_unref(push);
   push_queue_clear(&other);
   assert_int_equal(take(), 7);  // the address sanitizer sees the rest
 }
@@ -93,7 +93,7 @@ static void the_oldest_are_dropped_down_to_the_bound(void **state) {
   struct push *one = make(1, 1, 0, 0);
   size_t cost = push_queue_cost(one);
   (void)state;
-  push_put(one);
+  push_unref(one);
   for (uint32_t i = 0; i < 10; i++) {
     add(1, 1, 0, i);
   }
@@ -154,7 +154,7 @@ static void a_conflating_queue_is_cut_and_cleared_like_any_other(void **state) {
   struct push *one = make(1, 1, 0, 0);
   size_t cost = push_queue_cost(one);
   (void)state;
-  push_put(one);
+  push_unref(one);
   for (uint32_t i = 0; i < 1000; i++) {
     add((int32_t)(i % 10), i % 7, i + 1, i);
     if (i == 100) {
