@@ -92,8 +92,7 @@ struct operations_grpc *operations_grpc_new(struct event_base *base,
     snprintf(why, why_size, "out of memory");
     return NULL;
   }
-  operations->pushes =
-      (struct push_grpc){.access = options->access, .counters = options->counters};
+  operations->pushes = (struct push_grpc){.access = options->access, .counters = options->counters};
   operations->server = rpc_server_new(base, &server_options, &events, operations, why, why_size);
   if (!operations->server) {
     free(operations);

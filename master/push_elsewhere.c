@@ -6,7 +6,12 @@
 
 #include "master/push_message.h"
 
-enum { LOOKUPS = 256 };  // of one order that are under way
+enum {
+  LOOKUPS_MAX = 1024,  // under way, of all orders
+  WAITING_MAX = 1024,  // orders
+  WAITING_MAX_BYTES = 64 << 20,
+  GATEWAY_BYTES = 64,  // some bytes more than a gateway's name takes
+};
 
 // --- To other gateways -------------------------------------------------------------------
 
@@ -37,10 +42,9 @@ static void on_broadcast_published(int64_t receivers, void *context) {
   push_job_finish(job);
 }
 
-void push_elsewhere_broadcast(struct job *job, const struct push_order *order) {
+static void publish_broadcast(struct job *job) {
   const struct push_hub_options *options = &job->hub->options;
-  if (order->here_only || !options->publish || !pack_message(job, order) ||
-      options->publish(PUSH_BROADCAST_TOPIC, job->message, job->message_len, on_broadcast_published,
+  if (options->publish(PUSH_BROADCAST_TOPIC, job->message, job->message_len, on_broadcast_published,
                        job, options->owner) != 0) {
     push_job_finish(job);
   }
@@ -54,7 +58,7 @@ struct handing {
 };
 
 static void finish_if_done(struct job *job) {
-  if (job->open == 0 && !job->asking) {
+  if (job->open == 0) {
     push_job_finish(job);
   }
 }
@@ -123,7 +127,7 @@ static int compare_gateways(const void *a, const void *b) {
 static void hand_all_on(struct job *job) {
   size_t at = 0;
   qsort(job->targets, job->target_count, sizeof *job->targets, compare_gateways);
-  job->asking = true;
+  job->open = 1;  // not to be finished in between
   while (at < job->target_count && job->targets[at].gateway) {
     size_t first = at;
     while (at < job->target_count && job->targets[at].gateway &&
@@ -132,7 +136,7 @@ static void hand_all_on(struct job *job) {
     }
     job->open += hand_on(job, first, at - first) == 0;
   }
-  job->asking = false;
+  job->open--;
   finish_if_done(job);
 }
 
@@ -143,93 +147,139 @@ struct lookup {
   size_t target;
 };
 
-static void look_on(struct job *job);
+static void go_on(struct push_hub *hub);
 
 static void on_found(int error, const char *address, int64_t ttl_ms, void *context) {
   struct lookup *lookup = context;
   struct job *job = lookup->job;
+  struct push_hub *hub = job->hub;
   struct target *target = &job->targets[lookup->target];
   (void)ttl_ms;
   free(lookup);
   // A route to here that the directory does not know of is of a session that has ended.
-  bool elsewhere =
-      error == 0 && strcmp(address, job->hub->options.config->server.grpc.advertise) != 0;
+  bool elsewhere = error == 0 && strcmp(address, hub->options.config->server.grpc.advertise) != 0;
   if (elsewhere) {
     target->gateway = strdup(address);
-  } else if (error != 0 && error != ERROR_NOT_FOUND && error != ERROR_MALFORMED) {
+  }
+  if (elsewhere ? !target->gateway
+                : error != 0 && error != ERROR_NOT_FOUND && error != ERROR_MALFORMED) {
     target->fate = PUSH_REFUSED;
   }
   job->open--;
-  look_on(job);
+  hub->elsewhere.lookups--;
+  go_on(hub);
 }
 
-static void look_for(struct job *job, size_t i) {
+static void look_for(struct job *job, struct target *target) {
   const struct push_hub_options *options = &job->hub->options;
   struct lookup *lookup = malloc(sizeof *lookup);
-  int error = ERROR_MEMORY;
-  if (lookup) {
-    *lookup = (struct lookup){.job = job, .target = i};
-    job->open++;
-    error =
-        options->find_gateway(job->targets[i].uid, job->color, on_found, lookup, options->owner);
-  }
-  if (error != 0) {
-    job->open -= lookup != NULL;
-    free(lookup);
-    job->targets[i].fate = PUSH_REFUSED;
-  }
-}
-
-// Asks for the next ones, and when all are found hands them on.
-static void look_on(struct job *job) {
-  if (job->asking) {
+  if (!lookup) {
+    target->fate = PUSH_REFUSED;
     return;
   }
-  job->asking = true;
-  for (; job->next < job->target_count && job->open < LOOKUPS; job->next++) {
-    const struct target *target = &job->targets[job->next];
-    if (target->worker < 0 && !target->again) {
-      look_for(job, job->next);
-    }
-  }
-  job->asking = false;
-  if (job->open == 0 && job->next == job->target_count) {
-    hand_all_on(job);
+  *lookup = (struct lookup){.job = job, .target = (size_t)(target - job->targets)};
+  job->open++;
+  job->hub->elsewhere.lookups++;
+  if (options->find_gateway(target->uid, job->color, on_found, lookup, options->owner) != 0) {
+    free(lookup);
+    job->open--;
+    job->hub->elsewhere.lookups--;
+    target->fate = PUSH_REFUSED;
   }
 }
 
-// Whether any of the players is not here.
-static bool some_are_missing(const struct job *job) {
-  for (size_t i = 0; i < job->target_count; i++) {
-    if (job->targets[i].worker < 0 && !job->targets[i].again) {
-      return true;
+static bool is_missing(const struct target *target) { return target->worker < 0 && !target->again; }
+
+// Asks for the next players, of one order after the other.
+static void look_on(struct push_elsewhere *elsewhere) {
+  elsewhere->asking = true;
+  while (elsewhere->looking && elsewhere->lookups < LOOKUPS_MAX) {
+    struct job *job = elsewhere->looking;
+    if (job->next == job->target_count) {
+      elsewhere->looking = TAILQ_NEXT(job, link);
+      continue;
+    }
+    struct target *target = &job->targets[job->next++];
+    if (is_missing(target)) {
+      look_for(job, target);
     }
   }
-  return false;
+  elsewhere->asking = false;
 }
 
-static void refuse_missing(struct job *job) {
-  for (size_t i = 0; i < job->target_count; i++) {
-    if (job->targets[i].worker < 0) {
-      job->targets[i].fate = PUSH_REFUSED;
+static bool all_are_found(const struct job *job) {
+  return job->next == job->target_count && job->open == 0;
+}
+
+static void go_on(struct push_hub *hub) {
+  struct push_elsewhere *elsewhere = &hub->elsewhere;
+  struct job *job;
+  if (elsewhere->asking) {
+    return;
+  }
+  look_on(elsewhere);
+  while ((job = TAILQ_FIRST(&elsewhere->waiting)) && all_are_found(job)) {
+    if (elsewhere->looking == job) {
+      elsewhere->looking = TAILQ_NEXT(job, link);
+    }
+    TAILQ_REMOVE(&elsewhere->waiting, job, link);
+    if (job->targets) {
+      hand_all_on(job);
+    } else {
+      publish_broadcast(job);
     }
   }
-  push_job_finish(job);
 }
 
-void push_elsewhere_look(struct job *job, const struct push_order *order) {
-  struct push_hub *hub = job->hub;
-  if (order->here_only || !hub->options.publish || !some_are_missing(job)) {
+// --- An order ------------------------------------------------------------------------------
+
+static bool is_for_others(const struct job *job, const struct push_order *order) {
+  bool is_for_them = order->broadcast;
+  for (size_t i = 0; i < job->target_count && !is_for_them; i++) {
+    is_for_them = is_missing(&job->targets[i]);
+  }
+  return is_for_them && !order->here_only && job->hub->options.publish;
+}
+
+// False: too many wait, or there is no memory.
+static bool keep(struct job *job, const struct push_order *order) {
+  struct push_elsewhere *elsewhere = &job->hub->elsewhere;
+  if (elsewhere->count >= WAITING_MAX || elsewhere->bytes >= WAITING_MAX_BYTES ||
+      !pack_message(job, order)) {
+    return false;
+  }
+  job->bytes = job->message_len +
+               job->target_count * (sizeof *job->targets + sizeof *job->fates + GATEWAY_BYTES);
+  job->is_waiting = true;
+  elsewhere->count++;
+  elsewhere->bytes += job->bytes;
+  TAILQ_INSERT_TAIL(&elsewhere->waiting, job, link);
+  elsewhere->looking = elsewhere->looking ? elsewhere->looking : job;
+  return true;
+}
+
+void push_elsewhere_send(struct job *job, const struct push_order *order) {
+  // As in `janusctl push`: most deployments have one color.
+  const char *own_color = job->hub->options.config->label.color;
+  snprintf(job->color, sizeof job->color, "%s", order->color[0] != '\0' ? order->color : own_color);
+  if (!is_for_others(job, order)) {
     push_job_finish(job);
-  } else if (hub->jobs >= JOBS_MAX || !pack_message(job, order)) {
-    refuse_missing(job);
+  } else if (keep(job, order)) {
+    go_on(job->hub);
   } else {
-    hub->jobs++;
-    job->counted = true;
-    // As in `janusctl push`: most deployments have one color.
-    const char *color = order->color[0] != '\0' ? order->color : hub->options.config->label.color;
-    snprintf(job->color, sizeof job->color, "%s", color);
-    look_on(job);
+    for (size_t i = 0; i < job->target_count; i++) {
+      job->targets[i].fate = is_missing(&job->targets[i]) ? PUSH_REFUSED : job->targets[i].fate;
+    }
+    push_job_finish(job);
   }
 }
 
+void push_elsewhere_init(struct push_elsewhere *elsewhere) { TAILQ_INIT(&elsewhere->waiting); }
+
+void push_elsewhere_done(struct job *job) {
+  struct push_elsewhere *elsewhere = &job->hub->elsewhere;
+  if (job->is_waiting) {
+    elsewhere->count--;
+    elsewhere->bytes -= job->bytes;
+  }
+}

@@ -18,9 +18,7 @@ static void job_free(struct job *job) {
   for (size_t i = 0; job->targets && i < job->target_count; i++) {
     free(job->targets[i].gateway);
   }
-  if (job->counted) {
-    job->hub->jobs--;
-  }
+  push_elsewhere_done(job);
   free(job->targets);
   free(job->fates);
   free(job->message);
@@ -185,23 +183,13 @@ static void refuse_players(struct job *job, int worker) {
 }
 
 // One body for those of one worker, in as many messages as it takes.
-static int send_body(struct job *job, int worker, struct channel_push *push,
-                     const uint8_t *packet) {
-  const struct push_hub_options *options = &job->hub->options;
-  uint64_t receivers[CHANNEL_PUSH_RECEIVERS_MAX];
-  size_t at = 0;
+static int send_body(const struct push_hub_options *options, int worker, struct channel_push *push,
+                     const uint64_t *receivers, size_t count, const uint8_t *packet) {
   int error = 0;
-  while (error == 0) {
-    push->receiver_count = 0;
-    for (; at < job->target_count && push->receiver_count < CHANNEL_PUSH_RECEIVERS_MAX; at++) {
-      if (job->targets[at].worker == worker && !job->targets[at].again) {
-        receivers[push->receiver_count++] = job->targets[at].connection;
-      }
-    }
-    if (push->receiver_count == 0) {
-      return 0;
-    }
-    error = options->send(worker, push, receivers, packet, options->owner);
+  for (size_t at = 0; at < count && error == 0; at += CHANNEL_PUSH_RECEIVERS_MAX) {
+    size_t some = count - at < CHANNEL_PUSH_RECEIVERS_MAX ? count - at : CHANNEL_PUSH_RECEIVERS_MAX;
+    push->receiver_count = (uint32_t)some;
+    error = options->send(worker, push, receivers + at, packet, options->owner);
   }
   return error;
 }
@@ -218,14 +206,14 @@ static size_t order_bytes(const struct push_hub *hub, size_t body_count, size_t 
 }
 
 // All of the order to those of one worker, or nothing.
-static void send_to_worker(struct job *job, int worker, size_t receivers) {
+static void send_to_worker(struct job *job, int worker, const uint64_t *receivers, size_t count) {
   struct push_hub *hub = job->hub;
-  size_t bytes = order_bytes(hub, job->body_count, receivers);
+  size_t bytes = order_bytes(hub, job->body_count, count);
   const uint8_t *packet = hub->packets;
   bool fits = bytes <= hub->options.room(worker, hub->options.owner);
   job->outcome.too_large |= bytes > CHANNEL_PUSHES_MAX_BYTES;  // it never does
   for (size_t i = 0; fits && i < job->body_count; i++) {
-    fits = send_body(job, worker, &hub->about[i], packet) == 0;
+    fits = send_body(&hub->options, worker, &hub->about[i], receivers, count, packet) == 0;
     packet += hub->about[i].packet_bytes;
   }
   if (!fits) {
@@ -234,17 +222,21 @@ static void send_to_worker(struct job *job, int worker, size_t receivers) {
 }
 
 static void send_to_players(struct job *job) {
-  size_t receivers[CONFIG_WORKERS] = {0};
-  for (size_t i = 0; i < job->target_count; i++) {
-    if (job->targets[i].worker >= 0) {
-      receivers[job->targets[i].worker]++;
-    }
-  }
+  uint64_t *receivers = malloc(job->target_count * sizeof *receivers);
   for (int worker = 0; worker < job->hub->options.workers; worker++) {
-    if (receivers[worker] > 0) {
-      send_to_worker(job, worker, receivers[worker]);
+    size_t count = 0;
+    for (size_t i = 0; receivers && i < job->target_count; i++) {
+      if (job->targets[i].worker == worker) {
+        receivers[count++] = job->targets[i].connection;
+      }
+    }
+    if (!receivers) {
+      refuse_players(job, worker);
+    } else if (count > 0) {
+      send_to_worker(job, worker, receivers, count);
     }
   }
+  free(receivers);
 }
 
 // --- To all ----------------------------------------------------------------------------
@@ -369,10 +361,8 @@ void push_hub_send(struct push_hub *hub, const struct push_order *order, push_on
   }
   if (error != 0) {
     push_job_finish(job);
-  } else if (order->broadcast) {
-    push_elsewhere_broadcast(job, order);
   } else {
-    push_elsewhere_look(job, order);
+    push_elsewhere_send(job, order);
   }
 }
 
@@ -385,6 +375,7 @@ struct push_hub *push_hub_new(const struct push_hub_options *options) {
     return NULL;
   }
   hub->options = *options;
+  push_elsewhere_init(&hub->elsewhere);
   // Another run of this gateway is another origin.
   snprintf(hub->origin, sizeof hub->origin, "%s#%08x%08x", options->config->server.grpc.advertise,
            randombytes_random(), randombytes_random());

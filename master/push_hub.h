@@ -25,6 +25,8 @@ enum {
   PUSH_DELIVERIES_MAX = 400000,    // of one order: bodies times uids
   PUSH_DATA_MAX_BYTES = 1 << 20,   // of one body: no client takes more, however well it compresses
   PUSH_ORDER_MAX_BYTES = 4 << 20,  // as it comes in, at any entrance
+  // As it comes from another gateway, which says something of itself with it.
+  PUSH_TOPIC_MAX_BYTES = PUSH_ORDER_MAX_BYTES + 1024,
 };
 
 // One message for a client.

@@ -3,13 +3,28 @@
 #ifndef JANUS_MASTER_PUSH_JOB_H
 #define JANUS_MASTER_PUSH_JOB_H
 
+#include <sys/queue.h>
+
 #include "common/deflate.h"
 #include "master/push_hub.h"
 
 enum {
   BROADCASTS_MAX = 512,  // under way in one worker, and with them so many bytes
   BROADCASTS_MAX_BYTES = 8 << 20,
-  JOBS_MAX = 1024,  // orders that wait for others
+};
+
+struct job;
+TAILQ_HEAD(job_list, job);
+
+// The orders that other gateways have a part in, in the order of their arrival: so they are
+// published, and so each player gets them.
+struct push_elsewhere {
+  struct job_list waiting;
+  struct job *looking;  // the first that has not asked for all its players
+  size_t count;         // with those that are being published
+  size_t bytes;
+  size_t lookups;  // under way
+  bool asking;     // more of them are being asked for
 };
 
 // A broadcast that a worker is not through with.
@@ -34,7 +49,7 @@ struct push_hub {
   struct channel_push about[PUSH_BODIES_MAX];
   uint64_t serial;  // of the latest broadcast
   struct backlog backlogs[CONFIG_WORKERS];
-  size_t jobs;
+  struct push_elsewhere elsewhere;
   char origin[CONFIG_TEXT_BYTES + 24];
 };
 
@@ -51,6 +66,7 @@ struct target {
 };
 
 struct job {
+  TAILQ_ENTRY(job) link;
   struct push_hub *hub;
   push_on_done *on_done;
   void *context;
@@ -63,10 +79,10 @@ struct job {
   uint8_t *message;
   size_t message_len;
   char color[ROUTE_COLOR_MAX_BYTES + 1];
-  size_t next;  // whose gateway is to be found next
-  size_t open;  // questions not yet answered
-  bool asking;  // they are being asked: do not finish
-  bool counted;
+  size_t next;      // whose gateway is to be found next
+  size_t open;      // questions not yet answered
+  size_t bytes;     // of memory, while it waits
+  bool is_waiting;  // counted among the hub's
 };
 
 // Says what came of it, and frees it.

@@ -44,7 +44,7 @@ void push_redis_on_message(const struct push_redis *redis, bool for_all, const u
   if (len == 0) {
     return;  // somebody wanted to know whether we are there (other_gateways.h)
   }
-  if (len > PUSH_ORDER_MAX_BYTES) {
+  if (len > PUSH_TOPIC_MAX_BYTES) {
     malformed(redis->counters, "it is too long");
     return;
   }
