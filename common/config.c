@@ -161,7 +161,7 @@ static const struct key keys[] = {
     SETTING("queue.client_high_bytes", KEY_INTEGER, queue.client_high_bytes, "262144",
             RANGE(1024, 1024 * MIB)),
     SETTING("queue.client_low_bytes", KEY_INTEGER, queue.client_low_bytes, "65536",
-            RANGE(0, 1024 * MIB)),
+            RANGE(1, 1024 * MIB)),
     SETTING("queue.client_grace", KEY_DURATION, queue.client_grace_ms, "10s", RANGE(1, DAY_MS)),
 
     {.path = "tunnel.types", .kind = KEY_TUNNEL_TYPES},

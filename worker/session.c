@@ -136,8 +136,12 @@ static void send_logout(struct session *session, enum logout_code code) {
 
 // --- Pushes ------------------------------------------------------------------
 
-// Sends it. The session may be closed in consequence: by a failure, or since it is the
-// word that the player is logged out.
+// The player is logged out with it. A push of it does not wait, and no policy drops it.
+static bool is_logout(int32_t mod, int32_t seq) {
+  return mod == MODULE_SYSTEM && seq == SYSTEM_LOGOUT;
+}
+
+// Sends it. The session may be closed in consequence: by a failure, or by a logout.
 static void deliver(struct session *session, const struct push *push) {
   struct worker *worker = session->worker;
   size_t len = push->about.packet_bytes;
@@ -149,7 +153,7 @@ static void deliver(struct session *session, const struct push *push) {
   counters_add(worker->counters, error == 0 ? COUNTER_PUSHES_DELIVERED : COUNTER_PUSHES_MISSED, 1);
   if (error != 0) {
     session_close(session, reason_of(error));
-  } else if (push->about.mod == MODULE_SYSTEM && push->about.seq == SYSTEM_LOGOUT) {
+  } else if (is_logout(push->about.mod, push->about.seq)) {
     session_close(session, CLOSE_ROMA_LOGOUT);
   }
 }
@@ -206,7 +210,7 @@ void session_push(struct session *session, struct push *push) {
   counters_add(counters, COUNTER_PUSHES_ADDRESSED, 1);
   if (session->state != SESSION_PLAYING) {
     counters_add(counters, COUNTER_PUSHES_MISSED, 1);
-  } else if (session->output_full) {
+  } else if (session->output_full && !is_logout(push->about.mod, push->about.seq)) {
     keep(session, push);
   } else {
     deliver(session, push);
@@ -580,7 +584,7 @@ static void on_ended(enum close_reason reason, void *owner) { session_close(owne
 
 void session_on_answer(struct session *session, const struct packet *packet) {
   session_send(session, packet);
-  if (packet->mod == MODULE_SYSTEM && packet->seq == SYSTEM_LOGOUT) {
+  if (is_logout(packet->mod, packet->seq)) {
     session_close(session, CLOSE_ROMA_LOGOUT);
   }
 }
@@ -607,14 +611,21 @@ static void on_drained(void *owner) {
 
 static void on_grace_over(evutil_socket_t fd, short what, void *owner) {
   struct session *session = owner;
+  const struct config *config = &session->worker->config;
+  enum slow_client policy = config->push.slow_client;
+  uint64_t taken_bytes = transport_taken_bytes(session->transport);
   (void)fd;
   (void)what;
-  if (session->worker->config.push.slow_client == SLOW_CLIENT_DISCONNECT) {
+  bool is_dead = session->grace_over && taken_bytes == session->taken_bytes;
+  session->grace_over = true;
+  make_room(session, waiting_bound(session));
+  bool is_over = policy == SLOW_CLIENT_CONFLATE && session->pushes.bytes > waiting_bound(session);
+  if (policy == SLOW_CLIENT_DISCONNECT || is_over || is_dead) {
     session_close(session, CLOSE_SLOW_CLIENT);
     return;
   }
-  session->grace_over = true;
-  make_room(session, waiting_bound(session));
+  session->taken_bytes = taken_bytes;
+  add_timer(&session->grace_timer, config->limits.idle_timeout_ms);
 }
 
 // --- Time --------------------------------------------------------------------

@@ -73,6 +73,7 @@ struct session {
   uint32_t full_tunnels;  // tunnels whose queue is over its bound: input is paused
   bool output_full;       // over queue.client_high_bytes: tunnels are not read
   bool grace_over;        // and that for longer than queue.client_grace
+  uint64_t taken_bytes;   // by the client, when the grace timer fired last
 
   struct push_queue pushes;  // that wait while output is full
   uint64_t broadcast_seen;   // serial of the latest that it was looked at for

@@ -27,6 +27,7 @@ struct transport {
   bool replaying;  // the resume event is to go through what was kept first
   uint8_t *kept;   // received, not yet passed on
   size_t kept_len;
+  uint64_t taken_bytes;     // by the socket, of what had to wait
   struct evbuffer *output;  // NULL while nothing waits
   struct event readable;
   struct event writable;
@@ -169,6 +170,7 @@ static void on_writable(evutil_socket_t fd, short what, void *owner) {
     return;
   }
   if (sent > 0) {
+    transport->taken_bytes += (uint64_t)sent;
     counters_add(shared->counters, COUNTER_BYTES_OUT, (uint64_t)sent);
     counters_gauge_add(shared->counters, GAUGE_QUEUED_OUT_BYTES, -(int64_t)sent);
   }
@@ -251,6 +253,8 @@ int transport_send(struct transport *transport, uint8_t *buffer, size_t len) {
 size_t transport_queued_bytes(const struct transport *transport) {
   return transport->output ? evbuffer_get_length(transport->output) : 0;
 }
+
+uint64_t transport_taken_bytes(const struct transport *transport) { return transport->taken_bytes; }
 
 void transport_pause(struct transport *transport) {
   transport->paused = true;

@@ -9,14 +9,10 @@ import pytest
 
 from janus import wire
 from janus.backend import Backend
-from janus.patience import FACTOR, patient, wait_for
+from janus.patience import FACTOR, ms, patient, wait_for
 from janus.programs import Gateway, nodes_of
 
 MIB = 1 << 20
-
-
-def ms(seconds):
-    return int(patient(seconds) * 1000)
 
 
 def test_a_client_that_falls_silent_is_closed(start, backend):

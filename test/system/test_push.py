@@ -2,11 +2,12 @@
 
 import os
 import signal
+import time
 
 import grpc
 import pytest
 from janus.backend import Backend
-from janus.patience import wait_for
+from janus.patience import ms, wait_for
 from janus.programs import Gateway, merged, nodes_of, redis_settings, secret_settings
 from janus.push import GatePushRequest, GrpcPusher, Publisher, PushMessage, body
 from janus.redis_server import Redis, gateway_key
@@ -447,6 +448,71 @@ def test_what_can_not_give_way_ends_the_session_with_conflate_too(start, redis, 
                   lambda gateway: gateway.closed("slow_client"))
     flood.check()
     flood.player.close()
+
+
+def behind(start, redis, backend, name, policy, grace, pushes, body_of, **limits):
+    """A gateway, its publisher, and a client that reads nothing and for which so many pushes wait,
+    or up to 20 more."""
+    gateway = gateway_on(start, redis, backend, name, SMALL_QUEUES, {
+        "queue": {"client_grace": grace}, "push": {"slow_client": policy}, "limits": limits})
+    publisher = Publisher(redis, gateway)
+    player = gateway.client(uid=6500, receive_buffer=4096)
+    player.login()
+    sent = 0
+    while gateway.gauge("pushes_waiting") < pushes:
+        for _ in range(20):
+            publisher.push([6500], body_of(sent))
+            sent += 1
+        gateway.wait_counter("pushes_addressed", sent)
+    return gateway, publisher, player
+
+
+def numbered(i):
+    return body(b"%06d" % i + bytes(PUSH_BYTES), obj=i, data_version=1)
+
+
+@pytest.mark.parametrize("policy, name", [("disconnect", "127.0.0.1:33131"),
+                                          ("conflate", "127.0.0.1:33132")])
+def test_one_that_is_over_the_budget_is_cut_only_when_the_grace_time_is_over(start, redis, backend,
+                                                                            policy, name):
+    grace, started = ms(3), time.monotonic()
+    gateway, _, player = behind(start, redis, backend, name, policy, f"{grace}ms", 25, numbered)
+    with player:
+        wait_for(lambda: gateway.closed("slow_client") == 1, "the grace time to be over")
+        assert time.monotonic() - started >= grace / 1000
+
+
+def test_far_over_the_budget_the_grace_time_is_over_at_once(start, redis, backend):
+    gateway, publisher, player = behind(start, redis, backend, "127.0.0.1:33133", "disconnect",
+                                        "600s", 30, numbered)
+    with player:
+        publisher.push([6500], *[numbered(i) for i in range(60)])
+        wait_for(lambda: gateway.closed("slow_client") == 1, "it to be closed")
+
+
+def test_a_client_that_takes_nothing_at_all_is_closed_under_any_policy(start, redis, backend):
+    gateway, _, player = behind(start, redis, backend, "127.0.0.1:33134", "drop_oldest", "300ms", 15,
+                                numbered, idle_timeout=f"{ms(9)}ms")
+    with player:
+
+        def closes():
+            if not gateway.closed("slow_client"):
+                player.send(1, 2, b"I am here")  # else it would be idle
+            return gateway.closed("slow_client")
+
+        wait_for(closes, "it to be closed")
+    assert gateway.closed("idle_timeout") == 0
+
+
+def test_a_logout_does_not_wait_with_the_other_pushes(start, redis, backend):
+    gateway, publisher, player = behind(start, redis, backend, "127.0.0.1:33135", "drop_newest",
+                                        "600s", 30, numbered)
+    with player:
+        publisher.push([6500], body(b"\x08\x04", mod=1, seq=4))
+        wait_for(lambda: gateway.closed("roma_logout") == 1, "it to be closed")
+        while (packet := player.receive()).mod != 1:  # what the socket had taken before
+            pass
+        assert packet.seq == 4
 
 
 def test_a_short_burst_cuts_nobody(start, redis, backend):

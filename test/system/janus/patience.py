@@ -11,6 +11,10 @@ def patient(seconds):
     return seconds * FACTOR
 
 
+def ms(seconds):
+    return int(patient(seconds) * 1000)
+
+
 def wait_for(check, what, timeout=30):
     """Asks check again and again until it returns something true, and returns that."""
     deadline = time.monotonic() + patient(timeout)
