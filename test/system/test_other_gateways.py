@@ -245,9 +245,11 @@ def test_a_forged_word_that_a_player_is_elsewhere_throws_nobody_out(redis, gatew
         assert player.ask(1, 2, b"in").data == b"in"
 
 
-def test_of_two_logins_in_an_outage_the_later_one_wins(start, backend):
+@pytest.mark.parametrize("queued_writes", [1000, 3])  # with 3, most of them are dropped
+def test_of_two_logins_in_an_outage_the_later_one_wins(start, backend, queued_writes):
     redis = start(Redis)
-    gateways = [gateway_on(start, redis, backend) for _ in range(2)]
+    more = {"data": {"redis": {"queued_writes": queued_writes}}}
+    gateways = [gateway_on(start, redis, backend, more) for _ in range(2)]
     redis.kill()
     for gateway in gateways:
         gateway.wait_link("redis", "down")
