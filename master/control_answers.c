@@ -122,16 +122,30 @@ static json_t *links_to_json(const struct master *master) {
   return links;
 }
 
+// Of what comes to the port: what is being served, refused since there was too much, had to
+// wait for its answer too long, and was cut off for being slow.
+static json_t *port_to_json(const char *transport, json_t *address, size_t open, uint64_t refused,
+                            uint64_t late, uint64_t cut) {
+  return json_pack("{s:s, s:o, s:I, s:I, s:I, s:I}", "transport", transport, "address", address,
+                   "open", (json_int_t)open, "refused", (json_int_t)refused, "late",
+                   (json_int_t)late, "cut", (json_int_t)cut);
+}
+
 static json_t *listeners_to_json(const struct master *master) {
   const char *addr = master->config.server.grpc.addr;
   const char *colon = strrchr(addr, ':');
+  struct rpc_server_counts grpc;
+  struct http_server_counts http;
+  operations_grpc_counts(master->operations_grpc, &grpc);
+  operations_http_counts(master->operations_http, &http);
   // As configured, but for a port that was left to the system.
-  return json_pack("[{s:s, s:s}, {s:s, s:o}, {s:s, s:s}]", "transport", "tcp", "address",
-                   master->tcp.address, "transport", "grpc", "address",
-                   json_sprintf("%.*s:%d", colon ? (int)(colon - addr) : 0, addr,
-                                operations_grpc_port(master->operations_grpc)),
-                   "transport", "http", "address",
-                   operations_http_address(master->operations_http));
+  json_t *grpc_address = json_sprintf("%.*s:%d", colon ? (int)(colon - addr) : 0, addr,
+                                      operations_grpc_port(master->operations_grpc));
+  json_t *http_address = json_string(operations_http_address(master->operations_http));
+  return json_pack(
+      "[{s:s, s:s}, o, o]", "transport", "tcp", "address", master->tcp.address,
+      port_to_json("grpc", grpc_address, grpc.open, grpc.refused, grpc.late, grpc.cut),
+      port_to_json("http", http_address, http.connections, http.refused, http.late, http.cut));
 }
 
 static json_t *answer_status(struct master *master, const json_t *request,

@@ -5,7 +5,10 @@
 
 #include "proto/health.pb-c.h"
 
-enum { ANSWER_MAX_BYTES = 16 };
+enum {
+  ANSWER_MAX_BYTES = 16,
+  WATCHERS_MAX = 64,  // anybody may watch: pushes are to have the rest of the port's calls
+};
 
 // One that watches the health of a service.
 struct health_watcher {
@@ -83,23 +86,26 @@ void health_grpc_on_watch(struct rpc_server_call *call, const uint8_t *request, 
   if (!parse(call, request, len, &known)) {
     return;
   }
-  struct health_watcher *watcher = calloc(1, sizeof *watcher);
+  struct health_watcher *watcher =
+      health->watcher_count < WATCHERS_MAX ? calloc(1, sizeof *watcher) : NULL;
   if (!watcher) {
-    rpc_server_fail(call, STREAM_RESOURCE_EXHAUSTED, "out of memory");
+    rpc_server_fail(call, STREAM_RESOURCE_EXHAUSTED, "too many watch already");
     return;
   }
   watcher->call = call;
   watcher->known = known;
   rpc_server_set_context(call, watcher);
   LIST_INSERT_HEAD(&health->watchers, watcher, link);
+  health->watcher_count++;
   tell(health, watcher);
 }
 
 void health_grpc_on_gone(struct rpc_server_call *call, void *owner) {
+  struct health_grpc *health = owner;
   struct health_watcher *watcher = rpc_server_context(call);
-  (void)owner;
   if (watcher) {
     LIST_REMOVE(watcher, link);
+    health->watcher_count--;
     free(watcher);
   }
 }

@@ -5,6 +5,7 @@
 #define JANUS_MASTER_HEALTH_GRPC_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <sys/queue.h>
 
 #include "master/rpc_server.h"
@@ -14,6 +15,7 @@ LIST_HEAD(health_watchers, health_watcher);
 // The owner of the methods. All zero: not serving, and nobody watches.
 struct health_grpc {
   struct health_watchers watchers;
+  size_t watcher_count;
   bool serving;
 };
 

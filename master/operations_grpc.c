@@ -116,6 +116,11 @@ void operations_grpc_set_healthy(struct operations_grpc *operations, bool health
   health_grpc_set(&operations->health, healthy);
 }
 
+void operations_grpc_counts(const struct operations_grpc *operations,
+                            struct rpc_server_counts *counts) {
+  rpc_server_counts(operations->server, counts);
+}
+
 int operations_grpc_port(const struct operations_grpc *operations) {
   return rpc_server_port(operations->server);
 }

@@ -11,6 +11,7 @@
 #include "common/counters.h"
 #include "master/push_access.h"
 #include "master/push_hub.h"
+#include "master/rpc_server.h"
 
 struct operations_grpc;
 
@@ -35,5 +36,7 @@ void operations_grpc_serve(struct operations_grpc *operations, struct push_hub *
 void operations_grpc_set_healthy(struct operations_grpc *operations, bool healthy);
 
 int operations_grpc_port(const struct operations_grpc *operations);
+void operations_grpc_counts(const struct operations_grpc *operations,
+                            struct rpc_server_counts *counts);
 
 #endif

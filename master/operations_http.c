@@ -59,6 +59,11 @@ void operations_http_serve(struct operations_http *operations, struct push_hub *
   operations->pushes.hub = hub;
 }
 
+void operations_http_counts(const struct operations_http *operations,
+                            struct http_server_counts *counts) {
+  http_server_counts(operations->server, counts);
+}
+
 const char *operations_http_address(const struct operations_http *operations) {
   return http_server_address(operations->server);
 }

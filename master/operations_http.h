@@ -11,6 +11,7 @@
 
 #include "common/config.h"
 #include "common/counters.h"
+#include "master/http_server.h"
 #include "master/push_access.h"
 #include "master/push_hub.h"
 
@@ -38,5 +39,7 @@ void operations_http_serve(struct operations_http *operations, struct push_hub *
 // As bound: "127.0.0.1:18100".
 const char *operations_http_address(const struct operations_http *operations);
 int operations_http_port(const struct operations_http *operations);
+void operations_http_counts(const struct operations_http *operations,
+                            struct http_server_counts *counts);
 
 #endif

@@ -304,9 +304,18 @@ def test_the_health_service_says_how_it_is_and_tells_when_it_stops(start, backen
     fails(grpc.StatusCode.NOT_FOUND, health, pusher, b"no.such.Service")
     fails(grpc.StatusCode.INVALID_ARGUMENT, pusher.call, HEALTH + "Check", b"\xff")
     watch = pusher.channel.unary_stream(HEALTH + "Watch", lambda x: x, lambda x: x)
-    known, unknown = watch(b""), watch(b"\x0a\x01x")
+    known, unknown = watch(b"", timeout=60), watch(b"\x0a\x01x", timeout=60)
     assert status_of(next(known)) == SERVING
     assert status_of(next(unknown)) == SERVICE_UNKNOWN
+    more = [watch(b"", timeout=60) for _ in range(62)]
+    for one in more:
+        assert status_of(next(one)) == SERVING
+    fails(grpc.StatusCode.RESOURCE_EXHAUSTED, next, watch(b"", timeout=60))
+    assert health(pusher) == SERVING, "the port is not used up"
+    listener = next(one for one in gateway.ctl("status")["listeners"] if one["transport"] == "grpc")
+    assert (listener["open"], listener["refused"]) == (64, 0)
+    for one in more:
+        one.cancel()
     with gateway.player(uid=1):  # so that it does not go before it has been seen to stop
         gateway.process.send_signal(signal.SIGTERM)
         assert status_of(next(known)) == NOT_SERVING
