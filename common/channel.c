@@ -242,7 +242,7 @@ size_t channel_push_bytes(size_t packet_bytes) {
   return sizeof(struct header) + sizeof(struct channel_push) + packet_bytes;
 }
 
-size_t channel_push_room(const struct channel *channel) {
+size_t channel_room(const struct channel *channel) {
   size_t queued = evbuffer_get_length(bufferevent_get_output(channel->buffer));
   return queued < CHANNEL_PUSHES_MAX_BYTES ? CHANNEL_PUSHES_MAX_BYTES - queued : 0;
 }
@@ -255,7 +255,7 @@ int channel_send_push(struct channel *channel, const struct channel_push *push,
       .size = (uint32_t)(sizeof *push + receivers_bytes + push->packet_bytes),
   };
   struct evbuffer *output = bufferevent_get_output(channel->buffer);
-  if (sizeof header + header.size > channel_push_room(channel)) {
+  if (sizeof header + header.size > channel_room(channel)) {
     return ERROR_EXHAUSTED;
   }
   // Room first: half a message would break the channel.

@@ -169,6 +169,7 @@ struct channel_tunnel_report {
 
 struct channel_report_end {
   uint64_t id;
+  uint32_t complete;  // 0: not all of it had room
 };
 
 // Every session that a broadcast was for has got it, or will not.
@@ -194,12 +195,12 @@ void channel_free(struct channel *channel);  // accepts NULL
 // when too much is waiting already, ERROR_MEMORY.
 int channel_send(struct channel *channel, enum channel_type type, const void *content);
 
-// Pushes come from outside, as fast as anyone likes: they fill only half of what may wait,
-// so that the rest still gets through.
+// Pushes and reports are asked for from outside, as often as anyone likes: they fill only
+// half of what may wait, so that the rest still gets through.
 enum { CHANNEL_PUSHES_MAX_BYTES = 8 << 20 };
-// How many bytes of pushes may be queued now; what one of them takes, but for 8 bytes for
-// each receiver.
-size_t channel_push_room(const struct channel *channel);
+// How many bytes of them may be queued now.
+size_t channel_room(const struct channel *channel);
+// What one push takes, but for 8 bytes for each receiver.
 size_t channel_push_bytes(size_t packet_bytes);
 // Queues CHANNEL_PUSH, with as many receivers and packet bytes as push says. Also
 // ERROR_EXHAUSTED: there is no room.

@@ -124,20 +124,28 @@ struct pending {
   struct channel_login login;
 };
 
+static bool is_banned(const struct admission *admission, const struct channel_session *newcomer) {
+  return bans_find(admission->options.bans, newcomer->uid, newcomer->address, clock_wall_ms());
+}
+
 static void on_others_answer(bool may_come, bool route_written, void *context) {
   struct pending *pending = context;
   const struct admission_options *options = &pending->admission->options;
   const struct channel_session *newcomer = &pending->login.session;
   LIST_REMOVE(pending, link);
-  if (pending->cancelled) {
+  int32_t refusal = !may_come                                 ? CLOSE_CONFLICTING_LOGIN
+                    : is_banned(pending->admission, newcomer) ? CLOSE_BANNED  // meanwhile
+                                                              : CHANNEL_LOGIN_ADMITTED;
+  if (!pending->cancelled && refusal == CHANNEL_LOGIN_ADMITTED) {
+    admit(pending->admission, pending->worker, &pending->login, route_written);
+  } else {
+    if (!pending->cancelled) {
+      refuse(pending->admission, pending->worker, newcomer->connection, refusal);
+    }
     if (route_written &&
         !directory_has_player(options->directory, newcomer->uid, newcomer->color)) {
       options->on_unused_route(newcomer->uid, newcomer->color, options->owner);
     }
-  } else if (may_come) {
-    admit(pending->admission, pending->worker, &pending->login, route_written);
-  } else {
-    refuse(pending->admission, pending->worker, newcomer->connection, CLOSE_CONFLICTING_LOGIN);
   }
   free(pending);
 }
@@ -188,12 +196,10 @@ static bool is_second_here(struct admission *admission, const struct channel_ses
 }
 
 void admission_ask(struct admission *admission, int worker, const struct channel_login *login) {
-  const struct admission_options *options = &admission->options;
   const struct channel_session *newcomer = &login->session;
   // First of all, or a captured handshake could throw its player out.
   int32_t refusal = check_replay(admission, login);
-  if (refusal == CHANNEL_LOGIN_ADMITTED &&
-      bans_find(options->bans, newcomer->uid, newcomer->address, clock_wall_ms())) {
+  if (refusal == CHANNEL_LOGIN_ADMITTED && is_banned(admission, newcomer)) {
     refusal = CLOSE_BANNED;
   }
   if (refusal == CHANNEL_LOGIN_ADMITTED && refuses_second(admission) &&

@@ -115,6 +115,8 @@ static void take(struct question *question, int worker, enum channel_type type,
                    content);
     answer->tunnels = tunnels;
   } else {
+    const struct channel_report_end *end = content;
+    answer->complete = answer->complete && end->complete;
     await_no_more(question, worker);
     return;
   }

@@ -469,7 +469,7 @@ int workers_send(struct workers *workers, int index, enum channel_type type, con
 
 size_t workers_push_room(const struct workers *workers, int index) {
   const struct worker_process *process = &workers->process[index];
-  return process->channel ? channel_push_room(process->channel) : 0;
+  return process->channel ? channel_room(process->channel) : 0;
 }
 
 int workers_send_push(struct workers *workers, int index, const struct channel_push *push,

@@ -124,3 +124,8 @@ int inbox_tell(struct inbox *inbox, enum channel_type type, const void *content)
   }
   return error;
 }
+
+bool inbox_report(struct inbox *inbox, enum channel_type type, const void *content) {
+  return inbox->channel && channel_room(inbox->channel) > 0 &&
+         inbox_tell(inbox, type, content) == 0;
+}

@@ -22,5 +22,7 @@ bool inbox_has_master(const struct inbox *inbox);
 
 // Tells the master; ERROR_NOT_FOUND when there is none any more.
 int inbox_tell(struct inbox *inbox, enum channel_type type, const void *content);
+// What the master has asked for, which may be a lot. False when there is no room for it.
+bool inbox_report(struct inbox *inbox, enum channel_type type, const void *content);
 
 #endif

@@ -7,7 +7,7 @@
 #include "worker/session.h"
 #include "worker/tunnel.h"
 
-static void report_session(struct session *session, uint64_t id) {
+static bool report_session(struct session *session, uint64_t id) {
   const struct channel_session_report report = {
       .id = id,
       .connection = session->connection,
@@ -22,10 +22,10 @@ static void report_session(struct session *session, uint64_t id) {
       .input_paused = session->rate_paused || session->full_tunnels > 0,
       .output_paused = session->output_full,
   };
-  inbox_tell(session->worker->inbox, CHANNEL_SESSION_REPORT, &report);
+  return inbox_report(session->worker->inbox, CHANNEL_SESSION_REPORT, &report);
 }
 
-static void report_tunnel(const struct tunnel *tunnel, uint64_t id) {
+static bool report_tunnel(const struct tunnel *tunnel, uint64_t id) {
   struct channel_tunnel_report report = {
       .id = id,
       .oid = tunnel->oid,
@@ -36,22 +36,34 @@ static void report_tunnel(const struct tunnel *tunnel, uint64_t id) {
   bool placed = tunnel->state == TUNNEL_OPENING || tunnel->state == TUNNEL_OPEN;
   strncpy(report.state, tunnel_state_name(tunnel->state), sizeof report.state - 1);
   memcpy(report.address, placed ? tunnel->address : "", placed ? sizeof report.address : 1);
-  inbox_tell(tunnel->worker->inbox, CHANNEL_TUNNEL_REPORT, &report);
+  return inbox_report(tunnel->worker->inbox, CHANNEL_TUNNEL_REPORT, &report);
+}
+
+static bool report_one(struct session *session, uint64_t id) {
+  bool complete = report_session(session, id);
+  const struct tunnel *tunnel;
+  LIST_FOREACH(tunnel, &session->tunnels, link) {
+    complete = complete && report_tunnel(tunnel, id);
+  }
+  return complete;
+}
+
+static bool report_all(struct worker *worker, uint64_t id) {
+  bool complete = true;
+  for (struct session *session = worker->logged_in; session && complete;
+       session = session->hh.next) {
+    complete = session->state != SESSION_PLAYING || report_session(session, id);
+  }
+  return complete;
 }
 
 void report_on_ask(struct worker *worker, const struct channel_report_ask *ask) {
-  const struct channel_report_end end = {.id = ask->id};
+  struct channel_report_end end = {.id = ask->id, .complete = true};
   struct session *session = ask->connection != 0 ? session_find(worker, ask->connection) : NULL;
   if (session && session->state == SESSION_PLAYING) {
-    struct tunnel *tunnel;
-    report_session(session, ask->id);
-    LIST_FOREACH(tunnel, &session->tunnels, link) { report_tunnel(tunnel, ask->id); }
+    end.complete = report_one(session, ask->id);
   } else if (ask->connection == 0) {
-    for (session = worker->logged_in; session; session = session->hh.next) {
-      if (session->state == SESSION_PLAYING) {
-        report_session(session, ask->id);
-      }
-    }
+    end.complete = report_all(worker, ask->id);
   }
   inbox_tell(worker->inbox, CHANNEL_REPORT_END, &end);
 }
