@@ -21,6 +21,15 @@ static const char *subject_read(const json_t *request, struct ban_subject *subje
              : "the address is an IP, or a network such as 192.0.2.0/24";
 }
 
+// As the list of bans names it.
+static json_t *subject_answer(const struct ban_subject *subject) {
+  char field[BAN_FIELD_BYTES];
+  json_t *answer = control_ok();
+  ban_field(subject, field);
+  json_object_set_new(answer, "who", json_string(field));
+  return answer;
+}
+
 static const char *refusal_text(int error) {
   switch (error) {
     case ERROR_EXPIRED: return "that time is over already";
@@ -55,14 +64,16 @@ json_t *control_ban(struct master *master, const json_t *request, struct questio
   }
   struct count count = {.ban = &ban};
   directory_each(master->directory, count_if_fits, &count);
-  int error = bans_add(master->bans, &ban.subject,
-                       json_is_integer(for_ms) ? now_ms + json_integer_value(for_ms) : 0,
-                       reason ? reason : "", now_ms);
+  int64_t until_ms = json_is_integer(for_ms) ? now_ms + json_integer_value(for_ms) : 0;
+  int error = bans_add(master->bans, &ban.subject, until_ms, reason ? reason : "", now_ms);
   if (error != 0) {
     return control_error(refusal_text(error));
   }
-  json_t *answer = control_ok();
+  json_t *answer = subject_answer(&ban.subject);
   json_object_set_new(answer, "closed", json_integer(count.sessions));
+  if (until_ms != 0) {
+    json_object_set_new(answer, "until_ms", json_integer((json_int_t)until_ms));
+  }
   return answer;
 }
 
@@ -74,7 +85,7 @@ json_t *control_unban(struct master *master, const json_t *request, struct quest
     return control_error(wrong);
   }
   int error = bans_remove(master->bans, &subject, clock_wall_ms());
-  return error == 0 ? control_ok() : control_error(refusal_text(error));
+  return error == 0 ? subject_answer(&subject) : control_error(refusal_text(error));
 }
 
 struct listing {

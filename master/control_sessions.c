@@ -91,6 +91,7 @@ struct listing {
   enum sort sort;
   size_t limit;
   size_t total;  // sessions there are
+  size_t fit;    // those that the filter lets through
   struct row *rows;
   size_t count;
   size_t room;
@@ -120,6 +121,10 @@ static bool note_session(struct directory_session *session, void *context) {
   if (!filter_fits(&listing->filter, session)) {
     return true;
   }
+  listing->fit++;
+  if (listing->sort == SORT_NONE && listing->count == listing->limit) {
+    return true;  // any will do where they are not to be sorted
+  }
   if (listing->count == listing->room) {
     size_t room = listing->room > 0 ? listing->room * 2 : 128;
     struct row *larger = realloc(listing->rows, room * sizeof *larger);
@@ -134,8 +139,7 @@ static bool note_session(struct directory_session *session, void *context) {
       .worker = session->worker,
       .key = UINT64_MAX - (uint64_t)session->session.since_ms,  // the oldest first
   };
-  // Any will do where they are not to be sorted.
-  return listing->sort != SORT_NONE || listing->count < listing->limit;
+  return true;
 }
 
 static int compare_rows(const void *a, const void *b) {
@@ -159,6 +163,7 @@ static json_t *listing_answer(struct listing *listing) {
   }
   json_t *answer = control_ok();
   json_object_set_new(answer, "total", json_integer((json_int_t)listing->total));
+  json_object_set_new(answer, "fit", json_integer((json_int_t)listing->fit));
   json_object_set_new(answer, "sessions", rows);
   free(listing->rows);
   return answer;
@@ -314,11 +319,30 @@ static bool kick_session(struct directory_session *session, void *context) {
   return true;
 }
 
+// What was asked for, for the log: uid=10001 color=blue.
+static void filter_text(const json_t *request, char *text, size_t size) {
+  static const char *const members[] = {"uid", "sid", "worker", "color", "address"};
+  size_t len = 0;
+  for (size_t i = 0; i < sizeof members / sizeof *members && len < size; i++) {
+    const json_t *value = json_object_get(request, members[i]);
+    const char *string = json_string_value(value);
+    const char *space = len > 0 ? " " : "";
+    int written = 0;
+    if (string) {
+      written = snprintf(text + len, size - len, "%s%s=%s", space, members[i], string);
+    } else if (value) {
+      written = snprintf(text + len, size - len, "%s%s=%" JSON_INTEGER_FORMAT, space, members[i],
+                         json_integer_value(value));
+    }
+    len += written > 0 ? (size_t)written : 0;
+  }
+}
+
 json_t *control_kick(struct master *master, const json_t *request, struct question *question) {
   struct kick kick = {.master = master, .code = LOGOUT_ADMIN_KICK_OUT};
   const char *code = json_string_value(json_object_get(request, "code"));
   const char *reason = json_string_value(json_object_get(request, "reason"));
-  char said[128];
+  char said[128], text[200] = "", whom[256];
   bool empty;
   const char *wrong = filter_read(request, &kick.filter, &empty);
   (void)question;
@@ -332,7 +356,9 @@ json_t *control_kick(struct master *master, const json_t *request, struct questi
   }
   filter_each(master, &kick.filter, kick_session, &kick);
   reason = reason ? reason : "";
-  log_warn("kicked", "sessions=%lld code=%d reason=%s", (long long)kick.count, (int)kick.code,
+  filter_text(request, text, sizeof text);
+  log_warn("kicked", "sessions=%lld whom=%s code=%s reason=%s", (long long)kick.count,
+           log_quote(whom, sizeof whom, text, strlen(text)), logout_code_name(kick.code),
            log_quote(said, sizeof said, reason, strlen(reason)));
   if (kick.count == 0) {
     return control_error("no session is like that");

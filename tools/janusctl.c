@@ -43,7 +43,7 @@ static const char help[] =
     "Players:\n"
     "  sessions   those logged in   [--uid N] [--color C] [--sid N] [--address NET]\n"
     "                               [--worker N] [--sort age|traffic|queue] [--limit N]\n"
-    "  session    one of them, in detail      UID\n"
+    "  session    one player, in detail       UID\n"
     "  kick       closes sessions   UID, or as for sessions  [--code C] [--reason TEXT]\n"
     "  ban        keeps out         UID, or --address NET  [--for TIME] [--reason TEXT]\n"
     "  unban      no longer         UID, or --address NET\n"
@@ -62,6 +62,7 @@ static const char help[] =
     "                     else " CONFIG_CONTROL_SOCKET
     ")\n"
     "  -j, --json         the answer as JSON, for programs\n"
+    "      --uid N        the player, in place of UID behind the command\n"
     "      --address NET  an IP address, or a network such as 192.0.2.0/24\n"
     "      --code C       what the client is told: server, waiting, unauthorized,\n"
     "                     conflicting-login, admin-kick-out (the default) or banned\n"
@@ -231,6 +232,7 @@ static int usage(const char *format, ...) {
 enum kind {
   KIND_TEXT,
   KIND_NUMBER,
+  KIND_UNSIGNED,  // of 64 bits; in the request as the signed number of the same bits
   KIND_TIER,
   KIND_DURATION,  // as text; in ms in the request
   KIND_DATA,      // text; its bytes in the request
@@ -259,7 +261,7 @@ static const struct argument {
     {"mod", 'M', "mod", KIND_NUMBER, INT32_MIN, INT32_MAX},
     {"seq", 'Q', "seq", KIND_NUMBER, INT32_MIN, INT32_MAX},
     {"obj", 'B', "obj", KIND_NUMBER, INT64_MIN, INT64_MAX},
-    {"data-version", 'E', "data_version", KIND_NUMBER, 0, INT64_MAX},
+    {"data-version", 'E', "data_version", KIND_UNSIGNED, 0, 0},
     {"data", 'D', "data", KIND_DATA, 0, 0},
     {"hex", 'X', "data", KIND_HEX, 0, 0},
     {"tier", 't', "tier", KIND_TIER, 0, 0},
@@ -281,6 +283,13 @@ static bool number_parse(const char *text, int64_t least, int64_t most, json_int
   errno = 0;
   *number = strtoll(text, &end, 10);
   return errno == 0 && end != text && *end == '\0' && *number >= least && *number <= most;
+}
+
+static bool unsigned_parse(const char *text, json_int_t *number) {
+  char *end;
+  errno = 0;
+  *number = (json_int_t)strtoull(text, &end, 10);
+  return errno == 0 && text[0] >= '0' && text[0] <= '9' && *end == '\0';
 }
 
 static bool is_tier(const char *text) {
@@ -323,6 +332,7 @@ static const char *take(json_t *request, const struct argument *argument, const 
       value = number_parse(text, argument->least, argument->most, &number) ? json_integer(number)
                                                                            : NULL;
       break;
+    case KIND_UNSIGNED: value = unsigned_parse(text, &number) ? json_integer(number) : NULL; break;
     case KIND_DURATION:
       value = config_value_parse_duration(text, &ms) ? json_integer(ms) : NULL;
       break;
@@ -331,7 +341,8 @@ static const char *take(json_t *request, const struct argument *argument, const 
   }
   static const char *const wanted[] = {
       [KIND_TEXT] = "UTF-8",
-      [KIND_NUMBER] = "a number in its range",
+      [KIND_NUMBER] = "a whole number in its range",
+      [KIND_UNSIGNED] = "a whole number of 64 bits, 0 or more",
       [KIND_TIER] = "gateway, player or object",
       [KIND_DURATION] = "a time such as 90s, 10m or 24h",
       [KIND_DATA] = "text",
@@ -368,6 +379,22 @@ static int take_words(json_t *request, const struct ctl_command *command, int ar
     count++;
   }
   return count;
+}
+
+// Returns what is wrong with the options for this command, or NULL.
+static const char *check_options(const struct ctl_command *command, const char *given) {
+  if (strspn(given, command->options) != strlen(given)) {
+    return "does not take that option";
+  }
+  if (strchr(given, 'D') && strchr(given, 'X')) {
+    return "takes --data or --hex, not both";
+  }
+  for (const char *needed = command->needed; needed && *needed != '\0'; needed++) {
+    if (!strchr(given, *needed)) {
+      return "needs --mod and --seq";
+    }
+  }
+  return NULL;
 }
 
 // A command may be two words.
@@ -419,7 +446,7 @@ static int read_options(int argc, char **argv, struct line *line) {
       puts("janusctl " JANUS_VERSION);
       return EXIT_SUCCESS;
     } else if (!argument) {
-      return usage("that option is not understood");
+      return usage("that option is not understood (a negative uid: --uid -5)");
     } else {
       const char *fault = take(line->request, argument, optarg);
       if (fault) {
@@ -449,8 +476,9 @@ static int run(int argc, char **argv, struct line *line) {
     return usage("there is no command %s", argv[optind]);
   }
   optind += words;
-  if (strspn(line->given, command->options) != strlen(line->given)) {
-    return usage("%s does not take that option", command->name);
+  const char *wrong = check_options(command, line->given);
+  if (wrong) {
+    return usage("%s %s", command->name, wrong);
   }
   bool uid_given = strchr(line->given, 'u') != NULL;
   int taken = uid_given ? 0 : take_words(line->request, command, argc - optind, argv + optind);

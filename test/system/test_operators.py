@@ -4,7 +4,7 @@ import json
 
 import pytest
 from janus.backend import Backend
-from janus.patience import wait_for
+from janus.patience import ms, wait_for
 from janus.programs import Gateway, merged, nodes_of, redis_settings, run
 from janus.redis_server import Redis
 
@@ -45,11 +45,22 @@ def test_sessions_are_sorted_by_age_traffic_and_queue(gateway):
         assert "sort by" in janusctl(gateway, "sessions", "--sort", "beauty", code=1)
 
 
+def test_what_is_not_shown_is_said(gateway):
+    with gateway.player(uid=54, color="red"), gateway.player(uid=55, color="red"), \
+         gateway.player(uid=56, color="blue"):
+        assert "2 sessions, of 3 in all" in janusctl(gateway, "sessions", "--color", "red")
+        assert "1 of 2 sessions, of 3 in all; --limit shows more" \
+            in janusctl(gateway, "sessions", "--color", "red", "--limit", 1)
+        assert "1 of 2 sessions, of 3 in all" \
+            in janusctl(gateway, "sessions", "--color", "red", "--limit", 1, "--sort", "queue")
+        assert "no session is like that" in janusctl(gateway, "sessions", "--color", "green")
+
+
 def test_a_session_is_shown_with_all_that_is_known_of_it(gateway, backend):
     with gateway.player(uid=-61, color="blue", sid=9) as player:
         player.ask(1, 2, b"x")
         player.ask(6, 2, obj=77)
-        answer = json.loads(janusctl(gateway, "--json", "session", "--", "-61"))
+        answer = json.loads(janusctl(gateway, "--json", "session", "--uid", "-61"))
         session = answer["session"]
         assert (session["uid"], session["sid"], session["color"]) == (-61, 9, "blue")
         assert session["messages_in"] == 2 and session["address"] == player.name()
@@ -60,6 +71,7 @@ def test_a_session_is_shown_with_all_that_is_known_of_it(gateway, backend):
         assert answer["complete"]
         text = janusctl(gateway, "session", "--", "-61")
         assert "messages in" in text and "room" in text
+        assert "--uid -5" in janusctl(gateway, "session", "-61", code=2)
     assert "not here" in janusctl(gateway, "session", 999, code=1)
     janusctl(gateway, "session", code=2)
     janusctl(gateway, "session", "somebody", code=2)
@@ -79,7 +91,7 @@ def assert_kept_out(gateway, uid):
 
 def test_a_banned_player_is_closed_and_kept_out_until_it_is_over(gateway):
     with gateway.player(uid=71) as player, gateway.player(uid=72) as other:
-        assert janusctl(gateway, "ban", 71, "--reason", "cheating") == "banned; closed 1\n"
+        assert janusctl(gateway, "ban", 71, "--reason", "cheating") == "banned uid:71 for ever; closed 1\n"
         assert player.receive_end() == BANNED
         assert other.ask(1, 2, b"undisturbed").data == b"undisturbed"
     assert_kept_out(gateway, 71)
@@ -91,7 +103,7 @@ def test_a_banned_player_is_closed_and_kept_out_until_it_is_over(gateway):
     with gateway.player(uid=71) as player:
         assert player.ask(1, 2, b"in").data == b"in"
     assert "no such ban" in janusctl(gateway, "unban", 71, code=1)
-    janusctl(gateway, "ban", 71, "--for", "1500ms")
+    janusctl(gateway, "ban", 71, "--for", f"{ms(3)}ms")
     assert bans_of(gateway)["uid:71"]["until_ms"] > 0
     assert_kept_out(gateway, 71)
     wait_for(lambda: "uid:71" not in bans_of(gateway), "it to be over")
@@ -102,9 +114,10 @@ def test_a_banned_player_is_closed_and_kept_out_until_it_is_over(gateway):
 def test_a_network_is_banned(gateway):
     with gateway.player(uid=73) as player:
         # Another network than the tests' own stays outside.
-        assert janusctl(gateway, "ban", "--address", "10.0.0.0/8") == "banned; closed 0\n"
-        assert janusctl(gateway, "ban", "--address", "127.0.0.0/30", "--for", "1h") \
-            == "banned; closed 1\n"
+        assert janusctl(gateway, "ban", "--address", "10.9.8.7/8") \
+            == "banned net:10.0.0.0/8 for ever; closed 0\n"
+        said = janusctl(gateway, "ban", "--address", "127.0.0.0/30", "--for", "1h")
+        assert said.startswith("banned net:127.0.0.0/30 until 20") and said.endswith("closed 1\n")
         assert player.receive_end() == BANNED
     assert_kept_out(gateway, 74)
     assert set(bans_of(gateway)) == {"net:10.0.0.0/8", "net:127.0.0.0/30"}
@@ -223,4 +236,12 @@ def test_a_push_by_hand(gateway):
         assert player.receive().data == b""
         janusctl(gateway, "push", 91, "--mod", 3, "--seq", 8, "--hex", "0", code=2)
         janusctl(gateway, "push", 91, "--mod", 2**31, "--seq", 8, code=2)
+        janusctl(gateway, "push", 91, "--mod", 3, code=2)
+        janusctl(gateway, "push", 91, "--mod", 3, "--seq", 8, "--hex", "00", "--data", "x", code=2)
+        janusctl(gateway, "push", 91, "--mod", 3, "--seq", 8, "--data-version", 2**64, code=2)
+        janusctl(gateway, "push", 91, "--mod", -2**31, "--seq", 2**31 - 1, "--obj", -2**63,
+                 "--data-version", 2**64 - 1)
+        packet = player.receive()
+        assert (packet.mod, packet.seq, packet.obj, packet.data_version) \
+            == (-2**31, 2**31 - 1, -2**63, 2**64 - 1)
     assert "nowhere" in janusctl(gateway, "push", 99_999, "--mod", 1, "--seq", 2, code=1)

@@ -213,7 +213,7 @@ def test_a_player_is_kicked(gateway):
             assert kicked.receive_end() == 4  # AdminKickOut
             kicked.close()
         assert other.ask(1, 2, b"undisturbed").data == b"undisturbed"
-        gateway.wait_log(r"event=kicked sessions=1 code=4 reason=")
+        gateway.wait_log(r"event=kicked sessions=1 whom=\"uid=41800\" code=admin-kick-out reason=")
 
 
 @pytest.mark.parametrize("code, number", [

@@ -17,14 +17,14 @@ static void status_print(const json_t *answer) {
   line_print("pid", json_object_get(answer, "pid"), CELL_NUMBER);
   line_print("started", json_object_get(answer, "started_at_ms"), CELL_TIME);
   line_print("uptime", json_object_get(answer, "uptime_ms"), CELL_DURATION);
-  printf("%-13s%" JSON_INTEGER_FORMAT " of %" JSON_INTEGER_FORMAT " running\n", "workers",
-         json_integer_value(json_object_get(workers, "running")),
-         json_integer_value(json_object_get(workers, "configured")));
+  line_printf("workers", "%" JSON_INTEGER_FORMAT " of %" JSON_INTEGER_FORMAT " running",
+              json_integer_value(json_object_get(workers, "running")),
+              json_integer_value(json_object_get(workers, "configured")));
   json_array_foreach(json_object_get(answer, "listeners"), i, listener) {
     char transport[CELL_BYTES], address[CELL_BYTES];
     cell_format(json_object_get(listener, "transport"), CELL_TEXT, transport);
     cell_format(json_object_get(listener, "address"), CELL_TEXT, address);
-    printf("%-13s%s %s\n", i == 0 ? "listening on" : "", transport, address);
+    line_printf(i == 0 ? "listening on" : "", "%s %s", transport, address);
   }
   line_print("reached at", json_object_get(answer, "advertise"), CELL_TEXT);
   line_print("registry", json_object_get(answer, "registry"), CELL_TEXT);
@@ -107,6 +107,27 @@ static void workers_print(const json_t *answer) {
   TABLE_PRINT(json_object_get(answer, "workers"), columns, "there are no workers");
 }
 
+// What the workers say may be missing.
+static void completeness_print(const json_t *answer) {
+  if (json_is_false(json_object_get(answer, "complete"))) {
+    printf("\nNot all of it: a worker did not answer in time, or had too much to say.\n");
+  }
+}
+
+// fit: how many of all there are are as they were asked for; shown: how many of those are here.
+static void rest_print(size_t shown, json_int_t fit, json_int_t all, const char *what) {
+  char of_all[64] = "";
+  if (fit < all) {
+    snprintf(of_all, sizeof of_all, ", of %" JSON_INTEGER_FORMAT " in all", all);
+  }
+  if ((json_int_t)shown < fit) {
+    printf("\n%zu of %" JSON_INTEGER_FORMAT " %s%s; --limit shows more\n", shown, fit, what,
+           of_all);
+  } else if (fit < all && fit > 0) {
+    printf("\n%" JSON_INTEGER_FORMAT " %s%s\n", fit, what, of_all);
+  }
+}
+
 static void sessions_print(const json_t *answer) {
   static const struct column columns[] = {
       {"uid", "uid", CELL_NUMBER},
@@ -124,20 +145,19 @@ static void sessions_print(const json_t *answer) {
   json_int_t total = json_integer_value(json_object_get(answer, "total"));
   bool traffic = json_object_get(json_array_get(sessions, 0), "bytes_in") != NULL;
   table_print(sessions, columns, traffic ? sizeof columns / sizeof *columns : WITHOUT_TRAFFIC,
-              "no player is logged in");
-  if ((size_t)total > json_array_size(sessions)) {
-    printf("\n%zu of %" JSON_INTEGER_FORMAT " sessions; --limit shows more\n",
-           json_array_size(sessions), total);
-  }
+              total > 0 ? "no session is like that" : "no player is logged in");
+  rest_print(json_array_size(sessions), json_integer_value(json_object_get(answer, "fit")), total,
+             "sessions");
+  completeness_print(answer);
 }
 
 static void route_stats_print(const json_t *answer) {
   const json_t *stats;
   const char *tier;
   json_object_foreach(json_object_get(answer, "stats"), tier, stats) {
-    printf("%-13s%" JSON_INTEGER_FORMAT " of %" JSON_INTEGER_FORMAT " used\n", tier,
-           json_integer_value(json_object_get(stats, "used")),
-           json_integer_value(json_object_get(stats, "capacity")));
+    line_printf(tier, "%" JSON_INTEGER_FORMAT " of %" JSON_INTEGER_FORMAT " used",
+                json_integer_value(json_object_get(stats, "used")),
+                json_integer_value(json_object_get(stats, "capacity")));
   }
   line_print("bytes", json_object_get(answer, "bytes"), CELL_NUMBER);
   line_print("held", json_object_get(answer, "held"), CELL_NUMBER);
@@ -152,7 +172,7 @@ static void route_place_print(const char *title, const json_t *place, const json
   }
   cell_format(json_object_get(place, "address"), CELL_TEXT, address);
   cell_format(json_object_get(place, "expires_in_ms"), CELL_DURATION, expires);
-  printf("%-13s%s, expires in %s\n", title, address, expires);
+  line_printf(title, "%s, expires in %s", address, expires);
 }
 
 static void route_get_print(const json_t *answer) {
@@ -233,18 +253,27 @@ static void session_print(const json_t *answer) {
     line_print(lines[i].title, json_object_get(session, lines[i].field), lines[i].cell);
   }
   line_print("siblings", json_object_get(answer, "siblings"), CELL_NUMBER);
+  line_printf(
+      "gateway route", "%s",
+      json_is_true(json_object_get(answer, "route_written")) ? "written" : "not yet written");
   printf("\n");
   TABLE_PRINT(json_object_get(answer, "tunnels"), columns, "no tunnel is open");
+  completeness_print(answer);
 }
 
 static void ban_print(const json_t *answer) {
-  printf("banned; closed %" JSON_INTEGER_FORMAT "\n",
-         json_integer_value(json_object_get(answer, "closed")));
+  const json_t *until = json_object_get(answer, "until_ms");
+  char who[CELL_BYTES], when[CELL_BYTES];
+  cell_format(json_object_get(answer, "who"), CELL_TEXT, who);
+  cell_format(until, CELL_TIME, when);
+  printf("banned %s %s%s; closed %" JSON_INTEGER_FORMAT "\n", who, until ? "until " : "for ever",
+         until ? when : "", json_integer_value(json_object_get(answer, "closed")));
 }
 
 static void unban_print(const json_t *answer) {
-  (void)answer;
-  printf("banned no more\n");
+  char who[CELL_BYTES];
+  cell_format(json_object_get(answer, "who"), CELL_TEXT, who);
+  printf("%s is banned no more\n", who);
 }
 
 static void bans_print(const json_t *answer) {
@@ -256,10 +285,7 @@ static void bans_print(const json_t *answer) {
   json_int_t total = json_integer_value(json_object_get(answer, "total"));
   json_int_t pending = json_integer_value(json_object_get(answer, "pending_writes"));
   TABLE_PRINT(bans, columns, "nobody is banned");
-  if ((size_t)total > json_array_size(bans)) {
-    printf("\n%zu of %" JSON_INTEGER_FORMAT " bans; --limit shows more\n", json_array_size(bans),
-           total);
-  }
+  rest_print(json_array_size(bans), total, total, "bans");
   if (pending > 0) {
     printf("\n%" JSON_INTEGER_FORMAT " changes wait for Redis\n", pending);
   }
@@ -272,20 +298,20 @@ static void push_print(const json_t *answer) {
 }
 
 static const struct ctl_command commands[] = {
-    {"status", status_print, "", ""},
-    {"stats", stats_print, "", ""},
-    {"workers", workers_print, "", ""},
-    {"sessions", sessions_print, "uncIAWO", ""},
-    {"session", session_print, "", "u"},
-    {"kick", kick_print, "ucIAWCR", "U"},
-    {"ban", ban_print, "uAFR", "U"},
-    {"unban", unban_print, "uA", "U"},
-    {"bans", bans_print, "n", ""},
-    {"push", push_print, "cMQBXDE", "u"},
-    {"routes", routes_print, "tn", ""},
-    {"routes stats", route_stats_print, "", ""},
-    {"routes get", route_get_print, "cS", "to"},
-    {"nodes", nodes_print, "", ""},
+    {"status", status_print, "", "", NULL},
+    {"stats", stats_print, "", "", NULL},
+    {"workers", workers_print, "", "", NULL},
+    {"sessions", sessions_print, "uncIAWO", "", NULL},
+    {"session", session_print, "u", "u", NULL},
+    {"kick", kick_print, "ucIAWCR", "U", NULL},
+    {"ban", ban_print, "uAFR", "U", NULL},
+    {"unban", unban_print, "uA", "U", NULL},
+    {"bans", bans_print, "n", "", NULL},
+    {"push", push_print, "ucMQBXDE", "u", "MQ"},
+    {"routes", routes_print, "tn", "", NULL},
+    {"routes stats", route_stats_print, "", "", NULL},
+    {"routes get", route_get_print, "cS", "to", NULL},
+    {"nodes", nodes_print, "", "", NULL},
 };
 
 const struct ctl_command *ctl_command_named(const char *name) {

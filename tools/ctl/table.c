@@ -1,6 +1,7 @@
 #include "tools/ctl/table.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -79,5 +80,14 @@ void table_print(const json_t *rows, const struct column *columns, size_t column
 void line_print(const char *title, const json_t *value, enum cell cell) {
   char text[CELL_BYTES];
   cell_format(value, cell, text);
-  printf("%-13s %s\n", title, text);
+  line_printf(title, "%s", text);
+}
+
+void line_printf(const char *title, const char *format, ...) {
+  va_list arguments;
+  printf("%-13s ", title);
+  va_start(arguments, format);
+  vprintf(format, arguments);
+  va_end(arguments);
+  printf("\n");
 }

@@ -24,7 +24,8 @@ void table_print(const json_t *rows, const struct column *columns, size_t column
 #define TABLE_PRINT(rows, columns, when_empty) \
   table_print(rows, columns, sizeof columns / sizeof *columns, when_empty)
 
-// One value behind its title.
+// One value behind its title; some text behind it.
 void line_print(const char *title, const json_t *value, enum cell cell);
+void line_printf(const char *title, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif
