@@ -76,6 +76,20 @@ static void password_read(struct loader *loader, const char *path, char *passwor
   }
 }
 
+// It is shown in a header, which has no other characters and loses blanks at its ends.
+static void token_read(struct loader *loader, const char *path, char *token, size_t size) {
+  password_read(loader, path, token, size);
+  size_t len = strlen(token);
+  bool fits = len == 0 || (token[0] != ' ' && token[len - 1] != ' ');
+  for (size_t i = 0; i < len; i++) {
+    fits = fits && token[i] >= 0x20 && token[i] < 0x7f;
+  }
+  if (!fits) {
+    loader_fault(loader, at(secret_find(loader, path, CONFIG_TYPE_STRING, false)), path,
+                 "must be printable ASCII, without a blank at either end");
+  }
+}
+
 // The private key of a TLS client certificate, from the file that the settings name.
 static void key_file_read(struct loader *loader, const char *path, const char *file, char *pem,
                           size_t size) {
@@ -177,7 +191,7 @@ static void section_read(struct loader *loader, struct secrets *secrets) {
                 sizeof secrets->redis_sentinel_password);
   password_read(loader, "secret.etcd_password", secrets->etcd_password,
                 sizeof secrets->etcd_password);
-  password_read(loader, "secret.push_token", secrets->push_token, sizeof secrets->push_token);
+  token_read(loader, "secret.push_token", secrets->push_token, sizeof secrets->push_token);
 }
 
 // libconfig's copy of what was read; its scanner's buffers are out of our reach.

@@ -407,16 +407,30 @@ static void derive_advertise(struct config *config, int port) {
            port);
 }
 
+static bool is_loopback(const char *address) {
+  return strncmp(address, "127.", 4) == 0 || strncmp(address, "[::1]", 5) == 0 ||
+         strncmp(address, "localhost:", 10) == 0;
+}
+
 // Other gateways and servers know this one by its address.
 static void warn_of_loopback(const struct config *config) {
   const char *advertise = config->server.grpc.advertise;
   bool others = config->routes.store == ROUTES_REDIS || config->registry.source == REGISTRY_ETCD;
-  if (others && (strncmp(advertise, "127.", 4) == 0 || strncmp(advertise, "[::1]", 5) == 0 ||
-                 strncmp(advertise, "localhost:", 10) == 0)) {
+  if (others && is_loopback(advertise)) {
     log_warn("advertise_is_loopback",
              "advertise=%s hint=\"nobody on another machine reaches this gateway, and another one "
              "there may have the same name: set server.grpc.addr or server.grpc.advertise\"",
              advertise);
+  }
+}
+
+// The network is trusted then: whoever reaches the port can push what he likes.
+static void warn_of_open_port(const struct master *master, const char *key, const char *address) {
+  if (!is_loopback(address) && master->secrets->push_token[0] == '\0') {
+    log_warn("push_without_token",
+             "%s=%s hint=\"everybody in the networks of push.allow can push to players: let only "
+             "the game's servers reach this port, or give them a push_token (secret.conf)\"",
+             key, address);
   }
 }
 
@@ -434,7 +448,12 @@ static bool open_ports(struct master *master, char *why, size_t why_size) {
   const struct operations_http_options http_options = {
       .config = &master->config, .access = &master->push_access, .counters = master->counters};
   master->operations_http = operations_http_new(master->base, &http_options, why, why_size);
-  return master->operations_http != NULL;
+  if (!master->operations_http) {
+    return false;
+  }
+  warn_of_open_port(master, "server.grpc.addr", master->config.server.grpc.addr);
+  warn_of_open_port(master, "server.http.addr", master->config.server.http.addr);
+  return true;
 }
 
 static bool build_tables(struct master *master, char *why, size_t why_size) {

@@ -83,7 +83,7 @@ static void answer_push(struct rpc_server_call *call, const struct push_outcome 
   PushResponse response = BROADCASTER__SERVICE__PUSH__V1__PUSH_RESPONSE__INIT;
   (void)uids;
   (void)uid_count;
-  if (!failed(call, outcome, outcome->count[PUSH_REFUSED] > 0)) {
+  if (!failed(call, outcome, push_was_refused(outcome))) {
     response.pushed = was_pushed(outcome->fates[0]);
     reply(call, &response.base);
   }
@@ -126,9 +126,7 @@ static void answer_broadcast(struct rpc_server_call *call, const struct push_out
   BroadcastResponse response = BROADCASTER__SERVICE__PUSH__V1__BROADCAST_RESPONSE__INIT;
   (void)uids;
   (void)uid_count;
-  bool refused =
-      outcome->count[PUSH_REFUSED] > 0 && outcome->count[PUSH_HERE] == 0 && !outcome->published;
-  if (!failed(call, outcome, refused)) {
+  if (!failed(call, outcome, push_was_refused(outcome))) {
     response.reached = (int64_t)outcome->count[PUSH_HERE];
     response.refused = (int64_t)outcome->count[PUSH_REFUSED];
     response.published = outcome->published;

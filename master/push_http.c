@@ -71,13 +71,6 @@ static void on_too_large(struct http_request *request, void *owner) {
 
 // --- What came of it -----------------------------------------------------------------
 
-// Whether nobody has got it who was to: of many players each has a fate of its own, and what
-// other gateways have been told must not be said twice.
-static bool was_refused(const struct push_json *json, const struct push_outcome *outcome) {
-  return json->form != PUSH_JSON_MULTICAST && outcome->count[PUSH_REFUSED] > 0 &&
-         outcome->count[PUSH_HERE] == 0 && !outcome->published;
-}
-
 static void answer(struct http_request *request, const struct push_json *json,
                    const struct push_outcome *outcome) {
   char *text = outcome->error == 0 ? push_json_answer(json, outcome) : NULL;
@@ -90,7 +83,7 @@ static void answer(struct http_request *request, const struct push_json *json,
     fail_for_now(request, "out of memory");
     return;
   }
-  if (was_refused(json, outcome)) {
+  if (json->form != PUSH_JSON_MULTICAST && push_was_refused(outcome)) {
     status = outcome->too_large ? STATUS_TOO_LARGE : STATUS_TRY_AGAIN;
   }
   if (status == STATUS_TRY_AGAIN) {

@@ -56,6 +56,10 @@ static void count_fates(struct job *job) {
   }
 }
 
+bool push_was_refused(const struct push_outcome *outcome) {
+  return outcome->count[PUSH_REFUSED] > 0 && outcome->count[PUSH_HERE] == 0 && !outcome->published;
+}
+
 void push_job_finish(struct job *job) {
   if (job->targets) {
     count_fates(job);

@@ -3,7 +3,8 @@
 //
 // A body is serialized and compressed here, once for all who get it. A player gets all
 // bodies of an order or none: an order with a body that clients don't take is refused as a
-// whole, and so is what a worker has no room for. All is counted, and said in the outcome.
+// whole, and so is what a worker has no room for. All is counted, and said in the outcome,
+// which every entrance but Redis passes on.
 // Loop thread only.
 #ifndef JANUS_MASTER_PUSH_HUB_H
 #define JANUS_MASTER_PUSH_HUB_H
@@ -67,6 +68,10 @@ struct push_outcome {
   bool published;                 // a broadcast: the other gateways have been told
   bool too_large;  // what was refused always will be: no client takes it, or no worker
 };
+// Whether nobody has got it who was to, so that it can be said again. Of many players each has
+// a fate of its own instead.
+bool push_was_refused(const struct push_outcome *outcome);
+
 // outcome is valid for the call.
 typedef void push_on_done(const struct push_outcome *outcome, void *context);
 

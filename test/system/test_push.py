@@ -284,6 +284,16 @@ def test_pushes_need_the_token_where_there_is_one(start, keys, backend):
     assert "sesame street" not in gateway.log()
 
 
+def test_an_open_port_without_a_token_is_warned_of(start, keys, backend):
+    ports = {"server": {"grpc": {"addr": "0.0.0.0:0"}, "http": {"addr": "0.0.0.0:0"}}}
+    gateway = start(Gateway, nodes=nodes_of(backend.address), settings=ports)
+    for key in ("grpc", "http"):
+        gateway.wait_log(f"event=push_without_token server.{key}.addr=0.0.0.0:0")
+    guarded = start(Gateway, nodes=nodes_of(backend.address), settings=ports,
+                    secrets=secret_settings(keys, push_token="sesame street"))
+    assert "push_without_token" not in guarded.log()
+
+
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3
 HEALTH = "/grpc.health.v1.Health/"
 

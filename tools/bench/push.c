@@ -111,7 +111,9 @@ static void on_answer(bool pushed, void *owner) {
     return;
   }
   pushes->players.bench->failed++;
-  if (!pushes->broadcast) {
+  if (pushes->broadcast) {
+    broadcast_next(pushes);  // not everybody will have it
+  } else {
     push_next(pushes);
   }
 }

@@ -620,6 +620,27 @@ static void etcd_and_redis_are_read_and_travel(void **state) {
   assert_memory_equal(&config, &other, sizeof config);
 }
 
+static int load_with_token(const char *token) {
+  char certificate_and_token[4096];
+  snprintf(certificate_and_token, sizeof certificate_and_token, "%s\"; push_token = \"%s",
+           CLIENT_CERT_UNTIL_2119, token);
+  char text[8192];
+  snprintf(text, sizeof text, SECRET(ACCOUNT_KEY, SERVER_KEY, "%s"), certificate_and_token);
+  write_file(secret_file, text, 0640);
+  return load("@include \"secret.conf\"\n");
+}
+
+static void a_push_token_is_one_that_a_header_can_have(void **state) {
+  (void)state;
+  assert_int_equal(load_with_token("open sesame"), 0);
+  assert_string_equal(secrets.push_token, "open sesame");
+  for (size_t i = 0; i < 4; i++) {
+    static const char *const tokens[] = {" sesame", "sesame ", "ses\\name", "s\xc3\xa9same"};
+    assert_int_equal(load_with_token(tokens[i]), ERROR_INVALID);
+    assert_non_null(strstr(faults, "secret.push_token: must be printable ASCII"));
+  }
+}
+
 static void passwords_are_secrets(void **state) {
   (void)state;
   write_file(
@@ -783,6 +804,7 @@ int main(void) {
       cmocka_unit_test(each_bad_network_is_a_fault_of_its_own),
       cmocka_unit_test(the_addresses_of_a_large_cluster_travel),
       cmocka_unit_test(etcd_and_redis_are_read_and_travel),
+      cmocka_unit_test(a_push_token_is_one_that_a_header_can_have),
       cmocka_unit_test(passwords_are_secrets),
       cmocka_unit_test(a_tls_key_is_a_secret_and_its_file_closed_to_others),
       cmocka_unit_test(bad_addresses_and_modes_are_faults),
