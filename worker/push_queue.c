@@ -24,6 +24,7 @@ struct push *push_new(const struct channel_push *about) {
   struct push *push = malloc(sizeof *push + about->packet_bytes);
   if (push) {
     push->references = 1;
+    push->addressed = 0;
     push->about = *about;
     memcpy(push->packet, channel_push_packet(about), about->packet_bytes);
   }

@@ -9,7 +9,8 @@ import pytest
 from janus.backend import Backend
 from janus.patience import wait_for
 from janus.programs import Gateway, merged, nodes_of, redis_settings
-from janus.push import BROADCAST_TOPIC, GrpcPusher, PushMessage, Publisher, body
+from janus.push import (BROADCAST_TOPIC, GrpcPusher, HttpPusher, PushMessage, Publisher, body,
+                        json_body)
 from janus.redis_server import Redis, gateway_key
 
 CONFLICT = 3  # SCServerLogout's ConflictingLogin
@@ -87,6 +88,20 @@ def test_a_multicast_is_split_among_the_gateways(redis, gateways, pushers):
         expect(player, b"one")
         expect(player, b"two")
         player.close()
+
+
+def test_over_http_too_a_push_is_handed_on(redis, gateways):
+    pusher = HttpPusher(gateways[0])
+    one = json_body(b"by the way")
+    with gateways[1].player(uid=120) as player:
+        redis.wait_key(gateway_key(120), gateways[1].name)
+        assert pusher.ok("/push", {"uid": "120", "color": "blue", "bodies": [one]}) \
+            == {"pushed": True, "fate": "handed_on"}
+        expect(player, b"by the way")
+        assert pusher.ok("/multicast", {"uids": ["120", "9"], "color": "blue", "bodies": [one]}) \
+            == {"pushedUids": ["120"], "handedOnUids": ["120"], "notFoundUids": ["9"],
+                "refusedUids": []}
+        expect(player, b"by the way")
 
 
 def test_a_broadcast_reaches_the_players_of_all_gateways_once(gateways, pushers):
@@ -182,9 +197,9 @@ def test_a_player_who_comes_back_at_once_is_not_thrown_out_by_what_was_said_befo
         third.close()
 
 
-def test_a_thousand_double_logins_at_once_leave_one_session_each(redis, gateways):
-    """500 players come to two gateways at the same time."""
-    uids = range(1000, 1500)
+def test_a_thousand_logins_of_the_same_players_at_once_leave_one_session_each(redis, gateways):
+    """334 players come to three gateways at the same time."""
+    uids = range(1000, 1334)
     clients = {}
 
     def come(gateway):
@@ -195,27 +210,46 @@ def test_a_thousand_double_logins_at_once_leave_one_session_each(redis, gateways
             client.finish_login()
         clients[gateway] = mine
 
-    threads = [threading.Thread(target=come, args=(gateway,)) for gateway in gateways[:2]]
+    threads = [threading.Thread(target=come, args=(gateway,)) for gateway in gateways]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(clients) == 2
+    assert len(clients) == 3
 
     def left():
         return sum(len([session for session in gateway.ctl("sessions", "--limit", "5000")["sessions"]
-                        if session["uid"] in uids]) for gateway in gateways[:2])
+                        if session["uid"] in uids]) for gateway in gateways)
 
     wait_for(lambda: left() == len(uids), "one session of each to be left")
     for uid in uids:
-        holder = next(gateway for gateway in gateways[:2]
-                      if redis.get(gateway_key(uid)) == gateway.name)
-        other = next(gateway for gateway in gateways[:2] if gateway is not holder)
-        assert clients[holder][uid].ask(1, 2, b"mine").data == b"mine"
-        assert clients[other][uid].receive_end() == CONFLICT
+        holder = redis.get(gateway_key(uid))
+        for gateway in gateways:
+            if gateway.name == holder:
+                assert clients[gateway][uid].ask(1, 2, b"mine").data == b"mine"
+            else:
+                assert clients[gateway][uid].receive_end() == CONFLICT
     for mine in clients.values():
         for client in mine.values():
             client.close()
+
+
+def test_one_that_does_not_read_at_another_gateway_is_replaced_too(redis, gateways):
+    stale = gateways[0].client(uid=305, receive_buffer=4096)
+    stale.login()
+    redis.wait_key(gateway_key(305), gateways[0].name)
+
+    def is_stuck():
+        for _ in range(20):
+            stale.send(1, 2, os.urandom(8000))  # the echoes fill what is on the way to it
+        return gateways[0].ctl("session", "305")["session"]["output_paused"]
+
+    wait_for(is_stuck, "it to be behind", pause=0)
+    with gateways[1].player(uid=305) as new:
+        assert new.ask(1, 2, b"in").data == b"in"
+        wait_for(lambda: not sessions(gateways[0], 305), "the stale session to be gone")
+        assert new.ask(1, 2, b"and stays").data == b"and stays"
+    stale.close()
 
 
 def test_a_message_that_was_lost_is_made_up_for_when_the_route_is_renewed(start, backend):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 
 import grpc
@@ -222,6 +223,23 @@ def test_a_multicast_says_who_got_it(alone, pusher):
         assert two.ask(1, 2, b"no more").data == b"no more"
 
 
+def test_numbers_of_64_bits_at_their_edges(alone, pusher):
+    for uid in (-2**63, 2**63 - 1):
+        for sid in (-2**63, 2**63 - 1):
+            with alone.player(uid=uid, sid=sid) as player:
+                one = body(b"x", mod=-2**31, seq=2**31 - 1, obj=uid, data_version=2**64 - 1)
+                assert pusher.push(uid, one)
+                assert pusher.gate_push(uid, one)
+                assert pusher.multicast([uid, uid + 1 if uid < 0 else uid - 1], one).pushed_uids == [uid]
+                assert pusher.broadcast(one, sid=sid).reached == 1
+                assert pusher.broadcast(one, sid=-sid - 1).reached == 0
+                for _ in range(4):
+                    packet = player.receive()
+                    assert (packet.mod, packet.seq, packet.obj, packet.data_version) \
+                        == (-2**31, 2**31 - 1, uid, 2**64 - 1)
+                assert player.ask(1, 2, b"no more").data == b"no more"
+
+
 def test_a_broadcast_says_how_many_got_it(alone, pusher):
     with alone.player(uid=7021, color="blue") as one, alone.player(uid=7022, color="red") as two:
         answer = pusher.broadcast(body(b"news"))
@@ -340,15 +358,17 @@ OUTCOMES = ("pushes_delivered", "pushes_dropped_newest", "pushes_dropped_oldest"
 
 
 def assert_balanced(gateway, asked, before):
-    """Delivered, refused and dropped by policy is all that was sent."""
+    """Delivered, refused and dropped by policy is all that was sent (asked None: as many as it
+    says)."""
     def now(name):
         return gateway.counter(name) - before["counters"].get(name, 0)
 
     wait_for(lambda: sum(now(name) for name in OUTCOMES) + gateway.gauge("pushes_waiting")
              == now("pushes_addressed"), "every push to be accounted for")
     wait_for(lambda: now("pushes_here") == now("pushes_addressed"), "the workers to have all")
-    wait_for(lambda: now("pushes_here") + now("pushes_refused") + now("pushes_not_found")
-             + now("pushes_handed_on") == asked, "what was asked to be accounted for")
+    wait_for(lambda: asked is None or now("pushes_here") + now("pushes_refused")
+             + now("pushes_not_found") + now("pushes_handed_on") == asked,
+             "what was asked to be accounted for")
 
 
 def test_all_pushes_are_accounted_for(gateway, publisher):
@@ -366,6 +386,35 @@ def test_all_pushes_are_accounted_for(gateway, publisher):
     assert_balanced(gateway, asked, before)
     for player in players:
         player.close()
+
+
+def test_all_pushes_are_accounted_for_while_players_come_and_go(gateway, publisher):
+    before = gateway.total()
+    over = threading.Event()
+    faults = []
+
+    def come_and_go(first):
+        try:
+            while not over.is_set():
+                for uid in range(first, first + 20):
+                    gateway.player(uid=uid).close()
+        except Exception as fault:  # told by the thread that waits for it
+            faults.append(fault)
+
+    players = [threading.Thread(target=come_and_go, args=(first,)) for first in (6340, 6360)]
+    for player in players:
+        player.start()
+    for _ in range(300):
+        publisher.broadcast(body(b"one"), body(b"two"))
+        publisher.push(range(6340, 6380), body(b"three"))
+    over.set()
+    for player in players:
+        player.join()
+    assert not faults
+    wait_for(lambda: gateway.counter("push_orders") - before["counters"]["push_orders"] == 600,
+             "the last to be taken in")
+    assert gateway.counter("pushes_missed") > before["counters"]["pushes_missed"]
+    assert_balanced(gateway, None, before)
 
 
 SMALL_QUEUES = {"queue": {"client_high_bytes": 20000, "client_low_bytes": 5000,
@@ -478,11 +527,16 @@ def behind(start, redis, backend, name, policy, grace, pushes, body_of, **limits
     player = gateway.client(uid=6500, receive_buffer=4096)
     player.login()
     sent = 0
-    while gateway.gauge("pushes_waiting") < pushes:
+
+    def is_behind():
+        nonlocal sent
         for _ in range(20):
             publisher.push([6500], body_of(sent))
             sent += 1
         gateway.wait_counter("pushes_addressed", sent)
+        return gateway.gauge("pushes_waiting") >= pushes
+
+    wait_for(is_behind, "it to be behind", pause=0)
     return gateway, publisher, player
 
 
@@ -535,17 +589,10 @@ def test_a_logout_does_not_wait_with_the_other_pushes(start, redis, backend):
 
 
 def test_a_short_burst_cuts_nobody(start, redis, backend):
-    gateway = gateway_on(start, redis, backend, "127.0.0.1:33126", SMALL_QUEUES,
-                         {"queue": {"client_grace": "600s"}})
-    publisher = Publisher(redis, gateway)
-    with gateway.client(uid=6500, receive_buffer=4096) as player:
-        player.login()
-        # More than the kernel takes and twice the budget, but less than four times.
-        sent = 0
-        while gateway.gauge("pushes_waiting") < 40:
-            for _ in range(20):
-                publisher.push([6500], body(b"%06d" % sent + bytes(PUSH_BYTES)))
-                sent += 1
-            gateway.wait_counter("pushes_addressed", sent)
+    # More than the kernel takes and twice the budget, but less than four times.
+    gateway, publisher, player = behind(start, redis, backend, "127.0.0.1:33126", "disconnect",
+                                        "600s", 40, numbered)
+    sent = gateway.counter("pushes_addressed")
+    with player:
         assert [int(player.receive().data[:6]) for _ in range(sent)] == list(range(sent))
         assert player.ask(1, 2, b"in").data == b"in"

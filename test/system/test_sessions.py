@@ -59,9 +59,15 @@ def test_the_old_tunnel_ends_and_the_new_one_is_told_apart(gateway, backend):
 
 
 def test_an_old_connection_that_does_not_read_is_replaced_too(gateway):
-    stale = gateway.player(41020)
-    for _ in range(40):
-        stale.send(1, 2, os.urandom(8000))  # the echoes fill what is on the way to it
+    stale = gateway.client(uid=41020, receive_buffer=4096)
+    stale.login()
+
+    def is_stuck():
+        for _ in range(20):
+            stale.send(1, 2, os.urandom(8000))  # the echoes fill what is on the way to it
+        return gateway.ctl("session", "41020")["session"]["output_paused"]
+
+    wait_for(is_stuck, "it to be behind", pause=0)
     with gateway.player(41020) as new:
         assert new.ask(1, 2, b"in").data == b"in"
         wait_for(lambda: len(gateway.ctl("sessions", "--uid", "41020")["sessions"]) == 1,

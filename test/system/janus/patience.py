@@ -15,10 +15,10 @@ def ms(seconds):
     return int(patient(seconds) * 1000)
 
 
-def wait_for(check, what, timeout=30):
-    """Asks check again and again until it returns something true, and returns that."""
+def wait_for(check, what, timeout=30, pause=0.005):
+    """Asks check again and again until it returns something true, and returns that. With pause 0
+    check is what brings it about."""
     deadline = time.monotonic() + patient(timeout)
-    pause = 0.005
     while True:
         result = check()
         if result:
