@@ -73,6 +73,8 @@ struct channel {
   struct event *next_turn;
   struct channel_events events;
   void *owner;
+  bool paused;   // by the owner: nothing is given out
+  bool full;     // what has come is still to be given out: no more is read
   bool over;     // broken or freed: nothing more is read
   bool reading;  // messages are being given out,
   bool freed;    // after which it is to be released
@@ -139,27 +141,42 @@ static void release(struct channel *channel) {
   free(channel);
 }
 
+static const struct timeval at_once = {0};
+
+// No more is read than can be worked off; the rest waits where it came from.
+static void set_full(struct channel *channel, bool full) {
+  if (channel->full != full) {
+    channel->full = full;
+    (full ? bufferevent_disable : bufferevent_enable)(channel->buffer, EV_READ);
+  }
+}
+
 static void give_out(struct channel *channel) {
-  static const struct timeval at_once = {0};
   struct evbuffer *input = bufferevent_get_input(channel->buffer);
   int64_t until_us = clock_monotonic_us() + TURN_US;
   struct header header;
 
+  bool full = false;
   channel->reading = true;
-  while (!channel->over &&
+  while (!channel->over && !full &&
          evbuffer_copyout(input, &header, sizeof header) == (ev_ssize_t)sizeof header) {
     if (!size_fits(&header)) {
       channel_break(channel, "a message of no known type or size");
     } else if (evbuffer_get_length(input) < sizeof header + header.size) {
       break;
-    } else if (clock_monotonic_us() >= until_us) {
-      event_add(channel->next_turn, &at_once);
-      break;
+    } else if (channel->paused || clock_monotonic_us() >= until_us) {
+      full = true;
     } else {
       take_message(channel, input, &header);
     }
   }
   channel->reading = false;
+  if (!channel->over) {
+    set_full(channel, full);
+  }
+  if (full && !channel->paused) {
+    event_add(channel->next_turn, &at_once);
+  }
   if (channel->freed) {
     release(channel);
   }
@@ -221,6 +238,13 @@ void channel_free(struct channel *channel) {
   } else {
     release(channel);
   }
+}
+
+void channel_pause(struct channel *channel) { channel->paused = true; }
+
+void channel_resume(struct channel *channel) {
+  channel->paused = false;
+  event_add(channel->next_turn, &at_once);
 }
 
 int channel_send(struct channel *channel, enum channel_type type, const void *content) {

@@ -125,7 +125,7 @@ struct channel_push {
   char color[ROUTE_COLOR_MAX_BYTES + 1];  // and this color, "" for any
 };
 enum {
-  CHANNEL_PUSH_RECEIVERS_MAX = 256,  // in one turn of the worker's loop
+  CHANNEL_PUSH_RECEIVERS_MAX = 256,
   CHANNEL_PUSH_PACKET_MAX_BYTES = 2 << 20,
 };
 static inline const uint64_t *channel_push_receivers(const struct channel_push *push) {
@@ -190,6 +190,11 @@ struct channel_events {
 struct channel *channel_new(struct event_base *base, int fd, const struct channel_events *events,
                             void *owner);
 void channel_free(struct channel *channel);  // accepts NULL
+
+// Gives out no further message, and again does; the first of them from the loop. What has not
+// been given out waits, and the peer with it.
+void channel_pause(struct channel *channel);
+void channel_resume(struct channel *channel);
 
 // Queues one message; content must have the size of its type. ERROR_EXHAUSTED
 // when too much is waiting already, ERROR_MEMORY.

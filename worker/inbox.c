@@ -129,3 +129,15 @@ bool inbox_report(struct inbox *inbox, enum channel_type type, const void *conte
   return inbox->channel && channel_room(inbox->channel) > 0 &&
          inbox_tell(inbox, type, content) == 0;
 }
+
+void inbox_pause(struct inbox *inbox) {
+  if (inbox->channel) {
+    channel_pause(inbox->channel);
+  }
+}
+
+void inbox_resume(struct inbox *inbox) {
+  if (inbox->channel) {
+    channel_resume(inbox->channel);
+  }
+}

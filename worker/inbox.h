@@ -22,6 +22,9 @@ bool inbox_has_master(const struct inbox *inbox);
 
 // Tells the master; ERROR_NOT_FOUND when there is none any more.
 int inbox_tell(struct inbox *inbox, enum channel_type type, const void *content);
+// Listens no further to the master, and again does.
+void inbox_pause(struct inbox *inbox);
+void inbox_resume(struct inbox *inbox);
 // What the master has asked for, which may be a lot. False when there is no room for it.
 bool inbox_report(struct inbox *inbox, enum channel_type type, const void *content);
 

@@ -1,9 +1,9 @@
-// What the master has this worker push, in the order in which it came: to single sessions
-// at once, and to all that a broadcast is for in slices, with a bound on the time of each,
-// so that it does not hold up everything else.
+// What the master has this worker push, in the order in which it came: to one session at
+// once, to many in slices with a bound on the time of each, so that they do not hold up
+// everything else.
 //
-// A push that comes for one session while a broadcast is under way does not overtake it:
-// that session gets the broadcast first. Loop thread only.
+// A push that comes for some sessions while a broadcast is under way does not overtake it:
+// those sessions get the broadcast first. Loop thread only.
 #ifndef JANUS_WORKER_PUSHES_H
 #define JANUS_WORKER_PUSHES_H
 

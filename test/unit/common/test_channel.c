@@ -241,6 +241,31 @@ static void what_waits_for_a_peer_that_does_not_read_is_bounded(void **state) {
   assert_int_equal(error, ERROR_EXHAUSTED);
 }
 
+static void a_paused_channel_gives_nothing_out_and_lets_its_peer_wait(void **state) {
+  struct fixture *fixture = *state;
+  struct channel_login login = {.session = {.connection = 1}};
+  int error = 0;
+  int sent = 0;
+  connect_right(fixture);
+  channel_pause(fixture->right.channel);
+  for (; sent < 10000000 && error == 0; sent++) {
+    error = channel_send(fixture->left.channel, CHANNEL_LOGIN, &login);
+    if (sent % 1000 == 0) {
+      run(fixture);
+    }
+  }
+  assert_int_equal(error, ERROR_EXHAUSTED);
+  assert_int_equal(fixture->right.messages, 0);
+  channel_resume(fixture->right.channel);
+  while (fixture->right.messages < sent - 1) {
+    event_base_loop(fixture->base, EVLOOP_ONCE);
+    assert_int_equal(fixture->right.broken, 0);
+  }
+  assert_int_equal(channel_send(fixture->left.channel, CHANNEL_STOP, NULL), 0);
+  run(fixture);
+  assert_int_equal(fixture->right.messages, sent);
+}
+
 int main(void) {
 #define FACT(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
   const struct CMUnitTest tests[] = {
@@ -255,6 +280,7 @@ int main(void) {
       FACT(a_push_of_another_length_than_it_says_breaks_the_channel),
       FACT(pushes_leave_room_for_the_rest),
       FACT(what_waits_for_a_peer_that_does_not_read_is_bounded),
+      FACT(a_paused_channel_gives_nothing_out_and_lets_its_peer_wait),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
