@@ -12,13 +12,13 @@ struct player {
 struct directory {
   struct directory_session *sessions;
   struct player *players;
-  TAILQ_HEAD(directory_ages, directory_session) by_age;
+  TAILQ_HEAD(directory_dues, directory_session) by_due;
 };
 
 struct directory *directory_new(void) {
   struct directory *directory = calloc(1, sizeof *directory);
   if (directory) {
-    TAILQ_INIT(&directory->by_age);
+    TAILQ_INIT(&directory->by_due);
   }
   return directory;
 }
@@ -53,7 +53,7 @@ struct directory_session *directory_add(struct directory *directory,
   added->session = *session;
   added->worker = worker;
   LIST_INSERT_HEAD(&player->sessions, added, sibling);
-  TAILQ_INSERT_TAIL(&directory->by_age, added, age);
+  TAILQ_INSERT_TAIL(&directory->by_due, added, due);
   HASH_ADD(hh, directory->sessions, session.connection, sizeof added->session.connection, added);
   return added;
 }
@@ -67,7 +67,7 @@ struct directory_session *directory_find(struct directory *directory, uint64_t c
 void directory_remove(struct directory *directory, struct directory_session *session) {
   struct player *player = find_player(directory, session->session.uid);
   LIST_REMOVE(session, sibling);
-  TAILQ_REMOVE(&directory->by_age, session, age);
+  TAILQ_REMOVE(&directory->by_due, session, due);
   HASH_DELETE(hh, directory->sessions, session);
   free(session);
   if (LIST_EMPTY(&player->sessions)) {
@@ -131,14 +131,14 @@ size_t directory_count(const struct directory *directory) {
 }
 
 struct directory_session *directory_first_due(struct directory *directory) {
-  return TAILQ_FIRST(&directory->by_age);
+  return TAILQ_FIRST(&directory->by_due);
 }
 
 void directory_renewed(struct directory *directory, struct directory_session *session,
                        int64_t renew_at_ms) {
   session->renew_at_ms = renew_at_ms;
-  TAILQ_REMOVE(&directory->by_age, session, age);
-  TAILQ_INSERT_TAIL(&directory->by_age, session, age);
+  TAILQ_REMOVE(&directory->by_due, session, due);
+  TAILQ_INSERT_TAIL(&directory->by_due, session, due);
 }
 
 void directory_free(struct directory *directory) {
@@ -146,7 +146,7 @@ void directory_free(struct directory *directory) {
     return;
   }
   struct directory_session *session;
-  while ((session = TAILQ_FIRST(&directory->by_age))) {
+  while ((session = TAILQ_FIRST(&directory->by_due))) {
     // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): the one before has left the list
     directory_remove(directory, session);
   }
@@ -162,8 +162,8 @@ void directory_renew_player(struct directory *directory, int64_t uid, const char
   LIST_FOREACH(session, &player->sessions, sibling) {
     if (strcmp(session->session.color, color) == 0) {
       session->renew_at_ms = 0;
-      TAILQ_REMOVE(&directory->by_age, session, age);
-      TAILQ_INSERT_HEAD(&directory->by_age, session, age);
+      TAILQ_REMOVE(&directory->by_due, session, due);
+      TAILQ_INSERT_HEAD(&directory->by_due, session, due);
       return;
     }
   }
@@ -171,5 +171,5 @@ void directory_renew_player(struct directory *directory, int64_t uid, const char
 
 void directory_renew_all(struct directory *directory) {
   struct directory_session *session;
-  TAILQ_FOREACH(session, &directory->by_age, age) { session->renew_at_ms = 0; }
+  TAILQ_FOREACH(session, &directory->by_due, due) { session->renew_at_ms = 0; }
 }

@@ -18,7 +18,7 @@ struct directory_session {
   int64_t renew_at_ms;                    // when its gateway route is to be renewed
   bool route_written;                     // that has been with Redis, since the login
   LIST_ENTRY(directory_session) sibling;  // others of the same uid
-  TAILQ_ENTRY(directory_session) age;     // all, by renew_at_ms
+  TAILQ_ENTRY(directory_session) due;     // all, by renew_at_ms
   UT_hash_handle hh;                      // by connection
 };
 

@@ -55,7 +55,7 @@ struct other_gateways {
 // The question where the player is, and who gives way if that is not here. Sessions that
 // came later, or whose own route is not written when the answer comes, do not: their
 // turn is when theirs is written. (It is asked over the connection that writes.)
-struct question {
+struct whereabouts {
   struct other_gateways *others;
   int64_t uid;
   int64_t since_ms;  // of the other gateway's login, 0: it is later than any of these
@@ -66,61 +66,61 @@ struct question {
 };
 
 static bool note_session(struct directory_session *session, void *context) {
-  struct question *question = context;
-  if (strcmp(session->session.color, question->color) == 0) {
-    question->connections[question->count++] = session->session.connection;
+  struct whereabouts *asked = context;
+  if (strcmp(session->session.color, asked->color) == 0) {
+    asked->connections[asked->count++] = session->session.connection;
   }
-  return question->count < SESSIONS_MAX;
+  return asked->count < SESSIONS_MAX;
 }
 
 // Logins that come so close together may be written in either order. But the clocks of two
 // gateways are not trusted further than they have to be.
-static bool came_later(const struct directory_session *session, const struct question *question) {
-  int64_t later_ms = session->session.since_ms - question->since_ms;
-  return later_ms > 0 && (question->late || later_ms < ROUTE_LATE_MS);
+static bool came_later(const struct directory_session *session, const struct whereabouts *asked) {
+  int64_t later_ms = session->session.since_ms - asked->since_ms;
+  return later_ms > 0 && (asked->late || later_ms < ROUTE_LATE_MS);
 }
 
 static void on_found(int error, const char *address, int64_t ttl_ms, void *context) {
-  struct question *question = context;
-  const struct other_gateways_options *options = &question->others->options;
+  struct whereabouts *asked = context;
+  const struct other_gateways_options *options = &asked->others->options;
   (void)ttl_ms;
   bool elsewhere = error == 0 && strcmp(address, options->config->server.grpc.advertise) != 0;
-  for (size_t i = 0; elsewhere && i < question->count; i++) {
+  for (size_t i = 0; elsewhere && i < asked->count; i++) {
     const struct directory_session *session =
-        directory_find(options->directory, question->connections[i]);
+        directory_find(options->directory, asked->connections[i]);
     if (!session || !session->route_written) {
       continue;
     }
-    if (came_later(session, question)) {
+    if (came_later(session, asked)) {
       routes_player_came(options->routes, session, true);
     } else {
-      log_info("player_elsewhere", "uid=%lld gateway=%s", (long long)question->uid, address);
+      log_info("player_elsewhere", "uid=%lld gateway=%s", (long long)asked->uid, address);
       options->on_conflict(session, options->owner);
     }
   }
-  free(question);
+  free(asked);
 }
 
 static void look(struct other_gateways *others, const struct login_elsewhere *elsewhere) {
   const char *color = elsewhere->color;
   const struct other_gateways_options *options = &others->options;
-  struct question *question = calloc(1, sizeof *question);
+  struct whereabouts *asked = calloc(1, sizeof *asked);
   const struct route_key key = {.tier = ROUTE_GATEWAY,
                                 .service = options->config->label.service,
                                 .color = color,
                                 .oid = elsewhere->uid};
-  if (!question || strlen(color) >= sizeof question->color) {
-    free(question);
+  if (!asked || strlen(color) >= sizeof asked->color) {
+    free(asked);
     return;
   }
-  question->others = others;
-  question->uid = elsewhere->uid;
-  question->since_ms = elsewhere->since_ms;
-  question->late = elsewhere->late;
-  strcpy(question->color, color);
-  directory_each_of(options->directory, question->uid, note_session, question);
-  if (question->count == 0 || routes_get(options->routes, &key, on_found, question) != 0) {
-    free(question);
+  asked->others = others;
+  asked->uid = elsewhere->uid;
+  asked->since_ms = elsewhere->since_ms;
+  asked->late = elsewhere->late;
+  strcpy(asked->color, color);
+  directory_each_of(options->directory, asked->uid, note_session, asked);
+  if (asked->count == 0 || routes_get(options->routes, &key, on_found, asked) != 0) {
+    free(asked);
   }
 }
 
