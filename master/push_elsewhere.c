@@ -134,7 +134,8 @@ static void hand_all_on(struct job *job) {
            strcmp(job->targets[at].gateway, job->targets[first].gateway) == 0) {
       job->targets[at++].fate = PUSH_REFUSED;  // until it is handed on
     }
-    job->open += hand_on(job, first, at - first) == 0;
+    job->open++;
+    job->open -= hand_on(job, first, at - first) != 0;
   }
   job->open--;
   finish_if_done(job);
