@@ -539,11 +539,11 @@ static void what_is_found_out_too_late_is_answered_into_nothing(void **state) {
 
 static void it_may_be_freed_before_it_is_found_out(void **state) {
   struct house *house = *state;
-  to(client(house, 0), ASKED_FOR);
-  wait_question(house);
   house->listeners = -1;
   post(client(house, 1), "/broadcast", "", "{\"bodies\":[{}]}");
   HTTP_CLIENT_WAIT(house->base, house->publication.on_published != NULL);
+  to(client(house, 0), ASKED_FOR);
+  wait_question(house);
   operations_http_free(house->operations);
   house->operations = NULL;
   answer_question(house, ERROR_NOT_FOUND, NULL);
