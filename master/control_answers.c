@@ -122,8 +122,8 @@ static json_t *links_to_json(const struct master *master) {
   return links;
 }
 
-// Of what comes to the port: what is being served, refused since there was too much, had to
-// wait for its answer too long, and was cut off for being slow.
+// Of what comes to the port: the requests being served, and how many were refused since there
+// were too many, had to wait for their answer too long, and were cut off for being slow.
 static json_t *port_to_json(const char *transport, json_t *address, size_t open, uint64_t refused,
                             uint64_t late, uint64_t cut) {
   return json_pack("{s:s, s:o, s:I, s:I, s:I, s:I}", "transport", transport, "address", address,
@@ -145,7 +145,7 @@ static json_t *listeners_to_json(const struct master *master) {
   return json_pack(
       "[{s:s, s:s}, o, o]", "transport", "tcp", "address", master->tcp.address,
       port_to_json("grpc", grpc_address, grpc.open, grpc.refused, grpc.late, grpc.cut),
-      port_to_json("http", http_address, http.connections, http.refused, http.late, http.cut));
+      port_to_json("http", http_address, http.waiting, http.refused, http.late, http.cut));
 }
 
 static json_t *answer_status(struct master *master, const json_t *request,

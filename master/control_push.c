@@ -17,7 +17,8 @@ static void on_pushed(const struct push_outcome *outcome, void *context) {
   struct question *question = context;
   json_t *answer;
   if (outcome->error != 0) {
-    answer = control_error("out of memory");
+    answer = control_error(outcome->error == ERROR_INVALID ? "the color is too long for one"
+                                                           : "out of memory");
   } else if (outcome->fates[0] == PUSH_NOT_FOUND) {
     answer = control_error("the player is nowhere: not here, and at no gateway known to Redis");
   } else if (outcome->fates[0] == PUSH_REFUSED) {

@@ -9,18 +9,27 @@ struct player {
   UT_hash_handle hh;
 };
 
+TAILQ_HEAD(directory_dues, directory_session);
+
 struct directory {
   struct directory_session *sessions;
   struct player *players;
-  TAILQ_HEAD(directory_dues, directory_session) by_due;
+  struct directory_dues by_due;
+  struct directory_dues unwritten;
 };
 
 struct directory *directory_new(void) {
   struct directory *directory = calloc(1, sizeof *directory);
   if (directory) {
     TAILQ_INIT(&directory->by_due);
+    TAILQ_INIT(&directory->unwritten);
   }
   return directory;
+}
+
+static struct directory_dues *list_of(struct directory *directory,
+                                      const struct directory_session *session) {
+  return session->unwritten ? &directory->unwritten : &directory->by_due;
 }
 
 static struct player *find_player(const struct directory *directory, int64_t uid) {
@@ -67,7 +76,7 @@ struct directory_session *directory_find(struct directory *directory, uint64_t c
 void directory_remove(struct directory *directory, struct directory_session *session) {
   struct player *player = find_player(directory, session->session.uid);
   LIST_REMOVE(session, sibling);
-  TAILQ_REMOVE(&directory->by_due, session, due);
+  TAILQ_REMOVE(list_of(directory, session), session, due);
   HASH_DELETE(hh, directory->sessions, session);
   free(session);
   if (LIST_EMPTY(&player->sessions)) {
@@ -136,9 +145,21 @@ struct directory_session *directory_first_due(struct directory *directory) {
 
 void directory_renewed(struct directory *directory, struct directory_session *session,
                        int64_t renew_at_ms) {
+  TAILQ_REMOVE(list_of(directory, session), session, due);
   session->renew_at_ms = renew_at_ms;
-  TAILQ_REMOVE(&directory->by_due, session, due);
+  session->unwritten = false;
   TAILQ_INSERT_TAIL(&directory->by_due, session, due);
+}
+
+void directory_put_off(struct directory *directory, struct directory_session *session) {
+  TAILQ_REMOVE(list_of(directory, session), session, due);
+  session->unwritten = true;
+  session->route_written = false;
+  TAILQ_INSERT_TAIL(&directory->unwritten, session, due);
+}
+
+struct directory_session *directory_first_unwritten(struct directory *directory) {
+  return TAILQ_FIRST(&directory->unwritten);
 }
 
 void directory_free(struct directory *directory) {
@@ -146,7 +167,8 @@ void directory_free(struct directory *directory) {
     return;
   }
   struct directory_session *session;
-  while ((session = TAILQ_FIRST(&directory->by_due))) {
+  while ((session = TAILQ_FIRST(&directory->by_due)) ||
+         (session = TAILQ_FIRST(&directory->unwritten))) {
     // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): the one before has left the list
     directory_remove(directory, session);
   }
@@ -160,7 +182,7 @@ void directory_renew_player(struct directory *directory, int64_t uid, const char
     return;
   }
   LIST_FOREACH(session, &player->sessions, sibling) {
-    if (strcmp(session->session.color, color) == 0) {
+    if (strcmp(session->session.color, color) == 0 && !session->unwritten) {
       session->renew_at_ms = 0;
       TAILQ_REMOVE(&directory->by_due, session, due);
       TAILQ_INSERT_HEAD(&directory->by_due, session, due);

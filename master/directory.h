@@ -18,7 +18,8 @@ struct directory_session {
   int64_t renew_at_ms;                    // when its gateway route is to be renewed
   bool route_written;                     // that has been with Redis, since the login
   LIST_ENTRY(directory_session) sibling;  // others of the same uid
-  TAILQ_ENTRY(directory_session) due;     // all, by renew_at_ms
+  bool unwritten;                         // its write was dropped for want of room
+  TAILQ_ENTRY(directory_session) due;     // all but the unwritten, by renew_at_ms; or those
   UT_hash_handle hh;                      // by connection
 };
 
@@ -55,6 +56,10 @@ size_t directory_count(const struct directory *directory);
 struct directory_session *directory_first_due(struct directory *directory);
 void directory_renewed(struct directory *directory, struct directory_session *session,
                        int64_t renew_at_ms);
+// The write of its gateway route was dropped: it is not to be renewed, but written when there
+// is room (then directory_renewed). The first of those, NULL if there is none.
+void directory_put_off(struct directory *directory, struct directory_session *session);
+struct directory_session *directory_first_unwritten(struct directory *directory);
 // Makes the renewal of one player's, or of all, due now.
 void directory_renew_player(struct directory *directory, int64_t uid, const char *color);
 void directory_renew_all(struct directory *directory);

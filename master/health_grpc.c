@@ -7,7 +7,9 @@
 
 enum {
   ANSWER_MAX_BYTES = 16,
-  WATCHERS_MAX = 64,  // anybody may watch: pushes are to have the rest of the port's calls
+  // Anybody may ask: pushes are to have the rest of the port's calls.
+  CALLS_MAX = 128,
+  WATCHERS_MAX = 64,  // of those
 };
 
 // One that watches the health of a service.
@@ -41,18 +43,29 @@ static bool service_is_known(const char *name) {
 
 enum stream_status health_grpc_on_head(struct rpc_server_call *call, const char **detail,
                                        void *owner) {
+  struct health_grpc *health = owner;
   (void)call;
-  (void)detail;
-  (void)owner;
+  if (health->calls == CALLS_MAX) {
+    *detail = "too many ask already";
+    return STREAM_RESOURCE_EXHAUSTED;
+  }
+  health->calls++;
   return STREAM_OK;
 }
 
+static void fail(struct health_grpc *health, struct rpc_server_call *call,
+                 enum stream_status status, const char *detail) {
+  health->calls--;
+  rpc_server_fail(call, status, detail);
+}
+
 // False: the request is none, and its call has been failed.
-static bool parse(struct rpc_server_call *call, const uint8_t *request, size_t len, bool *known) {
+static bool parse(struct health_grpc *health, struct rpc_server_call *call, const uint8_t *request,
+                  size_t len, bool *known) {
   Grpc__Health__V1__HealthCheckRequest *message =
       grpc__health__v1__health_check_request__unpack(NULL, len, request);
   if (!message) {
-    rpc_server_fail(call, STREAM_INVALID_ARGUMENT, "it is no HealthCheckRequest");
+    fail(health, call, STREAM_INVALID_ARGUMENT, "it is no HealthCheckRequest");
     return false;
   }
   *known = service_is_known(message->service);
@@ -62,15 +75,17 @@ static bool parse(struct rpc_server_call *call, const uint8_t *request, size_t l
 
 void health_grpc_on_check(struct rpc_server_call *call, const uint8_t *request, size_t len,
                           void *owner) {
+  struct health_grpc *health = owner;
   uint8_t bytes[ANSWER_MAX_BYTES];
   bool known;
-  if (!parse(call, request, len, &known)) {
+  if (!parse(health, call, request, len, &known)) {
     return;
   }
   if (known) {
-    rpc_server_reply(call, bytes, answer(owner, true, bytes));
+    health->calls--;
+    rpc_server_reply(call, bytes, answer(health, true, bytes));
   } else {
-    rpc_server_fail(call, STREAM_NOT_FOUND, "there is no such service");
+    fail(health, call, STREAM_NOT_FOUND, "there is no such service");
   }
 }
 
@@ -83,13 +98,13 @@ void health_grpc_on_watch(struct rpc_server_call *call, const uint8_t *request, 
                           void *owner) {
   struct health_grpc *health = owner;
   bool known;
-  if (!parse(call, request, len, &known)) {
+  if (!parse(health, call, request, len, &known)) {
     return;
   }
   struct health_watcher *watcher =
       health->watcher_count < WATCHERS_MAX ? calloc(1, sizeof *watcher) : NULL;
   if (!watcher) {
-    rpc_server_fail(call, STREAM_RESOURCE_EXHAUSTED, "too many watch already");
+    fail(health, call, STREAM_RESOURCE_EXHAUSTED, "too many watch already");
     return;
   }
   watcher->call = call;
@@ -103,6 +118,7 @@ void health_grpc_on_watch(struct rpc_server_call *call, const uint8_t *request, 
 void health_grpc_on_gone(struct rpc_server_call *call, void *owner) {
   struct health_grpc *health = owner;
   struct health_watcher *watcher = rpc_server_context(call);
+  health->calls--;
   if (watcher) {
     LIST_REMOVE(watcher, link);
     health->watcher_count--;

@@ -16,6 +16,7 @@ LIST_HEAD(health_watchers, health_watcher);
 struct health_grpc {
   struct health_watchers watchers;
   size_t watcher_count;
+  size_t calls;  // that it has, those of watchers too
   bool serving;
 };
 

@@ -659,8 +659,16 @@ int master_run(const struct config *config, struct secrets *secrets, const char 
     const struct timeval second = {.tv_sec = 1};
     event_add(tick, &second);
     for (size_t i = 0; i < signal_count; i++) {
+      sigset_t one;
+      sigemptyset(&one);
+      sigaddset(&one, signals[i].number);
+      // Ignored once the event is freed: a second one must not kill us while we tear down. None
+      // is lost meanwhile.
+      pthread_sigmask(SIG_BLOCK, &one, NULL);
+      signal(signals[i].number, SIG_IGN);
       signals[i].event = evsignal_new(master.base, signals[i].number, signals[i].callback, &master);
       evsignal_add(signals[i].event, NULL);
+      pthread_sigmask(SIG_UNBLOCK, &one, NULL);
     }
     event_base_dispatch(master.base);
     log_info("stopped", "sessions_left=%zu", directory_count(master.directory));

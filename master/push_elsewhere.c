@@ -39,6 +39,7 @@ static bool pack_message(struct job *job, const struct push_order *order) {
 static void on_broadcast_published(int64_t receivers, void *context) {
   struct job *job = context;
   job->outcome.published = receivers >= 0;
+  job->outcome.unpublished = receivers < 0;
   push_job_finish(job);
 }
 
@@ -46,7 +47,7 @@ static void publish_broadcast(struct job *job) {
   const struct push_hub_options *options = &job->hub->options;
   if (options->publish(PUSH_BROADCAST_TOPIC, job->message, job->message_len, on_broadcast_published,
                        job, options->owner) != 0) {
-    push_job_finish(job);
+    on_broadcast_published(-1, job);
   }
 }
 
@@ -268,6 +269,7 @@ void push_elsewhere_send(struct job *job, const struct push_order *order) {
   } else if (keep(job, order)) {
     go_on(job->hub);
   } else {
+    job->outcome.unpublished = order->broadcast;
     for (size_t i = 0; i < job->target_count; i++) {
       job->targets[i].fate = is_missing(&job->targets[i]) ? PUSH_REFUSED : job->targets[i].fate;
     }

@@ -92,7 +92,7 @@ static void answer_push(struct rpc_server_call *call, const struct push_outcome 
 static void answer_multicast(struct rpc_server_call *call, const struct push_outcome *outcome,
                              const int64_t *uids, size_t uid_count) {
   MulticastResponse response = BROADCASTER__SERVICE__PUSH__V1__MULTICAST_RESPONSE__INIT;
-  if (failed(call, outcome, false)) {
+  if (failed(call, outcome, push_was_refused(outcome))) {
     return;
   }
   // Each uid is in one of these, and those handed on are in two.

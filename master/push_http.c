@@ -83,7 +83,7 @@ static void answer(struct http_request *request, const struct push_json *json,
     fail_for_now(request, "out of memory");
     return;
   }
-  if (json->form != PUSH_JSON_MULTICAST && push_was_refused(outcome)) {
+  if (push_was_refused(outcome)) {
     status = outcome->too_large ? STATUS_TOO_LARGE : STATUS_TRY_AGAIN;
   }
   if (status == STATUS_TRY_AGAIN) {

@@ -57,7 +57,10 @@ static void count_fates(struct job *job) {
 }
 
 bool push_was_refused(const struct push_outcome *outcome) {
-  return outcome->count[PUSH_REFUSED] > 0 && outcome->count[PUSH_HERE] == 0 && !outcome->published;
+  bool came_to_something = outcome->count[PUSH_HERE] > 0 || outcome->count[PUSH_HANDED_ON] > 0 ||
+                           outcome->count[PUSH_NOT_FOUND] > 0 || outcome->published;
+  return !came_to_something &&
+         (outcome->count[PUSH_REFUSED] > 0 || outcome->too_large || outcome->unpublished);
 }
 
 void push_job_finish(struct job *job) {
@@ -356,6 +359,7 @@ void push_hub_send(struct push_hub *hub, const struct push_order *order, push_on
   counters_add(hub->options.counters, COUNTER_PUSH_ORDERS, 1);
   int error = encode_all(hub, order);
   job->outcome.too_large = error == ERROR_TOO_LARGE;
+  job->outcome.error = error == ERROR_MEMORY ? error : 0;
   if (order->broadcast) {
     broadcast(job, order, error != 0);
   } else if (error != 0) {

@@ -23,7 +23,7 @@
 enum {
   PUSH_BODIES_MAX = 256,           // of one order
   PUSH_UIDS_MAX = 100000,          // of one order
-  PUSH_DELIVERIES_MAX = 400000,    // of one order: bodies times uids
+  PUSH_DELIVERIES_MAX = 200000,    // of one order: bodies times uids
   PUSH_DATA_MAX_BYTES = 1 << 20,   // of one body: no client takes more, however well it compresses
   PUSH_ORDER_MAX_BYTES = 4 << 20,  // as it comes in, at any entrance
   // As it comes from another gateway, which says something of itself with it.
@@ -66,10 +66,10 @@ struct push_outcome {
   const enum push_fate *fates;    // of the order's uids, in their order; NULL for a broadcast
   size_t count[PUSH_FATE_COUNT];  // players; of a broadcast, sessions
   bool published;                 // a broadcast: the other gateways have been told
+  bool unpublished;               // they were to be, and it failed
   bool too_large;  // what was refused always will be: no client takes it, or no worker
 };
-// Whether nobody has got it who was to, so that it can be said again. Of many players each has
-// a fate of its own instead.
+// Whether it came to nothing at all, so that it can be said again (unless it is too_large).
 bool push_was_refused(const struct push_outcome *outcome);
 
 // outcome is valid for the call.

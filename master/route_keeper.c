@@ -252,27 +252,37 @@ static bool is_full(const struct route_keeper *keeper) {
   return keeper->write_count >= (size_t)keeper->options.config->data.redis.queued_writes;
 }
 
-// A write has been dropped for want of room: it is made up for when there is some
-// (renew_gateway).
+// For want of room; it is made up for when there is some.
 static void note_dropped(struct route_keeper *keeper, const struct gateway_write *write) {
   struct directory *directory = keeper->options.directory;
   struct directory_session *session = directory_find(directory, write->connection);
   counters_add(keeper->options.counters, COUNTER_ROUTE_WRITES_DROPPED, 1);
   if (session && !write->remove) {
-    session->route_written = false;
-    directory_renew_player(directory, write->uid, write->color);
+    directory_put_off(directory, session);
   }
+}
+
+// One that is not under way: those that could not be sent come first.
+static struct gateway_write *oldest_waiting(const struct route_keeper *keeper) {
+  struct gateway_write *write;
+  TAILQ_FOREACH(write, &keeper->writes, link) {
+    if (!write->sent) {
+      return write;
+    }
+  }
+  return NULL;
 }
 
 // Takes over write, NULL for one that there is no memory for.
 static void add_write(struct route_keeper *keeper, struct gateway_write *write) {
+  struct gateway_write *oldest = is_full(keeper) ? oldest_waiting(keeper) : NULL;
   if (!write) {
     counters_add(keeper->options.counters, COUNTER_ROUTE_WRITES_DROPPED, 1);
     return;
   }
-  if (is_full(keeper) && keeper->next_write) {
-    note_dropped(keeper, keeper->next_write);
-    drop_write(keeper, keeper->next_write);
+  if (oldest) {
+    note_dropped(keeper, oldest);
+    drop_write(keeper, oldest);
   }
   if (is_full(keeper)) {
     note_dropped(keeper, write);
@@ -329,9 +339,7 @@ static void on_gateway_settled(const struct redis_routes_settled *settled, void 
   route_keeper_work(keeper);
 }
 
-// What can't be sent is due again when Redis is back (route_keeper_settle_all). A route that
-// is not known to be written, since its write was dropped, is not renewed but written: what
-// stands there may be of an older session at another gateway.
+// What can't be sent is due again when Redis is back (route_keeper_settle_all).
 static void renew_gateway(struct route_keeper *keeper, struct directory_session *session,
                           int64_t now_ms) {
   const struct config *config = keeper->options.config;
@@ -339,10 +347,6 @@ static void renew_gateway(struct route_keeper *keeper, struct directory_session 
   const struct route_key key = gateway_key(keeper, session->session.uid, color);
   int64_t ttl_ms = config->data.gateway_route_table_alive_duration_ms;
   directory_renewed(keeper->options.directory, session, now_ms + ttl_ms / 2);
-  if (!session->route_written) {
-    route_keeper_player_came(keeper, session, true);
-    return;
-  }
   struct renewal *renewal = malloc(sizeof *renewal + strlen(color) + 1);
   if (renewal) {
     *renewal = (struct renewal){.keeper = keeper, .uid = session->session.uid};
@@ -354,6 +358,14 @@ static void renew_gateway(struct route_keeper *keeper, struct directory_session 
   } else {
     free(renewal);
   }
+}
+
+// Its write was dropped, and what stands there may be of an older session at another gateway.
+static void write_late(struct route_keeper *keeper, struct directory_session *session,
+                       int64_t now_ms) {
+  int64_t ttl_ms = keeper->options.config->data.gateway_route_table_alive_duration_ms;
+  directory_renewed(keeper->options.directory, session, now_ms + ttl_ms / 2);
+  route_keeper_player_came(keeper, session, true);
 }
 
 // --- Working it off ----------------------------------------------------------------------
@@ -372,8 +384,9 @@ void route_keeper_work(struct route_keeper *keeper) {
       send_held(keeper, route);
     } else if (keeper->next_write) {
       send_write(keeper, keeper->next_write);
-    } else if ((session = directory_first_due(directory)) && session->renew_at_ms <= now_ms &&
-               (session->route_written || !is_full(keeper))) {
+    } else if (!is_full(keeper) && (session = directory_first_unwritten(directory))) {
+      write_late(keeper, session, now_ms);
+    } else if ((session = directory_first_due(directory)) && session->renew_at_ms <= now_ms) {
       renew_gateway(keeper, session, now_ms);
     } else {
       break;

@@ -19,6 +19,9 @@ enum {
   READY_TIMEOUT_MS = 30000,  // for a worker to come up
   STOP_GRACE_MS = 2000,      // beyond worker.stop_timeout
   CALM_MS = 10000,           // a worker that lived this long is not crash-looping
+  // Deliveries of pushes under way in a worker, about a second of its time: what comes after
+  // them on its channel waits.
+  DELIVERIES_MAX = 1 << 17,
 };
 
 struct worker_process {
@@ -30,6 +33,7 @@ struct worker_process {
   struct counters_values retired;  // of the predecessors
   int64_t backoff_ms;
   int64_t started_ms;   // monotonic
+  uint64_t pushed;      // sessions that pushes were for, ever
   bool hangs;           // and has been told to end
   struct event *timer;  // next start, or the time to be ready
 };
@@ -167,6 +171,7 @@ static int start(struct worker_process *process) {
   }
   process->info.pid = pid;
   process->hangs = false;
+  process->pushed = 0;
   set_state(process, WORKER_STARTING);
   start_timer(process, READY_TIMEOUT_MS);
   log_info("worker_started", "worker=%d pid=%d", process->index, (int)pid);
@@ -469,12 +474,23 @@ int workers_send(struct workers *workers, int index, enum channel_type type, con
 
 size_t workers_push_room(const struct workers *workers, int index) {
   const struct worker_process *process = &workers->process[index];
-  return process->channel ? channel_room(process->channel) : 0;
+  const struct counters *counters = process->counters.base;
+  if (!process->channel || !counters) {
+    return 0;
+  }
+  uint64_t worked_off =
+      atomic_load_explicit(&counters->counter[COUNTER_PUSHES_ADDRESSED], memory_order_relaxed);
+  bool behind = process->pushed > worked_off + DELIVERIES_MAX;
+  return behind ? 0 : channel_room(process->channel);
 }
 
 int workers_send_push(struct workers *workers, int index, const struct channel_push *push,
                       const uint64_t *receivers, const uint8_t *packet) {
   struct worker_process *process = &workers->process[index];
-  return process->channel ? channel_send_push(process->channel, push, receivers, packet)
-                          : ERROR_NOT_FOUND;
+  int error = process->channel ? channel_send_push(process->channel, push, receivers, packet)
+                               : ERROR_NOT_FOUND;
+  if (error == 0) {
+    process->pushed += push->receiver_count > 0 ? push->receiver_count : push->sessions;
+  }
+  return error;
 }

@@ -79,6 +79,7 @@ static const char help[] =
     "  janusctl sessions --sort traffic --limit 10\n"
     "  janusctl kick 10001 --reason 'asked by support'\n"
     "  janusctl kick --color blue --code waiting\n"
+    "  janusctl session -- -5\n"
     "  janusctl ban --address 192.0.2.0/24 --for 24h --reason flooding\n"
     "  janusctl push 10001 --mod 3 --seq 7 --data hello\n"
     "  janusctl routes get player 10001 --color blue\n"
@@ -446,7 +447,7 @@ static int read_options(int argc, char **argv, struct line *line) {
       puts("janusctl " JANUS_VERSION);
       return EXIT_SUCCESS;
     } else if (!argument) {
-      return usage("that option is not understood (a negative uid: --uid -5)");
+      return usage("that option is not understood (before a negative number goes --)");
     } else {
       const char *fault = take(line->request, argument, optarg);
       if (fault) {

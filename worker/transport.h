@@ -62,7 +62,7 @@ int transport_send(struct transport *transport, uint8_t *buffer, size_t len) MUS
 
 // Bytes that wait for the client.
 size_t transport_queued_bytes(const struct transport *transport);
-// Of those that had to wait, the bytes that it has taken, ever: whether it reads at all.
+// The bytes that it has taken, ever: whether it reads at all.
 uint64_t transport_taken_bytes(const struct transport *transport);
 
 // Stops and restarts on_message (and the reading behind it).

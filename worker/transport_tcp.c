@@ -1,8 +1,10 @@
 #include <errno.h>
 #include <event2/buffer.h>
 #include <event2/event_struct.h>
+#include <linux/sockios.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -27,7 +29,7 @@ struct transport {
   bool replaying;  // the resume event is to go through what was kept first
   uint8_t *kept;   // received, not yet passed on
   size_t kept_len;
-  uint64_t taken_bytes;     // by the socket, of what had to wait
+  uint64_t accepted_bytes;  // by the socket
   struct evbuffer *output;  // NULL while nothing waits
   struct event readable;
   struct event writable;
@@ -170,7 +172,7 @@ static void on_writable(evutil_socket_t fd, short what, void *owner) {
     return;
   }
   if (sent > 0) {
-    transport->taken_bytes += (uint64_t)sent;
+    transport->accepted_bytes += (uint64_t)sent;
     counters_add(shared->counters, COUNTER_BYTES_OUT, (uint64_t)sent);
     counters_gauge_add(shared->counters, GAUGE_QUEUED_OUT_BYTES, -(int64_t)sent);
   }
@@ -234,6 +236,7 @@ int transport_send(struct transport *transport, uint8_t *buffer, size_t len) {
     // readable or writable.
     sent = n > 0 ? (size_t)n : 0;
     counters_add(shared->counters, COUNTER_BYTES_OUT, sent);
+    transport->accepted_bytes += sent;
     if (sent == total) {
       return 0;
     }
@@ -254,7 +257,12 @@ size_t transport_queued_bytes(const struct transport *transport) {
   return transport->output ? evbuffer_get_length(transport->output) : 0;
 }
 
-uint64_t transport_taken_bytes(const struct transport *transport) { return transport->taken_bytes; }
+// The kernel's own buffer is not the client: it takes megabytes before it shows anything.
+uint64_t transport_taken_bytes(const struct transport *transport) {
+  int unacknowledged = 0;
+  ioctl(transport->fd, SIOCOUTQ, &unacknowledged);
+  return transport->accepted_bytes - (uint64_t)unacknowledged;
+}
 
 void transport_pause(struct transport *transport) {
   transport->paused = true;

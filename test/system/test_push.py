@@ -224,6 +224,7 @@ def test_a_multicast_says_who_got_it(alone, pusher):
 
 
 def test_numbers_of_64_bits_at_their_edges(alone, pusher):
+    wait_for(lambda: alone.ctl("sessions")["total"] == 0, "the others to have left")
     for uid in (-2**63, 2**63 - 1):
         for sid in (-2**63, 2**63 - 1):
             with alone.player(uid=uid, sid=sid) as player:
@@ -238,6 +239,7 @@ def test_numbers_of_64_bits_at_their_edges(alone, pusher):
                     assert (packet.mod, packet.seq, packet.obj, packet.data_version) \
                         == (-2**31, 2**31 - 1, uid, 2**64 - 1)
                 assert player.ask(1, 2, b"no more").data == b"no more"
+            wait_for(lambda: alone.ctl("sessions")["total"] == 0, "it to have left")
 
 
 def test_a_broadcast_says_how_many_got_it(alone, pusher):
@@ -520,13 +522,14 @@ def test_what_can_not_give_way_ends_the_session_with_conflate_too(start, redis, 
 
 def behind(start, redis, backend, name, policy, grace, pushes, body_of, **limits):
     """A gateway, its publisher, and a client that reads nothing and for which so many pushes wait,
-    or up to 20 more."""
+    or up to 20 more. Also when it began."""
     gateway = gateway_on(start, redis, backend, name, SMALL_QUEUES, {
         "queue": {"client_grace": grace}, "push": {"slow_client": policy}, "limits": limits})
     publisher = Publisher(redis, gateway)
     player = gateway.client(uid=6500, receive_buffer=4096)
     player.login()
     sent = 0
+    started = time.monotonic()
 
     def is_behind():
         nonlocal sent
@@ -537,7 +540,7 @@ def behind(start, redis, backend, name, policy, grace, pushes, body_of, **limits
         return gateway.gauge("pushes_waiting") >= pushes
 
     wait_for(is_behind, "it to be behind", pause=0)
-    return gateway, publisher, player
+    return gateway, publisher, player, started
 
 
 def numbered(i):
@@ -548,15 +551,15 @@ def numbered(i):
                                           ("conflate", "127.0.0.1:33132")])
 def test_one_that_is_over_the_budget_is_cut_only_when_the_grace_time_is_over(start, redis, backend,
                                                                             policy, name):
-    grace, started = ms(3), time.monotonic()
-    gateway, _, player = behind(start, redis, backend, name, policy, f"{grace}ms", 25, numbered)
+    grace = ms(3)
+    gateway, _, player, started = behind(start, redis, backend, name, policy, f"{grace}ms", 25, numbered)
     with player:
         wait_for(lambda: gateway.closed("slow_client") == 1, "the grace time to be over")
         assert time.monotonic() - started >= grace / 1000
 
 
 def test_far_over_the_budget_the_grace_time_is_over_at_once(start, redis, backend):
-    gateway, publisher, player = behind(start, redis, backend, "127.0.0.1:33133", "disconnect",
+    gateway, publisher, player, _ = behind(start, redis, backend, "127.0.0.1:33133", "disconnect",
                                         "600s", 30, numbered)
     with player:
         publisher.push([6500], *[numbered(i) for i in range(60)])
@@ -564,7 +567,7 @@ def test_far_over_the_budget_the_grace_time_is_over_at_once(start, redis, backen
 
 
 def test_a_client_that_takes_nothing_at_all_is_closed_under_any_policy(start, redis, backend):
-    gateway, _, player = behind(start, redis, backend, "127.0.0.1:33134", "drop_oldest", "300ms", 15,
+    gateway, _, player, _ = behind(start, redis, backend, "127.0.0.1:33134", "drop_oldest", "300ms", 15,
                                 numbered, idle_timeout=f"{ms(9)}ms")
     with player:
 
@@ -577,8 +580,22 @@ def test_a_client_that_takes_nothing_at_all_is_closed_under_any_policy(start, re
     assert gateway.closed("idle_timeout") == 0
 
 
+def test_a_client_that_reads_slowly_is_not_taken_for_one_that_reads_nothing(start, redis, backend):
+    idle = ms(6)
+    gateway, _, player, _ = behind(start, redis, backend, "127.0.0.1:33136", "drop_oldest", "300ms",
+                                   15, numbered, idle_timeout=f"{idle}ms")
+    until = time.monotonic() + 2.5 * idle / 1000
+    with player:
+        while time.monotonic() < until:
+            player.send(1, 2, b"here")
+            assert player.receive() is not None
+            time.sleep(0.05)  # that is how slow it is
+        assert gateway.gauge("pushes_waiting") > 0
+        assert gateway.closed("slow_client") == 0
+
+
 def test_a_logout_does_not_wait_with_the_other_pushes(start, redis, backend):
-    gateway, publisher, player = behind(start, redis, backend, "127.0.0.1:33135", "drop_newest",
+    gateway, publisher, player, _ = behind(start, redis, backend, "127.0.0.1:33135", "drop_newest",
                                         "600s", 30, numbered)
     with player:
         publisher.push([6500], body(b"\x08\x04", mod=1, seq=4))
@@ -590,7 +607,7 @@ def test_a_logout_does_not_wait_with_the_other_pushes(start, redis, backend):
 
 def test_a_short_burst_cuts_nobody(start, redis, backend):
     # More than the kernel takes and twice the budget, but less than four times.
-    gateway, publisher, player = behind(start, redis, backend, "127.0.0.1:33126", "disconnect",
+    gateway, publisher, player, _ = behind(start, redis, backend, "127.0.0.1:33126", "disconnect",
                                         "600s", 40, numbered)
     sent = gateway.counter("pushes_addressed")
     with player:

@@ -9,6 +9,24 @@
 
 enum { COLUMNS_MAX = 70 };  // of stats: name, total, and each worker
 
+// One of the ports, with what has gone wrong there.
+static void listener_print(const char *title, const json_t *listener) {
+  static const char *const faults[] = {"refused", "late", "cut"};
+  char transport[CELL_BYTES], address[CELL_BYTES], text[3 * CELL_BYTES];
+  int len;
+  cell_format(json_object_get(listener, "transport"), CELL_TEXT, transport);
+  cell_format(json_object_get(listener, "address"), CELL_TEXT, address);
+  len = snprintf(text, sizeof text, "%s %s", transport, address);
+  for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
+    json_int_t count = json_integer_value(json_object_get(listener, faults[i]));
+    if (count > 0) {
+      len += snprintf(text + len, sizeof text - (size_t)len, ", %s %" JSON_INTEGER_FORMAT,
+                      faults[i], count);
+    }
+  }
+  line_printf(title, "%s", text);
+}
+
 static void status_print(const json_t *answer) {
   const json_t *workers = json_object_get(answer, "workers"), *listener;
   size_t i;
@@ -21,10 +39,7 @@ static void status_print(const json_t *answer) {
               json_integer_value(json_object_get(workers, "running")),
               json_integer_value(json_object_get(workers, "configured")));
   json_array_foreach(json_object_get(answer, "listeners"), i, listener) {
-    char transport[CELL_BYTES], address[CELL_BYTES];
-    cell_format(json_object_get(listener, "transport"), CELL_TEXT, transport);
-    cell_format(json_object_get(listener, "address"), CELL_TEXT, address);
-    line_printf(i == 0 ? "listening on" : "", "%s %s", transport, address);
+    listener_print(i == 0 ? "listening on" : "", listener);
   }
   line_print("reached at", json_object_get(answer, "advertise"), CELL_TEXT);
   line_print("registry", json_object_get(answer, "registry"), CELL_TEXT);

@@ -104,6 +104,27 @@ static void the_session_renewed_longest_ago_is_due_first(void **state) {
   assert_int_equal(first->renew_at_ms, 500);
 }
 
+static void one_that_is_put_off_holds_up_no_other(void **state) {
+  struct directory *directory = *state;
+  struct directory_session *first = add(directory, 1, 10001, "blue");
+  struct directory_session *second = add(directory, 2, 10002, "blue");
+  first->route_written = true;
+  directory_put_off(directory, first);
+  assert_false(first->route_written);
+  assert_ptr_equal(directory_first_due(directory), second);
+  assert_ptr_equal(directory_first_unwritten(directory), first);
+  directory_renew_player(directory, 10001, "blue");  // it is to be written, not renewed
+  assert_ptr_equal(directory_first_due(directory), second);
+  directory_renewed(directory, first, 100);
+  assert_null(directory_first_unwritten(directory));
+  directory_put_off(directory, second);
+  directory_put_off(directory, second);
+  assert_ptr_equal(directory_first_due(directory), first);
+  directory_remove(directory, second);
+  assert_null(directory_first_unwritten(directory));
+  directory_put_off(directory, first);  // freed with the directory
+}
+
 int main(void) {
 #define FACT(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
   const struct CMUnitTest tests[] = {
@@ -113,6 +134,7 @@ int main(void) {
       FACT(a_known_connection_is_not_added_again),
       FACT(a_visit_may_remove_what_it_is_shown),
       FACT(the_session_renewed_longest_ago_is_due_first),
+      FACT(one_that_is_put_off_holds_up_no_other),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

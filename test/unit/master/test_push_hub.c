@@ -262,6 +262,27 @@ static void a_body_that_no_client_takes_refuses_the_order(void **state) {
   assert_int_equal(house->sent[0] + house->sent[1] + house->asked + house->published, 0);
 }
 
+static void what_came_to_nothing_is_refused_also_when_nobody_is_here(void **state) {
+  struct house *house = *state;
+  static const uint8_t large[17000];
+  const struct push_body body = {.data = large, .data_len = sizeof large};
+  const int64_t uids[] = {101, -7};
+  send_bodies(house, &body, 1, NULL, 0);
+  assert_true(push_was_refused(&house->outcome));
+  push(house, 1, NULL, 0);
+  confirm(house, 0, -1);
+  assert_true(push_was_refused(&house->outcome));
+  push(house, 1, NULL, 0);
+  confirm(house, 1, 0);
+  assert_false(push_was_refused(&house->outcome));
+  push(house, 1, uids, 2);
+  answer(house, 0, ERROR_EXPIRED, NULL);
+  assert_true(push_was_refused(&house->outcome));
+  push(house, 1, uids, 2);
+  answer(house, 1, ERROR_NOT_FOUND, NULL);
+  assert_false(push_was_refused(&house->outcome));
+}
+
 static void what_makes_no_sense_is_told(void **state) {
   struct house *house = *state;
   const int64_t uid = 1;
@@ -440,6 +461,7 @@ int main(void) {
       FACT(many_players_come_in_several_messages),
       FACT(a_worker_without_room_gets_nothing_and_the_other_everything),
       FACT(a_body_that_no_client_takes_refuses_the_order),
+      FACT(what_came_to_nothing_is_refused_also_when_nobody_is_here),
       FACT(what_makes_no_sense_is_told),
       FACT(a_broadcast_counts_the_sessions_of_each_worker),
       FACT(a_worker_that_is_behind_is_refused_more_until_it_is_through),
