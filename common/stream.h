@@ -107,9 +107,14 @@ void stream_send(struct stream *stream, struct stream_message *message);
 // holds the backend back.
 void stream_read(struct stream *stream);
 
+// Half-closes a stream that has been opened: what was sent before arrives, then the backend
+// sees the end. What it still says comes to the new owner, who reads on and hears of the end,
+// at the latest after some seconds. Nothing may be sent any more.
+void stream_finish(struct stream *stream, const struct stream_events *events, void *owner);
+
 // Ends the stream and gives the handle up: no callback comes after this.
-// A stream that is still going is half-closed when graceful (what was sent before
-// arrives, then the backend sees the end), else cancelled. Accepts NULL.
+// A stream that is still going is half-closed when graceful (as by stream_finish, but for the
+// answers), else cancelled. Accepts NULL.
 void stream_end(struct stream *stream, bool graceful);
 
 #endif

@@ -98,6 +98,7 @@ struct stream {
   bool has_owner;
   bool opened;
   bool read_under_way;
+  bool finishing;  // half-closed
   bool ended;      // the status is known
   bool timed_out;  // the opening took too long
 };
@@ -383,7 +384,7 @@ static void on_timeout(evutil_socket_t fd, short what, void *context) {
   struct stream *stream = context;
   (void)fd;
   (void)what;
-  if (stream->has_owner) {
+  if (stream->has_owner && !stream->finishing) {
     stream->timed_out = true;
     learn_limit(stream->connection);
   }
@@ -471,6 +472,21 @@ void stream_send(struct stream *stream, struct stream_message *message) {
 
 void stream_read(struct stream *stream) { start_read(stream); }
 
+static void half_close(struct stream *stream) {
+  const grpc_op close = {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT};
+  if (!stream->finishing && !stream->ended) {
+    stream->finishing = true;
+    start(stream, &close, 1, &stream->close, on_close_done);
+    evtimer_add(&stream->timer, stream->engine->half_close_timeout);
+  }
+}
+
+void stream_finish(struct stream *stream, const struct stream_events *events, void *owner) {
+  stream->events = *events;
+  stream->owner = owner;
+  half_close(stream);
+}
+
 void stream_end(struct stream *stream, bool graceful) {
   if (!stream) {
     return;
@@ -478,9 +494,7 @@ void stream_end(struct stream *stream, bool graceful) {
   stream->has_owner = false;
   stream->owner = NULL;
   if (!stream->ended && graceful && stream->opened) {
-    const grpc_op close = {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT};
-    start(stream, &close, 1, &stream->close, on_close_done);
-    evtimer_add(&stream->timer, stream->engine->half_close_timeout);
+    half_close(stream);
     if (!stream->read_under_way) {
       start_read(stream);
     }

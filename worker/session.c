@@ -277,6 +277,7 @@ static void close_with(struct session *session, enum close_reason reason, enum l
   while (!LIST_EMPTY(&session->tunnels)) {
     tunnel_release(LIST_FIRST(&session->tunnels));
   }
+  farewell_end_all(session);
   bool client_is_there = reason != CLOSE_CLIENT_CLOSED && reason != CLOSE_CLIENT_RESET;
   transport_close(session->transport, was_playing && client_is_there);
   session->transport = NULL;
@@ -607,6 +608,7 @@ static void on_drained(void *owner) {
   event_del(&session->grace_timer);
   struct tunnel *tunnel;
   LIST_FOREACH(tunnel, &session->tunnels, link) { tunnel_resume(tunnel); }
+  farewell_resume_all(session);
 }
 
 static void on_grace_over(evutil_socket_t fd, short what, void *owner) {
@@ -681,6 +683,7 @@ bool session_new(struct worker *worker, int fd, const char *address, void *cooki
   session->active_ms = now_ms;
   strncpy(session->address, address, sizeof session->address - 1);
   LIST_INIT(&session->tunnels);
+  LIST_INIT(&session->farewells);
   token_bucket_init(&session->messages, config->limits.messages_per_s,
                     config->limits.messages_burst, now_ms);
   token_bucket_init(&session->bytes, config->limits.bytes_per_s, config->limits.bytes_burst,

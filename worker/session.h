@@ -21,6 +21,7 @@
 #include "common/channel.h"
 #include "common/close_reason.h"
 #include "common/packet.h"
+#include "worker/farewell.h"
 #include "worker/limits.h"
 #include "worker/push_queue.h"
 #include "worker/worker.h"
@@ -61,6 +62,8 @@ struct session {
 
   struct tunnel_list tunnels;
   size_t tunnel_count;
+  struct farewell_list farewells;
+  size_t farewell_count;
 
   struct event timer;        // the handshake's time, later the idle time
   struct event rate_timer;   // until the rate allows the next message

@@ -108,15 +108,30 @@ static void release_route(struct tunnel *tunnel) {
 }
 
 static void end_stream(struct tunnel *tunnel) {
+  struct stream *stream = tunnel->stream;
   release_route(tunnel);
   if (tunnel->state == TUNNEL_OPEN) {
     counters_gauge_add(tunnel->worker->counters, GAUGE_TUNNELS, -1);
   }
-  counters_add(tunnel->worker->counters, COUNTER_TUNNEL_UNSURE, tunnel->sending);
-  stream_end(tunnel->stream, true);
+  counters_add(tunnel->worker->counters, COUNTER_TUNNEL_UNSURE, stream && tunnel->sending);
+  stream_end(stream, true);
   tunnel->stream = NULL;
   tunnel->sending = false;
   tunnel->read_wanted = false;
+}
+
+// For another node. What the one of until now has been sent, it still answers.
+static void leave_stream(struct tunnel *tunnel) {
+  struct stream *stream = tunnel->stream;
+  bool reading = !tunnel->read_wanted;
+  if (tunnel->state == TUNNEL_OPEN) {
+    tunnel->stream = NULL;
+    end_stream(tunnel);
+    farewell_begin(tunnel->session, stream, reading,
+                   tunnel->unanswered && tunnel->queue.count == 0);
+  } else {
+    end_stream(tunnel);
+  }
 }
 
 static void tunnel_free(struct tunnel *tunnel) {
@@ -623,7 +638,7 @@ void tunnel_on_route_moved(struct worker *worker, const struct channel_route_hel
         strcmp(tunnel->address, moved->address) != 0 &&
         (node = named_node(tunnel, moved->address))) {
       counters_add(worker->counters, COUNTER_ROUTES_MOVED, 1);
-      end_stream(tunnel);
+      leave_stream(tunnel);
       open_stream(tunnel, node);
       // It may have taken other tunnels with it, if that closed the session.
       next = LIST_FIRST(bucket);

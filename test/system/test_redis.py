@@ -4,11 +4,12 @@ import itertools
 import os
 import re
 import signal
+import threading
 
 import pytest
-from janus.backend import Backend
+from janus.backend import Backend, echo
 from janus.certificates import Certificates
-from janus.patience import wait_for
+from janus.patience import patient, wait_for
 from janus.programs import Gateway, nodes_of, redis_settings, secret_settings
 from janus.push import HttpPusher, json_body
 from janus.redis_server import Redis, gateway_key, player_key, room_key
@@ -199,6 +200,30 @@ def test_a_tunnel_follows_its_route(gateway, redis, backend, second):
         assert other.stream_of(591)
         assert player.ask(1, 2).seq == 2
     assert gateway.counter("routes_moved") >= 1
+
+
+def test_what_the_node_before_still_owes_arrives_when_a_tunnel_moves(start, redis):
+    release = threading.Event()
+
+    def answer(stream, request):
+        if request.seq == 9:
+            release.wait(patient(30))
+        echo(stream, request)
+
+    nodes = [start(Backend, answer=answer) for _ in range(2)]
+    gateway = gateway_on(start, redis, *nodes)
+    with gateway.player(uid=592) as player:
+        player.ask(1, 1)
+        before, after = sorted(nodes, key=lambda node: redis.get(player_key(592)) != node.address)
+        player.send(1, 9)
+        before.stream_of(592).wait_requests(2)
+        redis.client().set(player_key(592), after.address, px=60_000)
+        assert after.stream_of(592)
+        assert player.ask(1, 2).seq == 2
+        release.set()
+        assert player.receive().seq == 9
+        assert before.stream_of(592).ended.wait(patient(30))
+    assert gateway.counter("tunnel_messages_unsure") == 0
 
 
 def test_the_table_is_warmed_within_its_capacity(start, redis, backend):

@@ -10,6 +10,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "test/unit/child.h"
+
 struct roma_process {
   pid_t pid;
   char address[64];
@@ -27,7 +29,7 @@ static inline struct roma_process roma_start(const char *const *arguments) {
   for (int i = 0; arguments && arguments[i] && i < 7; i++) {
     argv[3 + i] = (char *)arguments[i];
   }
-  if (pipe(ends) != 0 || (roma.pid = fork()) < 0) {
+  if (pipe(ends) != 0 || (roma.pid = child_fork()) < 0) {
     perror("roma_start");
     exit(1);
   }

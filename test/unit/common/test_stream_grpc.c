@@ -199,6 +199,25 @@ static void only_what_is_asked_for_is_given(void **state) {
   await(engine, &client->messages, 2);
 }
 
+static void a_finished_stream_brings_its_last_answers_to_its_new_owner(void **state) {
+  static const struct stream_events events = {on_opened, on_sent, on_message, on_ended};
+  struct engine *engine = *state;
+  start_roma(engine, (const char *const[]){NULL});
+  struct client *client = open_one(engine, 0);
+  struct client *heir = &engine->clients[1];
+  await(engine, &client->opened, 1);
+  send_text(client, 3, "one more");
+  heir->read_on = true;
+  heir->stream = client->stream;
+  client->stream = NULL;
+  stream_finish(heir->stream, &events, heir);  // a read is under way
+  await(engine, &heir->ended, 1);
+  assert_int_equal(heir->status, STREAM_OK);
+  assert_int_equal(heir->messages, 1);
+  assert_string_equal(heir->last, "one more");
+  assert_int_equal(client->messages + client->ended, 0);
+}
+
 static void a_graceful_end_delivers_what_was_sent(void **state) {
   struct engine *engine = *state;
   char record[] = "/tmp/janus-test-XXXXXX";
@@ -352,6 +371,7 @@ int main(void) {
       FACT(a_message_is_echoed),
       FACT(messages_keep_their_order),
       FACT(only_what_is_asked_for_is_given),
+      FACT(a_finished_stream_brings_its_last_answers_to_its_new_owner),
       FACT(a_graceful_end_delivers_what_was_sent),
       FACT(a_refused_connection_ends_the_stream),
       FACT(a_backend_that_says_nothing_ends_in_time),
