@@ -26,7 +26,7 @@
 
 enum {
   IDLE_CONNECTION_S = 10,
-  HALF_CLOSE_S = 5,  // for a backend to end a stream that we have half-closed
+  HALF_CLOSE_S = 15,  // for a backend to end a stream that we have half-closed
   RECONNECT_FIRST_MS = 100,
   RECONNECT_MAX_MS = 2000,
   // A default server of grpc-go takes more than a ping in five minutes for abuse.

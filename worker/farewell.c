@@ -18,8 +18,6 @@ struct farewell {
 };
 
 static void end(struct farewell *farewell) {
-  struct worker *worker = farewell->session->worker;
-  counters_add(worker->counters, COUNTER_TUNNEL_UNSURE, farewell->unanswered);
   stream_end(farewell->stream, true);
   LIST_REMOVE(farewell, link);
   farewell->session->farewell_count--;
@@ -44,10 +42,12 @@ static void on_message(void *owner, const uint8_t *bytes, size_t len) {
   struct packet packet;
   farewell->unanswered = false;
   counters_add(counters, COUNTER_TUNNEL_MESSAGES_IN, 1);
-  if (tunnel_message_decode(&packet, bytes, len) == 0) {
-    session_on_answer(session, &packet);
-  } else {
+  if (tunnel_message_decode(&packet, bytes, len) != 0) {
     counters_add(counters, COUNTER_TUNNEL_MALFORMED, 1);
+  } else if (packet.mod == MODULE_SYSTEM && packet.seq == SYSTEM_LOGOUT) {
+    counters_add(counters, COUNTER_DROPPED_OUT, 1);  // the player is at the other node now
+  } else {
+    session_on_answer(session, &packet);
   }
   if (session->state == SESSION_PLAYING) {  // else it has been ended
     read_on(farewell);
@@ -55,9 +55,11 @@ static void on_message(void *owner, const uint8_t *bytes, size_t len) {
 }
 
 static void on_ended(void *owner, int status, const char *detail) {
-  (void)status;
+  struct farewell *farewell = owner;
+  bool unsure = farewell->unanswered && status != STREAM_OK;
   (void)detail;
-  end(owner);
+  counters_add(farewell->session->worker->counters, COUNTER_TUNNEL_UNSURE, unsure);
+  end(farewell);
 }
 
 void farewell_begin(struct session *session, struct stream *stream, bool reading, bool unanswered) {

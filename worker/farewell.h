@@ -1,5 +1,5 @@
 // A stream that its tunnel has left for another node: half-closed, and read on until the
-// backend has answered what it had been sent. Loop thread only.
+// backend has answered what it had been sent, for some seconds at most. Loop thread only.
 #ifndef JANUS_WORKER_FAREWELL_H
 #define JANUS_WORKER_FAREWELL_H
 

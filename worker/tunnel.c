@@ -124,14 +124,17 @@ static void end_stream(struct tunnel *tunnel) {
 static void leave_stream(struct tunnel *tunnel) {
   struct stream *stream = tunnel->stream;
   bool reading = !tunnel->read_wanted;
+  bool all_sent = tunnel->queue.count == 0;
+  bool owed = tunnel->sending || (tunnel->unanswered && all_sent);
   if (tunnel->state == TUNNEL_OPEN) {
     tunnel->stream = NULL;
     end_stream(tunnel);
-    farewell_begin(tunnel->session, stream, reading,
-                   tunnel->unanswered && tunnel->queue.count == 0);
+    tunnel->unanswered = tunnel->unanswered && !all_sent;
+    farewell_begin(tunnel->session, stream, reading, owed);
   } else {
     end_stream(tunnel);
   }
+  tunnel->state = TUNNEL_WAITING;
 }
 
 static void tunnel_free(struct tunnel *tunnel) {
