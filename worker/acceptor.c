@@ -42,6 +42,27 @@ static void refuse(struct acceptor *acceptor, int fd, enum close_reason reason) 
   }
 }
 
+// One that has been accepted.
+struct arrival {
+  struct worker *worker;
+  struct address_count *count;
+  int fd;  // -1 when the wire has taken it over
+};
+
+static struct wire *make_wire(void *context, const struct wire_events *events, void *owner) {
+  struct arrival *arrival = context;
+  int fd = arrival->fd;
+  arrival->fd = -1;
+  return wire_socket_new(&arrival->worker->wires, fd, events, owner);
+}
+
+static struct transport *make_transport(void *context, const struct transport_events *events,
+                                        void *owner) {
+  struct arrival *arrival = context;
+  return transport_framed_new(make_wire, arrival, events, owner, &arrival->worker->transport_gone,
+                              arrival->count);
+}
+
 static void take_in(struct acceptor *acceptor, int fd, const struct sockaddr *address,
                     socklen_t address_len) {
   struct worker *worker = acceptor->worker;
@@ -60,7 +81,11 @@ static void take_in(struct acceptor *acceptor, int fd, const struct sockaddr *ad
   }
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   network_format_socket(address, address_len, text, sizeof text);
-  if (!session_new(worker, fd, text, count)) {
+  struct arrival arrival = {.worker = worker, .count = count, .fd = fd};
+  if (!session_new(worker, text, make_transport, &arrival)) {
+    if (arrival.fd >= 0) {
+      close(fd);
+    }
     address_limits_release(acceptor->addresses, count);
     counters_closed(worker->counters, CLOSE_OUT_OF_MEMORY);
     return;

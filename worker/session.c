@@ -279,7 +279,7 @@ static void close_with(struct session *session, enum close_reason reason, enum l
   }
   farewell_end_all(session);
   bool client_is_there = reason != CLOSE_CLIENT_CLOSED && reason != CLOSE_CLIENT_RESET;
-  transport_close(session->transport, was_playing && client_is_there);
+  transport_close(session->transport, reason, was_playing && client_is_there);
   session->transport = NULL;
   if (was_playing) {
     counters_gauge_add(worker->counters, GAUGE_SESSIONS, -1);
@@ -668,13 +668,12 @@ static uint64_t next_connection(const struct worker *worker) {
   return next++ << INDEX_BITS | (uint64_t)worker->index;
 }
 
-bool session_new(struct worker *worker, int fd, const char *address, void *cookie) {
+bool session_new(struct worker *worker, const char *address, transport_maker *make, void *context) {
   static const struct transport_events events = {on_message, on_ended, on_drained};
   const struct config *config = &worker->config;
   int64_t now_ms = clock_monotonic_ms();
   struct session *session = calloc(1, sizeof *session);
   if (!session) {
-    evutil_closesocket(fd);
     return false;
   }
   session->worker = worker;
@@ -688,7 +687,7 @@ bool session_new(struct worker *worker, int fd, const char *address, void *cooki
                     config->limits.messages_burst, now_ms);
   token_bucket_init(&session->bytes, config->limits.bytes_per_s, config->limits.bytes_burst,
                     now_ms);
-  session->transport = transport_tcp_new(&worker->transports, fd, &events, session, cookie);
+  session->transport = make(context, &events, session);
   if (!session->transport) {
     free(session);
     return false;

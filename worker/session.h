@@ -82,9 +82,9 @@ struct session {
   uint64_t broadcast_seen;   // serial of the latest that it was looked at for
 };
 
-// Takes over fd, a new client's socket; cookie goes to the transport's on_gone.
-// False when out of memory: then fd is closed.
-bool session_new(struct worker *worker, int fd, const char *address, void *cookie);
+// A new client, of this address (ip:port), at the transport that make makes, with context.
+// False when out of memory: then there is no transport.
+bool session_new(struct worker *worker, const char *address, transport_maker *make, void *context);
 
 // The one way out: tells the client where the reason asks for it, ends the
 // tunnels, counts and logs, and has the session freed after this turn of the loop.

@@ -13,7 +13,6 @@
 #include <unistd.h>
 
 #include "common/clock.h"
-#include "common/frame.h"
 #include "common/handover.h"
 #include "common/loop.h"
 #include "worker/acceptor.h"
@@ -190,23 +189,21 @@ static const char *build(struct worker *worker, char *why, size_t why_size) {
                     config->limits.handshake_burst, clock_monotonic_ms());
   worker->send_buffer_bytes = TRANSPORT_HEADROOM_BYTES + SEAL_OVERHEAD_BYTES +
                               (size_t)config->limits.message_to_client_bytes;
-  worker->transports = (struct transport_shared){
+  worker->wires = (struct wire_shared){
       .base = worker->base,
       .counters = worker->counters,
-      .frame_max_bytes = FRAME_BODY_MAX_BYTES,
       .low_bytes = (size_t)config->queue.client_low_bytes,
       .linger_ms = config->worker.stop_timeout_ms,
-      .read_buffer = malloc(TRANSPORT_READ_BUFFER_BYTES),
-      .on_gone = on_transport_gone,
-      .context = worker,
+      .read_buffer = malloc(WIRE_READ_BUFFER_BYTES),
   };
+  worker->transport_gone = (struct transport_gone){on_transport_gone, worker};
   worker->send_buffer = malloc(worker->send_buffer_bytes);
   worker->deflater = deflater_new();
   worker->node_picker = node_picker_new();
   worker->bury = event_new(worker->base, -1, 0, on_bury, worker);
   worker->handshake_timeout = common_timeout(worker, config->limits.handshake_timeout_ms);
   worker->idle_timeout = common_timeout(worker, config->limits.idle_timeout_ms);
-  if (!worker->transports.read_buffer || !worker->send_buffer || !worker->deflater ||
+  if (!worker->wires.read_buffer || !worker->send_buffer || !worker->deflater ||
       !worker->node_picker || !worker->bury || !worker->handshake_timeout ||
       !worker->idle_timeout) {
     return "out of memory";
@@ -228,7 +225,7 @@ static const char *build(struct worker *worker, char *why, size_t why_size) {
 static void tear_down(struct worker *worker) {
   session_bury_all(worker);
   tunnel_cut_all(worker);
-  transport_cut_all(&worker->transports);
+  wire_cut_all(&worker->wires);
   stream_engine_free(worker->streams);
   acceptor_free(worker->acceptor);
   pushes_free(worker->pushes);
@@ -241,7 +238,7 @@ static void tear_down(struct worker *worker) {
   route_table_free(worker->routes);
   node_table_free(worker->nodes);
   shm_unmap(&worker->counters_segment);
-  free(worker->transports.read_buffer);
+  free(worker->wires.read_buffer);
   free(worker->send_buffer);
   event_free(worker->bury);
   loop_free(worker->base);

@@ -63,7 +63,8 @@ struct worker {
   struct inbox *inbox;
   struct pushes *pushes;
   struct acceptor *acceptor;
-  struct transport_shared transports;
+  struct wire_shared wires;
+  struct transport_gone transport_gone;
 
   struct session_list sessions;         // all that are not closed
   struct session *logged_in;            // of these, uthash by connection

@@ -8,7 +8,7 @@ import time
 import grpc
 import pytest
 from janus.backend import Backend
-from janus.patience import ms, wait_for
+from janus.patience import ms, patient, wait_for
 from janus.programs import Gateway, merged, nodes_of, redis_settings, secret_settings
 from janus.push import GatePushRequest, GrpcPusher, Publisher, PushMessage, body
 from janus.redis_server import Redis, gateway_key
@@ -537,6 +537,8 @@ def behind(start, redis, backend, name, policy, grace, pushes, body_of, **limits
             publisher.push([6500], body_of(sent))
             sent += 1
         gateway.wait_counter("pushes_addressed", sent)
+        if "idle_timeout" in limits:
+            player.send(1, 2, b"here")
         return gateway.gauge("pushes_waiting") >= pushes
 
     wait_for(is_behind, "it to be behind", pause=0)
@@ -568,7 +570,7 @@ def test_far_over_the_budget_the_grace_time_is_over_at_once(start, redis, backen
 
 def test_a_client_that_takes_nothing_at_all_is_closed_under_any_policy(start, redis, backend):
     gateway, _, player, _ = behind(start, redis, backend, "127.0.0.1:33134", "drop_oldest", "300ms", 15,
-                                numbered, idle_timeout=f"{ms(9)}ms")
+                                numbered, idle_timeout=f"{ms(3)}ms")
     with player:
 
         def closes():
@@ -581,7 +583,7 @@ def test_a_client_that_takes_nothing_at_all_is_closed_under_any_policy(start, re
 
 
 def test_a_client_that_reads_slowly_is_not_taken_for_one_that_reads_nothing(start, redis, backend):
-    idle = ms(6)
+    idle = ms(3)
     gateway, _, player, _ = behind(start, redis, backend, "127.0.0.1:33136", "drop_oldest", "300ms",
                                    15, numbered, idle_timeout=f"{idle}ms")
     until = time.monotonic() + 2.5 * idle / 1000
@@ -589,7 +591,7 @@ def test_a_client_that_reads_slowly_is_not_taken_for_one_that_reads_nothing(star
         while time.monotonic() < until:
             player.send(1, 2, b"here")
             assert player.receive() is not None
-            time.sleep(0.05)  # that is how slow it is
+            time.sleep(patient(0.05))  # that is how slow it is
         assert gateway.gauge("pushes_waiting") > 0
         assert gateway.closed("slow_client") == 0
 

@@ -19,8 +19,10 @@ enum { RECEIVED_MAX_BYTES = 1 << 20 };
 struct fixture {
   struct event_base *base;
   struct counters counters;
-  struct transport_shared shared;
+  struct wire_shared wires;
+  struct transport_gone on_gone;
   struct transport *transport;
+  int fd;                             // the gateway's end, the wire's
   int client;                         // the other end
   char received[RECEIVED_MAX_BYTES];  // all messages, each followed by a ';'
   size_t received_len;
@@ -45,7 +47,7 @@ static void on_message(uint8_t *bytes, size_t len, void *owner) {
     transport_pause(fixture->transport);
   }
   if (fixture->close_on_message) {
-    transport_close(fixture->transport, fixture->flush_on_close);
+    transport_close(fixture->transport, CLOSE_DRAIN, fixture->flush_on_close);
   }
 }
 
@@ -63,35 +65,39 @@ static void on_gone(void *context, void *cookie) {
   fixture->gone_cookie = cookie;
 }
 
+static struct wire *make_wire(void *context, const struct wire_events *wire_events, void *owner) {
+  struct fixture *fixture = context;
+  return wire_socket_new(&fixture->wires, fixture->fd, wire_events, owner);
+}
+
 static int set_up(void **state) {
   static const struct transport_events events = {on_message, on_ended, on_drained};
   struct fixture *fixture = calloc(1, sizeof *fixture);
   int pair[2];
   fixture->base = event_base_new();
-  fixture->shared = (struct transport_shared){.base = fixture->base,
-                                              .counters = &fixture->counters,
-                                              .frame_max_bytes = FRAME_BODY_MAX_BYTES,
-                                              .low_bytes = 1000,
-                                              .linger_ms = 60000,
-                                              .read_buffer = malloc(TRANSPORT_READ_BUFFER_BYTES),
-                                              .on_gone = on_gone,
-                                              .context = fixture};
+  fixture->wires = (struct wire_shared){.base = fixture->base,
+                                        .counters = &fixture->counters,
+                                        .low_bytes = 1000,
+                                        .linger_ms = 60000,
+                                        .read_buffer = malloc(WIRE_READ_BUFFER_BYTES)};
+  fixture->on_gone = (struct transport_gone){on_gone, fixture};
   assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
   fixture->client = pair[1];
-  fixture->transport =
-      transport_tcp_new(&fixture->shared, pair[0], &events, fixture, &fixture->gone_cookie);
+  fixture->fd = pair[0];
+  fixture->transport = transport_framed_new(make_wire, fixture, &events, fixture, &fixture->on_gone,
+                                            &fixture->gone_cookie);
   *state = fixture;
   return fixture->transport ? 0 : -1;
 }
 
 static int tear_down(void **state) {
   struct fixture *fixture = *state;
-  transport_cut_all(&fixture->shared);
+  wire_cut_all(&fixture->wires);
   assert_int_equal(fixture->gone, 1);
   assert_ptr_equal(fixture->gone_cookie, &fixture->gone_cookie);
   close(fixture->client);
   event_base_free(fixture->base);
-  free(fixture->shared.read_buffer);
+  free(fixture->wires.read_buffer);
   free(fixture);
   return 0;
 }
@@ -162,10 +168,12 @@ static void a_length_that_is_not_allowed_ends_it_after_what_came_before(void **s
   client_sends_message(fixture, "good");
   client_sends(fixture, too_long, sizeof too_long);
   run(fixture);
+  client_sends_message(fixture, "no message any more");
+  run(fixture);
   assert_received(fixture, "good;");
   assert_int_equal(fixture->ended, 1);
   assert_int_equal(fixture->reason, CLOSE_FRAME_LENGTH);
-  transport_close(fixture->transport, false);
+  transport_close(fixture->transport, CLOSE_DRAIN, false);
 }
 
 static void while_paused_nothing_comes_and_nothing_is_lost(void **state) {
@@ -240,7 +248,7 @@ static void closing_with_flush_delivers_the_last_bytes_and_then_the_end(void **s
   size_t total = 0;
   size_t sent = send_until_queued(fixture);
   client_sends_message(fixture, "nobody reads this");
-  transport_close(fixture->transport, true);
+  transport_close(fixture->transport, CLOSE_DRAIN, true);
   assert_int_equal(fixture->gone, 0);
   assert_true(client_reads(fixture, &total));
   assert_int_equal(total, sent);
@@ -254,7 +262,7 @@ static void closing_with_flush_delivers_the_last_bytes_and_then_the_end(void **s
 static void closing_without_flush_is_at_once(void **state) {
   struct fixture *fixture = *state;
   send_until_queued(fixture);
-  transport_close(fixture->transport, false);
+  transport_close(fixture->transport, CLOSE_DRAIN, false);
   assert_int_equal(fixture->gone, 1);
   assert_int_equal(fixture->counters.gauge[GAUGE_QUEUED_OUT_BYTES], 0);
 }
@@ -292,7 +300,7 @@ static void a_client_that_leaves_is_told(void **state) {
   assert_received(fixture, "bye;");
   assert_int_equal(fixture->ended, 1);
   assert_int_equal(fixture->reason, CLOSE_CLIENT_CLOSED);
-  transport_close(fixture->transport, false);
+  transport_close(fixture->transport, CLOSE_DRAIN, false);
 }
 
 static void sending_to_a_client_that_is_gone_ends_it(void **state) {
@@ -305,7 +313,7 @@ static void sending_to_a_client_that_is_gone_ends_it(void **state) {
   run(fixture);
   assert_int_equal(fixture->ended, 1);
   assert_int_equal(fixture->reason, CLOSE_CLIENT_RESET);
-  transport_close(fixture->transport, false);
+  transport_close(fixture->transport, CLOSE_DRAIN, false);
 }
 
 int main(void) {

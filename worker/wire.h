@@ -1,0 +1,102 @@
+// A client's connection as bytes: what a transport that frames messages on a byte stream
+// stands on. A socket (wire_socket.c) is one; the rules are the same for each.
+//
+// Loop thread only.
+#ifndef JANUS_WORKER_WIRE_H
+#define JANUS_WORKER_WIRE_H
+
+#include <event2/event.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "common/close_reason.h"
+#include "common/counters.h"
+#include "common/error.h"
+
+struct wire;
+LIST_HEAD(wire_list, wire);
+
+struct wire_events {
+  // Bytes that came, writable, valid for the call. Returns how many were used: the rest comes
+  // again with more behind it, or when the wire is resumed. May pause and close the wire.
+  size_t (*on_bytes)(uint8_t *bytes, size_t len, void *owner);
+  // The connection is at its end, for the reason given; still to be closed.
+  void (*on_ended)(enum close_reason reason, void *owner);
+  // What was waiting has fallen below low_bytes.
+  void (*on_drained)(void *owner);
+  // The wire has been closed and is gone, with all that it had to flush. The last call.
+  void (*on_gone)(void *owner);
+};
+
+// What the wires of one worker share. Owned by the worker.
+struct wire_shared {
+  struct event_base *base;
+  struct counters *counters;
+  size_t low_bytes;      // on_drained comes below this
+  int64_t linger_ms;     // for a client to take what is pending when it is closed
+  uint8_t *read_buffer;  // WIRE_READ_BUFFER_BYTES, used by one wire at a time
+  struct wire_list all;
+};
+
+enum {
+  WIRE_READ_BUFFER_BYTES = 64 << 10,
+  WIRE_UNUSED_MAX_BYTES = 32 << 10,  // that an owner may leave while it is not paused; more ends it
+};
+
+// Makes the wire of a new transport; NULL when out of memory.
+typedef struct wire *wire_maker(void *context, const struct wire_events *events, void *owner);
+
+// What a kind of wire does.
+struct wire_kind {
+  int (*write)(struct wire *wire, const uint8_t *bytes, size_t len);
+  size_t (*queued_bytes)(const struct wire *wire);
+  uint64_t (*taken_bytes)(const struct wire *wire);
+  void (*pause)(struct wire *wire);
+  void (*resume)(struct wire *wire);
+  void (*close)(struct wire *wire, bool flush);
+  void (*cut)(struct wire *wire);
+};
+
+// The beginning of every wire.
+struct wire {
+  const struct wire_kind *kind;
+  const struct wire_events *events;
+  void *owner;
+  struct wire_shared *shared;
+  LIST_ENTRY(wire) link;
+};
+
+// Takes over fd, a connected non-blocking stream socket; reading starts at once. NULL when
+// out of memory: then fd is closed, and on_gone does not come.
+struct wire *wire_socket_new(struct wire_shared *shared, int fd, const struct wire_events *events,
+                             void *owner);
+
+// What the client does not take at once is copied. ERROR_MEMORY.
+static inline int MUST_CHECK wire_write(struct wire *wire, const uint8_t *bytes, size_t len) {
+  return wire->kind->write(wire, bytes, len);
+}
+
+// Bytes that wait for the client.
+static inline size_t wire_queued_bytes(const struct wire *wire) {
+  return wire->kind->queued_bytes(wire);
+}
+
+// The bytes that it has taken, ever: whether it reads at all.
+static inline uint64_t wire_taken_bytes(const struct wire *wire) {
+  return wire->kind->taken_bytes(wire);
+}
+
+// Stops and restarts on_bytes (and the reading behind it).
+static inline void wire_pause(struct wire *wire) { wire->kind->pause(wire); }
+static inline void wire_resume(struct wire *wire) { wire->kind->resume(wire); }
+
+// Gives the wire up: of its events only on_gone comes after this. With flush it lives on by
+// itself until the client has taken what is pending, or linger_ms have passed.
+static inline void wire_close(struct wire *wire, bool flush) { wire->kind->close(wire, flush); }
+
+// Cuts off all that are still being flushed; none may have an owner that still uses it.
+void wire_cut_all(struct wire_shared *shared);
+
+#endif
