@@ -13,7 +13,7 @@ enum { TEXT_BYTES = 24, VALUE_MAX_BYTES = ROUTE_ADDRESS_MAX_BYTES, SETTLE_TRIES 
 enum { WAS_USABLE = 0, WAS_MISSING = 1, WAS_UNUSABLE = 2 };
 static const char settle_script[] =
     "local v = redis.pcall('GET', KEYS[1])\n"
-    "local usable = type(v) == 'string' and #v <= 127\n"
+    "local usable = type(v) == 'string' and #v > 0 and #v <= 127\n"
     "if usable and v ~= ARGV[1] and v ~= ARGV[3] then\n"
     "  return {v, redis.call('PTTL', KEYS[1]), 0}\n"
     "end\n"
