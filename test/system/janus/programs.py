@@ -339,6 +339,7 @@ class Gateway(Program):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
+        wait_for(lambda: not self.session_pids(), "all of it to be gone")
         self._reader.join(patient(10))
 
 
