@@ -44,7 +44,7 @@ static void on_message(void *owner, const uint8_t *bytes, size_t len) {
   counters_add(counters, COUNTER_TUNNEL_MESSAGES_IN, 1);
   if (tunnel_message_decode(&packet, bytes, len) != 0) {
     counters_add(counters, COUNTER_TUNNEL_MALFORMED, 1);
-  } else if (packet.mod == MODULE_SYSTEM && packet.seq == SYSTEM_LOGOUT) {
+  } else if (session_is_logout(packet.mod, packet.seq)) {
     counters_add(counters, COUNTER_DROPPED_OUT, 1);  // the player is at the other node now
   } else {
     session_on_answer(session, &packet);

@@ -136,11 +136,6 @@ static void send_logout(struct session *session, enum logout_code code) {
 
 // --- Pushes ------------------------------------------------------------------
 
-// The player is logged out with it. A push of it does not wait, and no policy drops it.
-static bool is_logout(int32_t mod, int32_t seq) {
-  return mod == MODULE_SYSTEM && seq == SYSTEM_LOGOUT;
-}
-
 // Sends it. The session may be closed in consequence: by a failure, or by a logout.
 static void deliver(struct session *session, const struct push *push) {
   struct worker *worker = session->worker;
@@ -153,7 +148,7 @@ static void deliver(struct session *session, const struct push *push) {
   counters_add(worker->counters, error == 0 ? COUNTER_PUSHES_DELIVERED : COUNTER_PUSHES_MISSED, 1);
   if (error != 0) {
     session_close(session, reason_of(error));
-  } else if (is_logout(push->about.mod, push->about.seq)) {
+  } else if (session_is_logout(push->about.mod, push->about.seq)) {
     session_close(session, CLOSE_ROMA_LOGOUT);
   }
 }
@@ -210,7 +205,7 @@ void session_push(struct session *session, struct push *push) {
   counters_add(counters, COUNTER_PUSHES_ADDRESSED, 1);
   if (session->state != SESSION_PLAYING) {
     counters_add(counters, COUNTER_PUSHES_MISSED, 1);
-  } else if (session->output_full && !is_logout(push->about.mod, push->about.seq)) {
+  } else if (session->output_full && !session_is_logout(push->about.mod, push->about.seq)) {
     keep(session, push);
   } else {
     deliver(session, push);
@@ -585,7 +580,7 @@ static void on_ended(enum close_reason reason, void *owner) { session_close(owne
 
 void session_on_answer(struct session *session, const struct packet *packet) {
   session_send(session, packet);
-  if (is_logout(packet->mod, packet->seq)) {
+  if (session_is_logout(packet->mod, packet->seq)) {
     session_close(session, CLOSE_ROMA_LOGOUT);
   }
 }

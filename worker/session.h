@@ -112,6 +112,11 @@ void session_push(struct session *session, struct push *push);
 // The logged-in session with this connection; NULL when there is none.
 struct session *session_find(struct worker *worker, uint64_t connection);
 
+// The word that the player is logged out.
+static inline bool session_is_logout(int32_t mod, int32_t seq) {
+  return mod == MODULE_SYSTEM && seq == SYSTEM_LOGOUT;
+}
+
 // For tunnels: one packet from a backend. A logout that it sends ends the session.
 void session_on_answer(struct session *session, const struct packet *packet);
 
