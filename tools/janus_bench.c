@@ -25,6 +25,7 @@ static const struct load_kind {
     {"rate", bench_rate, true, true,
      "a fixed rate, latency measured from when each message was due"},
     {"login", bench_login, true, true, "connect, handshake, close, again and again"},
+    {"handshake", bench_handshake, false, true, "the same with the handshake of TLS alone"},
     {"idle", bench_idle, true, false,
      "players with an open tunnel who say nothing, until --duration, a signal or stdin's end"},
     {"slow", bench_slow, true, false, "players who ask for much and never read"},
@@ -46,14 +47,20 @@ static const char usage[] =
 static const char options_help[] =
     "\n"
     "Options:\n"
-    "  --connect HOST:PORT    the gateway; for direct the backend; for echo-server where to\n"
-    "                         listen (default 127.0.0.1:17001)\n"
+    "  --connect HOST:PORT    the gateway, or tcp://HOST:PORT, tls://HOST:PORT,\n"
+    "                         ws://HOST:PORT/PATH, wss://HOST:PORT/PATH; for direct the\n"
+    "                         backend; for echo-server where to listen\n"
+    "                         (default 127.0.0.1:17001)\n"
+    "  --tls-ca FILE          check the server against it (default the system's authorities)\n"
+    "  --tls-insecure         do not check the server\n"
+    "  --tls-cert FILE --tls-key FILE  the client's certificate, PEM\n"
+    "  --resume               TLS sessions, once there is one\n"
     "  --keys DIR             keys as `janus-keys init DIR` wrote them\n"
     "  --uid N                of the first client (default 1000000), each next has 1 more\n"
     "  --color TEXT --sid N   of the tokens (default none, 1)\n"
     "  --unencrypted          the gateway has encryption off\n"
     "  --plain                no handshake: length-prefixed frames to a plain echo\n"
-    "  --clients N            connections or streams (default 200; login 32)\n"
+    "  --clients N            connections or streams (default 200; login and handshake 32)\n"
     "  --login-concurrency N  handshakes under way at a time (default 64)\n"
     "  --size N               bytes of data in each message (default 128)\n"
     "  --mod M --seq N        of the messages (default user, 1)\n"
@@ -82,6 +89,11 @@ static const char options_help[] =
 
 enum {
   OPTION_CONNECT = 256,
+  OPTION_TLS_CA,
+  OPTION_TLS_INSECURE,
+  OPTION_TLS_CERT,
+  OPTION_TLS_KEY,
+  OPTION_RESUME,
   OPTION_KEYS,
   OPTION_UID,
   OPTION_COLOR,
@@ -116,6 +128,11 @@ enum {
 
 static const struct option long_options[] = {
     {"connect", required_argument, NULL, OPTION_CONNECT},
+    {"tls-ca", required_argument, NULL, OPTION_TLS_CA},
+    {"tls-insecure", no_argument, NULL, OPTION_TLS_INSECURE},
+    {"tls-cert", required_argument, NULL, OPTION_TLS_CERT},
+    {"tls-key", required_argument, NULL, OPTION_TLS_KEY},
+    {"resume", no_argument, NULL, OPTION_RESUME},
     {"keys", required_argument, NULL, OPTION_KEYS},
     {"uid", required_argument, NULL, OPTION_UID},
     {"color", required_argument, NULL, OPTION_COLOR},
@@ -221,6 +238,11 @@ static void set_option(struct bench *bench, int option) {
   char fault[512];
   switch (option) {
     case OPTION_CONNECT: options->connect = optarg; break;
+    case OPTION_TLS_CA: options->tls.ca = optarg; break;
+    case OPTION_TLS_INSECURE: options->tls.insecure = true; break;
+    case OPTION_TLS_CERT: options->tls.cert = optarg; break;
+    case OPTION_TLS_KEY: options->tls.key = optarg; break;
+    case OPTION_RESUME: options->tls.resume = true; break;
     case OPTION_KEYS:
       if (credentials_load_folder(&options->credentials, optarg, fault, sizeof fault) != 0) {
         refuse(fault, NULL);
@@ -317,17 +339,18 @@ static const struct load_kind *parse_arguments(struct bench *bench, int argc, ch
   if (options->duration_ms < 0) {
     options->duration_ms = kind->duration && options->count == 0 ? 10000 : 0;
   }
+  bool again_and_again = kind->run == bench_login || kind->run == bench_handshake;
   if (options->clients == 0) {
-    options->clients = kind->run == bench_login ? 32 : 200;
+    options->clients = again_and_again ? 32 : 200;
   }
-  if (kind->run == bench_login && options->login_concurrency < options->clients) {
+  if (again_and_again && options->login_concurrency < options->clients) {
     options->login_concurrency = options->clients;
   }
   if (kind->keys && options->mode != CLIENT_PLAIN && options->credentials.account_key_len == 0) {
     refuse("--keys DIR is needed to log in", NULL);
   }
   const char *detail;
-  if (client_resolve(options->connect, &bench->address, &bench->address_len, &detail) != 0) {
+  if (client_target_parse(options->connect, &bench->target, &detail) != 0) {
     bench_say("--connect %s: %s", options->connect, detail);
     exit(BENCH_USAGE);
   }

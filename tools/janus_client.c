@@ -58,6 +58,8 @@ struct options {
   struct token_wish wish;
   int64_t timeout_ms;
   int64_t message_max_bytes;
+  struct client_target target;
+  struct client_tls tls;
   bool encrypted;
   bool json;
 };
@@ -378,7 +380,10 @@ static void on_closed(void *owner, enum client_end end, const char *detail) {
   advance(program);
 }
 
-static const struct client_events events = {on_connected, on_login, on_message, on_closed};
+static const struct client_events events = {.on_connected = on_connected,
+                                            .on_login = on_login,
+                                            .on_message = on_message,
+                                            .on_closed = on_closed};
 
 // --- The script ------------------------------------------------------------------
 
@@ -504,7 +509,12 @@ static const char usage[] =
     "A game client: logs in to a gateway, sends and shows packets. Without a script the\n"
     "commands come from standard input, with a prompt when that is a terminal.\n"
     "\n"
-    "  --connect HOST:PORT   the gateway (default 127.0.0.1:17001)\n"
+    "  --connect HOST:PORT   the gateway (default 127.0.0.1:17001), or tcp://HOST:PORT,\n"
+    "                        tls://HOST:PORT, ws://HOST:PORT/PATH, wss://HOST:PORT/PATH\n"
+    "  --tls-ca FILE         check the server against it (default the system's authorities)\n"
+    "  --tls-insecure        do not check the server\n"
+    "  --tls-cert FILE       the client's certificate, PEM\n"
+    "  --tls-key FILE        its private key, PEM\n"
     "  --keys DIR            keys as `janus-keys init DIR` wrote them; makes its own token:\n"
     "    --uid N             of the player (default 10001)\n"
     "    --color TEXT        (default none)\n"
@@ -532,6 +542,10 @@ static const char exits[] =
 
 enum {
   OPTION_CONNECT = 256,
+  OPTION_TLS_CA,
+  OPTION_TLS_INSECURE,
+  OPTION_TLS_CERT,
+  OPTION_TLS_KEY,
   OPTION_KEYS,
   OPTION_UID,
   OPTION_COLOR,
@@ -553,6 +567,10 @@ enum {
 
 static const struct option long_options[] = {
     {"connect", required_argument, NULL, OPTION_CONNECT},
+    {"tls-ca", required_argument, NULL, OPTION_TLS_CA},
+    {"tls-insecure", no_argument, NULL, OPTION_TLS_INSECURE},
+    {"tls-cert", required_argument, NULL, OPTION_TLS_CERT},
+    {"tls-key", required_argument, NULL, OPTION_TLS_KEY},
     {"keys", required_argument, NULL, OPTION_KEYS},
     {"uid", required_argument, NULL, OPTION_UID},
     {"color", required_argument, NULL, OPTION_COLOR},
@@ -621,6 +639,10 @@ static void parse_options(struct program *program, int argc, char **argv) {
   while (error == 0 && (option = getopt_long(argc, argv, "e:h", long_options, NULL)) != -1) {
     switch (option) {
       case OPTION_CONNECT: options->connect = optarg; break;
+      case OPTION_TLS_CA: options->tls.ca = optarg; break;
+      case OPTION_TLS_INSECURE: options->tls.insecure = true; break;
+      case OPTION_TLS_CERT: options->tls.cert = optarg; break;
+      case OPTION_TLS_KEY: options->tls.key = optarg; break;
       case OPTION_KEYS:
         error = credentials_load_folder(credentials, optarg, fault, sizeof fault);
         break;
@@ -679,9 +701,10 @@ static void parse_options(struct program *program, int argc, char **argv) {
 // --- From start to end -----------------------------------------------------------
 
 static int connect_client(struct program *program) {
-  const struct options *options = &program->options;
+  struct options *options = &program->options;
   struct client_options wanted = {
       .mode = options->encrypted ? CLIENT_SEALED : CLIENT_OPEN,
+      .target = &options->target,
       .identity = &program->identity,
       .server_key = program->credentials.has_server_key ? &program->credentials.server_key : NULL,
       .token = options->token,
@@ -689,8 +712,14 @@ static int connect_client(struct program *program) {
       .timeout_ms = options->timeout_ms,
   };
   const char *detail;
-  if (client_resolve(options->connect, &wanted.address, &wanted.address_len, &detail) != 0) {
+  if (client_target_parse(options->connect, &options->target, &detail) != 0) {
     fprintf(stderr, "janus-client: --connect %s: %s\n", options->connect, detail);
+    return EXIT_USAGE;
+  }
+  char fault[512];
+  if (options->target.tls &&
+      client_group_use_tls(program->group, &options->tls, fault, sizeof fault) != 0) {
+    fprintf(stderr, "janus-client: %s\n", fault);
     return EXIT_USAGE;
   }
   program->show.start_ns = show_now_ns();

@@ -8,7 +8,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/socket.h>
 #include <time.h>
 
 #include "tools/bench/cpu.h"
@@ -40,7 +39,8 @@ struct bench_options {
   size_t streams_per_connection;
   size_t routes;  // in the table of `routes`
   const char *method;
-  const char *request;    // what `slow` sends
+  const char *request;  // what `slow` sends
+  struct client_tls tls;
   uint32_t source_first;  // 0: none
   uint32_t source_count;
   bool json;
@@ -49,8 +49,7 @@ struct bench_options {
 struct bench {
   struct bench_options options;
   struct event_base *base;
-  struct sockaddr_storage address;
-  socklen_t address_len;
+  struct client_target target;
   struct cpu_set cpu;
   struct event *phase_timer;
   struct event *progress_timer;
@@ -99,6 +98,7 @@ __attribute__((format(printf, 1, 2))) void bench_say(const char *format, ...);
 int bench_roundtrip(struct bench *bench);
 int bench_rate(struct bench *bench);
 int bench_login(struct bench *bench);
+int bench_handshake(struct bench *bench);
 int bench_routes(struct bench *bench);
 int bench_idle(struct bench *bench);
 int bench_slow(struct bench *bench);

@@ -117,10 +117,11 @@ static void on_accept(evutil_socket_t listener, short what, void *argument) {
 }
 
 static int serve(struct bench *bench) {
-  int fd = socket(bench->address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  int fd = socket(bench->target.address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   int one = 1;
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-  if (fd < 0 || bind(fd, (struct sockaddr *)&bench->address, bench->address_len) != 0 ||
+  if (fd < 0 ||
+      bind(fd, (struct sockaddr *)&bench->target.address, bench->target.address_len) != 0 ||
       listen(fd, BACKLOG) != 0) {
     bench_say("%s: %s", bench->options.connect, strerror(errno));
     return BENCH_CONNECT;

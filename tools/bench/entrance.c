@@ -315,15 +315,15 @@ static void on_plain_event(struct bufferevent *plain, short what, void *owner) {
 }
 
 static bool plain_open(struct entrance *entrance) {
-  struct sockaddr_storage address;
-  socklen_t len;
+  struct client_target target;
   const char *detail;
   entrance->plain = bufferevent_socket_new(entrance->bench->base, -1, BEV_OPT_CLOSE_ON_FREE);
-  if (!entrance->plain || client_resolve(entrance->address, &address, &len, &detail) != 0) {
+  if (!entrance->plain || client_target_parse(entrance->address, &target, &detail) != 0) {
     return false;
   }
   bufferevent_setcb(entrance->plain, NULL, NULL, on_plain_event, entrance);
-  return bufferevent_socket_connect(entrance->plain, (struct sockaddr *)&address, (int)len) == 0;
+  return bufferevent_socket_connect(entrance->plain, (struct sockaddr *)&target.address,
+                                    (int)target.address_len) == 0;
 }
 
 static bool plain_push(struct entrance *entrance, int64_t uid, const struct packet *packet) {

@@ -62,8 +62,17 @@ static void on_closed(void *owner, enum client_end end, const char *detail) {
   }
 }
 
-static const struct client_events events = {
-    .on_login = on_login, .on_message = on_message, .on_closed = on_closed};
+static void on_resumable(void *owner) {
+  struct player *player = owner;
+  if (player->players->events->on_resumable) {
+    player->players->events->on_resumable(player);
+  }
+}
+
+static const struct client_events events = {.on_login = on_login,
+                                            .on_message = on_message,
+                                            .on_closed = on_closed,
+                                            .on_resumable = on_resumable};
 
 bool player_connect(struct player *player) {
   struct players *players = player->players;
@@ -83,8 +92,7 @@ bool player_connect(struct player *player) {
                        options->mode == CLIENT_SEALED ? &options->credentials.client_key : NULL);
   struct client_options wanted = {
       .mode = options->mode,
-      .address = players->bench->address,
-      .address_len = players->bench->address_len,
+      .target = &players->bench->target,
       .identity = &player->identity,
       .token = player->token,
       .server_id = options->wish.sid,
@@ -134,6 +142,12 @@ int players_start(struct players *players, struct bench *bench,
   players->group = client_group_new(bench->base, FRAME_BODY_MAX_BYTES * 4);
   if (!players->all || !players->group) {
     return ERROR_MEMORY;
+  }
+  char fault[512];
+  if (bench->target.tls &&
+      client_group_use_tls(players->group, &bench->options.tls, fault, sizeof fault) != 0) {
+    bench_say("%s", fault);
+    return ERROR_INVALID;
   }
   for (size_t i = 0; i < players->count; i++) {
     players->all[i].players = players;

@@ -23,6 +23,8 @@ struct players_events {
   void (*on_login)(struct player *player);    // may be NULL
   void (*on_message)(struct player *player, const struct client_message *message);
   void (*on_lost)(struct player *player);  // a logged-in one; may be NULL
+  // See client_events; may be NULL.
+  void (*on_resumable)(struct player *player);
 };
 
 struct players {
@@ -39,7 +41,8 @@ struct players {
   bool failure_shown;
 };
 
-// Starts the logins. Returns 0 or ERROR_MEMORY.
+// Starts the logins. Returns 0, ERROR_MEMORY, or ERROR_INVALID after a word on what is wrong
+// with the options for TLS.
 int players_start(struct players *players, struct bench *bench,
                   const struct players_events *events) MUST_CHECK;
 // Connects one player (again). False when that failed at once; every failure is

@@ -4,7 +4,6 @@
 #include <event2/buffer.h>
 #include <event2/event_struct.h>
 #include <fcntl.h>
-#include <netdb.h>
 #include <netinet/tcp.h>
 #include <sodium.h>
 #include <stdarg.h>
@@ -19,27 +18,42 @@
 #include "common/frame.h"
 #include "common/seal.h"
 #include "proto/message.pb-c.h"
+#include "tools/client/byte_stream.h"
+#include "tools/client/web_socket.h"
 
 enum {
-  READ_AHEAD_BYTES = 65536,        // beyond the largest frame, in the shared read buffer
+  READ_AHEAD_BYTES = 65536,        // beyond the largest message, in the shared read buffer
   INFLATE_FACTOR = 64,             // inflated data may be this many times the largest frame
   SEND_LEVEL = 1,                  // zlib
   HANDSHAKE_OVERHEAD_BYTES = 512,  // of the handshake's packet, beside the token
+  FLUSH_BYTES = 16384,             // of what is queued, at a time: a TLS record
+  // In the write buffer, before a message's bytes.
+  HEAD_BYTES = WEB_SOCKET_HEADER_MAX_BYTES + FRAME_HEADER_BYTES,
 };
 
 struct client_group {
   struct event_base *base;
   size_t message_max_bytes;
-  uint8_t *in;  // message_max_bytes, header and READ_AHEAD_BYTES
+  uint8_t *in;  // message_max_bytes, headers and READ_AHEAD_BYTES
   size_t in_bytes;
   uint8_t *out;  // grown to the largest message sent
   size_t out_bytes;
   // Two, since a message may be sent while a received one is still being looked at.
   struct deflater *inflater;
   struct deflater *deflater;
+  SSL_CTX *tls;          // NULL: none
+  SSL_SESSION *session;  // the last that came, to be resumed
+  bool session_came;     // and nobody was told yet
 };
 
-enum client_state { CLIENT_CONNECTING, CLIENT_HANDSHAKING, CLIENT_READY, CLIENT_ENDED };
+enum client_state {
+  CLIENT_CONNECTING,
+  CLIENT_SECURING,   // TLS
+  CLIENT_UPGRADING,  // to a WebSocket
+  CLIENT_HANDSHAKING,
+  CLIENT_READY,
+  CLIENT_ENDED,
+};
 
 struct client {
   struct client_group *group;
@@ -47,7 +61,9 @@ struct client {
   void *owner;
   struct event read;
   struct event write;
-  int fd;
+  struct byte_stream stream;
+  struct web_socket web;
+  const struct client_target *target;
   enum client_state state;
   enum client_mode mode;
   bool paused;
@@ -59,7 +75,7 @@ struct client {
   struct timeval timeout;
   struct seal *seal;
   int32_t index;     // of the last packet sent
-  uint8_t *partial;  // the beginning of a frame
+  uint8_t *partial;  // the beginning of a message
   size_t partial_len;
   struct evbuffer *queued;  // what the socket did not take
 };
@@ -83,35 +99,6 @@ void client_identity_init(struct client_identity *identity, const struct signing
   }
 }
 
-int client_resolve(const char *text, struct sockaddr_storage *address, socklen_t *address_len,
-                   const char **detail) {
-  char host[256];
-  const char *colon = strrchr(text, ':');
-  if (!colon || colon[1] == '\0' || (size_t)(colon - text) >= sizeof host) {
-    *detail = "it must be host:port";
-    return ERROR_INVALID;
-  }
-  const char *start = text;
-  size_t len = (size_t)(colon - text);
-  if (len >= 2 && text[0] == '[' && text[len - 1] == ']') {
-    start++;
-    len -= 2;
-  }
-  memcpy(host, start, len);
-  host[len] = '\0';
-  struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
-  struct addrinfo *found;
-  int failure = getaddrinfo(len == 0 ? "127.0.0.1" : host, colon + 1, &hints, &found);
-  if (failure != 0) {
-    *detail = gai_strerror(failure);
-    return ERROR_INVALID;
-  }
-  memcpy(address, found->ai_addr, found->ai_addrlen);
-  *address_len = found->ai_addrlen;
-  freeaddrinfo(found);
-  return 0;
-}
-
 struct client_group *client_group_new(struct event_base *base, size_t message_max_bytes) {
   struct client_group *group = calloc(1, sizeof *group);
   if (!group) {
@@ -119,7 +106,7 @@ struct client_group *client_group_new(struct event_base *base, size_t message_ma
   }
   group->base = base;
   group->message_max_bytes = message_max_bytes;
-  group->in_bytes = FRAME_HEADER_BYTES + message_max_bytes + READ_AHEAD_BYTES;
+  group->in_bytes = HEAD_BYTES + message_max_bytes + READ_AHEAD_BYTES;
   group->in = malloc(group->in_bytes);
   group->inflater = deflater_new();
   group->deflater = deflater_new();
@@ -136,9 +123,32 @@ void client_group_free(struct client_group *group) {
   }
   deflater_free(group->inflater);
   deflater_free(group->deflater);
+  SSL_SESSION_free(group->session);
+  SSL_CTX_free(group->tls);
   free(group->in);
   free(group->out);
   free(group);
+}
+
+static int on_session(SSL *ssl, SSL_SESSION *session) {
+  struct client_group *group = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+  SSL_SESSION_free(group->session);
+  group->session = session;
+  group->session_came = true;
+  return 1;  // it is ours now
+}
+
+int client_group_use_tls(struct client_group *group, const struct client_tls *tls, char *fault,
+                         size_t fault_bytes) {
+  group->tls = client_tls_context(tls, fault, fault_bytes);
+  if (!group->tls) {
+    return ERROR_INVALID;
+  }
+  SSL_CTX_set_app_data(group->tls, group);
+  if (tls->resume) {
+    SSL_CTX_sess_set_new_cb(group->tls, on_session);
+  }
+  return 0;
 }
 
 // The group's write buffer, with room for bytes. NULL when out of memory.
@@ -157,11 +167,10 @@ static uint8_t *reserve_out(struct client_group *group, size_t bytes) {
 // --- The end -----------------------------------------------------------------
 
 static void disconnect(struct client *client) {
-  if (client->fd >= 0) {
+  if (client->stream.fd >= 0) {
     event_del(&client->read);
     event_del(&client->write);
-    close(client->fd);
-    client->fd = -1;
+    byte_stream_close(&client->stream);
   }
 }
 
@@ -177,22 +186,6 @@ __attribute__((format(printf, 3, 4))) static void end(struct client *client, enu
   client->events->on_closed(client->owner, how, detail);
 }
 
-void client_free(struct client *client) {
-  if (!client) {
-    return;
-  }
-  if (client->freed) {
-    *client->freed = true;
-  }
-  disconnect(client);
-  seal_free(client->seal);
-  if (client->queued) {
-    evbuffer_free(client->queued);
-  }
-  free(client->partial);
-  free(client);
-}
-
 // --- Sending -----------------------------------------------------------------
 
 // A failure to send shows on the reading side too, and is reported from there:
@@ -200,12 +193,11 @@ void client_free(struct client *client) {
 static int write_out(struct client *client, const uint8_t *bytes, size_t len) {
   size_t done = 0;
   if (!client->queued || evbuffer_get_length(client->queued) == 0) {
-    ssize_t sent = send(client->fd, bytes, len, MSG_NOSIGNAL);
-    if (sent >= 0) {
-      done = (size_t)sent;
-    } else if (errno != EAGAIN && errno != EINTR) {
+    ssize_t sent = byte_stream_write(&client->stream, bytes, len);
+    if (sent == BYTE_STREAM_FAILED) {
       return 0;
     }
+    done = sent > 0 ? (size_t)sent : 0;
   }
   if (done == len) {
     return 0;
@@ -220,18 +212,39 @@ static int write_out(struct client *client, const uint8_t *bytes, size_t len) {
   return 0;
 }
 
-// Frames, seals and sends what the caller encoded behind header and nonce.
+// Frames, seals and sends the body that the caller encoded HEAD_BYTES into out (and behind
+// the nonce).
 static int send_encoded(struct client *client, uint8_t *out, size_t plain_len) {
+  uint8_t *body = out + HEAD_BYTES;
   size_t body_len = plain_len;
   if (client->seal) {
     body_len += SEAL_OVERHEAD_BYTES;
-    int error = seal_in_place(client->seal, out + FRAME_HEADER_BYTES, plain_len);
+    int error = seal_in_place(client->seal, body, plain_len);
     if (error != 0) {
       return error;
     }
   }
-  frame_write_header(out, body_len);
-  return write_out(client, out, FRAME_HEADER_BYTES + body_len);
+  uint8_t *start = body - FRAME_HEADER_BYTES;
+  frame_write_header(start, body_len);
+  if (client->target->web_socket) {
+    start = web_socket_wrap(WEB_SOCKET_BINARY, start, FRAME_HEADER_BYTES + body_len);
+  }
+  return write_out(client, start, (size_t)(body + body_len - start));
+}
+
+// Without memory for it the other side goes without.
+static void send_control(struct client *client, enum web_socket_opcode opcode, const uint8_t *bytes,
+                         size_t len) {
+  uint8_t out[WEB_SOCKET_HEADER_MAX_BYTES + WEB_SOCKET_CONTROL_MAX_BYTES];
+  uint8_t *body = out + WEB_SOCKET_HEADER_MAX_BYTES;
+  memcpy(body, bytes, len);
+  uint8_t *start = web_socket_wrap(opcode, body, len);
+  write_out(client, start, (size_t)(body + len - start));
+}
+
+static void send_close(struct client *client, unsigned code) {
+  const uint8_t bytes[2] = {(uint8_t)(code >> 8), (uint8_t)code};
+  send_control(client, WEB_SOCKET_CLOSE, bytes, sizeof bytes);
 }
 
 int client_send(struct client *client, const struct packet *original, bool with_compression) {
@@ -253,11 +266,11 @@ int client_send(struct client *client, const struct packet *original, bool with_
   packet.index = client->index + 1;
   bool plain = client->mode == CLIENT_PLAIN;
   size_t plain_len = plain ? packet.data_len : packet_size(&packet);
-  uint8_t *out = reserve_out(client->group, FRAME_HEADER_BYTES + SEAL_OVERHEAD_BYTES + plain_len);
+  uint8_t *out = reserve_out(client->group, HEAD_BYTES + SEAL_OVERHEAD_BYTES + plain_len);
   if (!out) {
     return ERROR_MEMORY;
   }
-  uint8_t *body = out + FRAME_HEADER_BYTES + (client->seal ? SEAL_NONCE_BYTES : 0);
+  uint8_t *body = out + HEAD_BYTES + (client->seal ? SEAL_NONCE_BYTES : 0);
   if (plain) {
     memcpy(body, packet.data, packet.data_len);
   } else {
@@ -276,6 +289,30 @@ size_t client_queued_bytes(const struct client *client) {
 
 int32_t client_index(const struct client *client) { return client->index; }
 
+bool client_resumed(const struct client *client) {
+  return client->stream.ssl && SSL_session_reused(client->stream.ssl);
+}
+
+void client_free(struct client *client) {
+  if (!client) {
+    return;
+  }
+  if (client->freed) {
+    *client->freed = true;
+  }
+  if (client->target->web_socket && client->stream.fd >= 0 && client->state >= CLIENT_HANDSHAKING &&
+      client_queued_bytes(client) == 0) {
+    send_close(client, WEB_SOCKET_NORMAL);
+  }
+  disconnect(client);
+  seal_free(client->seal);
+  if (client->queued) {
+    evbuffer_free(client->queued);
+  }
+  free(client->partial);
+  free(client);
+}
+
 // --- Logging in --------------------------------------------------------------
 
 static int send_handshake(struct client *client) {
@@ -289,7 +326,7 @@ static int send_handshake(struct client *client) {
   handshake.timestamp = time(NULL);
   handshake.cert_version = identity->cert_version;
   size_t data_len = message__cshandshake__get_packed_size(&handshake);
-  size_t most = FRAME_HEADER_BYTES + data_len + HANDSHAKE_OVERHEAD_BYTES;
+  size_t most = HEAD_BYTES + data_len + HANDSHAKE_OVERHEAD_BYTES;
   // The message is packed at the far end of the buffer and framed at its start.
   uint8_t *out = reserve_out(client->group, most + data_len);
   if (!out) {
@@ -298,7 +335,7 @@ static int send_handshake(struct client *client) {
   message__cshandshake__pack(&handshake, out + most);
   struct packet packet = {
       .data = out + most, .data_len = data_len, .mod = MODULE_SYSTEM, .seq = SYSTEM_HANDSHAKE};
-  packet_encode(&packet, out + FRAME_HEADER_BYTES);
+  packet_encode(&packet, out + HEAD_BYTES);
   return send_encoded(client, out, packet_size(&packet));
 }
 
@@ -353,6 +390,8 @@ static void receive_handshake(struct client *client, const uint8_t *body, size_t
 
 // --- Receiving ---------------------------------------------------------------
 
+static void begin_session(struct client *client);
+
 static void receive_message(struct client *client, uint8_t *body, size_t len) {
   struct packet packet;
   struct client_message message = {.packet = &packet, .wire_bytes = FRAME_HEADER_BYTES + len};
@@ -386,7 +425,7 @@ static void receive_message(struct client *client, uint8_t *body, size_t len) {
   client->events->on_message(client->owner, &message);
 }
 
-// Keeps what is left of a frame for the next time. False when out of memory.
+// Keeps what is left of a message for the next time. False when out of memory.
 static bool keep_partial(struct client *client, const uint8_t *rest, size_t len) {
   if (len == 0) {
     free(client->partial);
@@ -405,69 +444,165 @@ static bool keep_partial(struct client *client, const uint8_t *rest, size_t len)
   return true;
 }
 
-// Takes every whole frame at the start of bytes. Returns how many bytes were
-// taken; stops early when the client was freed or ended.
-static size_t take_frames(struct client *client, uint8_t *bytes, size_t len, const bool *freed) {
-  size_t taken = 0;
-  for (;;) {
-    size_t body_len;
-    int found =
-        frame_parse(bytes + taken, len - taken, client->group->message_max_bytes, &body_len);
-    if (found < 0) {
-      end(client, CLIENT_END_PROTOCOL, "a frame's length is unacceptable: %s", error_text(found));
-      return taken;
-    }
-    if (found == 0) {
-      return taken;
-    }
-    uint8_t *body = bytes + taken + FRAME_HEADER_BYTES;
-    taken += FRAME_HEADER_BYTES + body_len;
-    if (client->state == CLIENT_HANDSHAKING) {
-      receive_handshake(client, body, body_len);
-    } else {
-      receive_message(client, body, body_len);
-    }
-    if (*freed || client->state == CLIENT_ENDED) {
-      return taken;
-    }
+static void broken(struct client *client, const char *what, const char *why) {
+  if (client->target->web_socket) {
+    send_close(client, WEB_SOCKET_PROTOCOL_ERROR);
+  }
+  end(client, CLIENT_END_PROTOCOL, "%s%s", what, why);
+}
+
+static void take_body(struct client *client, uint8_t *body, size_t len) {
+  if (client->state == CLIENT_HANDSHAKING) {
+    receive_handshake(client, body, len);
+  } else {
+    receive_message(client, body, len);
   }
 }
 
-static void on_readable(evutil_socket_t fd, short what, void *argument) {
-  struct client *client = argument;
-  struct client_group *group = client->group;
-  if (what & EV_TIMEOUT) {
-    end(client, CLIENT_END_HANDSHAKE, "the gateway did not answer the handshake in time");
+// Each take_ looks for one thing at the start of bytes. True when something was there, and
+// *taken of the bytes belonged to it; false when more is needed, or it was the end. The
+// client may have been freed.
+
+static bool take_frame(struct client *client, uint8_t *bytes, size_t len, size_t *taken) {
+  size_t body_len;
+  int found = frame_parse(bytes, len, client->group->message_max_bytes, &body_len);
+  if (found < 0) {
+    broken(client, "a frame's length is unacceptable: ", error_text(found));
+  }
+  if (found <= 0) {
+    return false;
+  }
+  *taken = FRAME_HEADER_BYTES + body_len;
+  take_body(client, bytes + FRAME_HEADER_BYTES, body_len);
+  return true;
+}
+
+static bool take_answer_to_upgrade(struct client *client, const uint8_t *bytes, size_t len,
+                                   size_t *taken) {
+  char fault[200];
+  ssize_t found = web_socket_take_answer(&client->web, bytes, len, fault, sizeof fault);
+  if (found < 0) {
+    end(client, CLIENT_END_CONNECT, "%s", fault);
+  }
+  if (found <= 0) {
+    return false;
+  }
+  *taken = (size_t)found;
+  begin_session(client);
+  return true;
+}
+
+static void take_close(struct client *client, const struct web_socket_found *found) {
+  if (found->len < 2) {
+    send_control(client, WEB_SOCKET_CLOSE, found->control, 0);
+    end(client, CLIENT_END_CLOSED, "closed without a code");
     return;
   }
+  send_control(client, WEB_SOCKET_CLOSE, found->control, 2);
+  char reason[WEB_SOCKET_CONTROL_MAX_BYTES + 1];
+  web_socket_show(found->control + 2, found->len - 2, reason, sizeof reason);
+  bool refused = client->state == CLIENT_HANDSHAKING;
+  end(client, refused ? CLIENT_END_HANDSHAKE : CLIENT_END_CLOSED, "%sclosed with code %d%s%s",
+      refused ? "the gateway refused the handshake: " : "",
+      found->control[0] << 8 | found->control[1], *reason ? " " : "", reason);
+}
+
+// One message holds one frame, of the bytes before which the fragments of it are joined:
+// so *len may shrink.
+static bool take_web(struct client *client, uint8_t *bytes, size_t *len, size_t *taken) {
+  struct web_socket_found found;
+  int result = web_socket_take(&client->web, bytes, len,
+                               FRAME_HEADER_BYTES + client->group->message_max_bytes, &found);
+  if (result < 0) {
+    broken(client, found.fault, "");
+  }
+  if (result <= 0) {
+    return false;
+  }
+  switch (found.opcode) {
+    case WEB_SOCKET_PING:
+      send_control(client, WEB_SOCKET_PONG, found.control, found.len);
+      return true;
+    case WEB_SOCKET_PONG: return true;
+    case WEB_SOCKET_CLOSE: take_close(client, &found); return false;
+    default: break;
+  }
+  size_t body_len;
+  if (frame_parse(found.message, found.len, client->group->message_max_bytes, &body_len) != 1 ||
+      FRAME_HEADER_BYTES + body_len != found.len) {
+    broken(client, "a WebSocket message is not one frame", "");
+    return false;
+  }
+  *taken = found.taken;
+  take_body(client, found.message + FRAME_HEADER_BYTES, body_len);
+  return true;
+}
+
+// Takes all that is whole. Returns how many bytes at the start are done with; what follows
+// them, up to *len, is to be kept. Stops early when the client was freed or ended.
+static size_t take_all(struct client *client, uint8_t *bytes, size_t *len) {
+  const bool *freed = client->freed;
+  size_t done = 0;
+  bool found = true;
+  while (found && !*freed && client->state != CLIENT_ENDED) {
+    size_t rest = *len - done;
+    size_t taken = 0;
+    if (client->state == CLIENT_UPGRADING) {
+      found = take_answer_to_upgrade(client, bytes + done, rest, &taken);
+    } else if (client->target->web_socket) {
+      found = take_web(client, bytes + done, &rest, &taken);
+    } else {
+      found = take_frame(client, bytes + done, rest, &taken);
+    }
+    *len = done + rest;
+    done += taken;
+  }
+  return done;
+}
+
+// Reading came to its end, or to a fault that the stream tells.
+static void lost(struct client *client, bool at_end) {
+  const char *why = at_end ? "closed" : byte_stream_fault(&client->stream);
+  switch (client->state) {
+    case CLIENT_UPGRADING:
+      end(client, CLIENT_END_CONNECT, "the upgrade to a WebSocket was not answered: %s", why);
+      break;
+    case CLIENT_HANDSHAKING:
+      end(client, CLIENT_END_HANDSHAKE, "the gateway refused the handshake: %s", why);
+      break;
+    default:
+      end(client, at_end ? CLIENT_END_CLOSED : CLIENT_END_RESET, "%s%s", why,
+          at_end && client->partial_len != 0 ? " in the middle of a message" : "");
+      break;
+  }
+}
+
+static void receive(struct client *client) {
+  struct client_group *group = client->group;
+  const bool *freed = client->freed;
   size_t have = client->partial_len;
   if (have != 0) {
     memcpy(group->in, client->partial, have);
   }
-  ssize_t received = recv(fd, group->in + have, group->in_bytes - have, 0);
-  if (received < 0 && (errno == EAGAIN || errno == EINTR)) {
+  ssize_t received = byte_stream_read(&client->stream, group->in + have, group->in_bytes - have);
+  if (received == BYTE_STREAM_AGAIN) {
     return;
   }
   if (received <= 0) {
-    if (client->state == CLIENT_HANDSHAKING) {
-      end(client, CLIENT_END_HANDSHAKE, "the gateway refused the handshake and closed");
-    } else if (received == 0) {
-      end(client, CLIENT_END_CLOSED, have ? "closed in the middle of a message" : "closed");
-    } else {
-      end(client, CLIENT_END_RESET, "%s", strerror(errno));
-    }
+    lost(client, received == 0);
     return;
   }
   size_t len = have + (size_t)received;
-  bool freed = false;
-  client->freed = &freed;
-  size_t taken = take_frames(client, group->in, len, &freed);
-  if (freed) {
+  size_t done = take_all(client, group->in, &len);
+  if (*freed || client->state == CLIENT_ENDED) {
     return;
   }
-  client->freed = NULL;
-  if (client->state != CLIENT_ENDED && !keep_partial(client, group->in + taken, len - taken)) {
+  if (!keep_partial(client, group->in + done, len - done)) {
     end(client, CLIENT_END_RESET, "out of memory");
+    return;
+  }
+  if (!client->paused && byte_stream_pending(&client->stream)) {
+    event_active(&client->read, EV_READ, 0);
   }
 }
 
@@ -478,50 +613,148 @@ void client_pause(struct client *client, bool paused) {
   client->paused = paused;
   if (paused) {
     event_del(&client->read);
-  } else {
-    event_add(&client->read, NULL);
+    return;
+  }
+  event_add(&client->read, NULL);
+  if (byte_stream_pending(&client->stream)) {
+    event_active(&client->read, EV_READ, 0);
   }
 }
 
 // --- Connecting --------------------------------------------------------------
 
-static void on_writable_connected(struct client *client) {
-  ssize_t sent = evbuffer_write(client->queued, client->fd);
-  bool again = sent >= 0 || errno == EAGAIN || errno == EINTR;
-  if (again && evbuffer_get_length(client->queued) > 0) {
-    event_add(&client->write, NULL);
+// The connection stands: what is left is to log in.
+static void begin_session(struct client *client) {
+  const bool *freed = client->freed;
+  bool plain = client->mode == CLIENT_PLAIN;
+  client->state = plain ? CLIENT_READY : CLIENT_HANDSHAKING;
+  event_add(&client->read, &client->timeout);
+  if (plain) {
+    event_remove_timer(&client->read);
+  }
+  if (client->events->on_connected) {
+    client->events->on_connected(client->owner);
+  }
+  if (*freed) {
+    return;
+  }
+  if (plain) {
+    client->events->on_login(client->owner);
+  } else if (send_handshake(client) != 0) {
+    end(client, CLIENT_END_HANDSHAKE, "out of memory");
   }
 }
 
-static void on_writable(evutil_socket_t fd, short what, void *argument) {
-  struct client *client = argument;
-  if (client->state != CLIENT_CONNECTING) {
-    on_writable_connected(client);
+static void begin_upgrade(struct client *client) {
+  if (!client->target->web_socket) {
+    begin_session(client);
     return;
   }
-  if (what & EV_TIMEOUT) {
-    end(client, CLIENT_END_CONNECT, "no connection in time");
+  char request[WEB_SOCKET_REQUEST_MAX_BYTES];
+  size_t len =
+      web_socket_request(&client->web, client->target->authority, client->target->path, request);
+  client->state = CLIENT_UPGRADING;
+  event_add(&client->read, &client->timeout);
+  if (write_out(client, (const uint8_t *)request, len) != 0) {
+    end(client, CLIENT_END_CONNECT, "out of memory");
+  }
+}
+
+static void go_on_securing(struct client *client) {
+  bool for_writing;
+  int result = byte_stream_handshake(&client->stream, &for_writing);
+  if (result == 0) {
+    if (byte_stream_pending(&client->stream)) {
+      event_active(&client->read, EV_READ, 0);
+    }
+    begin_upgrade(client);
+  } else if (result == BYTE_STREAM_AGAIN) {
+    if (for_writing) {
+      event_add(&client->write, NULL);
+    }
+  } else {
+    end(client, CLIENT_END_CONNECT, "TLS: %s", byte_stream_fault(&client->stream));
+  }
+}
+
+static void begin_securing(struct client *client) {
+  if (!client->target->tls) {
+    begin_upgrade(client);
     return;
   }
+  struct client_group *group = client->group;
+  client->state = CLIENT_SECURING;
+  event_add(&client->read, &client->timeout);
+  if (byte_stream_use_tls(&client->stream, group->tls, client->target->host, group->session) != 0) {
+    end(client, CLIENT_END_CONNECT, "out of memory");
+    return;
+  }
+  go_on_securing(client);
+}
+
+static void finish_connecting(struct client *client) {
   int failure = 0;
   socklen_t failure_len = sizeof failure;
-  getsockopt(fd, SOL_SOCKET, SO_ERROR, &failure, &failure_len);
+  getsockopt(client->stream.fd, SOL_SOCKET, SO_ERROR, &failure, &failure_len);
   if (failure != 0) {
     end(client, CLIENT_END_CONNECT, "%s", strerror(failure));
     return;
   }
+  begin_securing(client);
+}
+
+static void send_queued(struct client *client) {
+  size_t len = evbuffer_get_length(client->queued);
+  while (len > 0) {
+    size_t offered = len < FLUSH_BYTES ? len : FLUSH_BYTES;
+    const uint8_t *bytes = evbuffer_pullup(client->queued, (ssize_t)offered);
+    ssize_t sent = bytes ? byte_stream_write(&client->stream, bytes, offered) : BYTE_STREAM_AGAIN;
+    if (sent == BYTE_STREAM_FAILED) {
+      return;  // which reading tells
+    }
+    if (sent == BYTE_STREAM_AGAIN) {
+      event_add(&client->write, NULL);
+      return;
+    }
+    evbuffer_drain(client->queued, (size_t)sent);
+    len -= (size_t)sent;
+  }
+}
+
+static void timed_out(struct client *client) {
+  switch (client->state) {
+    case CLIENT_CONNECTING: end(client, CLIENT_END_CONNECT, "no connection in time"); break;
+    case CLIENT_SECURING: end(client, CLIENT_END_CONNECT, "no TLS in time"); break;
+    case CLIENT_UPGRADING:
+      end(client, CLIENT_END_CONNECT, "the upgrade to a WebSocket was not answered in time");
+      break;
+    default:
+      end(client, CLIENT_END_HANDSHAKE, "the gateway did not answer the handshake in time");
+      break;
+  }
+}
+
+static void on_event(evutil_socket_t fd, short what, void *argument) {
+  (void)fd;
+  struct client *client = argument;
   bool freed = false;
   client->freed = &freed;
-  bool plain = client->mode == CLIENT_PLAIN;
-  client->state = plain ? CLIENT_READY : CLIENT_HANDSHAKING;
-  event_add(&client->read, plain ? NULL : &client->timeout);
-  if (client->events->on_connected) {
-    client->events->on_connected(client->owner);
+  if (what & EV_TIMEOUT) {
+    timed_out(client);
+  } else if (client->state == CLIENT_CONNECTING) {
+    finish_connecting(client);
+  } else if (client->state == CLIENT_SECURING) {
+    go_on_securing(client);
+  } else if (what & EV_READ) {
+    receive(client);
+  } else if (client->queued) {
+    send_queued(client);
   }
-  if (!freed && plain) {
-    client->events->on_login(client->owner);
-  } else if (!freed && send_handshake(client) != 0) {
-    end(client, CLIENT_END_HANDSHAKE, "out of memory");
+  if (!freed && client->group->session_came && client->state == CLIENT_READY) {
+    client->group->session_came = false;
+    if (client->events->on_resumable) {
+      client->events->on_resumable(client->owner);
+    }
   }
   if (!freed) {
     client->freed = NULL;
@@ -530,7 +763,8 @@ static void on_writable(evutil_socket_t fd, short what, void *argument) {
 
 // A socket that has begun to connect; -1 with errno.
 static int begin_connecting(const struct client_options *options) {
-  int family = options->address.ss_family;
+  const struct client_target *target = options->target;
+  int family = target->address.ss_family;
   int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) {
     return -1;
@@ -550,7 +784,7 @@ static int begin_connecting(const struct client_options *options) {
       return -1;
     }
   }
-  if (connect(fd, (const struct sockaddr *)&options->address, options->address_len) != 0 &&
+  if (connect(fd, (const struct sockaddr *)&target->address, target->address_len) != 0 &&
       errno != EINPROGRESS) {
     int kept = errno;
     close(fd);
@@ -562,6 +796,10 @@ static int begin_connecting(const struct client_options *options) {
 
 struct client *client_connect(struct client_group *group, const struct client_options *options,
                               const struct client_events *events, void *owner) {
+  if (options->target->tls && !group->tls) {
+    errno = EINVAL;
+    return NULL;
+  }
   int fd = begin_connecting(options);
   if (fd < 0) {
     return NULL;
@@ -575,15 +813,16 @@ struct client *client_connect(struct client_group *group, const struct client_op
   client->group = group;
   client->events = events;
   client->owner = owner;
-  client->fd = fd;
+  client->stream.fd = fd;
+  client->target = options->target;
   client->mode = options->mode;
   client->identity = options->identity;
   client->server_key = options->server_key;
   client->token = options->token;
   client->server_id = options->server_id;
   client->timeout = clock_timeval(options->timeout_ms);
-  event_assign(&client->read, group->base, fd, EV_READ | EV_PERSIST, on_readable, client);
-  event_assign(&client->write, group->base, fd, EV_WRITE, on_writable, client);
+  event_assign(&client->read, group->base, fd, EV_READ | EV_PERSIST, on_event, client);
+  event_assign(&client->write, group->base, fd, EV_WRITE, on_event, client);
   if (event_add(&client->write, &client->timeout) != 0) {
     client_free(client);
     errno = ENOMEM;

@@ -2,9 +2,9 @@
 // janus-client and janus-bench stand on it.
 //
 // Everything happens on the loop's thread. What thousands of clients can share
-// is in one client_group: the read and write buffers and the zlib states. A
-// client costs a few hundred bytes, and a buffer only while a frame is
-// incomplete or the socket is full.
+// is in one client_group: the read and write buffers, the zlib states and the TLS
+// context. A client costs a few hundred bytes (over TLS what OpenSSL keeps for each
+// connection), and a buffer only while a message is incomplete or the socket is full.
 #ifndef JANUS_TOOLS_CLIENT_CLIENT_H
 #define JANUS_TOOLS_CLIENT_CLIENT_H
 
@@ -13,11 +13,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/socket.h>
 
 #include "common/error.h"
 #include "common/keys.h"
 #include "common/packet.h"
+#include "tools/client/client_tls.h"
+#include "tools/client/target.h"
 
 enum { CLIENT_SEND_MAX_BYTES = 16 * 1024 * 1024 };
 
@@ -45,21 +46,20 @@ enum client_mode {
 
 struct client_options {
   enum client_mode mode;
-  struct sockaddr_storage address;
-  socklen_t address_len;
+  const struct client_target *target;      // borrowed for the client's life
   struct in_addr source;                   // 0.0.0.0: the system's choice
   const struct client_identity *identity;  // borrowed for the client's life
   const struct verify_key *server_key;     // NULL: the server's signature is not checked
   const char *token;                       // borrowed until login
   int64_t server_id;                       // 0: the token's
-  int64_t timeout_ms;                      // for connecting, and again for the handshake
-  int receive_buffer_bytes;                // SO_RCVBUF; 0: the system's
+  int64_t timeout_ms;        // for each: connecting, TLS, the WebSocket upgrade, the handshake
+  int receive_buffer_bytes;  // SO_RCVBUF; 0: the system's
 };
 
 enum client_end {
-  CLIENT_END_CONNECT,    // no connection came about
+  CLIENT_END_CONNECT,    // no connection came about, or no TLS or WebSocket on it
   CLIENT_END_HANDSHAKE,  // the gateway refused, or its answer is not acceptable
-  CLIENT_END_CLOSED,     // end of file from the gateway
+  CLIENT_END_CLOSED,     // end of file from the gateway, or a WebSocket's close
   CLIENT_END_RESET,      // the connection broke
   CLIENT_END_PROTOCOL,   // what came cannot be a message of the protocol
 };
@@ -67,29 +67,36 @@ enum client_end {
 // One packet as it came: data already inflated where packet->compress is set.
 struct client_message {
   const struct packet *packet;
-  size_t wire_bytes;  // of the frame with its header
+  size_t wire_bytes;  // of the message with its length prefix
   size_t data_bytes;  // of data as it travelled, before inflating
 };
 
 // Each callback may call client_free on its client. on_connected may be NULL.
 struct client_events {
-  void (*on_connected)(void *owner);  // the TCP connection stands
+  void (*on_connected)(void *owner);  // the connection stands, with its TLS and WebSocket
   void (*on_login)(void *owner);      // packets may be sent (in plain mode: connected)
   void (*on_message)(void *owner, const struct client_message *message);
   // The connection is gone, nothing comes after this. detail is borrowed.
   void (*on_closed)(void *owner, enum client_end end, const char *detail);
+  // A TLS session came, which the group's next connections resume (client_tls.resume), and
+  // this client is logged in. May be NULL.
+  void (*on_resumable)(void *owner);
 };
 
 // message_max_bytes: of one frame from the gateway, and of inflated data 64 times
 // that. NULL when out of memory.
 struct client_group *client_group_new(struct event_base *base, size_t message_max_bytes);
 void client_group_free(struct client_group *group);  // after its clients; accepts NULL
+// Needed before a client connects to a target with TLS. ERROR_INVALID with a sentence in fault.
+int client_group_use_tls(struct client_group *group, const struct client_tls *tls, char *fault,
+                         size_t fault_bytes) MUST_CHECK;
 
 // Starts connecting. NULL when that fails at once, as without memory, descriptors
 // or source ports (errno tells); a later failure comes through on_closed.
 struct client *client_connect(struct client_group *group, const struct client_options *options,
                               const struct client_events *events, void *owner);
-// Closes the connection at once, without on_closed. Accepts NULL.
+// Closes the connection at once, without on_closed; a WebSocket and TLS take their leave as
+// far as the socket takes it. Accepts NULL.
 void client_free(struct client *client);
 
 // Sends a packet after on_login; its index is filled in. with_compression deflates
@@ -107,10 +114,8 @@ int32_t client_index(const struct client *client);
 // Stops and starts reading from the socket; what has been read still comes.
 void client_pause(struct client *client, bool paused);
 
-// host:port or [v6]:port to an address, with the blocking resolver: for start-up.
-// ERROR_INVALID, with the reason in *detail.
-int client_resolve(const char *text, struct sockaddr_storage *address, socklen_t *address_len,
-                   const char **detail) MUST_CHECK;
+// Whether its TLS session is one that was resumed.
+bool client_resumed(const struct client *client);
 
 const char *client_end_name(enum client_end end);
 
