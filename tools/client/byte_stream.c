@@ -13,9 +13,17 @@
 int byte_stream_use_tls(struct byte_stream *stream, SSL_CTX *context, const char *host,
                         SSL_SESSION *session) {
   stream->ssl = tls_client(context, host);
-  if (!stream->ssl || SSL_set_fd(stream->ssl, stream->fd) != 1 ||
-      (session && SSL_set_session(stream->ssl, session) != 1)) {
+  if (!stream->ssl || SSL_set_fd(stream->ssl, stream->fd) != 1) {
     return ERROR_MEMORY;
+  }
+  if (session) {
+    // A copy: OpenSSL lets one be resumed only once.
+    SSL_SESSION *copy = SSL_SESSION_dup(session);
+    int set = copy ? SSL_set_session(stream->ssl, copy) : 0;
+    SSL_SESSION_free(copy);
+    if (set != 1) {
+      return ERROR_MEMORY;
+    }
   }
   SSL_set_connect_state(stream->ssl);
   return 0;

@@ -19,7 +19,7 @@
 #include "common/seal.h"
 #include "proto/message.pb-c.h"
 #include "tools/client/byte_stream.h"
-#include "tools/client/web_socket.h"
+#include "tools/client/websocket.h"
 
 enum {
   READ_AHEAD_BYTES = 65536,        // beyond the largest message, in the shared read buffer
@@ -28,7 +28,7 @@ enum {
   HANDSHAKE_OVERHEAD_BYTES = 512,  // of the handshake's packet, beside the token
   FLUSH_BYTES = 16384,             // of what is queued, at a time: a TLS record
   // In the write buffer, before a message's bytes.
-  HEAD_BYTES = WEB_SOCKET_HEADER_MAX_BYTES + FRAME_HEADER_BYTES,
+  HEAD_BYTES = WEBSOCKET_HEADER_MAX_BYTES + FRAME_HEADER_BYTES,
 };
 
 struct client_group {
@@ -62,7 +62,7 @@ struct client {
   struct event read;
   struct event write;
   struct byte_stream stream;
-  struct web_socket web;
+  struct websocket web;
   const struct client_target *target;
   enum client_state state;
   enum client_mode mode;
@@ -226,25 +226,25 @@ static int send_encoded(struct client *client, uint8_t *out, size_t plain_len) {
   }
   uint8_t *start = body - FRAME_HEADER_BYTES;
   frame_write_header(start, body_len);
-  if (client->target->web_socket) {
-    start = web_socket_wrap(WEB_SOCKET_BINARY, start, FRAME_HEADER_BYTES + body_len);
+  if (client->target->websocket) {
+    start = websocket_wrap(WEBSOCKET_BINARY, start, FRAME_HEADER_BYTES + body_len);
   }
   return write_out(client, start, (size_t)(body + body_len - start));
 }
 
 // Without memory for it the other side goes without.
-static void send_control(struct client *client, enum web_socket_opcode opcode, const uint8_t *bytes,
+static void send_control(struct client *client, enum websocket_opcode opcode, const uint8_t *bytes,
                          size_t len) {
-  uint8_t out[WEB_SOCKET_HEADER_MAX_BYTES + WEB_SOCKET_CONTROL_MAX_BYTES];
-  uint8_t *body = out + WEB_SOCKET_HEADER_MAX_BYTES;
+  uint8_t out[WEBSOCKET_HEADER_MAX_BYTES + WEBSOCKET_CONTROL_MAX_BYTES];
+  uint8_t *body = out + WEBSOCKET_HEADER_MAX_BYTES;
   memcpy(body, bytes, len);
-  uint8_t *start = web_socket_wrap(opcode, body, len);
+  uint8_t *start = websocket_wrap(opcode, body, len);
   write_out(client, start, (size_t)(body + len - start));
 }
 
 static void send_close(struct client *client, unsigned code) {
   const uint8_t bytes[2] = {(uint8_t)(code >> 8), (uint8_t)code};
-  send_control(client, WEB_SOCKET_CLOSE, bytes, sizeof bytes);
+  send_control(client, WEBSOCKET_CLOSE, bytes, sizeof bytes);
 }
 
 int client_send(struct client *client, const struct packet *original, bool with_compression) {
@@ -300,9 +300,9 @@ void client_free(struct client *client) {
   if (client->freed) {
     *client->freed = true;
   }
-  if (client->target->web_socket && client->stream.fd >= 0 && client->state >= CLIENT_HANDSHAKING &&
+  if (client->target->websocket && client->stream.fd >= 0 && client->state >= CLIENT_HANDSHAKING &&
       client_queued_bytes(client) == 0) {
-    send_close(client, WEB_SOCKET_NORMAL);
+    send_close(client, WEBSOCKET_NORMAL);
   }
   disconnect(client);
   seal_free(client->seal);
@@ -445,8 +445,8 @@ static bool keep_partial(struct client *client, const uint8_t *rest, size_t len)
 }
 
 static void broken(struct client *client, const char *what, const char *why) {
-  if (client->target->web_socket) {
-    send_close(client, WEB_SOCKET_PROTOCOL_ERROR);
+  if (client->target->websocket) {
+    send_close(client, WEBSOCKET_PROTOCOL_ERROR);
   }
   end(client, CLIENT_END_PROTOCOL, "%s%s", what, why);
 }
@@ -480,7 +480,7 @@ static bool take_frame(struct client *client, uint8_t *bytes, size_t len, size_t
 static bool take_answer_to_upgrade(struct client *client, const uint8_t *bytes, size_t len,
                                    size_t *taken) {
   char fault[200];
-  ssize_t found = web_socket_take_answer(&client->web, bytes, len, fault, sizeof fault);
+  ssize_t found = websocket_take_answer(&client->web, bytes, len, fault, sizeof fault);
   if (found < 0) {
     end(client, CLIENT_END_CONNECT, "%s", fault);
   }
@@ -492,15 +492,15 @@ static bool take_answer_to_upgrade(struct client *client, const uint8_t *bytes, 
   return true;
 }
 
-static void take_close(struct client *client, const struct web_socket_found *found) {
+static void take_close(struct client *client, const struct websocket_found *found) {
   if (found->len < 2) {
-    send_control(client, WEB_SOCKET_CLOSE, found->control, 0);
+    send_control(client, WEBSOCKET_CLOSE, found->control, 0);
     end(client, CLIENT_END_CLOSED, "closed without a code");
     return;
   }
-  send_control(client, WEB_SOCKET_CLOSE, found->control, 2);
-  char reason[WEB_SOCKET_CONTROL_MAX_BYTES + 1];
-  web_socket_show(found->control + 2, found->len - 2, reason, sizeof reason);
+  send_control(client, WEBSOCKET_CLOSE, found->control, 2);
+  char reason[WEBSOCKET_CONTROL_MAX_BYTES + 1];
+  websocket_show(found->control + 2, found->len - 2, reason, sizeof reason);
   bool refused = client->state == CLIENT_HANDSHAKING;
   end(client, refused ? CLIENT_END_HANDSHAKE : CLIENT_END_CLOSED, "%sclosed with code %d%s%s",
       refused ? "the gateway refused the handshake: " : "",
@@ -510,9 +510,9 @@ static void take_close(struct client *client, const struct web_socket_found *fou
 // One message holds one frame, of the bytes before which the fragments of it are joined:
 // so *len may shrink.
 static bool take_web(struct client *client, uint8_t *bytes, size_t *len, size_t *taken) {
-  struct web_socket_found found;
-  int result = web_socket_take(&client->web, bytes, len,
-                               FRAME_HEADER_BYTES + client->group->message_max_bytes, &found);
+  struct websocket_found found;
+  int result = websocket_take(&client->web, bytes, len,
+                              FRAME_HEADER_BYTES + client->group->message_max_bytes, &found);
   if (result < 0) {
     broken(client, found.fault, "");
   }
@@ -520,11 +520,11 @@ static bool take_web(struct client *client, uint8_t *bytes, size_t *len, size_t 
     return false;
   }
   switch (found.opcode) {
-    case WEB_SOCKET_PING:
-      send_control(client, WEB_SOCKET_PONG, found.control, found.len);
+    case WEBSOCKET_PING:
+      send_control(client, WEBSOCKET_PONG, found.control, found.len);
       return true;
-    case WEB_SOCKET_PONG: return true;
-    case WEB_SOCKET_CLOSE: take_close(client, &found); return false;
+    case WEBSOCKET_PONG: return true;
+    case WEBSOCKET_CLOSE: take_close(client, &found); return false;
     default: break;
   }
   size_t body_len;
@@ -549,7 +549,7 @@ static size_t take_all(struct client *client, uint8_t *bytes, size_t *len) {
     size_t taken = 0;
     if (client->state == CLIENT_UPGRADING) {
       found = take_answer_to_upgrade(client, bytes + done, rest, &taken);
-    } else if (client->target->web_socket) {
+    } else if (client->target->websocket) {
       found = take_web(client, bytes + done, &rest, &taken);
     } else {
       found = take_frame(client, bytes + done, rest, &taken);
@@ -646,13 +646,13 @@ static void begin_session(struct client *client) {
 }
 
 static void begin_upgrade(struct client *client) {
-  if (!client->target->web_socket) {
+  if (!client->target->websocket) {
     begin_session(client);
     return;
   }
-  char request[WEB_SOCKET_REQUEST_MAX_BYTES];
+  char request[WEBSOCKET_REQUEST_MAX_BYTES];
   size_t len =
-      web_socket_request(&client->web, client->target->authority, client->target->path, request);
+      websocket_request(&client->web, client->target->authority, client->target->path, request);
   client->state = CLIENT_UPGRADING;
   event_add(&client->read, &client->timeout);
   if (write_out(client, (const uint8_t *)request, len) != 0) {

@@ -46,7 +46,7 @@ SSL_CTX *client_tls_context(const struct client_tls *tls, char *fault, size_t fa
   SSL_CTX_set_read_ahead(context, 1);
   SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION);
   SSL_CTX_set_session_cache_mode(
-      context, tls->resume ? SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL_STORE
-                           : SSL_SESS_CACHE_OFF);
+      context,
+      tls->resume ? SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL_STORE : SSL_SESS_CACHE_OFF);
   return context;
 }

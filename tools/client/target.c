@@ -7,7 +7,7 @@
 static const struct scheme {
   const char *prefix;
   bool tls;
-  bool web_socket;
+  bool websocket;
 } schemes[] = {
     {"tcp://", false, false},
     {"tls://", true, false},
@@ -40,7 +40,7 @@ static bool is_path(const char *path) {
 }
 
 static int take_path(struct client_target *target, const char *path, const char **detail) {
-  if (*path != '\0' && !target->web_socket) {
+  if (*path != '\0' && !target->websocket) {
     *detail = "only ws:// and wss:// have a path";
     return ERROR_INVALID;
   }
@@ -58,7 +58,7 @@ int client_target_parse(const char *text, struct client_target *target, const ch
     if (strncmp(text, schemes[i].prefix, strlen(schemes[i].prefix)) == 0) {
       text += strlen(schemes[i].prefix);
       target->tls = schemes[i].tls;
-      target->web_socket = schemes[i].web_socket;
+      target->websocket = schemes[i].websocket;
       break;
     }
   }

@@ -14,8 +14,8 @@ struct client_target {
   struct sockaddr_storage address;
   socklen_t address_len;
   bool tls;
-  bool web_socket;
-  char host[TARGET_HOST_BYTES];  // without brackets: what a certificate has to be for
+  bool websocket;
+  char host[TARGET_HOST_BYTES];            // without brackets: what a certificate has to be for
   char authority[TARGET_HOST_BYTES + 16];  // host:port, as an HTTP request has it
   char path[TARGET_PATH_BYTES];            // of a WebSocket
 };

@@ -1,4 +1,4 @@
-#include "tools/client/web_socket.h"
+#include "tools/client/websocket.h"
 
 #include <openssl/sha.h>
 #include <sodium.h>
@@ -19,7 +19,7 @@ enum {
   LENGTH_64 = 127,
 };
 
-void web_socket_show(const uint8_t *bytes, size_t len, char *out, size_t out_bytes) {
+void websocket_show(const uint8_t *bytes, size_t len, char *out, size_t out_bytes) {
   size_t shown = len < out_bytes - 1 ? len : out_bytes - 1;
   for (size_t i = 0; i < shown; i++) {
     bool printable = bytes[i] >= ' ' && bytes[i] <= '~';
@@ -34,14 +34,14 @@ static void to_base64(const uint8_t *bytes, size_t len, char out[BASE64_BYTES]) 
   sodium_bin2base64(out, BASE64_BYTES, bytes, len, sodium_base64_VARIANT_ORIGINAL);
 }
 
-size_t web_socket_request(struct web_socket *socket, const char *authority, const char *path,
-                          char out[WEB_SOCKET_REQUEST_MAX_BYTES]) {
+size_t websocket_request(struct websocket *socket, const char *authority, const char *path,
+                         char out[WEBSOCKET_REQUEST_MAX_BYTES]) {
   static const char guid[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";  // RFC 6455, 1.3
   uint8_t key[KEY_BYTES];
   char text[BASE64_BYTES + sizeof guid];
   randombytes_buf(key, sizeof key);
   to_base64(key, sizeof key, text);
-  int len = snprintf(out, WEB_SOCKET_REQUEST_MAX_BYTES,
+  int len = snprintf(out, WEBSOCKET_REQUEST_MAX_BYTES,
                      "GET %s HTTP/1.1\r\n"
                      "Host: %s\r\n"
                      "Upgrade: websocket\r\n"
@@ -50,7 +50,7 @@ size_t web_socket_request(struct web_socket *socket, const char *authority, cons
                      "Sec-WebSocket-Version: 13\r\n"
                      "\r\n",
                      path, authority, text);
-  *socket = (struct web_socket){0};
+  *socket = (struct websocket){0};
   strcat(text, guid);
   SHA1((const unsigned char *)text, strlen(text), socket->accept);
   return (size_t)len;
@@ -104,7 +104,7 @@ struct answer {
 };
 
 // NULL, or what is wrong with it.
-static const char *take_header(const struct web_socket *socket, struct answer *answer,
+static const char *take_header(const struct websocket *socket, struct answer *answer,
                                const struct header *header) {
   if (is(header->name, header->name_len, "Upgrade")) {
     answer->upgrade = is(header->value, header->value_len, "websocket");
@@ -126,7 +126,7 @@ static const char *take_header(const struct web_socket *socket, struct answer *a
   return NULL;
 }
 
-static const char *take_headers(const struct web_socket *socket, const char *text, size_t len) {
+static const char *take_headers(const struct websocket *socket, const char *text, size_t len) {
   struct answer answer = {0};
   for (const char *end = text + len; text < end;) {
     const char *line = text;
@@ -153,13 +153,13 @@ static const char *take_headers(const struct web_socket *socket, const char *tex
   return answer.accepts == 1 ? NULL : "it does not have one Sec-WebSocket-Accept";
 }
 
-ssize_t web_socket_take_answer(const struct web_socket *socket, const uint8_t *bytes, size_t len,
-                               char *fault, size_t fault_bytes) {
+ssize_t websocket_take_answer(const struct websocket *socket, const uint8_t *bytes, size_t len,
+                              char *fault, size_t fault_bytes) {
   static const char switching[] = "HTTP/1.1 101";
-  size_t within = len < WEB_SOCKET_ANSWER_MAX_BYTES ? len : WEB_SOCKET_ANSWER_MAX_BYTES;
+  size_t within = len < WEBSOCKET_ANSWER_MAX_BYTES ? len : WEBSOCKET_ANSWER_MAX_BYTES;
   const uint8_t *end = memmem(bytes, within, "\r\n\r\n", 4);
   if (!end) {
-    if (len < WEB_SOCKET_ANSWER_MAX_BYTES) {
+    if (len < WEBSOCKET_ANSWER_MAX_BYTES) {
       return 0;
     }
     snprintf(fault, fault_bytes, "the answer to the upgrade is too long");
@@ -170,7 +170,7 @@ ssize_t web_socket_take_answer(const struct web_socket *socket, const uint8_t *b
   if (line_len < strlen(switching) || memcmp(text, switching, strlen(switching)) != 0 ||
       (line_len > strlen(switching) && text[strlen(switching)] != ' ')) {
     char line[80];
-    web_socket_show(bytes, line_len, line, sizeof line);
+    websocket_show(bytes, line_len, line, sizeof line);
     snprintf(fault, fault_bytes, "the upgrade was answered with %s", line);
     return ERROR_MALFORMED;
   }
@@ -203,10 +203,11 @@ static int parse_header(const uint8_t *bytes, size_t len, struct frame *frame, c
   frame->header_bytes = 2;
   unsigned more = frame->len == LENGTH_16 ? 2 : frame->len == LENGTH_64 ? 8 : 0;
   uint64_t least = more == 2 ? LENGTH_16 : more == 8 ? UINT16_MAX + 1 : 0;
-  *why = bytes[0] & RESERVED  ? "a reserved bit is set in a frame"
-         : bytes[1] & MASKED  ? "the server masks its frames"
-         : frame->opcode & CONTROL && (!frame->fin || more) ? "a control frame is in fragments, or too long"
-                                                            : NULL;
+  *why = bytes[0] & RESERVED ? "a reserved bit is set in a frame"
+         : bytes[1] & MASKED ? "the server masks its frames"
+         : frame->opcode & CONTROL && (!frame->fin || more)
+             ? "a control frame is in fragments, or too long"
+             : NULL;
   if (*why) {
     return ERROR_MALFORMED;
   }
@@ -227,19 +228,19 @@ static int parse_header(const uint8_t *bytes, size_t len, struct frame *frame, c
   return 1;
 }
 
-static const char *check_frame(const struct web_socket *socket, const struct frame *frame,
+static const char *check_frame(const struct websocket *socket, const struct frame *frame,
                                size_t message_max) {
   switch (frame->opcode) {
-    case WEB_SOCKET_CLOSE:
-    case WEB_SOCKET_PING:
-    case WEB_SOCKET_PONG: return NULL;
-    case WEB_SOCKET_TEXT: return "the server sends text";
-    case WEB_SOCKET_BINARY:
+    case WEBSOCKET_CLOSE:
+    case WEBSOCKET_PING:
+    case WEBSOCKET_PONG: return NULL;
+    case WEBSOCKET_TEXT: return "the server sends text";
+    case WEBSOCKET_BINARY:
       if (socket->in_message) {
         return "a message begins within another";
       }
       break;
-    case WEB_SOCKET_CONTINUATION:
+    case WEBSOCKET_CONTINUATION:
       if (!socket->in_message) {
         return "a continuation continues nothing";
       }
@@ -256,8 +257,8 @@ static void cut(uint8_t *bytes, size_t *len, size_t at, size_t count) {
   *len -= count;
 }
 
-int web_socket_take(struct web_socket *socket, uint8_t *bytes, size_t *len, size_t message_max,
-                    struct web_socket_found *found) {
+int websocket_take(struct websocket *socket, uint8_t *bytes, size_t *len, size_t message_max,
+                   struct websocket_found *found) {
   for (;;) {
     struct frame frame = {0};
     uint8_t *at = bytes + socket->assembled;
@@ -283,10 +284,10 @@ int web_socket_take(struct web_socket *socket, uint8_t *bytes, size_t *len, size
       return 1;
     }
     if (frame.fin && socket->assembled == 0) {  // as nearly all come: nothing is moved
-      *found = (struct web_socket_found){.opcode = WEB_SOCKET_BINARY,
-                                         .message = at + frame.header_bytes,
-                                         .len = body_len,
-                                         .taken = frame.header_bytes + body_len};
+      *found = (struct websocket_found){.opcode = WEBSOCKET_BINARY,
+                                        .message = at + frame.header_bytes,
+                                        .len = body_len,
+                                        .taken = frame.header_bytes + body_len};
       socket->in_message = false;
       return 1;
     }
@@ -294,10 +295,10 @@ int web_socket_take(struct web_socket *socket, uint8_t *bytes, size_t *len, size
     socket->assembled += body_len;
     socket->in_message = true;
     if (frame.fin) {
-      *found = (struct web_socket_found){.opcode = WEB_SOCKET_BINARY,
-                                         .message = bytes,
-                                         .len = socket->assembled,
-                                         .taken = socket->assembled};
+      *found = (struct websocket_found){.opcode = WEBSOCKET_BINARY,
+                                        .message = bytes,
+                                        .len = socket->assembled,
+                                        .taken = socket->assembled};
       socket->in_message = false;
       socket->assembled = 0;
       return 1;
@@ -305,7 +306,7 @@ int web_socket_take(struct web_socket *socket, uint8_t *bytes, size_t *len, size
   }
 }
 
-uint8_t *web_socket_wrap(enum web_socket_opcode opcode, uint8_t *bytes, size_t len) {
+uint8_t *websocket_wrap(enum websocket_opcode opcode, uint8_t *bytes, size_t len) {
   uint8_t mask[4];
   randombytes_buf(mask, sizeof mask);
   for (size_t i = 0; i < len; i++) {
