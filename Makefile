@@ -167,7 +167,7 @@ fuzz: ## Run each fuzz target for SECONDS (default 60)
 .PHONY: fuzzers
 fuzzers: $(FUZZERS)
 
-bench: ## Measure; ONLY=group[,group] for some (roundtrip, login, idle, route, failover, broadcast, push)
+bench: ## Measure; ONLY=group[,group] for some (roundtrip, transport, login, idle, route, failover, broadcast, push)
 	@tools/setup bench
 	@$(MAKE) --no-print-directory -s all
 	@JANUS_BUILD=$(B) $(PYTHON) test/bench/run.py "$(ONLY)"

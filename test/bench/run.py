@@ -3,9 +3,9 @@
 
     make bench [ONLY=group[,group]]
 
-Groups: roundtrip, login, idle, route, failover, broadcast, push. Whatever is compared is measured in turns within one run, and
-the medians of the turns are printed; so a ratio holds on a busy machine too, where an absolute
-figure does not. Progress goes to standard error.
+Groups: roundtrip, transport, login, idle, route, failover, broadcast, push. Whatever is compared
+is measured in turns within one run, and the medians of the turns are printed; so a ratio holds on
+a busy machine too, where an absolute figure does not. Progress goes to standard error.
 """
 
 import http.client
@@ -23,8 +23,8 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "system"))
 
-from cryptography.hazmat.primitives import serialization  # noqa: E402
 from janus import wire  # noqa: E402
+from janus.certificates import Certificates  # noqa: E402
 from janus.etcd_server import Etcd  # noqa: E402
 from janus.patience import wait_for  # noqa: E402
 from janus.programs import (BIN, Gateway, Program, Roma, etcd_settings, merged,  # noqa: E402
@@ -90,13 +90,10 @@ class Rig:
         self.programs = []
 
     def start(self):
-        keys = self.keys = wire.Keys()
+        self.keys = wire.Keys()
         self.roma = self.add(Roma())
         self.gateway = self.add_gateway("gateway")
-        self.key_directory = self.gateway.directory
-        write_file(os.path.join(self.key_directory, "client.key"), keys.client.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption()).decode())
+        self.key_directory = self.gateway.tool_keys()
 
     def add_gateway(self, name, settings=None, nodes=None):
         directory = os.path.join(self.directory, name)
@@ -116,12 +113,13 @@ class Rig:
             for pid in program.session_pids() if hasattr(program, "session_pids") else []:
                 os.kill(pid, 9)
 
-    def load(self, kind, *arguments, gateway=True):
-        """gateway: True for the rig's own, another one, or False."""
+    def load(self, kind, *arguments, gateway=True, url=None):
+        """gateway: True for the rig's own, another one, or False; url: of another of its
+        listeners than the first."""
         command = [os.path.join(BIN, "janus-bench"), kind, "--json", *arguments]
         if gateway:
             target = self.gateway if gateway is True else gateway
-            command += ["--connect", ":".join(map(str, target.address)),
+            command += ["--connect", url or ":".join(map(str, target.address)),
                         "--keys", self.key_directory, "--color", COLOR,
                         "--pid-tree", str(target.pid)]
         done = subprocess.run(command, stdout=subprocess.PIPE, timeout=300)
@@ -228,25 +226,88 @@ def resident_bytes(gateway):
     return total * 1024
 
 
-def bench_idle(rig):
+def idle_player_bytes(rig, gateway, url, players, *arguments):
+    """What each of so many costs a gateway that has served nobody yet."""
     # One message through each worker first, so that what is paid once is not counted.
-    rig.load("roundtrip", "--clients", "50", "--duration", "1s", "--warmup", "0s")
-    before = resident_bytes(rig.gateway)
-    say(f"{IDLE_PLAYERS} players log in and say nothing more")
-    command = [os.path.join(BIN, "janus-bench"), "idle", "--json", "--connect",
-               ":".join(map(str, rig.gateway.address)), "--keys", rig.key_directory, "--color", COLOR,
-               "--clients", str(IDLE_PLAYERS), "--source", "127.0.0.1-8", "--uid", "5000000"]
+    rig.load("roundtrip", "--clients", "50", "--duration", "1s", "--warmup", "0s", *arguments,
+             gateway=gateway, url=url)
+    before = resident_bytes(gateway)
+    say(f"{players} players log in over {url} and say nothing more")
+    command = [os.path.join(BIN, "janus-bench"), "idle", "--json", "--connect", url, "--keys",
+               rig.key_directory, "--color", COLOR, "--clients", str(players), "--source",
+               "127.0.0.1-8", "--uid", "5000000", *arguments]
     holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     line = holder.stdout.readline()
     if not line:
         sys.exit("bench: the idle players did not come in")
-    tunnels = rig.gateway.gauge("tunnels")
-    held = resident_bytes(rig.gateway) - before
+    tunnels = gateway.gauge("tunnels")
+    held = resident_bytes(gateway) - before
     holder.stdin.close()
     holder.wait(60)
-    if tunnels < IDLE_PLAYERS:
-        sys.exit(f"bench: only {tunnels} of {IDLE_PLAYERS} players have a tunnel")
-    report("idle_player.bytes", held / IDLE_PLAYERS, "bytes")
+    if tunnels < players:
+        sys.exit(f"bench: only {tunnels} of {players} players have a tunnel")
+    return held / players
+
+
+def bench_idle(rig):
+    url = "tcp://" + ":".join(map(str, rig.gateway.address))
+    report("idle_player.bytes", idle_player_bytes(rig, rig.gateway, url, IDLE_PLAYERS), "bytes")
+
+
+# --- transport ------------------------------------------------------------------------------
+
+TRANSPORT_IDLE_PLAYERS = 2000
+
+
+def add_listening_gateway(rig, name, certificates):
+    """A gateway with each transport, and the URL of each. What is within TLS is TLS 1.3."""
+    tls = {"enabled": True, "cert": certificates.server_cert, "key": certificates.server_key,
+           "min_version": "1.3"}
+    gateway = rig.add_gateway(name, {"server": {
+        "ws": {"addr": "127.0.0.1:0"},
+        "listeners": [{"transport": transport, "addr": "127.0.0.1:0", "tls": tls}
+                      for transport in ("tcp", "ws")]}})
+    schemes = {("tcp", False): "tcp://{}", ("ws", False): "ws://{}/ws",
+               ("tcp", True): "tls://{}", ("ws", True): "wss://{}/ws"}
+    urls = [schemes[one["transport"], one["tls"]].format(one["address"])
+            for one in gateway.ctl("status")["listeners"] if one["transport"] in ("tcp", "ws")]
+    return gateway, {url.partition(":")[0]: url for url in urls}
+
+
+def bench_transport(rig):
+    certificates = Certificates(os.path.join(rig.directory, "certificates"))
+    trust = ["--tls-ca", certificates.ca]
+    gateway, urls = add_listening_gateway(rig, "transport", certificates)
+    timing = ["--duration", f"{TURN_S}s", "--warmup", "1s"]
+    turns = {name: [] for name in urls}
+    full, resumed = [], []
+    for turn in range(TURNS):
+        say(f"round trips over each transport, turn {turn + 1} of {TURNS}")
+        for name, url in urls.items():
+            turns[name].append(rig.load("roundtrip", "--clients", str(CLIENTS), "--size", str(SIZE),
+                                        *timing, *trust, gateway=gateway, url=url))
+        say(", ".join(f"{name} {results[-1]['cpu_us']:.1f} us" for name, results in turns.items())
+            + " of CPU for each")
+        for results, more in ((full, []), (resumed, ["--resume"])):
+            results.append(rig.load("handshake", *timing, *trust, *more, gateway=gateway,
+                                    url=urls["tls"]))
+            if not results[-1]["count"]:
+                sys.exit("bench: no handshake was done")
+    for name, results in turns.items():
+        report(f"{name}.cpu_us", statistics.median(one["cpu_us"] for one in results), "us")
+    for name in ("ws", "tls", "wss"):
+        report(f"{name}.cpu_ratio", statistics.median(
+            one["cpu_us"] / plain["cpu_us"]
+            for one, plain in zip(turns[name], turns["tcp"])), "ratio")
+    # Of one core of the gateway.
+    report("tls.handshakes_per_s", 1e6 / statistics.median(one["cpu_us"] for one in full), "1/s")
+    report("tls.resumed_per_s", 1e6 / statistics.median(one["cpu_us"] for one in resumed), "1/s")
+    gateway.abandon()
+    for name in urls:
+        gateway, fresh_urls = add_listening_gateway(rig, f"idle-{name}", certificates)
+        held = idle_player_bytes(rig, gateway, fresh_urls[name], TRANSPORT_IDLE_PLAYERS, *trust)
+        report(f"{name}.idle_kb", held / 1000, "KB")
+        gateway.abandon()
 
 
 # --- route ----------------------------------------------------------------------------------
@@ -452,9 +513,9 @@ def bench_failover(rig):
     report("failover.reopen_1000_ms", statistics.median(again), "ms")
 
 
-GROUPS = {"roundtrip": bench_roundtrip, "login": bench_login, "idle": bench_idle,
-          "route": bench_route, "failover": bench_failover, "broadcast": bench_broadcast,
-          "push": bench_push}
+GROUPS = {"roundtrip": bench_roundtrip, "transport": bench_transport, "login": bench_login,
+          "idle": bench_idle, "route": bench_route, "failover": bench_failover,
+          "broadcast": bench_broadcast, "push": bench_push}
 
 
 def main():

@@ -4,29 +4,33 @@ import json
 import os
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-
+from janus.certificates import Certificates
 from janus.patience import wait_for
-from janus.programs import BIN, Gateway, Program, Roma, nodes_of, run, write_file
+from janus.programs import BIN, Gateway, Program, Roma, nodes_of, run
 
 
 @pytest.fixture(scope="module")
-def loaded(start_module, keys):
+def loaded(start_module, tmp_path_factory):
     roma = start_module(Roma)
-    gateway = start_module(Gateway, nodes=nodes_of(roma.address),
-                           settings={"queue": {"client_grace": "500ms"}})
-    write_file(os.path.join(gateway.directory, "client.key"), keys.client.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption()).decode())
+    certificates = Certificates(tmp_path_factory.mktemp("certificates"))
+    tls = {"enabled": True, "cert": certificates.server_cert, "key": certificates.server_key}
+    gateway = start_module(Gateway, nodes=nodes_of(roma.address), settings={
+        "queue": {"client_grace": "500ms"},
+        "server": {"listeners": [{"transport": transport, "addr": "127.0.0.1:0", "tls": tls}
+                                 for transport in ("tcp", "ws")]}})
+    secure = {one["transport"]: one["address"] for one in gateway.ctl("status")["listeners"]
+              if one.get("tls")}
 
     def load(kind, *arguments, address=None):
         done = run("janus-bench", kind, "--json", "--duration", "500ms", "--warmup", "0s",
                    "--connect", address or ":".join(map(str, gateway.address)),
-                   "--keys", gateway.directory, "--color", "blue", *arguments)
+                   "--keys", gateway.tool_keys(), "--color", "blue", *arguments)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 
     load.gateway, load.roma = gateway, roma
+    load.tls, load.wss = f"tls://{secure['tcp']}", f"wss://{secure['ws']}/ws"
+    load.trust = ["--tls-ca", certificates.ca]
     return load
 
 
@@ -48,6 +52,18 @@ def test_logins_are_counted(loaded):
     report = loaded("login", "--clients", "4")
     assert report["count"] > 0 and report["failed"] == 0
     assert loaded.gateway.counter("logins") >= before + report["count"]
+
+
+def test_round_trips_go_over_a_websocket_within_tls(loaded):
+    report = loaded("roundtrip", "--clients", "10", *loaded.trust, address=loaded.wss)
+    assert report["count"] > 0 and report["failed"] == 0
+
+
+@pytest.mark.parametrize("more", [[], ["--resume"]])
+def test_handshakes_of_tls_are_counted(more, loaded):
+    report = loaded("handshake", "--clients", "4", "--pid-tree", str(loaded.gateway.pid),
+                    *loaded.trust, *more, address=loaded.tls)
+    assert report["count"] > 0 and report["failed"] == 0 and report["cpu_us"] > 0
 
 
 def test_idle_players_stay_in(loaded):

@@ -281,6 +281,11 @@ class Gateway(Program):
     def memory_bytes(self):
         return sum(resident_bytes(pid) for pid in self.session_pids())
 
+    def tool_keys(self):
+        """A folder for --keys of janus-client and janus-bench."""
+        write_file(os.path.join(self.directory, "client.key"), self.keys.client_pem())
+        return self.directory
+
     def client(self, **options):
         options.setdefault("encrypted", self.settings.get("label", {}).get("encrypted", True))
         return Client(self.address, self.keys, **options)

@@ -242,6 +242,11 @@ def token_text(sealed):
     return base64.urlsafe_b64encode(sealed).decode()
 
 
+def _private_pem(key):
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
+                             serialization.NoEncryption()).decode()
+
+
 class Keys:
     """Everything secret.conf needs, and the other halves that clients and the account service have."""
 
@@ -275,11 +280,10 @@ class Keys:
         return self._certificate(-7200, -3600)
 
     def server_pem(self):
-        return self.server.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        ).decode()
+        return _private_pem(self.server)
+
+    def client_pem(self):
+        return _private_pem(self.client)
 
     def token(self, uid=10001, color="blue", sid=7, status=1, lifetime_s=600, **more):
         content = AuthToken(
