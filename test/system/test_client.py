@@ -1,7 +1,14 @@
 """janus-client over each transport of a real gateway, and what it says of one it can't speak to."""
 
+import base64
+import hashlib
+import re
+import socket
+import threading
+
 import pytest
 from janus.certificates import Certificates
+from janus.patience import patient
 from janus.programs import Gateway, nodes_of, run
 
 SESSION = ("heartbeat; expect mod=system within=20s; "
@@ -76,3 +83,64 @@ def test_what_is_wrong_with_a_connection_is_said(open_gateway, certificates):
 def test_wrong_options_are_refused(open_gateway, options, words):
     refused = run("janus-client", "--keys", open_gateway.tool_keys(), *options, "-e", "heartbeat")
     assert refused.returncode == 2 and words in refused.stderr, refused
+
+
+# --- A server that does what no gateway does --------------------------------------------------
+
+
+class Misbehaving:
+    """Answers the upgrade of one connection, sends these bytes, and keeps what comes."""
+
+    def __init__(self, frames):
+        self.received = b""
+        self._frames = frames
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = "ws://127.0.0.1:%d/ws" % self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self):
+        with self._listener, self._listener.accept()[0] as connection:
+            connection.settimeout(patient(30))
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += connection.recv(4096)
+            key = re.search(rb"Sec-WebSocket-Key: (\S+)", head).group(1)
+            proof = hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
+            connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+                               b"Connection: Upgrade\r\nSec-WebSocket-Accept: "
+                               + base64.b64encode(proof) + b"\r\n\r\n" + self._frames)
+            while chunk := connection.recv(4096):
+                self.received += chunk
+
+    def frames(self):
+        """(opcode, data) of each frame that came, all of them masked."""
+        self._thread.join(patient(30))
+        rest, frames = self.received, []
+        while rest:
+            assert rest[0] & 0x80 and rest[1] & 0x80
+            length, at = rest[1] & 0x7F, 2
+            if length == 126:
+                length, at = int.from_bytes(rest[2:4], "big"), 4
+            mask, data = rest[at:at + 4], rest[at + 4:at + 4 + length]
+            frames.append((rest[0] & 0x0F, bytes(b ^ mask[i % 4] for i, b in enumerate(data))))
+            rest = rest[at + 4 + length:]
+        return frames
+
+
+@pytest.mark.parametrize("sent, words, answers", [
+    (b"\x88\x09\x03\xf0go away", "closed with code 1008 go away", [(8, b"\x03\xf0")]),
+    (b"\x88\x00", "closed without a code", [(8, b"")]),
+    (b"\x81\x02hi", "the server sends text", [(8, b"\x03\xea")]),
+    (b"\x89\x02hi\x82\x01x", "a WebSocket message is not one frame",
+     [(10, b"hi"), (8, b"\x03\xea")]),
+    (b"\x82\x09\x00\x00\x00\x01x\x00\x00\x00\x01", "a WebSocket message is not one frame",
+     [(8, b"\x03\xea")]),
+])
+def test_a_server_that_breaks_the_protocol_is_left(open_gateway, sent, words, answers):
+    server = Misbehaving(sent)
+    failed = play(open_gateway, server.url)
+    assert failed.returncode == 3 and words in failed.stdout, failed
+    frames = server.frames()
+    assert frames[0][0] == 2 and frames[0][1][:4] == (len(frames[0][1]) - 4).to_bytes(4, "big")
+    assert frames[1:] == answers

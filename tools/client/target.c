@@ -63,10 +63,6 @@ int client_target_parse(const char *text, struct client_target *target, const ch
     }
   }
   size_t authority_len = strcspn(text, "/?");
-  int error = take_path(target, text + authority_len, detail);
-  if (error != 0) {
-    return error;
-  }
   char authority[sizeof target->authority];
   *detail = "it must be host:port, or tcp://, tls://, ws:// or wss:// and host:port";
   if (authority_len >= sizeof authority) {
@@ -90,5 +86,6 @@ int client_target_parse(const char *text, struct client_target *target, const ch
   const char *around = strchr(target->host, ':') ? "[]" : "";
   snprintf(target->authority, sizeof target->authority, "%.1s%s%s:%s", around, target->host,
            *around ? around + 1 : "", colon + 1);
-  return resolve(target, colon + 1, detail);
+  int error = take_path(target, text + authority_len, detail);
+  return error != 0 ? error : resolve(target, colon + 1, detail);
 }
