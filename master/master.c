@@ -14,6 +14,7 @@
 
 #include "common/clock.h"
 #include "common/loop.h"
+#include "common/tls.h"
 #include "master/admission.h"
 #include "master/bans.h"
 #include "master/control.h"
@@ -572,6 +573,8 @@ static bool build(struct master *master, char *why, size_t why_size) {
   if (!(master->control = control_new(master, why, why_size)) ||
       listeners_open(&master->tcp, config->server.tcp.addr, (int)config->server.tcp.backlog,
                      (size_t)config->worker.count, why, why_size) != 0 ||
+      // The workers' business, but a fault is better found here, once and at the start.
+      tls_client_check(&config->tunnel.tls, master->secrets->tunnel_tls_key, why, why_size) != 0 ||
       !build_tables(master, why, why_size) || !open_ports(master, why, why_size) ||
       !(master->registry = registry_new(master->base, config, master->secrets, master->nodes,
                                         master->counters, why, why_size))) {
