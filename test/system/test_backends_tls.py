@@ -99,6 +99,16 @@ def test_a_node_that_can_not_be_trusted_gets_nothing(start, tls, elsewhere, case
     assert not [line for line in gateway.lines if not re.match(r"\d{4}-\d\d-\d\dT", line)]
 
 
+def test_the_stand_in_takes_only_those_with_a_certificate_when_told_so(start, tls):
+    roma = start(Roma, *roma_options(tls), "--tls-client-ca", tls.ca, "--log")
+    gateway = start(Gateway, nodes=nodes_of(roma.address, tls=True),
+                    settings={"tunnel": {**QUICK, "tls": {"ca": tls.ca}}})
+    with gateway.closes("tunnel_lost"), gateway.player(39005) as player:
+        player.send(wire.USER, 1, b"a secret")
+        assert player.receive_end() == wire.LOGOUT_WAITING
+    assert "opened" not in roma.log()
+
+
 def test_a_bad_node_is_passed_over_for_a_good_one(start, tls, elsewhere):
     bad, good = start(Backend, tls=elsewhere), start(Backend, tls=tls)
     gateway = start(Gateway, nodes=nodes_of(bad.address, good.address, tls=True),
