@@ -91,8 +91,8 @@ static void what_is_no_instance_is_malformed(void **state) {
       "{\"name\":\"roma.player.service\"}",
       "{\"name\":\"roma.player.service\",\"endpoints\":[\"grpc://h\"]}",
       "{\"name\":\"roma.player.service\",\"endpoints\":[\"tcp://h:1\"]}",
-      "{\"name\":\"roma.player.service\",\"endpoints\":[\"grpc://h:1\"],"
-      "\"metadata\":{\"weight\":\"-1\"}}",
+      ("{\"name\":\"roma.player.service\",\"endpoints\":[\"grpc://h:1\"],"
+       "\"metadata\":{\"weight\":\"-1\"}}"),
   };
   struct node node;
   for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
