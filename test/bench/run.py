@@ -47,6 +47,7 @@ SETTINGS = {
     "limits": {
         "connections_per_address": 0,
         "handshakes_per_s": 0,
+        "tls_handshakes_per_s": 0,
         "messages_per_s": 0,
         "bytes_per_s": 0,
         "idle_timeout": "600s",

@@ -189,7 +189,8 @@ class Gateway(Program):
                    "grpc": {"addr": "127.0.0.1:0"},
                    "http": {"addr": "127.0.0.1:0"}},
         "worker": {"count": 2},
-        "limits": {"messages_per_s": 0, "bytes_per_s": 0, "handshakes_per_s": 0},
+        "limits": {"messages_per_s": 0, "bytes_per_s": 0, "handshakes_per_s": 0,
+                   "tls_handshakes_per_s": 0},
         "log": {"level": "debug"},
     }
 
