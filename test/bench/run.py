@@ -279,13 +279,14 @@ def bench_transport(rig):
     trust = ["--tls-ca", certificates.ca]
     gateway, urls = add_listening_gateway(rig, "transport", certificates)
     timing = ["--duration", f"{TURN_S}s", "--warmup", "1s"]
-    turns = {name: [] for name in urls}
+    names = list(urls)
+    turns = {name: [] for name in names}
     full, resumed = [], []
     for turn in range(TURNS):
         say(f"round trips over each transport, turn {turn + 1} of {TURNS}")
-        for name, url in urls.items():
+        for name in names[turn % len(names):] + names[:turn % len(names)]:
             turns[name].append(rig.load("roundtrip", "--clients", str(CLIENTS), "--size", str(SIZE),
-                                        *timing, *trust, gateway=gateway, url=url))
+                                        *timing, *trust, gateway=gateway, url=urls[name]))
         say(", ".join(f"{name} {results[-1]['cpu_us']:.1f} us" for name, results in turns.items())
             + " of CPU for each")
         for results, more in ((full, []), (resumed, ["--resume"])):
