@@ -20,7 +20,7 @@ enum key_kind {
   KEY_ADDRESS,    // host:port, the port being min or more; max 1: may be empty
   KEY_ADDRESSES,  // one or more, separated by commas; in a file also as an array; max 1: may be
                   // URLs
-  KEY_PATH,       // of a file, looked for where an @include is; or empty
+  KEY_PATH,       // of a file or folder, looked for where an @include is; or empty
   KEY_METHOD,     // "/package.Service/Method"
   KEY_CHOICE,     // one of `choices`, kept as its number, or not at all (size 0)
   KEY_NETWORKS,   // addresses and networks, as addresses are listed; or none
