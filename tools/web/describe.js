@@ -2,8 +2,8 @@
 
 import { toHex, toTextOrNull } from "./bytes.js";
 import {
-  HEARTBEAT, LOGOUT, LOGOUT_CODES, MODULES, CS_HEARTBEAT, SC_HEARTBEAT, SC_LOGOUT,
-  SC_UNEXPECTED_ERROR, SYSTEM, SYSTEM_SEQUENCES, UNEXPECTED_ERROR,
+  CS_HANDSHAKE, CS_HEARTBEAT, HANDSHAKE, HEARTBEAT, LOGOUT, LOGOUT_CODES, MODULES, SC_HANDSHAKE,
+  SC_HEARTBEAT, SC_LOGOUT, SC_UNEXPECTED_ERROR, SYSTEM, SYSTEM_SEQUENCES, UNEXPECTED_ERROR,
 } from "./messages.js";
 import { decode } from "./protobuf.js";
 
@@ -17,6 +17,12 @@ function preview(data) {
 }
 
 function systemFields(packet, sent) {
+  if (packet.seq === HANDSHAKE) {
+    // Without the keys, and without the token.
+    const { timestamp, cert_version, server_id, start_index } =
+      decode(sent ? CS_HANDSHAKE : SC_HANDSHAKE, packet.data);
+    return sent ? { server_id, timestamp, cert_version } : { timestamp, cert_version, start_index };
+  }
   if (packet.seq === HEARTBEAT) {
     return decode(sent ? CS_HEARTBEAT : SC_HEARTBEAT, packet.data);
   }
