@@ -159,7 +159,7 @@ test("packets are told in words", () => {
                "-> user 7 obj 10001 index 2 2 bytes: hex ff00");
   const asked = { ...packet, mod: 1, seq: 1, obj: 0n, index: 0, data: raw("cs_handshake_protobuf") };
   assert.equal(describe(asked, true),
-               "-> system handshake 188 bytes: server_id=0 timestamp=1750000000 cert_version=0");
+               "-> system handshake 184 bytes: server_id=0 timestamp=1750000000 cert_version=0");
   const logout = { mod: 1, seq: 4, data: encode(SC_LOGOUT, { code: 5 }) };
   assert.equal(describe(logout, false), "<- system logout 2 bytes: code=5 meaning=\"Banned\"");
   assert.match(describe({ mod: 1, seq: 2, data: fromHex("0a") }, false), /malformed/);
