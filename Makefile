@@ -148,9 +148,10 @@ system: all test_packages ## Run the system tests
 suite: all $(UNIT_TESTS) test_packages
 	@$(TEST_ENVIRONMENT) $(PYTHON) test/run --unit $(UNIT_TESTS) --system
 
-# What the system tests drive with node and a browser.
+# What the system tests drive with node and a browser. Without it those tests fail, and the
+# others are run all the same.
 test_packages: web
-	@tools/npm_packages test/system/js
+	@tools/npm_packages test/system/js || true
 
 # Sanitizers slow programs down; time limits are stretched to match.
 PATIENCE_release := 1

@@ -11,6 +11,7 @@ from janus.patience import patient
 from janus.programs import Gateway, Program, nodes_of, write_file
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+PACKAGES = os.path.join(HERE, "..", "..", "build", "npm", "test", "system", "js", "node_modules")
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,7 @@ def address(gateway, transport, tls):
 
 @pytest.mark.parametrize("scheme", ["ws", "wss"])
 def test_npms_ws_plays_a_session(start, gateway, certificates, tmp_path, scheme):
+    assert os.path.exists(PACKAGES), "the npm packages could not be fetched (make test_packages)"
     uid = {"ws": 41001, "wss": 41002}[scheme]
     keys = gateway.keys
     client = start(
