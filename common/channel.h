@@ -51,7 +51,8 @@ struct channel_session {
   int64_t sid;
   int64_t since_ms;  // wall clock
   char color[ROUTE_COLOR_MAX_BYTES + 1];
-  char address[64];  // the client's ip:port
+  char address[64];   // the client's ip:port
+  char transport[8];  // "tcp"
 };
 
 // "This client has passed the checks of its handshake: is it to be let in?" Until the

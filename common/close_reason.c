@@ -5,7 +5,7 @@
 
 const char *close_reason_name(enum close_reason reason) {
   static const char *const names[CLOSE_REASON_COUNT] = {
-#define X(identifier, name, code) [CLOSE_##identifier] = name,
+#define X(identifier, name, code, websocket_code) [CLOSE_##identifier] = name,
       CLOSE_REASONS(X)
 #undef X
   };
@@ -14,11 +14,20 @@ const char *close_reason_name(enum close_reason reason) {
 
 enum logout_code close_reason_logout_code(enum close_reason reason) {
   static const enum logout_code codes[CLOSE_REASON_COUNT] = {
-#define X(identifier, name, code) [CLOSE_##identifier] = code,
+#define X(identifier, name, code, websocket_code) [CLOSE_##identifier] = code,
       CLOSE_REASONS(X)
 #undef X
   };
   return (unsigned)reason < CLOSE_REASON_COUNT ? codes[reason] : LOGOUT_SERVER;
+}
+
+uint16_t close_reason_websocket_code(enum close_reason reason) {
+  static const uint16_t codes[CLOSE_REASON_COUNT] = {
+#define X(identifier, name, code, websocket_code) [CLOSE_##identifier] = websocket_code,
+      CLOSE_REASONS(X)
+#undef X
+  };
+  return (unsigned)reason < CLOSE_REASON_COUNT ? codes[reason] : 1011;
 }
 
 static const char *const logout_codes[] = {

@@ -16,53 +16,60 @@ enum logout_code {
   LOGOUT_BANNED = 5,
 };
 
-// X(identifier, name, code that a logged-in client is told)
-#define CLOSE_REASONS(X)                                              \
-  /* The client's own doing. */                                       \
-  X(CLIENT_CLOSED, "client_closed", LOGOUT_NONE)                      \
-  X(CLIENT_RESET, "client_reset", LOGOUT_NONE)                        \
-  X(FRAME_LENGTH, "frame_length", LOGOUT_SERVER)                      \
-  X(IDLE_TIMEOUT, "idle_timeout", LOGOUT_SERVER)                      \
-  X(SLOW_CLIENT, "slow_client", LOGOUT_WAITING)                       \
-  /* Before the login, in the order of the checks. */                 \
-  X(CONNECTION_LIMIT, "connection_limit", LOGOUT_NONE)                \
-  X(ADDRESS_LIMIT, "address_limit", LOGOUT_NONE)                      \
-  X(DESCRIPTOR_LIMIT, "descriptor_limit", LOGOUT_NONE)                \
-  X(HANDSHAKE_TIMEOUT, "handshake_timeout", LOGOUT_NONE)              \
-  X(HANDSHAKE_RATE, "handshake_rate", LOGOUT_NONE)                    \
-  X(HANDSHAKE_MALFORMED, "handshake_malformed", LOGOUT_NONE)          \
-  X(HANDSHAKE_UNEXPECTED, "handshake_unexpected", LOGOUT_NONE)        \
-  X(TOKEN_EMPTY, "token_empty", LOGOUT_NONE)                          \
-  X(HANDSHAKE_CLOCK, "handshake_clock", LOGOUT_NONE)                  \
-  X(TOKEN_ENCODING, "token_encoding", LOGOUT_NONE)                    \
-  X(TOKEN_SEAL, "token_seal", LOGOUT_NONE)                            \
-  X(TOKEN_CONTENT, "token_content", LOGOUT_NONE)                      \
-  X(TOKEN_EXPIRED, "token_expired", LOGOUT_NONE)                      \
-  X(HANDSHAKE_KEY, "handshake_key", LOGOUT_NONE)                      \
-  X(HANDSHAKE_SIGNATURE, "handshake_signature", LOGOUT_NONE)          \
-  X(HANDSHAKE_REPLAY, "handshake_replay", LOGOUT_NONE)                \
-  X(BANNED, "banned", LOGOUT_BANNED)                                  \
-  /* A logged-in client that breaks the protocol. */                  \
-  X(SEAL_BROKEN, "seal_broken", LOGOUT_SERVER)                        \
-  X(SEAL_REPLAY, "seal_replay", LOGOUT_SERVER)                        \
-  X(SEAL_EXHAUSTED, "seal_exhausted", LOGOUT_NONE)                    \
-  X(PACKET_MALFORMED, "packet_malformed", LOGOUT_SERVER)              \
-  X(INDEX_WRONG, "index_wrong", LOGOUT_SERVER)                        \
-  X(INFLATE_MALFORMED, "inflate_malformed", LOGOUT_SERVER)            \
-  X(INFLATE_TOO_LARGE, "inflate_too_large", LOGOUT_SERVER)            \
-  /* The gateway's or the backends' side. */                          \
-  X(KICKED, "kicked", LOGOUT_ADMIN_KICK_OUT)                          \
-  X(CONFLICTING_LOGIN, "conflicting_login", LOGOUT_CONFLICTING_LOGIN) \
-  X(ROMA_LOGOUT, "roma_logout", LOGOUT_NONE)                          \
-  X(TUNNEL_LOST, "tunnel_lost", LOGOUT_WAITING)                       \
-  X(TUNNEL_STALLED, "tunnel_stalled", LOGOUT_WAITING)                 \
-  X(TUNNEL_REFUSED, "tunnel_refused", LOGOUT_UNAUTHORIZED)            \
-  X(DRAIN, "drain", LOGOUT_WAITING)                                   \
-  X(OUT_OF_MEMORY, "out_of_memory", LOGOUT_WAITING)                   \
-  X(INTERNAL, "internal", LOGOUT_SERVER)
+// X(identifier, name, code that a logged-in client is told, code of a WebSocket's close frame)
+#define CLOSE_REASONS(X)                                                    \
+  /* The client's own doing. */                                             \
+  X(CLIENT_CLOSED, "client_closed", LOGOUT_NONE, 1000)                      \
+  X(CLIENT_RESET, "client_reset", LOGOUT_NONE, 1000)                        \
+  X(FRAME_LENGTH, "frame_length", LOGOUT_SERVER, 1009)                      \
+  X(IDLE_TIMEOUT, "idle_timeout", LOGOUT_SERVER, 1008)                      \
+  X(SLOW_CLIENT, "slow_client", LOGOUT_WAITING, 1013)                       \
+  X(PING_TIMEOUT, "ping_timeout", LOGOUT_NONE, 1008)                        \
+  X(WEBSOCKET_UPGRADE, "websocket_upgrade", LOGOUT_NONE, 1002)              \
+  X(WEBSOCKET_PROTOCOL, "websocket_protocol", LOGOUT_NONE, 1002)            \
+  X(WEBSOCKET_TEXT, "websocket_text", LOGOUT_NONE, 1003)                    \
+  X(WEBSOCKET_FLOOD, "websocket_flood", LOGOUT_NONE, 1008)                  \
+  /* Before the login, in the order of the checks. */                       \
+  X(CONNECTION_LIMIT, "connection_limit", LOGOUT_NONE, 1013)                \
+  X(ADDRESS_LIMIT, "address_limit", LOGOUT_NONE, 1013)                      \
+  X(DESCRIPTOR_LIMIT, "descriptor_limit", LOGOUT_NONE, 1013)                \
+  X(PROXY_HEADER, "proxy_header", LOGOUT_NONE, 1008)                        \
+  X(ADDRESS_DENIED, "address_denied", LOGOUT_NONE, 1008)                    \
+  X(HANDSHAKE_TIMEOUT, "handshake_timeout", LOGOUT_NONE, 1008)              \
+  X(HANDSHAKE_RATE, "handshake_rate", LOGOUT_NONE, 1013)                    \
+  X(HANDSHAKE_MALFORMED, "handshake_malformed", LOGOUT_NONE, 1008)          \
+  X(HANDSHAKE_UNEXPECTED, "handshake_unexpected", LOGOUT_NONE, 1008)        \
+  X(TOKEN_EMPTY, "token_empty", LOGOUT_NONE, 1008)                          \
+  X(HANDSHAKE_CLOCK, "handshake_clock", LOGOUT_NONE, 1008)                  \
+  X(TOKEN_ENCODING, "token_encoding", LOGOUT_NONE, 1008)                    \
+  X(TOKEN_SEAL, "token_seal", LOGOUT_NONE, 1008)                            \
+  X(TOKEN_CONTENT, "token_content", LOGOUT_NONE, 1008)                      \
+  X(TOKEN_EXPIRED, "token_expired", LOGOUT_NONE, 1008)                      \
+  X(HANDSHAKE_KEY, "handshake_key", LOGOUT_NONE, 1008)                      \
+  X(HANDSHAKE_SIGNATURE, "handshake_signature", LOGOUT_NONE, 1008)          \
+  X(HANDSHAKE_REPLAY, "handshake_replay", LOGOUT_NONE, 1008)                \
+  X(BANNED, "banned", LOGOUT_BANNED, 1008)                                  \
+  /* A logged-in client that breaks the protocol. */                        \
+  X(SEAL_BROKEN, "seal_broken", LOGOUT_SERVER, 1008)                        \
+  X(SEAL_REPLAY, "seal_replay", LOGOUT_SERVER, 1008)                        \
+  X(SEAL_EXHAUSTED, "seal_exhausted", LOGOUT_NONE, 1013)                    \
+  X(PACKET_MALFORMED, "packet_malformed", LOGOUT_SERVER, 1008)              \
+  X(INDEX_WRONG, "index_wrong", LOGOUT_SERVER, 1008)                        \
+  X(INFLATE_MALFORMED, "inflate_malformed", LOGOUT_SERVER, 1008)            \
+  X(INFLATE_TOO_LARGE, "inflate_too_large", LOGOUT_SERVER, 1009)            \
+  /* The gateway's or the backends' side. */                                \
+  X(KICKED, "kicked", LOGOUT_ADMIN_KICK_OUT, 1008)                          \
+  X(CONFLICTING_LOGIN, "conflicting_login", LOGOUT_CONFLICTING_LOGIN, 1008) \
+  X(ROMA_LOGOUT, "roma_logout", LOGOUT_NONE, 1000)                          \
+  X(TUNNEL_LOST, "tunnel_lost", LOGOUT_WAITING, 1013)                       \
+  X(TUNNEL_STALLED, "tunnel_stalled", LOGOUT_WAITING, 1013)                 \
+  X(TUNNEL_REFUSED, "tunnel_refused", LOGOUT_UNAUTHORIZED, 1008)            \
+  X(DRAIN, "drain", LOGOUT_WAITING, 1001)                                   \
+  X(OUT_OF_MEMORY, "out_of_memory", LOGOUT_WAITING, 1013)                   \
+  X(INTERNAL, "internal", LOGOUT_SERVER, 1011)
 
 enum close_reason {
-#define X(identifier, name, code) CLOSE_##identifier,
+#define X(identifier, name, code, websocket_code) CLOSE_##identifier,
   CLOSE_REASONS(X)
 #undef X
       CLOSE_REASON_COUNT
@@ -70,6 +77,7 @@ enum close_reason {
 
 const char *close_reason_name(enum close_reason reason);
 enum logout_code close_reason_logout_code(enum close_reason reason);
+uint16_t close_reason_websocket_code(enum close_reason reason);
 
 // The names that people use for the codes: server, waiting, unauthorized,
 // conflicting-login, admin-kick-out, banned. NULL and LOGOUT_NONE for any other.

@@ -17,8 +17,6 @@
 
 enum {
   FAULT_BYTES = 1024,
-  QUOTE_BYTES = 64,              // of a bad value, in a fault
-  VALUE_BYTES = 2048,            // a value as text
   SETTINGS_MAX_BYTES = 1 << 20,  // what config_load_fd takes
   DAY_MS = 24 * 60 * 60 * 1000,
   MIB = 1 << 20,
@@ -43,6 +41,35 @@ enum {
       SETTING(name ".key", KEY_PATH, member.key, ""),          \
       SETTING(name ".server_name", KEY_TEXT, member.server_name, "")
 
+// What every listener has, and what one for WebSocket has besides. As(name, kind, member,
+// default, ...) makes the row of one; addr is its default.
+#define LISTENER_KEYS(As, address)                                                                \
+  As("addr", KEY_ADDRESS, addr, address, RANGE(0, 1)),                                            \
+      As("backlog", KEY_INTEGER, backlog, "4096", RANGE(1, 65535)),                               \
+      As("defer_accept", KEY_DURATION, defer_accept_ms, "0s", RANGE(0, DAY_MS)),                  \
+      As("keepalive", KEY_DURATION, keepalive_ms, "60s", RANGE(0, DAY_MS)),                       \
+      As("nodelay", KEY_BOOL, nodelay, "true"),                                                   \
+      As("user_timeout", KEY_DURATION, user_timeout_ms, "0s", RANGE(0, DAY_MS)),                  \
+      As("connections_per_worker", KEY_INTEGER, connections_per_worker, "0", RANGE(0, 10000000)), \
+      As("connections_per_address", KEY_INTEGER, connections_per_address, "0",                    \
+         RANGE(0, 10000000)),                                                                     \
+      As("allow", KEY_NETWORKS, allow, ""), As("deny", KEY_NETWORKS, deny, ""),                   \
+      As("proxy", KEY_NETWORKS, proxy, ""), As("tls.enabled", KEY_BOOL, tls.enabled, "false"),    \
+      As("tls.cert", KEY_PATHS, tls.cert, ""), As("tls.key", KEY_PATHS, tls.key, ""),             \
+      As("tls.client_ca", KEY_PATH, tls.client_ca, ""),                                           \
+      As("tls.client_required", KEY_BOOL, tls.client_required, "false"),                          \
+      As("tls.min_version", KEY_CHOICE, tls.min_version, "1.2", .choices = "1.2|1.3")
+#define WEBSOCKET_KEYS(As)                                                             \
+  As("path", KEY_TEXT, path, "/ws", .min = 1), As("origins", KEY_TEXTS, origins, "*"), \
+      As("subprotocols", KEY_TEXTS, subprotocols, ""),                                 \
+      As("ping_interval", KEY_DURATION, ping_interval_ms, "30s", RANGE(0, DAY_MS))
+#define TCP_SETTING(name, is, member, text, ...) \
+  SETTING("server.tcp." name, is, server.listeners[LISTENER_TCP].member, text, __VA_ARGS__)
+#define WS_SETTING(name, is, member, text, ...) \
+  SETTING("server.ws." name, is, server.listeners[LISTENER_WS].member, text, __VA_ARGS__)
+#define ENTRY_KEY(name, is, member, text, ...) \
+  KEY(name, is, FIELD(struct config_listener, member), .initial = text, __VA_ARGS__)
+
 static const struct key keys[] = {
     SETTING("label.service", KEY_TEXT, label.service, "janus.gate.interface", .min = 1),
     SETTING("label.profile", KEY_TEXT, label.profile, "DEV"),
@@ -59,8 +86,10 @@ static const struct key keys[] = {
     SETTING("compress.weak", KEY_INTEGER, compress.weak_bytes, "10240", RANGE(1, 1024 * MIB)),
     SETTING("compress.strong", KEY_INTEGER, compress.strong_bytes, "1024000", RANGE(1, 1024 * MIB)),
 
-    SETTING("server.tcp.addr", KEY_ADDRESS, server.tcp.addr, "0.0.0.0:17001"),
-    SETTING("server.tcp.backlog", KEY_INTEGER, server.tcp.backlog, "4096", RANGE(1, 65535)),
+    LISTENER_KEYS(TCP_SETTING, "0.0.0.0:17001"),
+    LISTENER_KEYS(WS_SETTING, "0.0.0.0:17002"),
+    WEBSOCKET_KEYS(WS_SETTING),
+    {.path = "server.listeners", .kind = KEY_LISTENERS},
     SETTING("server.grpc.addr", KEY_ADDRESS, server.grpc.addr, "127.0.0.1:19100"),
     SETTING("server.grpc.timeout", KEY_DURATION, server.grpc.timeout_ms, "10s", RANGE(1, DAY_MS)),
     SETTING("server.http.addr", KEY_ADDRESS, server.http.addr, "127.0.0.1:18100"),
@@ -212,7 +241,36 @@ static const struct key type_keys[] = {
     KEY("main", KEY_BOOL, FIELD(struct config_tunnel_type, main), .initial = "false"),
 };
 
+// One entry of `server.listeners`.
+static const struct key listener_keys[] = {
+    KEY("transport", KEY_CHOICE, FIELD(struct config_listener, transport), .choices = "tcp|ws",
+        .required = true),
+    LISTENER_KEYS(ENTRY_KEY, ""),
+    WEBSOCKET_KEYS(ENTRY_KEY),
+};
+
 _Static_assert(sizeof keys / sizeof *keys <= LOADER_KEYS_MAX, "origins has a slot for each key");
+
+const struct config_listener *config_listener_next(const struct config *config,
+                                                   const struct config_listener *listener) {
+  const struct config_listener *end = config->server.listeners + config->server.listener_count;
+  for (listener = listener ? listener + 1 : config->server.listeners; listener < end; listener++) {
+    if (listener->addr[0] != '\0') {
+      return listener;
+    }
+  }
+  return NULL;
+}
+
+const char *config_transport_name(enum transport_name transport) {
+  return transport == TRANSPORT_WS ? "ws" : "tcp";
+}
+
+const char *config_listener_name(const struct config_listener *listener) {
+  static const char *const names[][2] = {
+      [TRANSPORT_TCP] = {"tcp", "tls"}, [TRANSPORT_WS] = {"ws", "wss"}};
+  return names[listener->transport][listener->tls.enabled];
+}
 
 const struct key *key_table_find(struct key_table table, const char *path) {
   for (size_t i = 0; i < table.count; i++) {
@@ -280,179 +338,6 @@ void loader_fault_unknown(struct loader *loader, struct key_table table,
     loader_fault(loader, at(setting), name, "unknown key; did you mean \"%s\"?", nearest);
   } else {
     loader_fault(loader, at(setting), name, "unknown key");
-  }
-}
-
-// --- Setting a field ----------------------------------------------------------
-
-static void field_set_number(void *field, size_t size, int64_t number) {
-  if (size == sizeof number) {
-    memcpy(field, &number, sizeof number);
-  } else if (size == sizeof(int32_t)) {
-    int32_t narrow = (int32_t)number;
-    memcpy(field, &narrow, sizeof narrow);
-  }
-}
-
-static int64_t field_number(const void *field, size_t size) {
-  int64_t number = 0;
-  int32_t narrow;
-  if (size == sizeof number) {
-    memcpy(&number, field, sizeof number);
-  } else if (size == sizeof narrow) {
-    memcpy(&narrow, field, sizeof narrow);
-    number = narrow;
-  }
-  return number;
-}
-
-// Adds the network that text is to the list, or reports that it is none. False: the list
-// is full.
-static bool network_add(struct loader *loader, struct networks *networks, struct origin origin,
-                        const char *name, const char *text, size_t len) {
-  char one[NETWORK_TEXT_BYTES], quoted[QUOTE_BYTES];
-  snprintf(one, sizeof one, "%.*s", (int)len, text);
-  if (networks->count == NETWORKS_MAX) {
-    loader_fault(loader, origin, name, "has more than %d networks", NETWORKS_MAX);
-    return false;
-  }
-  if (len >= sizeof one || network_parse(one, &networks->networks[networks->count]) != 0) {
-    loader_fault(loader, origin, name,
-                 "must be addresses and networks, such as \"192.0.2.7\" or \"10.0.0.0/8\", not %s",
-                 log_quote(quoted, sizeof quoted, text, len));
-  } else {
-    networks->count++;
-  }
-  return true;
-}
-
-// Those in text, with commas between them.
-static void networks_set(struct loader *loader, struct networks *networks, struct origin origin,
-                         const char *name, const char *text) {
-  memset(networks, 0, sizeof *networks);
-  for (text += strspn(text, ", "); *text != '\0'; text += strspn(text, ", ")) {
-    size_t len = strcspn(text, ", ");
-    if (!network_add(loader, networks, origin, name, text, len)) {
-      return;
-    }
-    text += len;
-  }
-}
-
-// Sets the key's field in the struct at base, from the file, the environment or
-// the default alike; a bad value is reported under name and leaves the field.
-static void key_set(struct loader *loader, const struct key *key, void *base, struct origin origin,
-                    const char *name, const char *text) {
-  void *field = (char *)base + key->offset;
-  size_t len = strlen(text);
-  int64_t number;
-  char quoted[QUOTE_BYTES], least[32], most[32];
-  log_quote(quoted, sizeof quoted, text, len);
-  switch (key->kind) {
-    case KEY_BOOL:
-      if (strcmp(text, "true") != 0 && strcmp(text, "false") != 0) {
-        loader_fault(loader, origin, name, "must be true or false, not %s", quoted);
-        return;
-      }
-      *(bool *)field = text[0] == 't';
-      return;
-    case KEY_INTEGER:
-      if (!config_value_parse_integer(text, &number) || number < key->min || number > key->max) {
-        loader_fault(loader, origin, name,
-                     "must be a whole number from %" PRId64 " to %" PRId64 ", not %s", key->min,
-                     key->max, text[strspn(text, "-0123456789")] == '\0' ? text : quoted);
-        return;
-      }
-      field_set_number(field, key->size, number);
-      return;
-    case KEY_DURATION:
-      if (!config_value_parse_duration(text, &number) || number < key->min || number > key->max) {
-        loader_fault(
-            loader, origin, name,
-            "must be a duration from \"%s\" to \"%s\", a number with ms, s, m or h, not %s",
-            config_value_print_duration(key->min, least, sizeof least),
-            config_value_print_duration(key->max, most, sizeof most), quoted);
-        return;
-      }
-      field_set_number(field, key->size, number);
-      return;
-    case KEY_CHOICE:
-      number = config_value_parse_choice(key->choices, text);
-      if (number < 0) {
-        loader_fault(loader, origin, name, "must be one of %s, not %s", key->choices, quoted);
-        return;
-      }
-      field_set_number(field, key->size, number);
-      return;
-    case KEY_NETWORKS: networks_set(loader, field, origin, name, text); return;
-    case KEY_ADDRESS:
-      if (!(key->max == 1 && len == 0) && !config_value_is_address(text, key->min)) {
-        loader_fault(loader, origin, name,
-                     "must be host:port, the port from %" PRId64 " to 65535, not %s", key->min,
-                     quoted);
-        return;
-      }
-      break;
-    case KEY_ADDRESSES:
-      if (!config_value_is_addresses(text, key->min, key->max == 1)) {
-        loader_fault(loader, origin, name,
-                     "must be host:port%s, several separated by commas, not %s",
-                     key->max == 1 ? ", or http(s)://host:port" : "", quoted);
-        return;
-      }
-      break;
-    case KEY_METHOD:
-      if (!config_value_is_method(text)) {
-        loader_fault(loader, origin, name, "must be of the form /package.Service/Method, not %s",
-                     quoted);
-        return;
-      }
-      break;
-    default: break;
-  }
-  if (len >= key->size) {
-    loader_fault(loader, origin, name, "must be shorter than %zu bytes", key->size);
-    return;
-  }
-  if (len < (size_t)key->min && key->kind == KEY_TEXT) {
-    loader_fault(loader, origin, name, "must not be empty");
-    return;
-  }
-  for (size_t i = 0; i < len; i++) {
-    if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f) {
-      loader_fault(loader, origin, name, "must not have control characters, as in %s", quoted);
-      return;
-    }
-  }
-  memset(field, 0, key->size);
-  memcpy(field, text, len);
-}
-
-static void networks_text(const struct networks *networks, char *buffer, size_t size) {
-  size_t len = 0;
-  buffer[0] = '\0';
-  for (size_t i = 0; i < networks->count && len < size; i++) {
-    char one[NETWORK_TEXT_BYTES];
-    len += (size_t)snprintf(buffer + len, size - len, "%s%s", i > 0 ? "," : "",
-                            network_format(&networks->networks[i], one));
-  }
-}
-_Static_assert((size_t)VALUE_BYTES >= (size_t)NETWORKS_MAX * NETWORK_TEXT_BYTES,
-               "a whole list fits");
-_Static_assert((size_t)VALUE_BYTES >= CONFIG_ADDRESSES_BYTES,
-               "and the addresses of a large Cluster");
-
-// The value as key_set takes it.
-static void key_text(const struct key *key, const void *base, char *buffer, size_t size) {
-  const void *field = (const char *)base + key->offset;
-  int64_t number = field_number(field, key->size);
-  switch (key->kind) {
-    case KEY_BOOL: snprintf(buffer, size, "%s", *(const bool *)field ? "true" : "false"); break;
-    case KEY_INTEGER: snprintf(buffer, size, "%" PRId64, number); break;
-    case KEY_DURATION: config_value_print_duration(number, buffer, size); break;
-    case KEY_CHOICE: config_value_print_choice(key->choices, number, buffer, size); break;
-    case KEY_NETWORKS: networks_text(field, buffer, size); break;
-    default: snprintf(buffer, size, "%s", (const char *)field); break;
   }
 }
 
@@ -537,12 +422,13 @@ static void modules_read(struct loader *loader, struct config_tunnel_type *type,
 
 // A string, or the strings of an array with commas between them; too many are cut to
 // what is too long for the field anyway. NULL for anything else.
-static const char *addresses_join(const config_setting_t *setting, char *joined, size_t size) {
-  int count = config_setting_is_aggregate(setting) ? config_setting_length(setting) : 0;
-  size_t len = 0;
-  if (count == 0) {
+static const char *texts_join(const config_setting_t *setting, char *joined, size_t size) {
+  if (!config_setting_is_array(setting) && !config_setting_is_list(setting)) {
     return config_setting_get_string(setting);
   }
+  int count = config_setting_length(setting);
+  size_t len = 0;
+  joined[0] = '\0';
   for (int i = 0; i < count; i++) {
     const char *one = config_setting_get_string_elem(setting, i);
     if (one == NULL) {
@@ -564,7 +450,7 @@ static void networks_read(struct loader *loader, struct networks *networks, cons
     if (text == NULL) {
       loader_fault(loader, at(element), name, "must be strings in quotes, not %s",
                    loader_type_text(element));
-    } else if (!network_add(loader, networks, at(element), name, text, strlen(text))) {
+    } else if (!loader_add_network(loader, networks, at(element), name, text, strlen(text))) {
       return;
     }
   }
@@ -572,7 +458,7 @@ static void networks_read(struct loader *loader, struct networks *networks, cons
 
 static void key_read(struct loader *loader, const struct key *key, void *base, const char *name,
                      const config_setting_t *setting) {
-  char number[32], joined[CONFIG_ADDRESSES_BYTES + 1];
+  char number[32], joined[LOADER_VALUE_BYTES];
   const char *text = NULL, *wanted;
   switch (key->kind) {
     case KEY_BOOL:
@@ -600,7 +486,12 @@ static void key_read(struct loader *loader, const struct key *key, void *base, c
       break;
     case KEY_ADDRESSES:
       wanted = "host:port in quotes, or an array of such, [\"...\", \"...\"]";
-      text = addresses_join(setting, joined, sizeof joined);
+      text = texts_join(setting, joined, sizeof joined);
+      break;
+    case KEY_PATHS:
+    case KEY_TEXTS:
+      wanted = "a string in quotes, or an array of such, [\"...\", \"...\"]";
+      text = texts_join(setting, joined, sizeof joined);
       break;
     default:
       wanted = key->kind == KEY_DURATION  ? "a duration in quotes, such as \"600s\""
@@ -614,13 +505,13 @@ static void key_read(struct loader *loader, const struct key *key, void *base, c
                  loader_type_text(setting));
     return;
   }
-  key_set(loader, key, base, at(setting), name, text);
+  loader_set(loader, key, base, at(setting), name, text);
 }
 
-static bool is_section(const char *path) {
+static bool is_section(struct key_table table, const char *path) {
   size_t len = strlen(path);
-  for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-    if (strncmp(keys[i].path, path, len) == 0 && keys[i].path[len] == '.') {
+  for (size_t i = 0; i < table.count; i++) {
+    if (strncmp(table.keys[i].path, path, len) == 0 && table.keys[i].path[len] == '.') {
       return true;
     }
   }
@@ -640,6 +531,7 @@ static void section_read(struct loader *loader, const config_setting_t *group, c
       switch (key->kind) {
         case KEY_NODES: loader->nodes = setting; break;
         case KEY_TUNNEL_TYPES: loader->types = setting; break;
+        case KEY_LISTENERS: loader->listeners = setting; break;
         case KEY_SECRET: loader->secret = setting; break;
         case KEY_ELSEWHERE:
           loader_fault(loader, at(setting), path, "is a secret: put it into secret.conf, as %s",
@@ -647,7 +539,7 @@ static void section_read(struct loader *loader, const config_setting_t *group, c
           break;
         default: key_read(loader, key, loader->config, path, setting); break;
       }
-    } else if (!is_section(path)) {
+    } else if (!is_section(TABLE(keys), path)) {
       loader_fault_unknown(loader, TABLE(keys), setting, path, path);
     } else if (!config_setting_is_group(setting)) {
       loader_fault(loader, at(setting), path, "must be a group { ... }, not %s",
@@ -656,6 +548,32 @@ static void section_read(struct loader *loader, const config_setting_t *group, c
       char deeper[LOADER_NAME_BYTES + 1];
       snprintf(deeper, sizeof deeper, "%s.", path);
       section_read(loader, setting, deeper);
+    }
+  }
+}
+
+// Reports what in group, an entry of a list or a section in one, is in no row of the table.
+// name is the group's, as a user reads it; prefix, as the table has it.
+static void entry_check_unknown(struct loader *loader, struct key_table table,
+                                const config_setting_t *group, const char *name,
+                                const char *prefix) {
+  for (int i = 0; i < config_setting_length(group); i++) {
+    const config_setting_t *setting = config_setting_get_elem(group, (unsigned)i);
+    char path[LOADER_NAME_BYTES], whole[2 * LOADER_NAME_BYTES];
+    snprintf(path, sizeof path, "%s%s", prefix, config_setting_name(setting));
+    snprintf(whole, sizeof whole, "%s.%s", name, path);
+    if (key_table_find(table, path) != NULL) {
+      continue;
+    }
+    if (!is_section(table, path)) {
+      loader_fault_unknown(loader, table, setting, whole, path);
+    } else if (!config_setting_is_group(setting)) {
+      loader_fault(loader, at(setting), whole, "must be a group { ... }, not %s",
+                   loader_type_text(setting));
+    } else {
+      char deeper[LOADER_NAME_BYTES + 1];
+      snprintf(deeper, sizeof deeper, "%s.", path);
+      entry_check_unknown(loader, table, setting, name, deeper);
     }
   }
 }
@@ -672,9 +590,10 @@ static void entry_read(struct loader *loader, struct key_table table, void *base
     const struct key *key = &table.keys[i];
     char path[2 * LOADER_NAME_BYTES];
     snprintf(path, sizeof path, "%s.%s", name, key->path);
-    const config_setting_t *setting = config_setting_get_member(entry, key->path);
+    const config_setting_t *setting =
+        config_setting_lookup((config_setting_t *)(uintptr_t)entry, key->path);
     if (key->initial != NULL) {
-      key_set(loader, key, base, at(entry), path, key->initial);
+      loader_set(loader, key, base, at(entry), path, key->initial);
     }
     if (setting != NULL) {
       key_read(loader, key, base, path, setting);
@@ -682,14 +601,7 @@ static void entry_read(struct loader *loader, struct key_table table, void *base
       loader_fault(loader, at(entry), path, "is missing");
     }
   }
-  for (int i = 0; i < config_setting_length(entry); i++) {
-    const config_setting_t *setting = config_setting_get_elem(entry, (unsigned)i);
-    if (key_table_find(table, config_setting_name(setting)) == NULL) {
-      char path[2 * LOADER_NAME_BYTES];
-      snprintf(path, sizeof path, "%s.%s", name, config_setting_name(setting));
-      loader_fault_unknown(loader, table, setting, path, config_setting_name(setting));
-    }
-  }
+  entry_check_unknown(loader, table, entry, name, "");
 }
 
 static int list_length(struct loader *loader, const config_setting_t *list, const char *name,
@@ -805,6 +717,64 @@ static void types_read(struct loader *loader, const config_setting_t *list) {
   loader->config->tunnel.type_count = (size_t)count;
 }
 
+static size_t list_count(const char *list) {
+  size_t count = list[0] != '\0';
+  for (; (list = strchr(list, ',')) != NULL; list++) {
+    count++;
+  }
+  return count;
+}
+
+// What must fit together in one of them; name is the listener's, as a user reads it.
+static void listener_check(struct loader *loader, const struct config_listener *listener,
+                           struct origin origin, const char *name) {
+  size_t certificates = list_count(listener->tls.cert);
+  char path[LOADER_NAME_BYTES];
+  snprintf(path, sizeof path, "%s.tls.cert", name);
+  if (listener->tls.enabled && certificates == 0) {
+    loader_fault(loader, origin, path, "is missing: TLS needs a certificate and its key");
+  }
+  if (certificates != list_count(listener->tls.key)) {
+    loader_fault(loader, origin, path, "and tls.key go together: one key for each certificate");
+  }
+  if (listener->tls.client_required && listener->tls.client_ca[0] == '\0') {
+    snprintf(path, sizeof path, "%s.tls.client_required", name);
+    loader_fault(loader, origin, path, "needs tls.client_ca, to judge the certificates by");
+  }
+  if (listener->path[0] != '/' && listener->transport == TRANSPORT_WS) {
+    snprintf(path, sizeof path, "%s.path", name);
+    loader_fault(loader, origin, path, "must begin with a /");
+  }
+}
+
+static void listeners_read(struct loader *loader, const config_setting_t *list) {
+  static const struct key websocket_keys[] = {WEBSOCKET_KEYS(ENTRY_KEY)};
+  struct config *config = loader->config;
+  int count = list_length(loader, list, "server.listeners", CONFIG_LISTENERS - LISTENER_MORE);
+  for (int i = 0; i < count; i++) {
+    const config_setting_t *entry = config_setting_get_elem(list, (unsigned)i);
+    struct config_listener *listener = &config->server.listeners[LISTENER_MORE + i];
+    char name[32], path[64];
+    snprintf(name, sizeof name, "server.listeners[%d]", i);
+    entry_read(loader, TABLE(listener_keys), listener, entry, name);
+    if (config_setting_is_group(entry) && config_setting_get_member(entry, "addr") == NULL) {
+      snprintf(path, sizeof path, "%s.addr", name);
+      loader_fault(loader, at(entry), path, "is missing");
+    }
+    for (size_t k = 0; k < sizeof websocket_keys / sizeof *websocket_keys; k++) {
+      const config_setting_t *setting =
+          config_setting_is_group(entry) ? config_setting_get_member(entry, websocket_keys[k].path)
+                                         : NULL;
+      if (setting != NULL && listener->transport == TRANSPORT_TCP && !loader->saved) {
+        snprintf(path, sizeof path, "%s.%s", name, websocket_keys[k].path);
+        loader_fault(loader, at(setting), path, "is for transport = \"ws\" only");
+      }
+    }
+    listener_check(loader, listener, at(entry), name);
+  }
+  config->server.listener_count = LISTENER_MORE + (size_t)count;
+}
+
 // --- The environment, and what must fit together -------------------------------
 
 static bool is_scalar(const struct key *key) { return key->kind < KEY_MODULES; }
@@ -824,28 +794,64 @@ static void environment_apply(struct loader *loader) {
     const char *text = is_scalar(&keys[i]) ? getenv(variable) : NULL;
     if (text != NULL) {
       loader->origins[i] = (struct origin){NULL, variable};
-      key_set(loader, &keys[i], loader->config, loader->origins[i], keys[i].path, text);
+      loader_set(loader, &keys[i], loader->config, loader->origins[i], keys[i].path, text);
     }
   }
   loader_check_environment(loader);
 }
 
-// Makes the paths of files good from any folder, and checks that they can be read.
-static void paths_resolve(struct loader *loader) {
-  for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-    char *path = (char *)loader->config + keys[i].offset, whole[2 * CONFIG_PATH_BYTES];
-    if (keys[i].kind != KEY_PATH || path[0] == '\0') {
-      continue;
-    }
-    snprintf(whole, sizeof whole, "%s%s%s", path[0] == '/' ? "" : loader->folder,
-             path[0] == '/' ? "" : "/", path);
+// Makes the paths in a field, with commas between them, good from any folder, and checks that
+// the files can be read.
+static void paths_resolve(struct loader *loader, const struct key *key, void *base,
+                          struct origin origin, const char *name) {
+  char *field = (char *)base + key->offset, resolved[LOADER_VALUE_BYTES];
+  size_t len = 0;
+  resolved[0] = '\0';
+  for (const char *path = field; *path != '\0'; path += *path == ',') {
+    char whole[LOADER_VALUE_BYTES];
+    int path_len = (int)strcspn(path, key->kind == KEY_PATHS ? "," : "");
+    snprintf(whole, sizeof whole, "%s%s%.*s", path[0] == '/' ? "" : loader->folder,
+             path[0] == '/' ? "" : "/", path_len, path);
     if (access(whole, R_OK) != 0) {
-      loader_fault(loader, loader->origins[i], keys[i].path, "%s can't be read: %s", whole,
-                   strerror(errno));
-    } else if (strlen(whole) >= keys[i].size) {
-      loader_fault(loader, loader->origins[i], keys[i].path, "the path is too long");
-    } else {
-      memcpy(path, whole, strlen(whole) + 1);
+      loader_fault(loader, origin, name, "%s can't be read: %s", whole, strerror(errno));
+      return;
+    }
+    if (len + strlen(whole) + 2 > sizeof resolved) {
+      len = sizeof resolved;
+      break;
+    }
+    len +=
+        (size_t)snprintf(resolved + len, sizeof resolved - len, "%s%s", len > 0 ? "," : "", whole);
+    path += path_len;
+  }
+  if (len >= key->size) {
+    loader_fault(loader, origin, name, "%s", "the path is too long, with its folder");
+  } else {
+    memcpy(field, resolved, len + 1);
+  }
+}
+
+static bool is_paths(const struct key *key) {
+  return key->kind == KEY_PATH || key->kind == KEY_PATHS;
+}
+
+static void all_paths_resolve(struct loader *loader) {
+  struct config *config = loader->config;
+  for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+    if (is_paths(&keys[i])) {
+      paths_resolve(loader, &keys[i], config, loader->origins[i], keys[i].path);
+    }
+  }
+  for (size_t i = LISTENER_MORE; i < config->server.listener_count; i++) {
+    const config_setting_t *entry =
+        config_setting_get_elem(loader->listeners, (unsigned)(i - LISTENER_MORE));
+    for (size_t k = 0; k < sizeof listener_keys / sizeof *listener_keys; k++) {
+      char name[LOADER_NAME_BYTES];
+      snprintf(name, sizeof name, "server.listeners[%zu].%s", i - LISTENER_MORE,
+               listener_keys[k].path);
+      if (is_paths(&listener_keys[k])) {
+        paths_resolve(loader, &listener_keys[k], &config->server.listeners[i], at(entry), name);
+      }
     }
   }
 }
@@ -890,6 +896,13 @@ static void relations_check(struct loader *loader) {
                   orders[i].lesser);
       }
     }
+  }
+  struct origin tcp = loader->origins[key_table_find(TABLE(keys), "server.tcp.tls.enabled") - keys];
+  struct origin ws = loader->origins[key_table_find(TABLE(keys), "server.ws.tls.enabled") - keys];
+  listener_check(loader, &config->server.listeners[LISTENER_TCP], tcp, "server.tcp");
+  listener_check(loader, &config->server.listeners[LISTENER_WS], ws, "server.ws");
+  if (config_listener_next(config, NULL) == NULL) {
+    fault_key(loader, "server.tcp.addr", "is empty, and there is no other listener for clients");
   }
   if ((int64_t)config->registry.node_count > config->registry.capacity) {
     fault_key(loader, "node_table.capacity", "is less than the %zu nodes given",
@@ -940,11 +953,13 @@ static void loader_defaults(struct loader *loader) {
   memset(config, 0, sizeof *config);
   for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
     if (keys[i].initial != NULL) {
-      key_set(loader, &keys[i], config, (struct origin){0}, keys[i].path, keys[i].initial);
+      loader_set(loader, &keys[i], config, (struct origin){0}, keys[i].path, keys[i].initial);
     }
   }
   memcpy(config->tunnel.types, default_types, sizeof default_types);
   config->tunnel.type_count = sizeof default_types / sizeof *default_types;
+  config->server.listeners[LISTENER_WS].transport = TRANSPORT_WS;
+  config->server.listener_count = LISTENER_MORE;
 }
 
 // The lists, once the scalars are known.
@@ -955,6 +970,9 @@ static void lists_read(struct loader *loader) {
   if (loader->types != NULL) {
     memset(loader->config->tunnel.types, 0, sizeof loader->config->tunnel.types);
     types_read(loader, loader->types);
+  }
+  if (loader->listeners != NULL) {
+    listeners_read(loader, loader->listeners);
   }
 }
 
@@ -981,7 +999,7 @@ int config_load_file(const char *path, struct config *config, struct secrets *se
     environment_apply(&loader);
     lists_read(&loader);
     relations_check(&loader);
-    paths_resolve(&loader);
+    all_paths_resolve(&loader);
     loader_read_secrets(&loader, secrets);
   }
   config_destroy(&tree);
@@ -1016,8 +1034,12 @@ static char *descriptor_read(int fd) {
 }
 
 int config_load_fd(int fd, struct config *config, config_report *report, void *context) {
-  struct loader loader = {
-      .config = config, .path = "settings", .folder = ".", .report = report, .context = context};
+  struct loader loader = {.config = config,
+                          .path = "settings",
+                          .folder = ".",
+                          .saved = true,
+                          .report = report,
+                          .context = context};
   loader_defaults(&loader);
   char *text = descriptor_read(fd);
   if (text == NULL) {
@@ -1046,7 +1068,7 @@ static bool value_add(config_setting_t *parent, const char *name, const struct k
                       const void *base) {
   static const int types[] = {[KEY_BOOL] = CONFIG_TYPE_BOOL, [KEY_INTEGER] = CONFIG_TYPE_INT64};
   int type = key->kind <= KEY_INTEGER ? types[key->kind] : CONFIG_TYPE_STRING;
-  char text[VALUE_BYTES];
+  char text[LOADER_VALUE_BYTES];
   key_text(key, base, text, sizeof text);
   config_setting_t *setting = config_setting_add(parent, name, type);
   switch (type) {
@@ -1075,7 +1097,7 @@ static bool entry_add(config_setting_t *list, struct key_table table, const void
   for (size_t i = 0; ok && i < table.count; i++) {
     const struct key *key = &table.keys[i];
     if (key->kind != KEY_MODULES) {
-      ok = value_add(entry, key->path, key, base);
+      ok = value_add_path(entry, key, base);
       continue;
     }
     const struct config_tunnel_type *type = base;
@@ -1108,6 +1130,12 @@ int config_save(const struct config *config, FILE *out) {
   ok = ok && types != NULL;
   for (size_t i = 0; ok && i < config->tunnel.type_count; i++) {
     ok = entry_add(types, TABLE(type_keys), &config->tunnel.types[i]);
+  }
+  config_setting_t *listeners =
+      config_setting_add(config_setting_get_member(root, "server"), "listeners", CONFIG_TYPE_LIST);
+  ok = ok && listeners != NULL;
+  for (size_t i = LISTENER_MORE; ok && i < config->server.listener_count; i++) {
+    ok = entry_add(listeners, TABLE(listener_keys), &config->server.listeners[i]);
   }
   if (ok) {
     config_write(&tree, out);

@@ -33,6 +33,8 @@ enum {
   CONFIG_MODULES = 64,       // for each tunnel type, at most
   CONFIG_NODES = 256,        // in the static registry, at most
   CONFIG_WORKERS = 64,       // at most
+  CONFIG_LISTENERS = 16,     // at most, the two that have a name among them
+  CONFIG_LIST_BYTES = 1024,  // several texts or paths, with commas between them
 };
 
 // The default of control.socket, which janusctl goes by.
@@ -61,6 +63,43 @@ struct config_tls {
   char key[CONFIG_PATH_BYTES];  // its content is in struct secrets
   char server_name[CONFIG_TEXT_BYTES];
 };
+
+enum transport_name { TRANSPORT_TCP, TRANSPORT_WS };
+enum tls_version { TLS_1_2, TLS_1_3 };
+
+// One place where clients connect: server.tcp, server.ws, or an entry of server.listeners.
+struct config_listener {
+  enum transport_name transport;
+  char addr[CONFIG_TEXT_BYTES];  // host:port; port 0 for any free one; "": there is none
+  int64_t backlog;
+  int64_t defer_accept_ms;  // accepted when the first bytes are there, or after so long; 0: at once
+  int64_t keepalive_ms;     // of quiet before the kernel asks whether the client is there; 0: never
+  bool nodelay;
+  int64_t user_timeout_ms;          // for bytes to be acknowledged; 0: the kernel's choice
+  int64_t connections_per_worker;   // beside the limits for all; 0 for none
+  int64_t connections_per_address;  // within one worker; 0 for none
+  struct networks allow;            // none: from everywhere
+  struct networks deny;
+  struct networks proxy;  // whose connections begin with a PROXY header
+
+  // WebSocket.
+  char path[CONFIG_TEXT_BYTES];
+  char origins[CONFIG_LIST_BYTES];  // or "*"
+  char subprotocols[CONFIG_LIST_BYTES];
+  int64_t ping_interval_ms;  // of quiet before a ping, and for its answer; 0: never
+
+  struct {
+    bool enabled;
+    char cert[CONFIG_LIST_BYTES];  // files, each a chain; as many keys
+    char key[CONFIG_LIST_BYTES];
+    char client_ca[CONFIG_PATH_BYTES];  // "": clients are not asked for a certificate
+    bool client_required;
+    enum tls_version min_version;
+  } tls;
+};
+
+// The listeners that have a name come first.
+enum { LISTENER_TCP, LISTENER_WS, LISTENER_MORE };
 
 enum registry_source { REGISTRY_STATIC, REGISTRY_ETCD };
 enum login_conflict { LOGIN_NEWEST_WINS, LOGIN_REFUSE_SECOND };
@@ -96,10 +135,8 @@ struct config {
   } compress;
 
   struct {
-    struct {
-      char addr[CONFIG_TEXT_BYTES];  // host:port; port 0 for any free one
-      int64_t backlog;
-    } tcp;
+    struct config_listener listeners[CONFIG_LISTENERS];
+    size_t listener_count;  // LISTENER_MORE and more
     struct {
       char addr[CONFIG_TEXT_BYTES];
       char advertise[CONFIG_TEXT_BYTES];  // host:port that others reach us at; "" derives it
@@ -248,6 +285,15 @@ typedef void config_report(const char *fault, void *context);
 // stands in must not be accessible to others (mode & 007 == 0).
 int config_load_file(const char *path, struct config *config, struct secrets *secrets,
                      config_report *report, void *context) MUST_CHECK;
+
+// The listener after that one, of those that there are: after NULL the first. NULL: no more.
+// Master and workers number their sockets in this order.
+const struct config_listener *config_listener_next(const struct config *config,
+                                                   const struct config_listener *listener);
+
+// What it speaks, in a word: "tcp", "tls", "ws" or "wss".
+const char *config_listener_name(const struct config_listener *listener);
+const char *config_transport_name(enum transport_name transport);  // "tcp", "ws"
 
 // Writes the settings (no secrets) as libconfig text that config_load_fd takes
 // back to an equal struct.

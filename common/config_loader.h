@@ -1,5 +1,5 @@
-// How a configuration is read: what config.c (settings) and config_secrets.c (keys
-// and passwords) share, and nobody else includes.
+// How a configuration is read: what config.c (settings), config_field.c (one value) and
+// config_secrets.c (keys and passwords) share, and nobody else includes.
 #ifndef JANUS_COMMON_CONFIG_LOADER_H
 #define JANUS_COMMON_CONFIG_LOADER_H
 
@@ -8,8 +8,9 @@
 #include "common/config.h"
 
 enum {
-  LOADER_NAME_BYTES = 128,  // a key's full path; a longer one is unknown anyway
-  LOADER_KEYS_MAX = 128,    // rows of a table, at most
+  LOADER_VALUE_BYTES = 2048,  // a value as text
+  LOADER_NAME_BYTES = 128,    // a key's full path; a longer one is unknown anyway
+  LOADER_KEYS_MAX = 192,      // rows of a table, at most
 };
 
 enum key_kind {
@@ -21,6 +22,8 @@ enum key_kind {
   KEY_ADDRESSES,  // one or more, separated by commas; in a file also as an array; max 1: may be
                   // URLs
   KEY_PATH,       // of a file or folder, looked for where an @include is; or empty
+  KEY_PATHS,      // several, as addresses are listed; or none
+  KEY_TEXTS,      // texts without blanks and commas, as addresses are listed; or none
   KEY_METHOD,     // "/package.Service/Method"
   KEY_CHOICE,     // one of `choices`, kept as its number, or not at all (size 0)
   KEY_NETWORKS,   // addresses and networks, as addresses are listed; or none
@@ -28,6 +31,7 @@ enum key_kind {
   // Read on their own, after all the above.
   KEY_NODES,
   KEY_TUNNEL_TYPES,
+  KEY_LISTENERS,
   KEY_SECRET,
   KEY_ELSEWHERE,  // never here: `choices` says where it belongs
 };
@@ -63,11 +67,13 @@ struct loader {
   char folder[CONFIG_PATH_BYTES];  // what it includes is looked for here
   config_report *report;
   void *context;
+  bool saved;  // what is read is what config_save wrote
   size_t faults;
   struct origin origins[LOADER_KEYS_MAX];              // of the values of `keys`
   char variables[LOADER_KEYS_MAX][LOADER_NAME_BYTES];  // that override them
   const config_setting_t *nodes;
   const config_setting_t *types;
+  const config_setting_t *listeners;
   const config_setting_t *secret;
 };
 
@@ -86,6 +92,17 @@ void loader_fault(struct loader *loader, struct origin origin, const char *key, 
 // comes nearest to path.
 void loader_fault_unknown(struct loader *loader, struct key_table table,
                           const config_setting_t *setting, const char *name, const char *path);
+
+// config_field.c: one value, from text to its field in the struct at base and back. A bad
+// value is reported under name and leaves the field.
+void loader_set(struct loader *loader, const struct key *key, void *base, struct origin origin,
+                const char *name, const char *text);
+// The value as loader_set takes it.
+void key_text(const struct key *key, const void *base, char *buffer, size_t size);
+// Adds the network that text is to the list, or reports that it is none. False: the list
+// is full.
+bool loader_add_network(struct loader *loader, struct networks *networks, struct origin origin,
+                        const char *name, const char *text, size_t len);
 
 static inline struct origin at(const config_setting_t *setting) {
   return (struct origin){setting, NULL};

@@ -1,17 +1,16 @@
-// What a worker finds when it starts: the descriptors the master hands it, by
-// fixed numbers.
+// What a worker finds when it starts: the descriptors the master hands it, by number.
 #ifndef JANUS_COMMON_HANDOVER_H
 #define JANUS_COMMON_HANDOVER_H
 
 enum handover {
-  HANDOVER_CHANNEL = 3,   // unix stream socket to the master
-  HANDOVER_SETTINGS,      // the configuration as text, without secrets (config_load_fd)
-  HANDOVER_SECRETS,       // a pipe that holds one struct secrets
-  HANDOVER_ROUTE_TABLE,   // read-only segment
-  HANDOVER_NODE_TABLE,    // read-only segment
-  HANDOVER_COUNTERS,      // the worker's own segment, writable
-  HANDOVER_LISTENER_TCP,  // its listening socket, one of an SO_REUSEPORT group
-  HANDOVER_END
+  HANDOVER_CHANNEL = 3,  // unix stream socket to the master
+  HANDOVER_SETTINGS,     // the configuration as text, without secrets (config_load_fd)
+  HANDOVER_SECRETS,      // a pipe that holds one struct secrets
+  HANDOVER_ROUTE_TABLE,  // read-only segment
+  HANDOVER_NODE_TABLE,   // read-only segment
+  HANDOVER_COUNTERS,     // the worker's own segment, writable
+  HANDOVER_LISTENERS,    // the first of its listening sockets, each one of an SO_REUSEPORT group,
+                         // in the order of config_listener_next
 };
 
 #endif

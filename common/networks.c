@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -114,6 +115,19 @@ int network_parse_address(const char *text, uint8_t address[NETWORK_ADDRESS_BYTE
   bool parsed =
       (!port || parse_number(port, UINT16_MAX, &number)) && parse_host(host, len, address, &ipv4);
   return parsed ? 0 : ERROR_MALFORMED;
+}
+
+void network_address_of_socket(const struct sockaddr *socket,
+                               uint8_t address[NETWORK_ADDRESS_BYTES]) {
+  memset(address, 0, NETWORK_ADDRESS_BYTES);
+  if (socket->sa_family == AF_INET6) {
+    memcpy(address, &((const struct sockaddr_in6 *)(const void *)socket)->sin6_addr,
+           NETWORK_ADDRESS_BYTES);
+  } else if (socket->sa_family == AF_INET) {
+    memcpy(address, ipv4_prefix, sizeof ipv4_prefix);
+    memcpy(address + sizeof ipv4_prefix,
+           &((const struct sockaddr_in *)(const void *)socket)->sin_addr, 4);
+  }
 }
 
 const char *network_format_socket(const struct sockaddr *address, socklen_t len, char *text,

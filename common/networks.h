@@ -45,6 +45,10 @@ struct network network_around(const uint8_t address[NETWORK_ADDRESS_BYTES], uint
 // alone; an interface (%eth0) is dropped. ERROR_MALFORMED.
 int network_parse_address(const char *text, uint8_t address[NETWORK_ADDRESS_BYTES]) MUST_CHECK;
 
+// That of a socket's address; all zero for what is neither IPv4 nor IPv6.
+void network_address_of_socket(const struct sockaddr *socket,
+                               uint8_t address[NETWORK_ADDRESS_BYTES]);
+
 // The other way round, for the address of a socket: "ip:port" or "[ip]:port", IPv4 as such
 // on an IPv6 socket too; "unknown:0" for what is neither. Returns text.
 const char *network_format_socket(const struct sockaddr *address, socklen_t len, char *text,

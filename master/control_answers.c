@@ -142,10 +142,19 @@ static json_t *listeners_to_json(const struct master *master) {
   json_t *grpc_address = json_sprintf("%.*s:%d", colon ? (int)(colon - addr) : 0, addr,
                                       operations_grpc_port(master->operations_grpc));
   json_t *http_address = json_string(operations_http_address(master->operations_http));
-  return json_pack(
-      "[{s:s, s:s}, o, o]", "transport", "tcp", "address", master->tcp.address,
-      port_to_json("grpc", grpc_address, grpc.open, grpc.refused, grpc.late, grpc.cut),
-      port_to_json("http", http_address, http.waiting, http.refused, http.late, http.cut));
+  json_t *listeners = json_array();
+  for (size_t i = 0; i < master->client_listeners; i++) {
+    const struct config_listener *listener = master->client_config[i];
+    json_array_append_new(
+        listeners,
+        json_pack("{s:s, s:s, s:b}", "transport", config_transport_name(listener->transport),
+                  "address", master->clients[i].address, "tls", listener->tls.enabled));
+  }
+  json_array_append_new(
+      listeners, port_to_json("grpc", grpc_address, grpc.open, grpc.refused, grpc.late, grpc.cut));
+  json_array_append_new(listeners, port_to_json("http", http_address, http.waiting, http.refused,
+                                                http.late, http.cut));
+  return listeners;
 }
 
 static json_t *answer_status(struct master *master, const json_t *request,

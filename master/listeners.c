@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +12,10 @@
 #include <unistd.h>
 
 #include "common/networks.h"
+
+// Of the kernel's questions to a client that is quiet, after which it is gone.
+static const int keepalive_interval_s = 10;
+static const int keepalive_probes = 3;
 
 // Splits host:port or [host]:port; an empty host means every address.
 static int resolve(const char *addr, struct addrinfo **found) {
@@ -92,6 +98,51 @@ int listeners_open(struct listeners *listeners, const char *addr, int backlog, s
 int listeners_open_alone(struct listeners *listeners, const char *addr, int backlog, char *why,
                          size_t why_size) {
   return open_all(listeners, addr, backlog, 1, false, why, why_size);
+}
+
+static bool set_options(int fd, const struct config_listener *listener) {
+  const int defer_s = (int)((listener->defer_accept_ms + 999) / 1000);
+  const int idle_s = (int)((listener->keepalive_ms + 999) / 1000);
+  const unsigned user_timeout_ms = (unsigned)listener->user_timeout_ms;
+  const int nodelay = listener->nodelay;
+  const int keepalive = idle_s > 0;
+  const struct {
+    bool wanted;
+    int level, name;
+    const void *value;
+    socklen_t size;
+  } options[] = {
+      {true, IPPROTO_TCP, TCP_NODELAY, &nodelay, sizeof nodelay},
+      {defer_s > 0, IPPROTO_TCP, TCP_DEFER_ACCEPT, &defer_s, sizeof defer_s},
+      {true, SOL_SOCKET, SO_KEEPALIVE, &keepalive, sizeof keepalive},
+      {keepalive, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s},
+      {keepalive, IPPROTO_TCP, TCP_KEEPINTVL, &keepalive_interval_s, sizeof keepalive_interval_s},
+      {keepalive, IPPROTO_TCP, TCP_KEEPCNT, &keepalive_probes, sizeof keepalive_probes},
+      {user_timeout_ms > 0, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout_ms,
+       sizeof user_timeout_ms},
+  };
+  for (size_t i = 0; i < sizeof options / sizeof options[0]; i++) {
+    if (options[i].wanted &&
+        setsockopt(fd, options[i].level, options[i].name, options[i].value, options[i].size) != 0) {
+      return false;
+    }
+  }
+  return true;
+}
+
+int listeners_open_for_clients(struct listeners *listeners, const struct config_listener *listener,
+                               size_t count, char *why, size_t why_size) {
+  int error =
+      open_all(listeners, listener->addr, (int)listener->backlog, count, true, why, why_size);
+  for (size_t i = 0; error == 0 && i < count; i++) {
+    if (!set_options(listeners->fds[i], listener)) {
+      snprintf(why, why_size, "can't set the options of the listener on %s: %s", listener->addr,
+               strerror(errno));
+      listeners_close(listeners);
+      error = ERROR_SYSTEM;
+    }
+  }
+  return error;
 }
 
 void listeners_close(struct listeners *listeners) {

@@ -6,6 +6,7 @@
 
 #include <stddef.h>
 
+#include "common/config.h"
 #include "common/error.h"
 
 struct listeners {
@@ -18,6 +19,9 @@ struct listeners {
 // is wrong and what to do. ERROR_INVALID, ERROR_SYSTEM, ERROR_MEMORY.
 int listeners_open(struct listeners *listeners, const char *addr, int backlog, size_t count,
                    char *why, size_t why_size) MUST_CHECK;
+// The same as listener says, with its options: what is accepted inherits them.
+int listeners_open_for_clients(struct listeners *listeners, const struct config_listener *listener,
+                               size_t count, char *why, size_t why_size) MUST_CHECK;
 // The same, with one socket that nobody else can join: without SO_REUSEPORT.
 int listeners_open_alone(struct listeners *listeners, const char *addr, int backlog, char *why,
                          size_t why_size) MUST_CHECK;

@@ -257,12 +257,24 @@ static size_t node_count(const struct master *master) {
 
 static void on_all_ready(void *owner) {
   struct master *master = owner;
-  log_info("ready", "version=%s workers=%d tcp=%s advertise=%s nodes=%zu", JANUS_VERSION,
-           workers_count(master->workers), master->tcp.address,
-           master->config.server.grpc.advertise, node_count(master));
+  char listening[CONFIG_LISTENERS * CONFIG_TEXT_BYTES] = "";
+  size_t len = 0;
+  for (size_t i = 0; i < master->client_listeners; i++) {
+    len += (size_t)snprintf(listening + len, sizeof listening - len, " %s=%s",
+                            config_listener_name(master->client_config[i]),
+                            master->clients[i].address);
+  }
+  log_info("ready", "version=%s workers=%d%s advertise=%s nodes=%zu", JANUS_VERSION,
+           workers_count(master->workers), listening, master->config.server.grpc.advertise,
+           node_count(master));
   if (!master->stopping) {
     operations_grpc_set_healthy(master->operations_grpc, true);
-    registry_announce(master->registry, master->tcp.address);
+    struct registry_endpoint endpoints[CONFIG_LISTENERS];
+    for (size_t i = 0; i < master->client_listeners; i++) {
+      endpoints[i] = (struct registry_endpoint){config_listener_name(master->client_config[i]),
+                                                master->clients[i].address};
+    }
+    registry_announce(master->registry, endpoints, master->client_listeners);
   }
 }
 
@@ -291,9 +303,15 @@ static void on_all_gone(void *owner) {
 
 // --- Signals and time ----------------------------------------------------------------
 
+static void close_listeners(struct master *master) {
+  for (size_t i = 0; i < master->client_listeners; i++) {
+    listeners_close(&master->clients[i]);
+  }
+}
+
 static void on_deregistered(void *owner) {
   struct master *master = owner;
-  listeners_close(&master->tcp);
+  close_listeners(master);
   workers_stop(master->workers);
 }
 
@@ -456,6 +474,21 @@ static bool open_ports(struct master *master, char *why, size_t why_size) {
   return true;
 }
 
+static bool open_listeners(struct master *master, char *why, size_t why_size) {
+  const struct config *config = &master->config;
+  const struct config_listener *listener = NULL;
+  while ((listener = config_listener_next(config, listener))) {
+    size_t i = master->client_listeners;
+    if (listeners_open_for_clients(&master->clients[i], listener, (size_t)config->worker.count, why,
+                                   why_size) != 0) {
+      return false;
+    }
+    master->client_config[i] = listener;
+    master->client_listeners++;
+  }
+  return true;
+}
+
 static bool build_tables(struct master *master, char *why, size_t why_size) {
   const struct config *config = &master->config;
   struct route_table_options options;
@@ -512,7 +545,7 @@ static bool build_services(struct master *master) {
       .table = master->route_table,
       .directory = master->directory,
       .counters = master->counters,
-      .workers = (int)master->tcp.count,
+      .workers = (int)config->worker.count,
       .on_taken_over = on_taken_over,
       .on_lost = on_lost_player,
       .on_moved = on_route_moved,
@@ -529,7 +562,7 @@ static bool build_services(struct master *master) {
       .config = config,
       .directory = master->directory,
       .counters = master->counters,
-      .workers = (int)master->tcp.count,
+      .workers = (int)config->worker.count,
       .send = send_push,
       .room = push_room,
       .find_gateway = find_gateway,
@@ -570,9 +603,8 @@ static bool build(struct master *master, char *why, size_t why_size) {
   }
   // First of all, since it tells when another gateway is running.
   if (!(master->control = control_new(master, why, why_size)) ||
-      listeners_open(&master->tcp, config->server.tcp.addr, (int)config->server.tcp.backlog,
-                     (size_t)config->worker.count, why, why_size) != 0 ||
-      !build_tables(master, why, why_size) || !open_ports(master, why, why_size) ||
+      !open_listeners(master, why, why_size) || !build_tables(master, why, why_size) ||
+      !open_ports(master, why, why_size) ||
       !(master->registry = registry_new(master->base, config, master->secrets, master->nodes,
                                         master->counters, why, why_size))) {
     return false;
@@ -592,7 +624,8 @@ static bool build(struct master *master, char *why, size_t why_size) {
       .program = master->worker_program,
       .config = config,
       .secrets = master->secrets,
-      .tcp = &master->tcp,
+      .listeners = master->clients,
+      .listener_count = master->client_listeners,
       .route_table_fd = route_table_fd(master->route_table),
       .node_table_fd = node_table_fd(master->nodes),
   };
@@ -607,7 +640,7 @@ static bool build(struct master *master, char *why, size_t why_size) {
 static void tear_down(struct master *master) {
   session_reports_free(master->session_reports);
   workers_free(master->workers);
-  listeners_close(&master->tcp);
+  close_listeners(master);
   registry_free(master->registry);
   redis_link_close(master->redis);  // answers whoever has asked something of Redis
   control_free(master->control);

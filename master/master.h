@@ -37,7 +37,9 @@ struct master {
   const char *worker_program;
   int64_t started_ms;  // wall clock
 
-  struct listeners tcp;
+  struct listeners clients[CONFIG_LISTENERS];  // where they come in
+  const struct config_listener *client_config[CONFIG_LISTENERS];
+  size_t client_listeners;
   struct redis_link *redis;  // NULL with routes in memory
   struct route_table *route_table;
   struct routes *routes;

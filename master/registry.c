@@ -303,27 +303,28 @@ static void reachable(const char *address, const char *advertise, char *out, siz
   snprintf(out, size, "%.*s%s", host_len, everywhere ? advertise : address, strrchr(address, ':'));
 }
 
-void registry_announce(struct registry *registry, const char *tcp_address) {
+void registry_announce(struct registry *registry, const struct registry_endpoint *endpoints,
+                       size_t count) {
   if (!registry->etcd) {
     return;
   }
   const struct config *config = registry->config;
   char id[37];
   char key[KEY_BYTES];
-  char grpc[CONFIG_TEXT_BYTES + 16];
-  char tcp[2 * CONFIG_TEXT_BYTES];
-  char tcp_url[2 * CONFIG_TEXT_BYTES + 16];
   make_uuid(id);
   snprintf(key, sizeof key, "%s/%s/%s", config->etcd.namespace, config->label.service, id);
-  snprintf(grpc, sizeof grpc, "grpc://%s", config->server.grpc.advertise);
-  reachable(tcp_address, config->server.grpc.advertise, tcp, sizeof tcp);
-  snprintf(tcp_url, sizeof tcp_url, "tcp://%s", tcp);
+  json_t *urls = json_pack("[o]", json_sprintf("grpc://%s", config->server.grpc.advertise));
+  for (size_t i = 0; i < count; i++) {
+    char address[2 * CONFIG_TEXT_BYTES];
+    reachable(endpoints[i].address, config->server.grpc.advertise, address, sizeof address);
+    json_array_append_new(urls, json_sprintf("%s://%s", endpoints[i].scheme, address));
+  }
   json_t *root =
-      json_pack("{s:s, s:s, s:s, s:{s:s, s:s, s:s, s:s, s:s, s:s}, s:[s, s]}", "id", id, "name",
+      json_pack("{s:s, s:s, s:s, s:{s:s, s:s, s:s, s:s, s:s, s:s}, s:o}", "id", id, "name",
                 config->label.service, "version", config->label.version, "metadata", "svc",
                 config->label.service, "profile", config->label.profile, "ver",
                 config->label.version, "color", config->label.color, "zone", config->label.zone,
-                "node", config->label.node, "endpoints", grpc, tcp_url);
+                "node", config->label.node, "endpoints", urls);
   char *value = root ? json_dumps(root, JSON_COMPACT) : NULL;
   json_decref(root);
   if (!value) {

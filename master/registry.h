@@ -26,8 +26,14 @@ struct registry *registry_new(struct event_base *base, const struct config *conf
                               struct counters *counters, char *why, size_t why_size);
 void registry_free(struct registry *registry);
 
-// Registers this gateway: players may come. tcp_address is where it listens for them.
-void registry_announce(struct registry *registry, const char *tcp_address);
+// Where players come in.
+struct registry_endpoint {
+  const char *scheme;   // "tcp", "wss"
+  const char *address;  // host:port
+};
+// Registers this gateway: players may come, to these.
+void registry_announce(struct registry *registry, const struct registry_endpoint *endpoints,
+                       size_t count);
 // Takes it out again; on_gone comes once, maybe from inside, when that is done or can't be.
 void registry_withdraw(struct registry *registry, void (*on_gone)(void *owner), void *owner);
 

@@ -16,6 +16,7 @@
 #include "common/shm.h"
 
 enum {
+  FDS_MAX = HANDOVER_LISTENERS + CONFIG_LISTENERS,
   READY_TIMEOUT_MS = 30000,  // for a worker to come up
   STOP_GRACE_MS = 2000,      // beyond worker.stop_timeout
   CALM_MS = 10000,           // a worker that lived this long is not crash-looping
@@ -105,27 +106,27 @@ static int secrets_fd(const struct secrets *secrets) {
 }
 
 // In the child, between fork and exec: only what is safe there.
-static _Noreturn void become_worker(const struct workers *workers, int index,
-                                    const int fds[HANDOVER_END]) {
+static _Noreturn void become_worker(const struct workers *workers, int index, const int *fds,
+                                    int end) {
   char number[16];
   char *const argv[] = {(char *)"janus-worker", number, NULL};
-  int high[HANDOVER_END];
+  int high[FDS_MAX];
   sigset_t none;
 
   snprintf(number, sizeof number, "%d", index);
   // First out of the way of each other, then to their places.
-  for (int i = HANDOVER_CHANNEL; i < HANDOVER_END; i++) {
-    high[i] = fcntl(fds[i], F_DUPFD, HANDOVER_END);
+  for (int i = HANDOVER_CHANNEL; i < end; i++) {
+    high[i] = fcntl(fds[i], F_DUPFD, end);
     if (high[i] < 0) {
       _exit(126);
     }
   }
-  for (int i = HANDOVER_CHANNEL; i < HANDOVER_END; i++) {
+  for (int i = HANDOVER_CHANNEL; i < end; i++) {
     if (dup2(high[i], i) < 0) {
       _exit(126);
     }
   }
-  close_range(HANDOVER_END, ~0U, 0);
+  close_range((unsigned)end, ~0U, 0);
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, NULL);
   execv(workers->options.program, argv);
@@ -139,7 +140,8 @@ static int start(struct worker_process *process) {
   static const struct channel_events events = {on_channel_message, on_channel_broken};
   struct workers *workers = process->workers;
   int pair[2] = {-1, -1};
-  int fds[HANDOVER_END];
+  int fds[FDS_MAX];
+  const int end = HANDOVER_LISTENERS + (int)workers->options.listener_count;
   int error = ERROR_SYSTEM;
   pid_t pid = -1;
 
@@ -156,10 +158,12 @@ static int start(struct worker_process *process) {
   fds[HANDOVER_ROUTE_TABLE] = workers->options.route_table_fd;
   fds[HANDOVER_NODE_TABLE] = workers->options.node_table_fd;
   fds[HANDOVER_COUNTERS] = process->counters.fd;
-  fds[HANDOVER_LISTENER_TCP] = workers->options.tcp->fds[process->index];
+  for (int i = HANDOVER_LISTENERS; i < end; i++) {
+    fds[i] = workers->options.listeners[i - HANDOVER_LISTENERS].fds[process->index];
+  }
   pid = fork();
   if (pid == 0) {
-    become_worker(workers, process->index, fds);
+    become_worker(workers, process->index, fds, end);
   }
   if (pid < 0) {
     goto out;
@@ -377,7 +381,7 @@ void workers_kill(struct workers *workers) {
 
 struct workers *workers_new(struct event_base *base, const struct workers_options *options,
                             const struct workers_events *events, void *owner) {
-  size_t count = options->tcp->count;
+  size_t count = (size_t)options->config->worker.count;
   struct workers *workers = calloc(1, sizeof *workers + count * sizeof workers->process[0]);
   if (!workers) {
     return NULL;

@@ -41,7 +41,8 @@ struct workers_options {
   const char *program;          // path of janus-worker
   const struct config *config;  // as is handed to the workers
   const struct secrets *secrets;
-  const struct listeners *tcp;  // as many sockets as there are workers
+  const struct listeners *listeners;  // each with as many sockets as there are workers
+  size_t listener_count;
   int route_table_fd;
   int node_table_fd;
 };

@@ -40,7 +40,7 @@ sandbox_await() {
   done
 }
 
-# sandbox_start ADDRESS: the gateway listens there; sets roma and gateway to where the
+# sandbox_start TCP WEBSOCKET: the gateway listens at these addresses; sets roma and gateway to where the
 # two are reached.
 sandbox_start() {
   "$bin/janus-keys" init "$sandbox" > /dev/null || sandbox_fail "no keys"
@@ -52,7 +52,7 @@ sandbox_start() {
 
   cat > "$sandbox/janus.conf" << EOF
 @include "secret.conf"
-server = { tcp = { addr = "$1"; }; grpc = { addr = "127.0.0.1:0"; };
+server = { tcp = { addr = "$1"; }; ws = { addr = "$2"; }; grpc = { addr = "127.0.0.1:0"; };
            http = { addr = "127.0.0.1:0"; }; };
 worker = { count = 2; };
 control = { socket = "$socket"; };

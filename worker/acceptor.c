@@ -4,13 +4,12 @@
 #include <event2/event.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/networks.h"
+#include "worker/arrival.h"
 #include "worker/session.h"
 #include "worker/worker.h"
 
@@ -19,112 +18,122 @@
 enum { ACCEPT_BATCH = 64 };
 static const struct timeval backoff_time = {.tv_usec = 100000};
 
-struct acceptor {
-  struct worker *worker;
-  int listener;  // -1 once stopped
-  int reserve;   // given up to refuse a client cleanly when descriptors run out
-  struct event *acceptable;
-  struct event *backoff;
-  struct address_limits *addresses;
-  size_t open_connections;
-};
-
 static int open_reserve(void) { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
 
-static void refuse(struct acceptor *acceptor, int fd, enum close_reason reason) {
-  struct worker *worker = acceptor->worker;
-  uint64_t suppressed;
-  close(fd);
-  counters_closed(worker->counters, reason);
-  if (worker_may_log(worker, WORKER_LOG_REFUSED, &suppressed)) {
-    log_warn("connection_refused", "reason=%s connections=%zu suppressed=%" PRIu64,
-             close_reason_name(reason), acceptor->open_connections, suppressed);
+// --- Places --------------------------------------------------------------------------
+
+static bool is_full(size_t count, int64_t limit) { return limit > 0 && count >= (size_t)limit; }
+
+struct place *acceptor_take_place(struct listener *listener, enum close_reason *reason) {
+  struct acceptor *acceptor = listener->acceptor;
+  const struct config *config = &acceptor->worker->config;
+  if (is_full(acceptor->open_connections, config->limits.connections_per_worker) ||
+      is_full(listener->open_connections, listener->config->connections_per_worker)) {
+    *reason = CLOSE_CONNECTION_LIMIT;
+    return NULL;
   }
-}
-
-// One that has been accepted.
-struct arrival {
-  struct worker *worker;
-  struct address_count *count;
-  int fd;  // -1 when the wire has taken it over
-};
-
-static struct wire *make_wire(void *context, const struct wire_events *events, void *owner) {
-  struct arrival *arrival = context;
-  int fd = arrival->fd;
-  arrival->fd = -1;
-  return wire_socket_new(&arrival->worker->wires, fd, events, owner);
-}
-
-static struct transport *make_transport(void *context, const struct transport_events *events,
-                                        void *owner) {
-  struct arrival *arrival = context;
-  return transport_framed_new(make_wire, arrival, events, owner, &arrival->worker->transport_gone,
-                              arrival->count);
-}
-
-static void take_in(struct acceptor *acceptor, int fd, const struct sockaddr *address,
-                    socklen_t address_len) {
-  struct worker *worker = acceptor->worker;
-  struct address_count *count = NULL;
-  char text[64];
-  int on = 1;
-
-  counters_add(worker->counters, COUNTER_CONNECTIONS_ACCEPTED, 1);
-  if (acceptor->open_connections >= (size_t)worker->config.limits.connections_per_worker) {
-    refuse(acceptor, fd, CLOSE_CONNECTION_LIMIT);
-    return;
+  struct place *place = calloc(1, sizeof *place);
+  if (!place) {
+    *reason = CLOSE_OUT_OF_MEMORY;
+    return NULL;
   }
-  if (!(count = address_limits_acquire(acceptor->addresses, address))) {
-    refuse(acceptor, fd, CLOSE_ADDRESS_LIMIT);
-    return;
-  }
-  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-  network_format_socket(address, address_len, text, sizeof text);
-  struct arrival arrival = {.worker = worker, .count = count, .fd = fd};
-  if (!session_new(worker, text, make_transport, &arrival)) {
-    if (arrival.fd >= 0) {
-      close(fd);
-    }
-    address_limits_release(acceptor->addresses, count);
-    counters_closed(worker->counters, CLOSE_OUT_OF_MEMORY);
-    return;
-  }
+  place->listener = listener;
+  listener->open_connections++;
   acceptor->open_connections++;
-  counters_gauge_add(worker->counters, GAUGE_CONNECTIONS, 1);
+  counters_gauge_add(acceptor->worker->counters, GAUGE_CONNECTIONS, 1);
+  return place;
+}
+
+bool acceptor_count_address(struct place *place, const struct sockaddr *address) {
+  struct listener *listener = place->listener;
+  place->of_all = address_limits_acquire(listener->acceptor->addresses, address);
+  if (place->of_all && listener->addresses) {
+    place->of_listener = address_limits_acquire(listener->addresses, address);
+  }
+  return place->of_all && (place->of_listener || !listener->addresses);
+}
+
+void acceptor_leave_place(struct place *place) {
+  struct listener *listener = place->listener;
+  struct acceptor *acceptor = listener->acceptor;
+  if (place->of_all) {
+    address_limits_release(acceptor->addresses, place->of_all);
+  }
+  if (place->of_listener) {
+    address_limits_release(listener->addresses, place->of_listener);
+  }
+  listener->open_connections--;
+  acceptor->open_connections--;
+  counters_gauge_add(acceptor->worker->counters, GAUGE_CONNECTIONS, -1);
+  free(place);
 }
 
 void acceptor_on_gone(struct acceptor *acceptor, void *cookie) {
-  address_limits_release(acceptor->addresses, cookie);
-  acceptor->open_connections--;
-  counters_gauge_add(acceptor->worker->counters, GAUGE_CONNECTIONS, -1);
+  (void)acceptor;
+  acceptor_leave_place(cookie);
+}
+
+void acceptor_refused(struct listener *listener, const struct sockaddr *address,
+                      socklen_t address_len, enum close_reason reason) {
+  struct worker *worker = listener->acceptor->worker;
+  uint64_t suppressed;
+  char text[64] = "unknown";
+  counters_closed(worker->counters, reason);
+  if (worker_may_log(worker, WORKER_LOG_REFUSED, &suppressed)) {
+    if (address) {
+      network_format_socket(address, address_len, text, sizeof text);
+    }
+    log_warn("connection_refused",
+             "reason=%s listener=%s address=%s connections=%zu suppressed=%" PRIu64,
+             close_reason_name(reason), config_listener_name(listener->config), text,
+             listener->acceptor->open_connections, suppressed);
+  }
+}
+
+// --- Accepting -------------------------------------------------------------------------
+
+static void stop_accepting(struct acceptor *acceptor) {
+  for (size_t i = 0; i < acceptor->listener_count; i++) {
+    if (acceptor->listeners[i].acceptable) {
+      event_del(acceptor->listeners[i].acceptable);
+    }
+  }
+}
+
+void acceptor_start(struct acceptor *acceptor) {
+  for (size_t i = 0; i < acceptor->listener_count; i++) {
+    event_add(acceptor->listeners[i].acceptable, NULL);
+  }
 }
 
 // No descriptor is left: the client at the head is refused with the one held in
 // reserve, and accepting rests for a while.
-static void out_of_descriptors(struct acceptor *acceptor) {
+static void out_of_descriptors(struct listener *listener) {
+  struct acceptor *acceptor = listener->acceptor;
   close(acceptor->reserve);
-  int fd = accept4(acceptor->listener, NULL, NULL, SOCK_CLOEXEC);
+  int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC);
   if (fd >= 0) {
-    refuse(acceptor, fd, CLOSE_DESCRIPTOR_LIMIT);
+    close(fd);
+    acceptor_refused(listener, NULL, 0, CLOSE_DESCRIPTOR_LIMIT);
   }
   acceptor->reserve = open_reserve();
   counters_add(acceptor->worker->counters, COUNTER_ACCEPT_BACKOFFS, 1);
-  event_del(acceptor->acceptable);
+  stop_accepting(acceptor);
   event_add(acceptor->backoff, &backoff_time);
 }
 
-static void on_acceptable(evutil_socket_t listener, short what, void *owner) {
-  struct acceptor *acceptor = owner;
+static void on_acceptable(evutil_socket_t fd, short what, void *owner) {
+  struct listener *listener = owner;
   (void)what;
   for (int i = 0; i < ACCEPT_BATCH; i++) {
     struct sockaddr_storage address;
     socklen_t len = sizeof address;
-    int fd = accept4(listener, (struct sockaddr *)&address, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd >= 0) {
-      take_in(acceptor, fd, (struct sockaddr *)&address, len);
+    int client = accept4(fd, (struct sockaddr *)&address, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (client >= 0) {
+      counters_add(listener->acceptor->worker->counters, COUNTER_CONNECTIONS_ACCEPTED, 1);
+      arrival_new(listener, client, &address, len);
     } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-      out_of_descriptors(acceptor);
+      out_of_descriptors(listener);
       return;
     } else if (errno == EAGAIN) {
       return;
@@ -134,47 +143,74 @@ static void on_acceptable(evutil_socket_t listener, short what, void *owner) {
 }
 
 static void on_backoff_over(evutil_socket_t fd, short what, void *owner) {
-  struct acceptor *acceptor = owner;
   (void)fd;
   (void)what;
-  event_add(acceptor->acceptable, NULL);
+  acceptor_start(owner);
 }
 
-struct acceptor *acceptor_new(struct worker *worker, int listener) {
+// --- Set-up and tear-down ----------------------------------------------------------------
+
+// False: out of memory. The descriptor is the listener's in any case.
+static bool set_up(struct listener *listener, struct acceptor *acceptor, int fd,
+                   const struct config_listener *config) {
+  struct worker *worker = acceptor->worker;
+  *listener = (struct listener){.acceptor = acceptor, .config = config, .fd = fd};
+  listener->acceptable = event_new(worker->base, fd, EV_READ | EV_PERSIST, on_acceptable, listener);
+  listener->websocket_rules = (struct websocket_rules){
+      .path = config->path, .origins = config->origins, .subprotocols = config->subprotocols};
+  listener->websocket = (struct websocket_options){.shared = acceptor->websockets,
+                                                   .rules = &listener->websocket_rules};
+  if (config->ping_interval_ms > 0) {
+    struct timeval interval = clock_timeval(config->ping_interval_ms);
+    listener->websocket.ping_interval = event_base_init_common_timeout(worker->base, &interval);
+  }
+  if (config->connections_per_address > 0) {
+    listener->addresses = address_limits_new((size_t)config->connections_per_address);
+  }
+  return listener->acceptable && (listener->addresses || config->connections_per_address == 0) &&
+         (listener->websocket.ping_interval || config->ping_interval_ms == 0);
+}
+
+struct acceptor *acceptor_new(struct worker *worker, int first_fd) {
+  const struct config_listener *config = NULL;
   struct acceptor *acceptor = calloc(1, sizeof *acceptor);
   if (!acceptor) {
-    close(listener);
     return NULL;
   }
   acceptor->worker = worker;
-  acceptor->listener = listener;
+  LIST_INIT(&acceptor->arrivals);
   acceptor->reserve = open_reserve();
   acceptor->addresses = address_limits_new((size_t)worker->config.limits.connections_per_address);
-  acceptor->acceptable =
-      event_new(worker->base, listener, EV_READ | EV_PERSIST, on_acceptable, acceptor);
   acceptor->backoff = event_new(worker->base, -1, 0, on_backoff_over, acceptor);
-  if (acceptor->reserve < 0 || !acceptor->addresses || !acceptor->acceptable ||
-      !acceptor->backoff) {
+  acceptor->websockets = websocket_shared_new();
+  bool good =
+      acceptor->reserve >= 0 && acceptor->addresses && acceptor->backoff && acceptor->websockets;
+  while ((config = config_listener_next(&worker->config, config))) {
+    size_t i = acceptor->listener_count++;
+    good = set_up(&acceptor->listeners[i], acceptor, first_fd + (int)i, config) && good;
+  }
+  if (!good) {
     acceptor_free(acceptor);
     return NULL;
   }
   return acceptor;
 }
 
-void acceptor_start(struct acceptor *acceptor) { event_add(acceptor->acceptable, NULL); }
-
-void acceptor_stop(struct acceptor *acceptor) {
-  if (acceptor->listener < 0) {
-    return;
-  }
-  if (acceptor->acceptable) {
-    event_del(acceptor->acceptable);
-  }
+void acceptor_stop(struct acceptor *acceptor, enum close_reason reason) {
+  stop_accepting(acceptor);
   if (acceptor->backoff) {
     event_del(acceptor->backoff);
   }
-  close(acceptor->listener);
-  acceptor->listener = -1;
+  for (size_t i = 0; i < acceptor->listener_count; i++) {
+    if (acceptor->listeners[i].fd >= 0) {
+      close(acceptor->listeners[i].fd);
+      acceptor->listeners[i].fd = -1;
+    }
+  }
+  struct arrival *arrival;
+  while ((arrival = LIST_FIRST(&acceptor->arrivals))) {
+    arrival_refuse(arrival, reason);
+  }
 }
 
 size_t acceptor_open_connections(const struct acceptor *acceptor) {
@@ -185,9 +221,12 @@ void acceptor_free(struct acceptor *acceptor) {
   if (!acceptor) {
     return;
   }
-  acceptor_stop(acceptor);
-  if (acceptor->acceptable) {
-    event_free(acceptor->acceptable);
+  acceptor_stop(acceptor, CLOSE_DRAIN);
+  for (size_t i = 0; i < acceptor->listener_count; i++) {
+    if (acceptor->listeners[i].acceptable) {
+      event_free(acceptor->listeners[i].acceptable);
+    }
+    address_limits_free(acceptor->listeners[i].addresses);
   }
   if (acceptor->backoff) {
     event_free(acceptor->backoff);
@@ -195,6 +234,7 @@ void acceptor_free(struct acceptor *acceptor) {
   if (acceptor->reserve >= 0) {
     close(acceptor->reserve);
   }
+  websocket_shared_free(acceptor->websockets);
   address_limits_free(acceptor->addresses);
   free(acceptor);
 }

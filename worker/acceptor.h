@@ -1,25 +1,84 @@
-// From the listening socket to sessions, within the limits on connections.
+// From the listening sockets to sessions, within the limits on connections.
+//
+// A connection has a place from its acceptance on, until its descriptor is closed. Before it
+// becomes a session it is an arrival (arrival.h).
 #ifndef JANUS_WORKER_ACCEPTOR_H
 #define JANUS_WORKER_ACCEPTOR_H
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <sys/queue.h>
+#include <sys/socket.h>
+
+#include "common/close_reason.h"
+#include "common/config.h"
+#include "worker/transport.h"
 
 struct acceptor;
+struct address_count;
+struct address_limits;
+struct arrival;
 struct worker;
 
-// Takes over the listening socket. NULL when out of memory.
-struct acceptor *acceptor_new(struct worker *worker, int listener);
+LIST_HEAD(arrival_list, arrival);
+
+// One listening socket. Owned by the acceptor.
+struct listener {
+  struct acceptor *acceptor;
+  const struct config_listener *config;
+  int fd;  // -1 once stopped
+  struct event *acceptable;
+  struct address_limits *addresses;  // NULL: only the limit for all
+  size_t open_connections;
+  struct websocket_rules websocket_rules;
+  struct websocket_options websocket;
+};
+
+struct acceptor {
+  struct worker *worker;
+  struct listener listeners[CONFIG_LISTENERS];
+  size_t listener_count;
+  int reserve;  // given up to refuse a client cleanly when descriptors run out
+  struct event *backoff;
+  struct address_limits *addresses;
+  struct websocket_shared *websockets;
+  size_t open_connections;
+  struct arrival_list arrivals;
+};
+
+// Takes over the listening sockets, first_fd and those after it, in the order of
+// config_listener_next. NULL when out of memory.
+struct acceptor *acceptor_new(struct worker *worker, int first_fd);
 void acceptor_start(struct acceptor *acceptor);  // accepts, from here on
 void acceptor_free(struct acceptor *acceptor);
 
-// Accepts no more and closes the worker's copy of the socket.
-void acceptor_stop(struct acceptor *acceptor);
+// Accepts no more, closes the worker's copies of the sockets, and whatever has not become a
+// session.
+void acceptor_stop(struct acceptor *acceptor, enum close_reason reason);
 
 // Client sockets that are open, those that are only being flushed among them.
 size_t acceptor_open_connections(const struct acceptor *acceptor);
 
-// A connection's descriptor was closed; cookie is the one that its session was
-// given.
+// --- For arrivals --------------------------------------------------------------------
+
+// The place of one connection at its listener.
+struct place {
+  struct listener *listener;
+  struct address_count *of_all;       // NULL until its address is known
+  struct address_count *of_listener;  // NULL as long, and where the listener counts none
+};
+
+// NULL with the reason.
+struct place *acceptor_take_place(struct listener *listener, enum close_reason *reason);
+// Counts it for this address; false: there are too many, or memory is out.
+bool acceptor_count_address(struct place *place, const struct sockaddr *address);
+void acceptor_leave_place(struct place *place);
+
+// Counts and logs a connection that became no session; its descriptor is closed.
+void acceptor_refused(struct listener *listener, const struct sockaddr *address,
+                      socklen_t address_len, enum close_reason reason);
+
+// A connection's descriptor was closed. cookie is its place.
 void acceptor_on_gone(struct acceptor *acceptor, void *cookie);
 
 #endif

@@ -1,9 +1,10 @@
 #include "worker/limits.h"
 
-#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <uthash.h>
+
+#include "common/networks.h"
 
 void token_bucket_init(struct token_bucket *bucket, int64_t rate_per_s, int64_t burst,
                        int64_t now_ms) {
@@ -50,7 +51,7 @@ int64_t token_bucket_charge(struct token_bucket *bucket, int64_t amount, int64_t
 }
 
 struct address_count {
-  struct in6_addr address;  // IPv4 as a mapped address
+  uint8_t address[NETWORK_ADDRESS_BYTES];
   size_t count;
   UT_hash_handle hh;
 };
@@ -82,30 +83,18 @@ void address_limits_free(struct address_limits *limits) {
   free(limits);
 }
 
-static struct in6_addr key_of(const struct sockaddr *address) {
-  struct in6_addr key = {0};
-  if (address->sa_family == AF_INET6) {
-    key = ((const struct sockaddr_in6 *)(const void *)address)->sin6_addr;
-  } else if (address->sa_family == AF_INET) {
-    const struct sockaddr_in *ipv4 = (const void *)address;
-    key.s6_addr[10] = 0xff;
-    key.s6_addr[11] = 0xff;
-    memcpy(&key.s6_addr[12], &ipv4->sin_addr, 4);
-  }
-  return key;
-}
-
 struct address_count *address_limits_acquire(struct address_limits *limits,
                                              const struct sockaddr *address) {
-  struct in6_addr key = key_of(address);
+  uint8_t key[NETWORK_ADDRESS_BYTES];
   struct address_count *count = NULL;
-  HASH_FIND(hh, limits->counts, &key, sizeof key, count);
+  network_address_of_socket(address, key);
+  HASH_FIND(hh, limits->counts, key, sizeof key, count);
   if (!count) {
     count = calloc(1, sizeof *count);
     if (!count) {
       return NULL;
     }
-    count->address = key;
+    memcpy(count->address, key, sizeof key);
     HASH_ADD(hh, limits->counts, address, sizeof count->address, count);
   }
   if (limits->max > 0 && count->count >= limits->max) {

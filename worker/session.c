@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <sodium.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -234,10 +235,10 @@ static void log_session(struct session *session, enum worker_log kind, const cha
   }
   char color[2 * sizeof session->color];
   log_info(kind == WORKER_LOG_OPENED ? "session_opened" : "session_closed",
-           "%s%s%sconnection=%" PRIu64 " address=%s uid=%" PRId64 " sid=%" PRId64
+           "%s%s%sconnection=%" PRIu64 " address=%s transport=%s uid=%" PRId64 " sid=%" PRId64
            " color=%s suppressed=%" PRIu64,
            reason ? "reason=" : "", reason ? reason : "", reason ? " " : "", session->connection,
-           session->address, session->uid, session->sid,
+           session->address, session->transport->kind->name, session->uid, session->sid,
            log_quote(color, sizeof color, session->color, strlen(session->color)), suppressed);
 }
 
@@ -480,6 +481,8 @@ static int ask_for_admission(struct session *session) {
                                             .since_ms = clock_wall_ms()}};
   memcpy(login.session.color, session->color, sizeof session->color);
   memcpy(login.session.address, session->address, sizeof session->address);
+  snprintf(login.session.transport, sizeof login.session.transport, "%s",
+           session->transport->kind->name);
   memcpy(login.client_key, session->handshake->client_public, sizeof login.client_key);
   return inbox_tell(session->worker->inbox, CHANNEL_LOGIN, &login);
 }

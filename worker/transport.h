@@ -17,12 +17,13 @@
 
 #include "common/close_reason.h"
 #include "common/error.h"
+#include "worker/websocket_upgrade.h"
 #include "worker/wire.h"
 
 struct transport;
 
 // Room that the caller of transport_send leaves before a message for the frame.
-enum { TRANSPORT_HEADROOM_BYTES = 4 };
+enum { TRANSPORT_HEADROOM_BYTES = 14 };
 
 struct transport_events {
   // One message, writable, valid for the call. The session may close the
@@ -68,6 +69,25 @@ struct transport_gone {
 struct transport *transport_framed_new(wire_maker *make, void *context,
                                        const struct transport_events *events, void *owner,
                                        const struct transport_gone *gone, void *cookie);
+
+// What the WebSockets of one worker share. NULL when out of memory.
+struct websocket_shared;
+struct websocket_shared *websocket_shared_new(void);
+void websocket_shared_free(struct websocket_shared *shared);  // accepts NULL
+
+struct websocket_options {
+  struct websocket_shared *shared;
+  const struct websocket_rules *rules;
+  const struct timeval *ping_interval;  // of quiet before a ping, and for its answer; NULL: never
+};
+
+// The same messages with the same length before them, each in a binary message of a WebSocket
+// (RFC 6455) that the client first has to ask for over HTTP. options, and what they point to,
+// are borrowed for the transport's life.
+struct transport *transport_websocket_new(wire_maker *make, void *context,
+                                          const struct websocket_options *options,
+                                          const struct transport_events *events, void *owner,
+                                          const struct transport_gone *gone, void *cookie);
 
 // Sends one message of len bytes. It stands behind TRANSPORT_HEADROOM_BYTES of room in buffer,
 // which are written over. What the client does not take at once is copied. ERROR_MEMORY.

@@ -47,7 +47,7 @@ void worker_stop(struct worker *worker, enum close_reason reason) {
   worker->stopping = true;
   log_info("worker_stopping", "reason=%s connections=%zu", close_reason_name(reason),
            acceptor_open_connections(worker->acceptor));
-  acceptor_stop(worker->acceptor);
+  acceptor_stop(worker->acceptor, reason);
   while (!LIST_EMPTY(&worker->sessions)) {
     session_close(LIST_FIRST(&worker->sessions), reason);
   }
@@ -135,7 +135,8 @@ static const struct timeval *common_timeout(struct worker *worker, int64_t ms) {
 // What the master handed over. Returns what is wrong, or NULL.
 static const char *take_over(struct worker *worker) {
   int error;
-  for (int fd = HANDOVER_CHANNEL; fd < HANDOVER_END; fd++) {
+  // The listening sockets too, however many they are.
+  for (int fd = HANDOVER_CHANNEL; fcntl(fd, F_GETFD) >= 0; fd++) {
     fcntl(fd, F_SETFD, FD_CLOEXEC);
   }
   if (config_load_fd(HANDOVER_SETTINGS, &worker->config, report_fault, NULL) != 0) {
@@ -216,7 +217,7 @@ static const char *build(struct worker *worker, char *why, size_t why_size) {
   }
   if (!(worker->inbox = inbox_new(worker, HANDOVER_CHANNEL)) ||
       !(worker->pushes = pushes_new(worker)) ||
-      !(worker->acceptor = acceptor_new(worker, HANDOVER_LISTENER_TCP))) {
+      !(worker->acceptor = acceptor_new(worker, HANDOVER_LISTENERS))) {
     return "out of memory";
   }
   return NULL;

@@ -77,9 +77,8 @@ class QuietGateway(Gateway):
             status = self.ctl("status")
             return status["workers"]["running"] == WORKERS and status
 
-        status = wait_for(running, "the workers to run", 30)
-        host, _, port = status["listeners"][0]["address"].rpartition(":")
-        self.address = (host, int(port))
+        wait_for(running, "the workers to run", 30)
+        self.address = self.listener("tcp")
 
 
 class Rig:

@@ -16,7 +16,8 @@ static void listener_print(const char *title, const json_t *listener) {
   int len;
   cell_format(json_object_get(listener, "transport"), CELL_TEXT, transport);
   cell_format(json_object_get(listener, "address"), CELL_TEXT, address);
-  len = snprintf(text, sizeof text, "%s %s", transport, address);
+  len = snprintf(text, sizeof text, "%s %s%s", transport, address,
+                 json_is_true(json_object_get(listener, "tls")) ? " (TLS)" : "");
   for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
     json_int_t count = json_integer_value(json_object_get(listener, faults[i]));
     if (count > 0) {
@@ -145,17 +146,13 @@ static void rest_print(size_t shown, json_int_t fit, json_int_t all, const char 
 
 static void sessions_print(const json_t *answer) {
   static const struct column columns[] = {
-      {"uid", "uid", CELL_NUMBER},
-      {"color", "color", CELL_TEXT},
-      {"sid", "sid", CELL_NUMBER},
-      {"worker", "worker", CELL_NUMBER},
-      {"address", "address", CELL_TEXT},
-      {"since", "since_ms", CELL_TIME},
-      {"in", "bytes_in", CELL_NUMBER},
-      {"out", "bytes_out", CELL_NUMBER},
-      {"queued", "queued_bytes", CELL_NUMBER},
+      {"uid", "uid", CELL_NUMBER},       {"color", "color", CELL_TEXT},
+      {"sid", "sid", CELL_NUMBER},       {"worker", "worker", CELL_NUMBER},
+      {"address", "address", CELL_TEXT}, {"transport", "transport", CELL_TEXT},
+      {"since", "since_ms", CELL_TIME},  {"in", "bytes_in", CELL_NUMBER},
+      {"out", "bytes_out", CELL_NUMBER}, {"queued", "queued_bytes", CELL_NUMBER},
   };
-  enum { WITHOUT_TRAFFIC = 6 };
+  enum { WITHOUT_TRAFFIC = 7 };
   const json_t *sessions = json_object_get(answer, "sessions");
   json_int_t total = json_integer_value(json_object_get(answer, "total"));
   bool traffic = json_object_get(json_array_get(sessions, 0), "bytes_in") != NULL;

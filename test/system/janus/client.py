@@ -12,7 +12,9 @@ from .patience import patient
 
 class Client:
     def __init__(self, address, keys, uid=10001, color="blue", sid=7, status=1, source=None,
-                 encrypted=True, receive_buffer=None):
+                 encrypted=True, receive_buffer=None, tls=None, server_name="localhost",
+                 first=b""):
+        """tls: an ssl.SSLContext. first: what a proxy would send before anything else."""
         self.keys = keys
         self.uid, self.color, self.sid, self.status = uid, color, sid, status
         self.encrypted = encrypted
@@ -22,7 +24,8 @@ class Client:
         self.reset = False  # the connection ended with a reset instead of an end of file
         self.last_body = None  # the last frame's body as it came
         self._pending = bytearray()
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self.socket = socket.socket(family, socket.SOCK_STREAM)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -30,6 +33,10 @@ class Client:
         if source:
             self.socket.bind((source, 0))
         self.socket.connect(address)
+        if first:
+            self.socket.sendall(first)
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_hostname=server_name)
 
     def __enter__(self):
         return self
@@ -42,7 +49,8 @@ class Client:
 
     def name(self):
         """ip:port as the gateway sees it."""
-        return "%s:%d" % self.socket.getsockname()
+        host, port = self.socket.getsockname()[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     # --- Sending ----------------------------------------------------------------------------
 
@@ -105,17 +113,21 @@ class Client:
 
     def _receive_exactly(self, count):
         while len(self._pending) < count:
-            try:
-                got = self.socket.recv(65536)
-            except ConnectionResetError:
-                self.reset = True
-                got = b""
+            got = self._receive_some()
             if not got:
                 return None
             self._pending += got
         taken = bytes(self._pending[:count])
         del self._pending[:count]
         return taken
+
+    def _receive_some(self):
+        """What has come next on the byte stream of frames; b"" at its end."""
+        try:
+            return self.socket.recv(65536)
+        except ConnectionResetError:
+            self.reset = True
+            return b""
 
     def receive_body(self):
         """The next frame's body, or None at the end."""

@@ -12,6 +12,7 @@ import threading
 from . import wire
 from .client import Client
 from .patience import patient, wait_for
+from .websocket import WebSocketClient
 
 BUILD = os.path.abspath(os.environ.get("JANUS_BUILD", "build/release"))
 BIN = os.path.join(BUILD, "bin")
@@ -184,7 +185,8 @@ class Gateway(Program):
     the product's own: two workers, and no rates, so that a test may hurry."""
 
     DEFAULTS = {
-        "server": {"tcp": {"addr": "127.0.0.1:0"}, "grpc": {"addr": "127.0.0.1:0"},
+        "server": {"tcp": {"addr": "127.0.0.1:0"}, "ws": {"addr": "127.0.0.1:0"},
+                   "grpc": {"addr": "127.0.0.1:0"},
                    "http": {"addr": "127.0.0.1:0"}},
         "worker": {"count": 2},
         "limits": {"messages_per_s": 0, "bytes_per_s": 0, "handshakes_per_s": 0},
@@ -216,12 +218,10 @@ class Gateway(Program):
         super().__init__([os.path.join(BIN, "janusd"), "-c", self.config_path], self.environment)
         try:
             self.wait_log(r"event=ready\b", timeout=60)
-            listener = self.ctl("status")["listeners"][0]
+            self.address = self.listener("tcp") or self.listener("ws")
         except BaseException:
             self.abandon()
             raise
-        host, _, port = listener["address"].rpartition(":")
-        self.address = (host, int(port))
 
     # --- What the operator sees -------------------------------------------------------------
 
@@ -234,6 +234,15 @@ class Gateway(Program):
             f"janusctl {arguments}: {done.returncode} {done.stderr.decode()}\n"
             f"janusd: {self.process.poll()}; its log ends with:\n" + "\n".join(self.lines[-20:]))
         return json.loads(done.stdout)
+
+    def listener(self, transport, index=0):
+        """(host, port) of the listener of that transport, in the order of the configuration."""
+        addresses = [one["address"] for one in self.ctl("status")["listeners"]
+                     if one["transport"] == transport]
+        if index >= len(addresses):
+            return None
+        host, _, port = addresses[index].rpartition(":")
+        return host.strip("[]"), int(port)
 
     def total(self):
         return self.ctl("stats")["total"]
@@ -281,13 +290,17 @@ class Gateway(Program):
     def memory_bytes(self):
         return sum(resident_bytes(pid) for pid in self.session_pids())
 
-    def client(self, **options):
+    def client(self, address=None, kind=Client, **options):
         options.setdefault("encrypted", self.settings.get("label", {}).get("encrypted", True))
-        return Client(self.address, self.keys, **options)
+        return kind(address or self.address, self.keys, **options)
 
-    def player(self, uid=10001, **options):
+    def websocket(self, address=None, **options):
+        """A client over WebSocket, its upgrade done."""
+        return self.client(address or self.listener("ws"), WebSocketClient, **options)
+
+    def player(self, uid=10001, client=None, **options):
         """A client, logged in."""
-        client = self.client(uid=uid, **options)
+        client = (client or self.client)(uid=uid, **options)
         client.login()
         return client
 

@@ -131,7 +131,7 @@ static void an_empty_file_gives_the_defaults(void **state) {
   assert_int_equal((int)config.log.level, LOG_LEVEL_INFO);
   assert_int_equal(config.compress.weak_bytes, 10240);
   assert_int_equal(config.compress.strong_bytes, 1024000);
-  assert_string_equal(config.server.tcp.addr, "0.0.0.0:17001");
+  assert_string_equal(config.server.listeners[LISTENER_TCP].addr, "0.0.0.0:17001");
   assert_string_equal(config.server.grpc.advertise, "");
   assert_int_equal(config.data.gateway_route_table_alive_duration_ms, 600000);
   assert_int_equal(config.registry.node_count, 0);
@@ -212,8 +212,8 @@ static void values_are_read_from_the_file(void **state) {
   assert_false(config.label.encrypted);
   assert_int_equal((int)config.log.type, LOG_TYPE_JSON);
   assert_int_equal((int)config.log.level, LOG_LEVEL_DEBUG);
-  assert_string_equal(config.server.tcp.addr, "[::1]:0");
-  assert_int_equal(config.server.tcp.backlog, 7);
+  assert_string_equal(config.server.listeners[LISTENER_TCP].addr, "[::1]:0");
+  assert_int_equal(config.server.listeners[LISTENER_TCP].backlog, 7);
   assert_string_equal(config.server.grpc.advertise, "gate-1.example.net:19100");
   assert_int_equal(config.data.app_route_table_alive_duration_ms, 300000);
   assert_int_equal(config.limits.handshake_timeout_ms, 500);
@@ -320,9 +320,9 @@ static void bad_values_are_refused(void **state) {
                                           "[::1",    "::1:17001", "[h/x]:1", "h:+1"};
   for (size_t i = 0; i < sizeof addresses / sizeof *addresses; i++) {
     char text[128], fault[256];
-    snprintf(text, sizeof text, "server = { tcp = { addr = \"%s\"; }; };", addresses[i]);
+    snprintf(text, sizeof text, "server = { grpc = { addr = \"%s\"; }; };", addresses[i]);
     snprintf(fault, sizeof fault,
-             ":1: server.tcp.addr: must be host:port, the port from 0 to 65535, not \"%s\"",
+             ":1: server.grpc.addr: must be host:port, the port from 0 to 65535, not \"%s\"",
              addresses[i]);
     expect_fault(text, fault);
   }
@@ -434,7 +434,7 @@ static void the_environment_overrides_the_file(void **state) {
   unsetenv("JANUS_LABEL_COLOR");
   unsetenv("JANUS_LIMITS_IDLE_TIMEOUT");
   unsetenv("JANUS_ROUTE_TABLE_CAPACITY_PLAYER");
-  assert_string_equal(config.server.tcp.addr, "127.0.0.1:0");
+  assert_string_equal(config.server.listeners[LISTENER_TCP].addr, "127.0.0.1:0");
   assert_int_equal((int)config.log.level, LOG_LEVEL_ERROR);
   assert_false(config.label.encrypted);
   assert_int_equal(config.limits.idle_timeout_ms, 7000);

@@ -1,0 +1,168 @@
+#include "worker/arrival.h"
+
+#include <errno.h>
+#include <event2/event_struct.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/networks.h"
+#include "worker/acceptor.h"
+#include "worker/proxy_header.h"
+#include "worker/session.h"
+
+struct arrival {
+  LIST_ENTRY(arrival) link;
+  struct listener *listener;
+  struct place *place;
+  int fd;  // -1 when the wire has taken it over
+  struct sockaddr_storage address;
+  socklen_t address_len;
+  struct proxy_header proxy_header;
+  struct event ready;
+  struct event timer;
+};
+
+static struct worker *worker_of(const struct arrival *arrival) {
+  return arrival->listener->acceptor->worker;
+}
+
+static const struct sockaddr *address_of(const struct arrival *arrival) {
+  return (const struct sockaddr *)&arrival->address;
+}
+
+static void arrival_free(struct arrival *arrival) {
+  event_del(&arrival->ready);
+  event_del(&arrival->timer);
+  LIST_REMOVE(arrival, link);
+  free(arrival);
+}
+
+void arrival_refuse(struct arrival *arrival, enum close_reason reason) {
+  if (arrival->fd >= 0) {
+    close(arrival->fd);
+  }
+  acceptor_refused(arrival->listener, address_of(arrival), arrival->address_len, reason);
+  acceptor_leave_place(arrival->place);
+  arrival_free(arrival);
+}
+
+// --- Its session ---------------------------------------------------------------------
+
+static struct wire *make_wire(void *context, const struct wire_events *events, void *owner) {
+  struct arrival *arrival = context;
+  int fd = arrival->fd;
+  arrival->fd = -1;
+  return wire_socket_new(&worker_of(arrival)->wires, fd, events, owner);
+}
+
+static struct transport *make_transport(void *context, const struct transport_events *events,
+                                        void *owner) {
+  struct arrival *arrival = context;
+  const struct listener *listener = arrival->listener;
+  const struct transport_gone *gone = &worker_of(arrival)->transport_gone;
+  if (listener->config->transport == TRANSPORT_WS) {
+    return transport_websocket_new(make_wire, arrival, &listener->websocket, events, owner, gone,
+                                   arrival->place);
+  }
+  return transport_framed_new(make_wire, arrival, events, owner, gone, arrival->place);
+}
+
+static void become_session(struct arrival *arrival) {
+  struct worker *worker = worker_of(arrival);
+  char text[64];
+  network_format_socket(address_of(arrival), arrival->address_len, text, sizeof text);
+  if (session_new(worker, text, make_transport, arrival)) {
+    arrival_free(arrival);
+    return;
+  }
+  arrival_refuse(arrival, CLOSE_OUT_OF_MEMORY);
+}
+
+// --- Its address ---------------------------------------------------------------------
+
+static bool is_in(const struct networks *networks, const struct sockaddr *address) {
+  uint8_t bytes[NETWORK_ADDRESS_BYTES];
+  network_address_of_socket(address, bytes);
+  return networks_have(networks, bytes);
+}
+
+static void on_address(struct arrival *arrival) {
+  const struct config_listener *config = arrival->listener->config;
+  if (is_in(&config->deny, address_of(arrival)) ||
+      (config->allow.count > 0 && !is_in(&config->allow, address_of(arrival)))) {
+    arrival_refuse(arrival, CLOSE_ADDRESS_DENIED);
+    return;
+  }
+  if (!acceptor_count_address(arrival->place, address_of(arrival))) {
+    arrival_refuse(arrival, CLOSE_ADDRESS_LIMIT);
+    return;
+  }
+  become_session(arrival);
+}
+
+// Reads what there is of the PROXY header, and nothing behind it.
+static void on_header_bytes(evutil_socket_t fd, short what, void *owner) {
+  struct arrival *arrival = owner;
+  uint8_t bytes[PROXY_HEADER_MAX_BYTES];
+  (void)what;
+  for (;;) {
+    size_t wanted = proxy_header_wanted(&arrival->proxy_header);
+    ssize_t got = recv(fd, bytes, wanted < sizeof bytes ? wanted : sizeof bytes, 0);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
+      return;
+    }
+    if (got <= 0) {
+      arrival_refuse(arrival, got == 0 ? CLOSE_CLIENT_CLOSED : CLOSE_CLIENT_RESET);
+      return;
+    }
+    counters_add(worker_of(arrival)->counters, COUNTER_BYTES_IN, (uint64_t)got);
+    int found = proxy_header_take(&arrival->proxy_header, bytes, (size_t)got, &arrival->address,
+                                  &arrival->address_len);
+    if (found < 0) {
+      arrival_refuse(arrival, CLOSE_PROXY_HEADER);
+      return;
+    }
+    if (found == 0) {
+      event_del(&arrival->ready);
+      on_address(arrival);
+      return;
+    }
+  }
+}
+
+// --- The beginning ---------------------------------------------------------------------
+
+static void on_timer(evutil_socket_t fd, short what, void *owner) {
+  (void)fd;
+  (void)what;
+  arrival_refuse(owner, CLOSE_HANDSHAKE_TIMEOUT);
+}
+
+void arrival_new(struct listener *listener, int fd, const struct sockaddr_storage *address,
+                 socklen_t address_len) {
+  struct worker *worker = listener->acceptor->worker;
+  enum close_reason reason = CLOSE_OUT_OF_MEMORY;
+  struct arrival *arrival = calloc(1, sizeof *arrival);
+  struct place *place = arrival ? acceptor_take_place(listener, &reason) : NULL;
+  if (!place) {
+    close(fd);
+    free(arrival);
+    acceptor_refused(listener, (const struct sockaddr *)address, address_len, reason);
+    return;
+  }
+  arrival->listener = listener;
+  arrival->place = place;
+  arrival->fd = fd;
+  arrival->address = *address;
+  arrival->address_len = address_len;
+  event_assign(&arrival->ready, worker->base, fd, EV_READ | EV_PERSIST, on_header_bytes, arrival);
+  evtimer_assign(&arrival->timer, worker->base, on_timer, arrival);
+  LIST_INSERT_HEAD(&listener->acceptor->arrivals, arrival, link);
+  if (!is_in(&listener->config->proxy, address_of(arrival))) {
+    on_address(arrival);
+    return;
+  }
+  event_add(&arrival->timer, worker->handshake_timeout);
+  event_add(&arrival->ready, NULL);
+}
