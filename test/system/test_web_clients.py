@@ -34,21 +34,37 @@ def address(gateway, transport, tls):
                 if (listener["transport"], listener["tls"]) == (transport, tls))
 
 
-@pytest.mark.parametrize("scheme", ["ws", "wss"])
-def test_npms_ws_plays_a_session(start, gateway, certificates, tmp_path, scheme):
+@pytest.fixture
+def npms_ws(start, gateway, certificates, tmp_path):
+    """A session by npm's ws client, logged in."""
     assert os.path.exists(PACKAGES), "the npm packages could not be fetched (make test_packages)"
-    uid = {"ws": 41001, "wss": 41002}[scheme]
     keys = gateway.keys
-    client = start(
-        NodeClient, f"{scheme}://{address(gateway, 'ws', scheme == 'wss')}/ws", certificates.ca,
-        keys.token(uid), write_file(tmp_path / "client.key", keys.client_pem()),
-        write_file(tmp_path / "server.pub", keys.server_public_pem()))
+    client_key = write_file(tmp_path / "client.key", keys.client_pem())
+    server_key = write_file(tmp_path / "server.pub", keys.server_public_pem())
+
+    def run(scheme, uid, *more):
+        return start(NodeClient, f"{scheme}://{address(gateway, 'ws', scheme == 'wss')}/ws",
+                     certificates.ca, keys.token(uid), client_key, server_key, *more)
+
+    return run
+
+
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+def test_npms_ws_plays_a_session(gateway, npms_ws, scheme):
+    uid = {"ws": 41001, "wss": 41002}[scheme]
+    client = npms_ws(scheme, uid)
     client.wait_log(f'<- user 7 obj {uid} index 1 5 bytes: "hello"')
     client.wait_log("pong: are you there")
     client.wait_log("ping from the gateway")
     gateway.ctl("kick", str(uid))
-    client.wait_log("the connection is closed, code 1000.* logout, AdminKickOut")
+    client.wait_log("the connection is closed, code 1008: kicked; .* logout, AdminKickOut")
     assert client.wait_exit() == 0, client.log()
+
+
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+def test_npms_ws_leaves_and_is_answered_with_its_own_code(gateway, npms_ws, scheme):
+    with gateway.closes("client_closed"):
+        npms_ws(scheme, 41003, "leave").wait_log("the connection is closed, code 1000$")
 
 
 class NodeClient(Program):
@@ -72,7 +88,7 @@ def test_curl_upgrades_to_a_websocket(gateway, certificates, scheme):
     head = list(itertools.takewhile(bytes.strip, curl.stdout))
     curl.kill()
     curl.communicate()
-    assert head[0].startswith(b"HTTP/1.1 101 ")
+    assert head and head[0].startswith(b"HTTP/1.1 101 ")
     headers = dict(line.decode().strip().split(": ", 1) for line in head[1:])
     assert headers["Sec-WebSocket-Accept"] == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 

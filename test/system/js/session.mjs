@@ -1,6 +1,6 @@
 // A session by npm's WebSocket client, told line by line:
-//   node session.mjs URL CA TOKEN CLIENT-KEY SERVER-KEY
-// It logs in, sends a message and a ping, and waits for the end.
+//   node session.mjs URL CA TOKEN CLIENT-KEY SERVER-KEY [leave]
+// It logs in, sends a message and a ping, and waits for the end, or leaves.
 
 import { webcrypto } from "node:crypto";
 import { readFileSync } from "node:fs";
@@ -16,7 +16,7 @@ globalThis.crypto ??= webcrypto; // a global from node 19 on
 
 const packages = new URL("../../../build/npm/test/system/js/", import.meta.url);
 const { WebSocket } = createRequire(packages)("ws");
-const [url, ca, token, clientKey, serverKey] = process.argv.slice(2);
+const [url, ca, token, clientKey, serverKey, leave] = process.argv.slice(2);
 
 class Client extends WebSocket {
   constructor(address) {
@@ -45,3 +45,6 @@ await session.login({
 });
 await session.send({ mod: 3, seq: 7, data: fromText("hello") });
 session.socket.ping("are you there");
+if (leave) {
+  session.close();
+}
