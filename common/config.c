@@ -34,12 +34,12 @@ enum {
 // A password, under the name that the ecosystem has for it.
 #define ELSEWHERE(name, place) \
   { .path = name, .kind = KEY_ELSEWHERE, .choices = place }
-#define TLS_SETTINGS(name, member)                             \
-  SETTING(name ".enabled", KEY_BOOL, member.enabled, "false"), \
-      SETTING(name ".ca", KEY_PATH, member.ca, ""),            \
-      SETTING(name ".cert", KEY_PATH, member.cert, ""),        \
-      SETTING(name ".key", KEY_PATH, member.key, ""),          \
+#define TLS_FILES(name, member)                                                                   \
+  SETTING(name ".ca", KEY_PATH, member.ca, ""), SETTING(name ".cert", KEY_PATH, member.cert, ""), \
+      SETTING(name ".key", KEY_PATH, member.key, ""),                                             \
       SETTING(name ".server_name", KEY_TEXT, member.server_name, "")
+#define TLS_SETTINGS(name, member) \
+  SETTING(name ".enabled", KEY_BOOL, member.enabled, "false"), TLS_FILES(name, member)
 
 // What every listener has, and what one for WebSocket has besides. As(name, kind, member,
 // default, ...) makes the row of one; addr is its default.
@@ -207,6 +207,7 @@ static const struct key keys[] = {
             RANGE(1, 1000000)),
     SETTING("tunnel.message_bytes", KEY_INTEGER, tunnel.message_bytes, "4194304",
             RANGE(1024, 64 * MIB)),
+    TLS_FILES("tunnel.tls", tunnel.tls),
 
     SETTING("push.slow_client", KEY_CHOICE, push.slow_client, "disconnect",
             .choices = "disconnect|drop_newest|drop_oldest|conflate"),
@@ -226,6 +227,7 @@ static const struct key node_keys[] = {
     KEY("addr", KEY_ADDRESS, FIELD(struct node, address), .min = 1, .required = true),
     KEY("color", KEY_TEXT, FIELD(struct node, color)),
     KEY("weight", KEY_INTEGER, FIELD(struct node, weight), .initial = "100", RANGE(0, 1000000)),
+    KEY("tls", KEY_BOOL, FIELD(struct node, secure), .initial = "false"),
 };
 
 // One entry of `tunnel.types`.
@@ -919,11 +921,21 @@ static void relations_check(struct loader *loader) {
   if (config->data.redis.cluster && config->data.redis.db != 0) {
     fault_key(loader, "data.redis.db", "must be 0 with data.redis.cluster");
   }
-  if ((config->data.redis.tls.cert[0] == '\0') != (config->data.redis.tls.key[0] == '\0')) {
-    fault_key(loader, "data.redis.tls.cert", "and data.redis.tls.key go together");
-  }
-  if ((config->etcd.tls.cert[0] == '\0') != (config->etcd.tls.key[0] == '\0')) {
-    fault_key(loader, "etcd.tls.cert", "and etcd.tls.key go together");
+  const struct {
+    const struct config_tls *tls;
+    const char *cert, *key;
+  } pairs[] = {
+      {&config->data.redis.tls, "data.redis.tls.cert", "data.redis.tls.key"},
+      {&config->etcd.tls, "etcd.tls.cert", "etcd.tls.key"},
+      {&config->tunnel.tls, "tunnel.tls.cert", "tunnel.tls.key"},
+  };
+  for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+    if ((pairs[i].tls->cert[0] == '\0') != (pairs[i].tls->key[0] == '\0')) {
+      // Blamed on the one that was given.
+      bool cert = pairs[i].tls->cert[0] != '\0';
+      fault_key(loader, cert ? pairs[i].cert : pairs[i].key, "and %s go together",
+                cert ? pairs[i].key : pairs[i].cert);
+    }
   }
   if (strlen(config->control.socket) >= sizeof((struct sockaddr_un *)0)->sun_path) {
     fault_key(loader, "control.socket", "must be shorter than %zu bytes",

@@ -57,7 +57,7 @@ struct config_tunnel_type {
 // TLS towards a server. Empty: the system's certificates; no certificate of our own;
 // the host's name as it is called.
 struct config_tls {
-  bool enabled;
+  bool enabled;  // not of tunnel.tls: each node says it
   char ca[CONFIG_PATH_BYTES];
   char cert[CONFIG_PATH_BYTES];
   char key[CONFIG_PATH_BYTES];  // its content is in struct secrets
@@ -244,6 +244,7 @@ struct config {
     int64_t unknown_node_grace_ms;   // before a route to an unknown node is replaced
     int64_t streams_per_connection;  // a further connection is opened beyond it
     int64_t message_bytes;           // accepted from a backend, at most
+    struct config_tls tls;           // for the nodes that want it
   } tunnel;
 
   struct {
@@ -272,6 +273,7 @@ struct secrets {
   char push_token[CONFIG_PASSWORD_BYTES];  // that those who push have to show
   char redis_tls_key[CONFIG_PEM_BYTES];    // private keys, PEM
   char etcd_tls_key[CONFIG_PEM_BYTES];
+  char tunnel_tls_key[CONFIG_PEM_BYTES];
 };
 
 // Where a fault is and what to do, as "FILE:LINE: key: message"; called once for

@@ -212,6 +212,8 @@ void loader_read_secrets(struct loader *loader, struct secrets *secrets) {
                 sizeof secrets->redis_tls_key);
   key_file_read(loader, "etcd.tls.key", config->etcd.tls.key, secrets->etcd_tls_key,
                 sizeof secrets->etcd_tls_key);
+  key_file_read(loader, "tunnel.tls.key", config->tunnel.tls.key, secrets->tunnel_tls_key,
+                sizeof secrets->tunnel_tls_key);
   if (loader->secret != NULL && config_setting_is_group(loader->secret)) {
     section_wipe(loader->secret);
   }

@@ -1,12 +1,18 @@
 #include "common/grpc_bridge.h"
 
+#include <grpc/support/log.h>
 #include <grpc/support/time.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
 
 // gRPC orders what happens before an operation is started before what happens after it is
 // finished; ThreadSanitizer, which does not see into it, is told.
@@ -136,6 +142,22 @@ static void on_wake(evutil_socket_t fd, short what, void *context) {
   run_finished(context);
 }
 
+// What gRPC says of itself, on any of its threads: a handshake that failed, or what it finds
+// wrong before it aborts.
+static void on_grpc_log(gpr_log_func_args *line) {
+  static _Thread_local struct log_limit limit;
+  enum log_level level =
+      line->severity == GPR_LOG_SEVERITY_ERROR ? LOG_LEVEL_WARN : LOG_LEVEL_DEBUG;
+  uint64_t suppressed;
+  const char *slash = strrchr(line->file, '/');
+  char text[512];
+  if (log_enabled(level) && log_limit_allow(&limit, clock_monotonic_ms(), &suppressed)) {
+    log_write(level, "grpc", "where=%s:%d text=%s suppressed=%" PRIu64,
+              slash ? slash + 1 : line->file, line->line,
+              log_quote(text, sizeof text, line->message, strlen(line->message)), suppressed);
+  }
+}
+
 // The thread takes no signals: they belong to the loop.
 static int start_thread(struct grpc_bridge *bridge) {
   sigset_t all;
@@ -177,6 +199,7 @@ struct grpc_bridge *grpc_bridge_new(struct event_base *base, int *error) {
     *error = ERROR_SYSTEM;
     return NULL;
   }
+  gpr_set_log_function(on_grpc_log);
   grpc_init();
   bridge->queue = grpc_completion_queue_create_for_next(NULL);
   *error = start_thread(bridge);

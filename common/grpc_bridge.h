@@ -26,7 +26,8 @@ struct grpc_operation {
   bool ok;
 };
 
-// Initialises gRPC and starts the thread. NULL with the reason in *error.
+// Initialises gRPC, whose own log lines become some of ours, and starts the thread. NULL with the
+// reason in *error.
 struct grpc_bridge *grpc_bridge_new(struct event_base *base, int *error);
 
 // Shuts the queue down, waits for its thread, and runs the callbacks of all that

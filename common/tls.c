@@ -1,11 +1,15 @@
 #include "common/tls.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+enum { PEM_FILE_MAX_BYTES = 4 << 20 };  // all the authorities of a system are 250 KB
 
 static int use_key(SSL_CTX *context, const char *pem) {
   BIO *bio = BIO_new_mem_buf(pem, -1);
@@ -44,6 +48,35 @@ SSL_CTX *tls_client_context(const struct config_tls *tls, const char *key_pem, c
 failed:
   snprintf(why, why_size, "%s: %s", part, ERR_reason_error_string(ERR_peek_last_error()));
   SSL_CTX_free(context);
+  return NULL;
+}
+
+int tls_client_check(const struct config_tls *tls, const char *key_pem, char *why,
+                     size_t why_size) {
+  if (tls->ca[0] == '\0' && tls->cert[0] == '\0') {
+    return 0;
+  }
+  SSL_CTX *context = tls_client_context(tls, key_pem, why, why_size);
+  SSL_CTX_free(context);
+  return context ? 0 : ERROR_INVALID;
+}
+
+char *tls_read_pem(const char *path, char *why, size_t why_size) {
+  FILE *file = fopen(path, "re");
+  char *text = file ? calloc(1, PEM_FILE_MAX_BYTES) : NULL;
+  size_t len = text ? fread(text, 1, PEM_FILE_MAX_BYTES, file) : 0;
+  if (!text || ferror(file)) {
+    snprintf(why, why_size, "%s can't be read: %s", path, strerror(errno));
+  } else if (len == 0 || len == PEM_FILE_MAX_BYTES) {
+    snprintf(why, why_size, "%s is %s", path, len == 0 ? "empty" : "too large");
+  } else {
+    fclose(file);
+    return text;
+  }
+  free(text);
+  if (file) {
+    fclose(file);
+  }
   return NULL;
 }
 

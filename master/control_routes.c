@@ -205,8 +205,8 @@ json_t *control_nodes(struct master *master, const json_t *request, struct quest
     json_array_append_new(
         rows, json_pack("{s:s, s:s, s:s, s:I, s:s, s:b, s:I, s:I}", "service", node->service,
                         "address", node->address, "color", node->color, "weight",
-                        (json_int_t)node->weight, "state", state, "secure", node->secure,
-                        "since_ms", (json_int_t)node->since_ms, "tunnels", of.tunnels[i]));
+                        (json_int_t)node->weight, "state", state, "tls", node->secure, "since_ms",
+                        (json_int_t)node->since_ms, "tunnels", of.tunnels[i]));
   }
   free(of.tunnels);
   free(of.nodes);

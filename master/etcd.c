@@ -1,6 +1,5 @@
 #include "master/etcd.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +10,7 @@
 #include "common/clock.h"
 #include "common/config_value.h"
 #include "common/stream.h"
+#include "common/stream_tls.h"
 #include "proto/etcd.pb-c.h"
 
 enum {
@@ -19,7 +19,6 @@ enum {
   MESSAGE_MAX_BYTES = 64 << 20,  // a whole list
   // A server of etcd takes pings every 5 s and more.
   KEEPALIVE_MS = 10000,
-  PEM_FILE_MAX_BYTES = 4 << 20,
 };
 
 enum session_state { SESSION_NONE, SESSION_LOGIN, SESSION_LISTING, SESSION_WATCHING };
@@ -615,7 +614,7 @@ static void give_event(struct etcd *etcd, const Etcd__Event *event) {
       bool put = event->type == ETCD__EVENT__EVENT_TYPE__PUT;
       const struct etcd_pair pair = {kv->key.data, kv->key.len,
                                      put ? (kv->value.data ? kv->value.data : (uint8_t *)"") : NULL,
-                                     put ? kv->value.len : 0};
+                                     put ? kv->value.len : 0, kv->mod_revision};
       etcd->events.on_change(i, &pair, etcd->owner);
     }
   }
@@ -770,7 +769,8 @@ static void on_range(struct etcd *etcd, size_t number, const uint8_t *bytes, siz
   for (size_t i = 0; i < reply->n_kvs; i++) {
     const Etcd__KeyValue *kv = reply->kvs[i];
     pairs[i] = (struct etcd_pair){kv->key.data, kv->key.len,
-                                  kv->value.data ? kv->value.data : (uint8_t *)"", kv->value.len};
+                                  kv->value.data ? kv->value.data : (uint8_t *)"", kv->value.len,
+                                  kv->mod_revision};
   }
   etcd->events.on_list(number, pairs, reply->n_kvs, etcd->lost_data, etcd->owner);
   free(pairs);
@@ -822,49 +822,16 @@ static void on_session_timer(evutil_socket_t fd, short what, void *owner) {
 
 // --- Starting --------------------------------------------------------------------
 
-// A whole file as text, malloc'd; NULL with the reason in why.
-static char *read_text(const char *path, char *why, size_t why_size) {
-  FILE *file = fopen(path, "re");
-  char *text = file ? calloc(1, PEM_FILE_MAX_BYTES) : NULL;
-  if (text && fread(text, 1, PEM_FILE_MAX_BYTES - 1, file) == 0) {
-    free(text);
-    text = NULL;
-  }
-  if (!text) {
-    snprintf(why, why_size, "%s can't be read: %s", path, errno ? strerror(errno) : "it is empty");
-  }
-  if (file) {
-    fclose(file);
-  }
-  return text;
-}
-
 static bool start_engine(struct etcd *etcd, char *why, size_t why_size) {
   const struct config *config = etcd->options.config;
-  const struct config_tls *tls = &config->etcd.tls;
-  char *ca = NULL;
-  char *cert = NULL;
-  int error = 0;
-  errno = 0;
-  if ((tls->ca[0] == '\0' || (ca = read_text(tls->ca, why, why_size))) &&
-      (tls->cert[0] == '\0' || (cert = read_text(tls->cert, why, why_size)))) {
-    const struct stream_engine_options options = {
-        .open_timeout_ms = config->etcd.timeout_ms,
-        .streams_per_connection = 100,
-        .message_bytes = MESSAGE_MAX_BYTES,
-        .keepalive_ms = KEEPALIVE_MS,
-        .tls_ca = ca,
-        .tls_cert = cert,
-        .tls_key = etcd->options.secrets->etcd_tls_key,
-        .tls_server_name = tls->server_name,
-    };
-    etcd->engine = stream_engine_new(etcd->base, &options, &error);
-    if (!etcd->engine) {
-      snprintf(why, why_size, "gRPC can't be started");
-    }
-  }
-  free(ca);
-  free(cert);
+  const struct stream_engine_options options = {
+      .open_timeout_ms = config->etcd.timeout_ms,
+      .streams_per_connection = 100,
+      .message_bytes = MESSAGE_MAX_BYTES,
+      .keepalive_ms = KEEPALIVE_MS,
+  };
+  etcd->engine = stream_tls_engine_new(etcd->base, &options, &config->etcd.tls,
+                                       etcd->options.secrets->etcd_tls_key, why, why_size);
   return etcd->engine != NULL;
 }
 

@@ -28,6 +28,7 @@ struct etcd_pair {
   size_t key_len;
   const uint8_t *value;
   size_t value_len;
+  int64_t revision;  // at which it got this value
 };
 
 struct etcd_events {

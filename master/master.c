@@ -14,6 +14,7 @@
 
 #include "common/clock.h"
 #include "common/loop.h"
+#include "common/tls.h"
 #include "master/admission.h"
 #include "master/bans.h"
 #include "master/control.h"
@@ -603,8 +604,10 @@ static bool build(struct master *master, char *why, size_t why_size) {
   }
   // First of all, since it tells when another gateway is running.
   if (!(master->control = control_new(master, why, why_size)) ||
-      !open_listeners(master, why, why_size) || !build_tables(master, why, why_size) ||
-      !open_ports(master, why, why_size) ||
+      !open_listeners(master, why, why_size) ||
+      // The workers' business, but a fault is better found here, once and at the start.
+      tls_client_check(&config->tunnel.tls, master->secrets->tunnel_tls_key, why, why_size) != 0 ||
+      !build_tables(master, why, why_size) || !open_ports(master, why, why_size) ||
       !(master->registry = registry_new(master->base, config, master->secrets, master->nodes,
                                         master->counters, why, why_size))) {
     return false;

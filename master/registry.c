@@ -22,6 +22,7 @@ struct instance {
   UT_hash_handle hh;
   size_t prefix;
   struct node node;
+  int64_t revision;       // of etcd, at which it said this
   int64_t held_until_ms;  // monotonic; 0: it is listed
   bool seen;              // in the list that is being taken over
   size_t key_len;
@@ -42,6 +43,27 @@ struct registry {
 
 // --- One instance --------------------------------------------------------------------
 
+// Whether what follows host:port in a URL has isSecure=true in its query, as kratos says it.
+static bool query_says_secure(const char *rest) {
+  static const char name[] = "isSecure=";
+  static const char *const yes[] = {"1", "t", "T", "true", "True", "TRUE"};  // to Go
+  size_t len;
+  for (rest += strcspn(rest, "?#"); *rest == '?' || *rest == '&'; rest += len) {
+    len = strcspn(++rest, "&#");
+    if (strncmp(rest, name, sizeof name - 1) != 0) {
+      continue;
+    }
+    for (size_t i = 0; i < sizeof yes / sizeof yes[0]; i++) {
+      if (strlen(yes[i]) == len - (sizeof name - 1) &&
+          strncmp(rest + sizeof name - 1, yes[i], strlen(yes[i])) == 0) {
+        return true;
+      }
+    }
+    return false;  // the first one counts
+  }
+  return false;
+}
+
 // host:port of the first endpoint that speaks gRPC.
 static bool find_endpoint(const json_t *endpoints, struct node *node) {
   size_t i;
@@ -61,7 +83,7 @@ static bool find_endpoint(const json_t *endpoints, struct node *node) {
     }
     memcpy(node->address, rest, len);
     node->address[len] = '\0';
-    node->secure = secure || strstr(rest + len, "isSecure=true") != NULL;
+    node->secure = secure || query_says_secure(rest + len);
     if (config_value_is_address(node->address, 1)) {
       return true;
     }
@@ -115,22 +137,28 @@ static int compare_nodes(const void *a, const void *b) {
   return order != 0 ? order : strcmp(left->address, right->address);
 }
 
+static int compare_instances(const struct instance *left, const struct instance *right) {
+  int order = compare_nodes(&left->node, &right->node);
+  return order != 0 ? order
+                    : (right->revision > left->revision) - (right->revision < left->revision);
+}
+
+// Two instances at one address count once, and the latest word holds: a server that was
+// started anew there, with TLS now, is not kept waiting by the old one's lease.
 static void publish(struct registry *registry) {
   // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): those dropped have left the table
   size_t room = HASH_COUNT(registry->instances);
   struct node *nodes = malloc((room + 1) * sizeof *nodes);
   struct instance *instance;
   struct instance *next;
-  size_t count = 0;
+  size_t kept = 0;
   if (!nodes) {
     return;  // tried again with the next change, or the next second
   }
-  HASH_ITER(hh, registry->instances, instance, next) { nodes[count++] = instance->node; }
-  qsort(nodes, count, sizeof *nodes, compare_nodes);
-  size_t kept = 0;
-  for (size_t i = 0; i < count; i++) {  // two instances at one address count once
-    if (kept == 0 || compare_nodes(&nodes[kept - 1], &nodes[i]) != 0) {
-      nodes[kept++] = nodes[i];
+  HASH_SRT(hh, registry->instances, compare_instances);
+  HASH_ITER(hh, registry->instances, instance, next) {
+    if (kept == 0 || compare_nodes(&nodes[kept - 1], &instance->node) != 0) {
+      nodes[kept++] = instance->node;
     }
   }
   if (node_table_publish(registry->table, nodes, kept) != 0) {
@@ -210,12 +238,13 @@ static struct instance *take(struct registry *registry, size_t prefix,
     instance->key_len = pair->key_len;
     instance->node.since_ms = clock_wall_ms();
     HASH_ADD_KEYPTR(hh, registry->instances, instance->key, pair->key_len, instance);
-    log_info("node_new", "service=%s address=%s color=%s weight=%" PRIu32, node.service,
-             node.address, node.color, node.weight);
+    log_info("node_new", "service=%s address=%s color=%s weight=%" PRIu32 " tls=%s", node.service,
+             node.address, node.color, node.weight, node.secure ? "true" : "false");
   }
   node.since_ms = instance->node.since_ms;
   instance->prefix = prefix;
   instance->node = node;
+  instance->revision = pair->revision;
   instance->held_until_ms = 0;
   registry->changed = true;
   drop_held_twin(registry, instance);

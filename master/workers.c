@@ -88,6 +88,7 @@ static int settings_fd(const struct config *config) {
 }
 
 // The secrets in a pipe, which holds them all without a reader.
+_Static_assert(sizeof(struct secrets) <= 64 << 10, "a pipe takes no more at once");
 static int secrets_fd(const struct secrets *secrets) {
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) {

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/tls.h"
 #include "proto/message.pb-c.h"
 #include "tools/roma/roma.h"
 
@@ -458,6 +459,32 @@ static bool work(struct roma *roma) {
   return event.type != GRPC_QUEUE_SHUTDOWN;
 }
 
+// NULL with the reason in why.
+static grpc_server_credentials *credentials_new(const struct roma_options *options, char *why,
+                                                size_t why_size) {
+  grpc_server_credentials *credentials = NULL;
+  char *cert = NULL;
+  char *key = NULL;
+  char *ca = NULL;
+  if (!options->tls_cert) {
+    return grpc_insecure_server_credentials_create();
+  }
+  if ((cert = tls_read_pem(options->tls_cert, why, why_size)) &&
+      (key = tls_read_pem(options->tls_key, why, why_size)) &&
+      (!options->tls_client_ca || (ca = tls_read_pem(options->tls_client_ca, why, why_size)))) {
+    grpc_ssl_pem_key_cert_pair own = {key, cert};
+    credentials = grpc_ssl_server_credentials_create_ex(
+        ca, &own, 1,
+        ca ? GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY
+           : GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE,
+        NULL);
+  }
+  free(cert);
+  free(key);
+  free(ca);
+  return credentials;
+}
+
 static int run(struct roma *roma) {
   const struct roma_options *options = &roma->options;
   grpc_arg args[2] = {
@@ -468,6 +495,7 @@ static int run(struct roma *roma) {
   const grpc_channel_args all = {.num_args = options->max_streams > 0 ? 2 : 1, .args = args};
   sigset_t signals;
   pthread_t signal_thread;
+  char why[512] = "";
 
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
@@ -478,11 +506,16 @@ static int run(struct roma *roma) {
   roma->queue = grpc_completion_queue_create_for_next(NULL);
   roma->server = grpc_server_create(&all, NULL);
   grpc_server_register_completion_queue(roma->server, roma->queue, NULL);
-  grpc_server_credentials *credentials = grpc_insecure_server_credentials_create();
+  grpc_server_credentials *credentials = credentials_new(options, why, sizeof why);
+  if (!credentials) {
+    fprintf(stderr, "janus-roma: %s\n", why);
+    return 1;
+  }
   int port = grpc_server_add_http2_port(roma->server, options->listen, credentials);
   grpc_server_credentials_release(credentials);
   if (port == 0) {
-    fprintf(stderr, "janus-roma: can't listen on %s\n", options->listen);
+    fprintf(stderr, "janus-roma: can't listen on %s%s\n", options->listen,
+            options->tls_cert ? ", or the certificate and its key are not good" : "");
     return 1;
   }
   grpc_server_start(roma->server);
@@ -519,6 +552,9 @@ static void print_help(void) {
       "Usage: janus-roma [--listen HOST:PORT] [options]\n"
       "\n"
       "  --listen HOST:PORT   where to serve (default 127.0.0.1:19200; port 0: any free one)\n"
+      "  --tls-cert FILE      speak TLS with this certificate (PEM), and\n"
+      "  --tls-key FILE       its key\n"
+      "  --tls-client-ca FILE take only gateways with a certificate from this authority\n"
       "  --method PATH        a further gRPC method to serve, as "
       "/team.intra.v1.TunnelService/Tunnel\n"
       "  --delay MS           answer everything this much later\n"
@@ -532,6 +568,7 @@ static void print_help(void) {
       "%s"
       "\n"
       "Example: janus-roma --listen 127.0.0.1:19200 --log\n"
+      "         janus-roma --tls-cert roma.crt --tls-key roma.key --tls-client-ca ca.crt\n"
       "Exit status: 0 after SIGTERM or SIGINT, 1 when it can't serve, 2 for a wrong command "
       "line.\n",
       roma_command_help);
@@ -545,8 +582,22 @@ static bool read_number(const char *text, int64_t max, int64_t *value) {
 }
 
 int main(int argc, char **argv) {
-  enum { LISTEN = 1000, METHOD, DELAY, FAIL, MAX_STREAMS, RECORD, LOG };
+  enum {
+    LISTEN = 1000,
+    TLS_CERT,
+    TLS_KEY,
+    TLS_CLIENT_CA,
+    METHOD,
+    DELAY,
+    FAIL,
+    MAX_STREAMS,
+    RECORD,
+    LOG
+  };
   static const struct option options[] = {{"listen", required_argument, NULL, LISTEN},
+                                          {"tls-cert", required_argument, NULL, TLS_CERT},
+                                          {"tls-key", required_argument, NULL, TLS_KEY},
+                                          {"tls-client-ca", required_argument, NULL, TLS_CLIENT_CA},
                                           {"method", required_argument, NULL, METHOD},
                                           {"delay", required_argument, NULL, DELAY},
                                           {"fail", required_argument, NULL, FAIL},
@@ -567,6 +618,9 @@ int main(int argc, char **argv) {
     bool good = true;
     switch (option) {
       case LISTEN: chosen->listen = optarg; break;
+      case TLS_CERT: chosen->tls_cert = optarg; break;
+      case TLS_KEY: chosen->tls_key = optarg; break;
+      case TLS_CLIENT_CA: chosen->tls_client_ca = optarg; break;
       case METHOD:
         good = chosen->method_count < ROMA_METHODS_MAX && optarg[0] == '/';
         if (good) {
@@ -598,6 +652,11 @@ int main(int argc, char **argv) {
       fprintf(stderr, "janus-roma: try `janus-roma --help`\n");
       return 2;
     }
+  }
+  if (!chosen->tls_cert != !chosen->tls_key || (chosen->tls_client_ca && !chosen->tls_cert)) {
+    fprintf(stderr,
+            "janus-roma: --tls-cert and --tls-key go together, --tls-client-ca with them\n");
+    return 2;
   }
   int status = run(&roma);
   if (chosen->record) {

@@ -236,6 +236,16 @@ bool node_picker_may_come(struct node_picker *picker, const char *service, const
   return absent->gone_until_ms <= now_ms && now_ms - absent->since_ms < grace_ms;
 }
 
+static bool uses_tls(const struct node_picker *picker, const char *service) {
+  for (size_t i = 0; i < picker->count; i++) {
+    const struct node *node = &picker->entries[i].node;
+    if (node->secure && strcmp(node->service, service) == 0) {
+      return true;
+    }
+  }
+  return false;
+}
+
 const struct node *node_picker_unseen(struct node_picker *picker, const char *service,
                                       const char *color, const char *address, int64_t now_ms) {
   struct choice choice = choose_from(picker, service, color, now_ms);
@@ -243,9 +253,9 @@ const struct node *node_picker_unseen(struct node_picker *picker, const char *se
   if (is_here(picker, &choice, address) || (absent && absent->gone_until_ms > now_ms)) {
     return NULL;
   }
-  // As its kind is: nothing else is known of it.
-  picker->unseen = (struct node){.secure = choice.end > choice.start &&
-                                           picker->entries[choice.start].node.secure};
+  // Nothing else is known of it, but no player is to be spoken of in plain text whose service
+  // uses TLS.
+  picker->unseen = (struct node){.secure = uses_tls(picker, service)};
   strncpy(picker->unseen.service, service, sizeof picker->unseen.service - 1);
   strncpy(picker->unseen.color, color, sizeof picker->unseen.color - 1);
   strncpy(picker->unseen.address, address, sizeof picker->unseen.address - 1);

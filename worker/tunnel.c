@@ -460,9 +460,9 @@ static void log_ended(struct tunnel *tunnel, bool was_open, int status, const ch
   }
   char text[256];
   log_warn(was_open ? "tunnel_broken" : "tunnel_open_failed",
-           "address=%s type=%s oid=%" PRId64 " uid=%" PRId64 " status=%d detail=%s",
-           tunnel->address, tunnel_type(tunnel)->name, tunnel->oid,
-           tunnel->session ? tunnel->session->uid : 0, status,
+           "address=%s tls=%s type=%s oid=%" PRId64 " uid=%" PRId64 " status=%d detail=%s",
+           tunnel->address, tunnel->secure ? "true" : "false", tunnel_type(tunnel)->name,
+           tunnel->oid, tunnel->session ? tunnel->session->uid : 0, status,
            log_quote(text, sizeof text, detail, strlen(detail)));
 }
 
@@ -551,6 +551,7 @@ static void open_stream(struct tunnel *tunnel, const struct node *node) {
       .address = node->address, .secure = node->secure, .method = tunnel_type(tunnel)->method};
 
   memcpy(tunnel->address, node->address, sizeof tunnel->address);
+  tunnel->secure = node->secure;
   hold_route(tunnel);
   tunnel->stream = stream_open(worker->streams, &target, metadata,
                                sizeof metadata / sizeof metadata[0], &events, tunnel);

@@ -53,6 +53,7 @@ struct tunnel {
   uint32_t failures;   // tries in a row that came to nothing
   int32_t last_mod;    // of the message queued last,
   int32_t last_seq;
+  bool secure;       // the stream is TLS
   bool holds;        // the master has been told to keep the route
   bool unanswered;   // to which the backend has said nothing yet
   bool sending;      // the stream has a message and has not said on_sent

@@ -15,6 +15,7 @@
 #include "common/clock.h"
 #include "common/handover.h"
 #include "common/loop.h"
+#include "common/stream_tls.h"
 #include "worker/acceptor.h"
 #include "worker/inbox.h"
 #include "worker/pushes.h"
@@ -183,7 +184,6 @@ static const char *build(struct worker *worker, char *why, size_t why_size) {
       .streams_per_connection = (size_t)config->tunnel.streams_per_connection,
       .message_bytes = (size_t)config->tunnel.message_bytes,
   };
-  int error;
 
   dispatch_init(&worker->dispatch, config->tunnel.types, config->tunnel.type_count);
   token_bucket_init(&worker->handshakes, config->limits.handshakes_per_s,
@@ -212,8 +212,9 @@ static const char *build(struct worker *worker, char *why, size_t why_size) {
   if (!(worker->route_store = route_store_new(worker, on_store_ready, why, why_size))) {
     return why;
   }
-  if (!(worker->streams = stream_engine_new(worker->base, &options, &error))) {
-    return "gRPC can't be started";
+  if (!(worker->streams = stream_tls_engine_new(worker->base, &options, &config->tunnel.tls,
+                                                worker->secrets->tunnel_tls_key, why, why_size))) {
+    return why;
   }
   if (!(worker->inbox = inbox_new(worker, HANDOVER_CHANNEL)) ||
       !(worker->pushes = pushes_new(worker)) ||

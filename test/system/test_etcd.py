@@ -44,7 +44,7 @@ def test_nodes_come_change_and_go(gateway, etcd, backend):
     gateway.wait_nodes(backend.address)
     gateway.wait_nodes(backend.address, service="roma.room.service")
     node = gateway.nodes()[backend.address]
-    assert (node["color"], node["weight"], node["state"], node["secure"]) == ("blue", 50, "up", False)
+    assert (node["color"], node["weight"], node["state"], node["tls"]) == ("blue", 50, "up", False)
     with gateway.player(uid=701) as player:
         player.ask(1, 1)
         player.ask(6, 1, obj=5)
@@ -53,7 +53,7 @@ def test_nodes_come_change_and_go(gateway, etcd, backend):
     wait_for(lambda: gateway.nodes()[backend.address]["state"] == "draining", "weight 0 to be seen")
     etcd.register("127.0.0.1:9", scheme="grpcs", color="")
     gateway.wait_nodes(backend.address, "127.0.0.1:9")
-    assert gateway.nodes()["127.0.0.1:9"]["secure"] and gateway.nodes()["127.0.0.1:9"]["weight"] == 100
+    assert gateway.nodes()["127.0.0.1:9"]["tls"] and gateway.nodes()["127.0.0.1:9"]["weight"] == 100
     etcd.delete(key)
     gateway.wait_nodes("127.0.0.1:9")
 

@@ -217,10 +217,10 @@ static void routes_print(const json_t *answer) {
 
 static void nodes_print(const json_t *answer) {
   static const struct column columns[] = {
-      {"service", "service", CELL_TEXT},   {"address", "address", CELL_TEXT},
-      {"color", "color", CELL_TEXT},       {"weight", "weight", CELL_NUMBER},
-      {"state", "state", CELL_TEXT},       {"since", "since_ms", CELL_TIME},
-      {"tunnels", "tunnels", CELL_NUMBER},
+      {"service", "service", CELL_TEXT}, {"address", "address", CELL_TEXT},
+      {"color", "color", CELL_TEXT},     {"weight", "weight", CELL_NUMBER},
+      {"tls", "tls", CELL_FLAG},         {"state", "state", CELL_TEXT},
+      {"since", "since_ms", CELL_TIME},  {"tunnels", "tunnels", CELL_NUMBER},
   };
   TABLE_PRINT(json_object_get(answer, "nodes"), columns, "no backend is known");
 }

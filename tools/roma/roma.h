@@ -16,6 +16,9 @@ enum { ROMA_METHODS_MAX = 16, ROMA_FILLER_MAX_BYTES = 64 << 10 };
 
 struct roma_options {
   const char *listen;
+  const char *tls_cert;  // PEM files, with a key that goes with it; NULL: plain text
+  const char *tls_key;
+  const char *tls_client_ca;  // who must have issued a client's certificate; NULL: none is asked
   const char *methods[ROMA_METHODS_MAX];
   size_t method_count;
   int max_streams;   // on one connection; 0: no limit

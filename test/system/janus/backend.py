@@ -16,12 +16,18 @@ METHODS = {
 }
 
 
+def _read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
 class Stream:
     """One tunnel as Roma sees it."""
 
     def __init__(self, kind, context):
         self.kind = kind
         self.metadata = dict(context.invocation_metadata())
+        self.peer_names = context.auth_context().get("x509_common_name", [])  # of its certificate
         self.requests = []  # TunnelMessage, in order of arrival
         self.raw_requests = []
         self.ended = threading.Event()
@@ -50,9 +56,10 @@ def echo(stream, request):
 
 
 class Backend:
-    """Serves every tunnel; `answer(stream, request)` is called for each message, in order."""
+    """Serves every tunnel; `answer(stream, request)` is called for each message, in order. tls:
+    Certificates; clients need one of them when client_certificates is set."""
 
-    def __init__(self, answer=echo, max_streams=None, port=0):
+    def __init__(self, answer=echo, max_streams=None, port=0, tls=None, client_certificates=False):
         self.answer = answer
         self.streams = []
         self.on_stream = lambda stream: None
@@ -63,7 +70,13 @@ class Backend:
         self._pool = futures.ThreadPoolExecutor(max_workers=600)
         self._server = grpc.server(self._pool, options=options)
         self._server.add_generic_rpc_handlers((_Handler(self),))
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        address = f"127.0.0.1:{port}"
+        if tls:
+            self.port = self._server.add_secure_port(address, grpc.ssl_server_credentials(
+                [(_read(tls.server_key), _read(tls.server_cert))],
+                _read(tls.ca) if client_certificates else None, client_certificates))
+        else:
+            self.port = self._server.add_insecure_port(address)
         self.address = f"127.0.0.1:{self.port}"
         self._server.start()
 

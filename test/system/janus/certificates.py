@@ -11,18 +11,20 @@ from cryptography.x509.oid import NameOID
 
 
 class Certificates:
-    """ca, server_cert, server_key, client_cert and client_key are paths of PEM files."""
+    """ca, server_cert, server_key, client_cert and client_key are paths of PEM files. The server's
+    is for this machine, or for `name` alone."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, name=None):
         self.directory = str(directory)
         os.makedirs(self.directory, exist_ok=True)
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
+        self._name = x509.Name([x509.NameAttribute(
+            NameOID.COMMON_NAME, "test authority " + os.urandom(4).hex())])
         authority = self._build(self._name, self._key.public_key(), [
             x509.BasicConstraints(ca=True, path_length=None)])
         self.ca = self._write("ca.crt", authority.public_bytes(serialization.Encoding.PEM))
         self.server_cert, self.server_key = self._issue("server", [
-            x509.SubjectAlternativeName([
+            x509.SubjectAlternativeName([x509.DNSName(name)] if name else [
                 x509.DNSName("localhost"),
                 x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
             ])])

@@ -140,12 +140,12 @@ def merged(base, changes):
     return out
 
 
-def node(address, service="roma.player.service", color="blue", weight=100):
-    return {"service": service, "addr": address, "color": color, "weight": weight}
+def node(address, service="roma.player.service", color="blue", weight=100, **more):
+    return {"service": service, "addr": address, "color": color, "weight": weight, **more}
 
 
-def nodes_of(*addresses, services=("roma.player.service", "roma.room.service")):
-    return [node(address, service) for address in addresses for service in services]
+def nodes_of(*addresses, services=("roma.player.service", "roma.room.service"), **more):
+    return [node(address, service, **more) for address in addresses for service in services]
 
 
 def redis_settings(*addresses, **more):

@@ -561,7 +561,7 @@ static void what_is_saved_loads_to_an_equal_struct(void **state) {
       "log = { type = \"json\"; level = \"warn\"; };\n"
       "worker = { count = 0x3; stop_timeout = \"1.234s\"; };\n"
       "limits = { bytes_per_s = 1073741824; };\n"
-      "nodes = ( { service = \"a\"; addr = \"h:1\"; color = \"x\"; weight = 0; },\n"
+      "nodes = ( { service = \"a\"; addr = \"h:1\"; color = \"x\"; weight = 0; tls = true; },\n"
       "          { service = \"b\"; addr = \"[::1]:2\"; } );\n" TYPES(
           "{ name = \"a\"; service = \"s\"; method = \"/s.S/T\"; modules = [7, 8]; }"));
   FILE *file = tmpfile();
@@ -669,8 +669,13 @@ static void a_tls_key_is_a_secret_and_its_file_closed_to_others(void **state) {
   char key_file[128];
   snprintf(key_file, sizeof key_file, "%s/redis.key", folder);
   write_file(key_file, "KEY", 0600);
-  load_good("data = { redis = { tls = { key = \"redis.key\"; cert = \"redis.key\"; }; }; };");
+  load_good(
+      "data = { redis = { tls = { key = \"redis.key\"; cert = \"redis.key\"; }; }; };\n"
+      "tunnel = { tls = { key = \"redis.key\"; cert = \"redis.key\"; server_name = \"roma\"; }; "
+      "};");
   assert_string_equal(secrets.redis_tls_key, "KEY");
+  assert_string_equal(secrets.tunnel_tls_key, "KEY");
+  assert_string_equal(config.tunnel.tls.server_name, "roma");
   assert_string_equal(config.data.redis.tls.key, key_file);
   assert_int_equal(chmod(key_file, 0644), 0);
   assert_int_equal(
@@ -678,6 +683,9 @@ static void a_tls_key_is_a_secret_and_its_file_closed_to_others(void **state) {
            "\n@include \"secret.conf\"\n"),
       ERROR_INVALID);
   assert_non_null(strstr(faults, "chmod o-rwx"));
+  expect_fault("tunnel = { tls = { cert = \"redis.key\"; }; };",
+               ":1: tunnel.tls.cert: and tunnel.tls.key go together");
+  expect_fault("tunnel = { tls = { enabled = true; }; };", ":1: tunnel.tls.enabled: unknown key");
   unlink(key_file);
   expect_fault("etcd = { tls = { ca = \"/nowhere\"; }; };",
                ":1: etcd.tls.ca: /nowhere can't be read: No such file or directory");

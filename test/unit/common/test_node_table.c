@@ -36,6 +36,7 @@ static void fill(struct node *nodes, size_t count, uint32_t number) {
   for (size_t i = 0; i < count; i++) {
     nodes[i].weight = number;
     nodes[i].since_ms = number;
+    nodes[i].secure = number % 2 == 1;
     snprintf(nodes[i].service, sizeof nodes[i].service, "service-%u", number);
     snprintf(nodes[i].address, sizeof nodes[i].address, "host-%u:%zu", number, i);
   }
@@ -47,7 +48,7 @@ static int check(const struct node *nodes, size_t count) {
     char address[NODE_ADDRESS_MAX_BYTES + 1];
     snprintf(address, sizeof address, "host-%u:%zu", nodes[0].weight, i);
     if (nodes[i].weight != nodes[0].weight || nodes[i].since_ms != nodes[0].weight ||
-        strcmp(nodes[i].address, address) != 0) {
+        nodes[i].secure != (nodes[0].weight % 2 == 1) || strcmp(nodes[i].address, address) != 0) {
       return 1;
     }
   }

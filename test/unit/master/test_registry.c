@@ -6,6 +6,7 @@
 #include <stdint.h>
 // cmocka wants the four above first.
 #include <cmocka.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,16 +44,33 @@ static void what_is_not_said_has_its_default(void **state) {
 
 static void tls_is_told_by_scheme_or_query(void **state) {
   (void)state;
-  struct node node;
-  assert_int_equal(
-      parse("{\"name\":\"roma.player.service\",\"endpoints\":[\"grpcs://h:1\"]}", &node), 0);
-  assert_true(node.secure);
-  assert_int_equal(
-      parse("{\"name\":\"roma.player.service\",\"endpoints\":[\"grpc://h:1?isSecure=true\"]}",
-            &node),
-      0);
-  assert_true(node.secure);
-  assert_string_equal(node.address, "h:1");
+  static const struct {
+    const char *endpoint;
+    bool secure;
+  } cases[] = {
+      {"grpcs://h:1", true},
+      {"grpcs://h:1?isSecure=false", true},
+      {"grpc://h:1?isSecure=true", true},
+      {"grpc://h:1/?a=b&isSecure=1#x", true},
+      {"grpc://h:1?isSecure=false&isSecure=true", false},
+      {"grpc://h:1?isSecure=truer", false},
+      {"grpc://h:1?isSecure=", false},
+      {"grpc://h:1?isSecure", false},
+      {"grpc://h:1?xisSecure=true", false},
+      {"grpc://h:1?#isSecure=true", false},
+      {"grpc://h:1/isSecure=true", false},
+      {"grpc://h:1\",\"grpcs://h:2", false},  // the first one that speaks gRPC
+      {"http://h:1\",\"grpcs://h:1", true},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    char json[256];
+    struct node node;
+    snprintf(json, sizeof json, "{\"name\":\"roma.player.service\",\"endpoints\":[\"%s\"]}",
+             cases[i].endpoint);
+    assert_int_equal(parse(json, &node), 0);
+    assert_int_equal(node.secure, cases[i].secure);
+    assert_string_equal(node.address, "h:1");
+  }
 }
 
 static void another_services_instance_is_no_fault(void **state) {
@@ -73,8 +91,8 @@ static void what_is_no_instance_is_malformed(void **state) {
       "{\"name\":\"roma.player.service\"}",
       "{\"name\":\"roma.player.service\",\"endpoints\":[\"grpc://h\"]}",
       "{\"name\":\"roma.player.service\",\"endpoints\":[\"tcp://h:1\"]}",
-      "{\"name\":\"roma.player.service\",\"endpoints\":[\"grpc://h:1\"],"
-      "\"metadata\":{\"weight\":\"-1\"}}",
+      ("{\"name\":\"roma.player.service\",\"endpoints\":[\"grpc://h:1\"],"
+       "\"metadata\":{\"weight\":\"-1\"}}"),
   };
   struct node node;
   for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {

@@ -239,6 +239,29 @@ static void a_node_that_the_registry_can_not_tell_of_is_tried_unless_it_has_just
   assert_string_equal(unseen(fixture, "b:1"), "none");  // it has left
 }
 
+static void one_that_is_not_known_is_spoken_to_by_tls_where_its_service_uses_it(void **state) {
+  struct fixture *fixture = *state;
+  struct node nodes[] = {node("green", "a:1", 100), node("green", "b:1", 100)};
+  publish(fixture, nodes, 2);
+  assert_false(node_picker_unseen(fixture->picker, service, "blue", "new:1", 0)->secure);
+  nodes[1].secure = true;
+  publish(fixture, nodes, 2);
+  assert_true(node_picker_unseen(fixture->picker, service, "blue", "new:1", 0)->secure);
+  assert_false(node_picker_unseen(fixture->picker, "roma.room.service", "blue", "x:1", 0)->secure);
+}
+
+static void a_node_that_changes_to_tls_is_the_same_node(void **state) {
+  struct fixture *fixture = *state;
+  struct node nodes[] = {node("", "a:1", 100), node("", "b:1", 100)};
+  publish(fixture, nodes, 2);
+  assert_false(node_picker_find(fixture->picker, service, "", "a:1", 0)->secure);
+  node_picker_suspect(fixture->picker, service, "", "a:1", 50);
+  nodes[0].secure = true;
+  publish(fixture, nodes, 2);
+  assert_null(node_picker_find(fixture->picker, service, "", "a:1", 49));
+  assert_true(node_picker_find(fixture->picker, service, "", "a:1", 50)->secure);
+}
+
 static void whether_the_registry_can_be_seen_is_in_the_table(void **state) {
   struct fixture *fixture = *state;
   assert_false(node_table_is_current(fixture->table));
@@ -266,6 +289,8 @@ int main(void) {
       FACT(the_fallback_moves_only_the_objects_of_a_node_that_left),
       FACT(the_fallback_spreads_objects_by_weight),
       FACT(a_node_that_the_registry_can_not_tell_of_is_tried_unless_it_has_just_failed),
+      FACT(one_that_is_not_known_is_spoken_to_by_tls_where_its_service_uses_it),
+      FACT(a_node_that_changes_to_tls_is_the_same_node),
       FACT(whether_the_registry_can_be_seen_is_in_the_table),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
