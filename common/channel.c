@@ -65,6 +65,7 @@ static const struct message_form forms[CHANNEL_TYPE_END] = {
     [CHANNEL_REDIS_HEALTH] = {.size = sizeof(struct redis_link_health),
                               .texts = {TEXT(redis_link_health, last_error)}},
     [CHANNEL_BROADCAST_DONE] = {.size = sizeof(struct channel_broadcast_done)},
+    [CHANNEL_TLS_CHANGED] = {.size = 0},
     [CHANNEL_STOP] = {.size = 0},
 };
 _Static_assert(sizeof(struct channel_push) % sizeof(uint64_t) == 0, "receivers are aligned");

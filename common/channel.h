@@ -40,6 +40,7 @@ enum channel_type {
   CHANNEL_ROUTE_MOVED,    // struct channel_route_held
   CHANNEL_PUSH,           // struct channel_push
   CHANNEL_REPORT_ASK,     // struct channel_report_ask
+  CHANNEL_TLS_CHANGED,    // no content: certificates and keys are to be read anew
   CHANNEL_STOP,           // no content: close all sessions and exit
   CHANNEL_TYPE_END
 };

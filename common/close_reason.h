@@ -34,6 +34,8 @@ enum logout_code {
   X(ADDRESS_LIMIT, "address_limit", LOGOUT_NONE, 1013)                      \
   X(DESCRIPTOR_LIMIT, "descriptor_limit", LOGOUT_NONE, 1013)                \
   X(PROXY_HEADER, "proxy_header", LOGOUT_NONE, 1008)                        \
+  X(TLS_FAILED, "tls_failed", LOGOUT_NONE, 1008)                            \
+  X(TLS_RATE, "tls_rate", LOGOUT_NONE, 1013)                                \
   X(ADDRESS_DENIED, "address_denied", LOGOUT_NONE, 1008)                    \
   X(HANDSHAKE_TIMEOUT, "handshake_timeout", LOGOUT_NONE, 1008)              \
   X(HANDSHAKE_RATE, "handshake_rate", LOGOUT_NONE, 1013)                    \

@@ -166,6 +166,10 @@ static const struct key keys[] = {
             RANGE(0, 10000000)),
     SETTING("limits.handshake_burst", KEY_INTEGER, limits.handshake_burst, "4000",
             RANGE(1, 10000000)),
+    SETTING("limits.tls_handshakes_per_s", KEY_INTEGER, limits.tls_handshakes_per_s, "500",
+            RANGE(0, 10000000)),
+    SETTING("limits.tls_handshake_burst", KEY_INTEGER, limits.tls_handshake_burst, "1000",
+            RANGE(1, 10000000)),
     SETTING("limits.handshake_timeout", KEY_DURATION, limits.handshake_timeout_ms, "10s",
             RANGE(1, DAY_MS)),
     SETTING("limits.handshake_clock", KEY_DURATION, limits.handshake_clock_ms, "5s",
@@ -262,6 +266,17 @@ const struct config_listener *config_listener_next(const struct config *config,
     }
   }
   return NULL;
+}
+
+const char *config_listener_path(const struct config *config,
+                                 const struct config_listener *listener, char *name, size_t size) {
+  size_t index = (size_t)(listener - config->server.listeners);
+  if (index < LISTENER_MORE) {
+    snprintf(name, size, "server.%s", index == LISTENER_WS ? "ws" : "tcp");
+  } else {
+    snprintf(name, size, "server.listeners[%zu]", index - LISTENER_MORE);
+  }
+  return name;
 }
 
 const char *config_transport_name(enum transport_name transport) {
@@ -1120,6 +1135,45 @@ static bool entry_add(config_setting_t *list, struct key_table table, const void
     ok = ok && modules != NULL;
   }
   return ok;
+}
+
+static bool differs(const struct key *key, const void *before, const void *after) {
+  char texts[2][LOADER_VALUE_BYTES];
+  key_text(key, before, texts[0], sizeof texts[0]);
+  key_text(key, after, texts[1], sizeof texts[1]);
+  return strcmp(texts[0], texts[1]) != 0;
+}
+
+void config_each_change(const struct config *before, const struct config *after,
+                        void (*on_change)(const char *name, void *context), void *context) {
+  for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+    if (is_scalar(&keys[i]) && differs(&keys[i], before, after)) {
+      on_change(keys[i].path, context);
+    }
+  }
+  if (before->registry.node_count != after->registry.node_count ||
+      memcmp(before->registry.nodes, after->registry.nodes, sizeof before->registry.nodes) != 0) {
+    on_change("nodes", context);
+  }
+  if (before->tunnel.type_count != after->tunnel.type_count ||
+      memcmp(before->tunnel.types, after->tunnel.types, sizeof before->tunnel.types) != 0) {
+    on_change("tunnel.types", context);
+  }
+  if (before->server.listener_count != after->server.listener_count) {
+    on_change("server.listeners", context);
+    return;
+  }
+  for (size_t i = LISTENER_MORE; i < before->server.listener_count; i++) {
+    const struct config_listener *listener = &before->server.listeners[i];
+    for (size_t k = 0; k < sizeof listener_keys / sizeof *listener_keys; k++) {
+      char name[LOADER_NAME_BYTES], whole[2 * LOADER_NAME_BYTES];
+      if (differs(&listener_keys[k], listener, &after->server.listeners[i])) {
+        config_listener_path(before, listener, name, sizeof name);
+        snprintf(whole, sizeof whole, "%s.%s", name, listener_keys[k].path);
+        on_change(whole, context);
+      }
+    }
+  }
 }
 
 int config_save(const struct config *config, FILE *out) {

@@ -213,6 +213,8 @@ struct config {
     int64_t connections_per_address;  // within one worker; 0 for none
     int64_t handshakes_per_s;         // within one worker; 0 for none
     int64_t handshake_burst;
+    int64_t tls_handshakes_per_s;  // within one worker; 0 for none
+    int64_t tls_handshake_burst;
     int64_t handshake_timeout_ms;
     int64_t handshake_clock_ms;  // how far the client's clock may be off
     int64_t idle_timeout_ms;
@@ -292,6 +294,14 @@ int config_load_file(const char *path, struct config *config, struct secrets *se
 // Master and workers number their sockets in this order.
 const struct config_listener *config_listener_next(const struct config *config,
                                                    const struct config_listener *listener);
+
+// Calls on_change with the name of each setting that differs. Secrets are no settings.
+void config_each_change(const struct config *before, const struct config *after,
+                        void (*on_change)(const char *name, void *context), void *context);
+
+// Where it stands in the configuration: "server.ws", "server.listeners[2]". Returns name.
+const char *config_listener_path(const struct config *config,
+                                 const struct config_listener *listener, char *name, size_t size);
 
 // What it speaks, in a word: "tcp", "tls", "ws" or "wss".
 const char *config_listener_name(const struct config_listener *listener);

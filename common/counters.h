@@ -18,6 +18,8 @@
 #define COUNTERS(X)                                                                                \
   X(CONNECTIONS_ACCEPTED, "connections_accepted", "connections accepted")                          \
   X(ACCEPT_BACKOFFS, "accept_backoffs", "times accepting was suspended for want of descriptors")   \
+  X(TLS_HANDSHAKES, "tls_handshakes", "TLS handshakes with clients")                               \
+  X(TLS_RESUMED, "tls_resumed", "of these, with a session ticket")                                 \
   X(LOGINS, "logins", "handshakes completed")                                                      \
   X(MESSAGES_IN, "messages_in", "messages from clients, after the handshake")                      \
   X(MESSAGES_OUT, "messages_out", "messages to clients")                                           \

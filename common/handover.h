@@ -8,6 +8,7 @@ enum handover {
   HANDOVER_SECRETS,      // a pipe that holds one struct secrets
   HANDOVER_ROUTE_TABLE,  // read-only segment
   HANDOVER_NODE_TABLE,   // read-only segment
+  HANDOVER_TLS,          // read-only segment
   HANDOVER_COUNTERS,     // the worker's own segment, writable
   HANDOVER_LISTENERS,    // the first of its listening sockets, each one of an SO_REUSEPORT group,
                          // in the order of config_listener_next

@@ -11,7 +11,9 @@
 #include "master/operations_http.h"
 #include "master/push_topics.h"
 #include "master/registry.h"
+#include "master/reload.h"
 #include "master/routes.h"
+#include "master/tls_keys.h"
 
 enum { LIST_DEFAULT = 100, LIST_MAX = 100000 };
 
@@ -145,10 +147,15 @@ static json_t *listeners_to_json(const struct master *master) {
   json_t *listeners = json_array();
   for (size_t i = 0; i < master->client_listeners; i++) {
     const struct config_listener *listener = master->client_config[i];
-    json_array_append_new(
-        listeners,
+    json_t *one =
         json_pack("{s:s, s:s, s:b}", "transport", config_transport_name(listener->transport),
-                  "address", master->clients[i].address, "tls", listener->tls.enabled));
+                  "address", master->clients[i].address, "tls", listener->tls.enabled);
+    int64_t expiry_ms =
+        tls_keys_expiry(master->tls_keys, (size_t)(listener - master->config.server.listeners));
+    if (expiry_ms > 0) {
+      json_object_set_new(one, "certificate_expires_ms", json_integer((json_int_t)expiry_ms));
+    }
+    json_array_append_new(listeners, one);
   }
   json_array_append_new(
       listeners, port_to_json("grpc", grpc_address, grpc.open, grpc.refused, grpc.late, grpc.cut));
@@ -246,6 +253,13 @@ static json_t *answer_workers(struct master *master, const json_t *request,
   return answer;
 }
 
+static json_t *answer_reload(struct master *master, const json_t *request,
+                             struct question *question) {
+  (void)request;
+  (void)question;
+  return reload(master);
+}
+
 static const struct {
   const char *name;
   control_command *answer;
@@ -253,6 +267,7 @@ static const struct {
     {"status", answer_status},
     {"stats", answer_stats},
     {"workers", answer_workers},
+    {"reload", answer_reload},
     {"sessions", control_sessions},
     {"routes", control_routes},
     {"routes stats", control_route_stats},
@@ -279,9 +294,8 @@ void control_answer(struct master *master, const json_t *request, control_reply 
       return;
     }
   }
-  reply(
-      control_error(
-          "unknown command; there are status, stats, workers, sessions, session, kick, ban, unban, "
-          "bans, push, routes, routes stats, routes get, nodes"),
-      context);
+  reply(control_error("unknown command; there are status, stats, workers, reload, sessions, "
+                      "session, kick, ban, unban, "
+                      "bans, push, routes, routes stats, routes get, nodes"),
+        context);
 }

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "master/master.h"
+#include "master/tls_keys.h"
 
 static const char default_config[] = "/etc/janus-gate/janus.conf";
 
@@ -24,7 +25,8 @@ static void print_help(void) {
       "  -V, --version       the version\n"
       "\n"
       "It runs in the foreground and logs to standard error. SIGTERM closes every session\n"
-      "and ends it. `janusctl status` shows how it is doing.\n"
+      "and ends it; SIGHUP reads the certificates anew, as `janusctl reload` does. `janusctl "
+      "status` shows how it is doing.\n"
       "\n"
       "Exit status: 0 after a stop or a good check, 1 for a faulty configuration or a start\n"
       "that failed, 2 for a wrong command line.\n",
@@ -84,11 +86,15 @@ int main(int argc, char **argv) {
     fprintf(stderr, "janusd: no locked memory to be had for the secrets\n");
     return 1;
   }
-  if (config_load_file(config_path, &config, secrets, report_fault, NULL) != 0) {
+  struct tls_material *tls_material = tls_material_new();
+  if (!tls_material || config_load_file(config_path, &config, secrets, report_fault, NULL) != 0 ||
+      tls_keys_read(tls_material, &config, report_fault, NULL) != 0) {
+    tls_material_free(tls_material);
     sodium_free(secrets);
     return 1;
   }
   if (only_test) {
+    tls_material_free(tls_material);
     sodium_free(secrets);
     printf("%s: the configuration is good\n", config_path);
     return 0;
@@ -96,5 +102,10 @@ int main(int argc, char **argv) {
   if (worker[0] == '\0') {
     find_worker(worker, sizeof worker);
   }
-  return master_run(&config, secrets, worker);
+  const struct master_options start = {.config_path = config_path,
+                                       .config = &config,
+                                       .secrets = secrets,
+                                       .tls_material = tls_material,
+                                       .worker_program = worker};
+  return master_run(&start);
 }

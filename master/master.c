@@ -25,8 +25,10 @@
 #include "master/push_redis.h"
 #include "master/push_topics.h"
 #include "master/registry.h"
+#include "master/reload.h"
 #include "master/routes.h"
 #include "master/session_reports.h"
+#include "master/tls_keys.h"
 
 enum { LEAVE_MS = 1000 };  // for the last writes to Redis
 
@@ -279,6 +281,12 @@ static void on_all_ready(void *owner) {
   }
 }
 
+void master_tell_tls_changed(struct master *master) {
+  for (int i = 0; i < workers_count(master->workers); i++) {
+    (void)!workers_send(master->workers, i, CHANNEL_TLS_CHANGED, NULL);  // a dead one reads anew
+  }
+}
+
 static void leave(struct master *master) { event_base_loopbreak(master->base); }
 
 // The gateway routes of the players who have just left are still to be removed.
@@ -339,8 +347,7 @@ static void on_stop_signal(evutil_socket_t number, short what, void *owner) {
 static void on_hangup(evutil_socket_t number, short what, void *owner) {
   (void)number;
   (void)what;
-  (void)owner;
-  log_warn("hangup_ignored", "hint=\"this version reads its configuration only when it starts\"");
+  json_decref(reload(owner));
 }
 
 static void on_second(evutil_socket_t fd, short what, void *owner) {
@@ -351,6 +358,9 @@ static void on_second(evutil_socket_t fd, short what, void *owner) {
   registry_tick(master->registry);
   routes_tick(master->routes);
   bans_tick(master->bans, clock_wall_ms());
+  if (tls_keys_tick(master->tls_keys, clock_monotonic_ms())) {
+    master_tell_tls_changed(master);
+  }
   if (master->redis) {
     push_topics_tick(master->push_topics);
     other_gateways_tick(master->other_gateways);
@@ -631,6 +641,7 @@ static bool build(struct master *master, char *why, size_t why_size) {
       .listener_count = master->client_listeners,
       .route_table_fd = route_table_fd(master->route_table),
       .node_table_fd = node_table_fd(master->nodes),
+      .tls_fd = tls_keys_fd(master->tls_keys),
   };
   if (!(master->workers = workers_new(master->base, &worker_options, &events, master))) {
     snprintf(why, why_size, "the workers can't be started");
@@ -660,13 +671,19 @@ static void tear_down(struct master *master) {
   route_table_free(master->route_table);
   free(master->counters);
   node_table_free(master->nodes);
+  tls_keys_free(master->tls_keys);
+  free(master->loaded);
   sodium_free(master->secrets);
 }
 
-int master_run(const struct config *config, struct secrets *secrets, const char *worker_program) {
-  struct master master = {.config = *config,
-                          .secrets = secrets,
-                          .worker_program = worker_program,
+int master_run(const struct master_options *options) {
+  const struct config *config = options->config;
+  struct master master = {.config_path = options->config_path,
+                          .config = *config,
+                          .loaded = malloc(sizeof *config),
+                          .secrets = options->secrets,
+                          .tls_keys = tls_keys_new(config, options->tls_material),
+                          .worker_program = options->worker_program,
                           .started_ms = clock_wall_ms()};
   struct {
     int number;
@@ -691,7 +708,11 @@ int master_run(const struct config *config, struct secrets *secrets, const char 
       master.base ? event_new(master.base, -1, EV_PERSIST, on_second, &master) : NULL;
   master.leaving =
       master.base ? event_new(master.base, -1, EV_PERSIST, on_leave_tick, &master) : NULL;
-  if (tick && master.leaving && build(&master, why, sizeof why)) {
+  if (master.loaded) {
+    *master.loaded = *config;
+  }
+  if (tick && master.leaving && master.loaded && master.tls_keys &&
+      build(&master, why, sizeof why)) {
     const struct timeval second = {.tv_sec = 1};
     event_add(tick, &second);
     for (size_t i = 0; i < signal_count; i++) {

@@ -29,10 +29,14 @@ struct push_topics;
 struct registry;
 struct routes;
 struct session_reports;
+struct tls_keys;
+struct tls_material;
 
 struct master {
   struct event_base *base;
-  struct config config;
+  const char *config_path;
+  struct config config;     // as the gateway runs
+  struct config *loaded;    // as it was read
   struct secrets *secrets;  // locked memory, left out of core dumps
   const char *worker_program;
   int64_t started_ms;  // wall clock
@@ -44,6 +48,7 @@ struct master {
   struct route_table *route_table;
   struct routes *routes;
   struct node_table *nodes;
+  struct tls_keys *tls_keys;
   struct registry *registry;
   struct directory *directory;
   struct admission *admission;
@@ -70,8 +75,19 @@ struct master {
 void master_close_session(struct master *master, const struct directory_session *session,
                           enum close_reason reason, enum logout_code code);
 
-// Runs until SIGTERM or SIGINT. config and secrets (from sodium_malloc) are taken
-// over. Returns the exit status.
-int master_run(const struct config *config, struct secrets *secrets, const char *worker_program);
+// Has the workers read the certificates and keys of TLS anew.
+void master_tell_tls_changed(struct master *master);
+
+// What janusd starts with. All is the master's from there on.
+struct master_options {
+  const char *config_path;
+  const struct config *config;
+  struct secrets *secrets;            // from sodium_malloc
+  struct tls_material *tls_material;  // read by tls_keys_read
+  const char *worker_program;
+};
+
+// Runs until SIGTERM or SIGINT. Returns the exit status.
+int master_run(const struct master_options *options);
 
 #endif

@@ -158,6 +158,7 @@ static int start(struct worker_process *process) {
   fds[HANDOVER_CHANNEL] = pair[1];
   fds[HANDOVER_ROUTE_TABLE] = workers->options.route_table_fd;
   fds[HANDOVER_NODE_TABLE] = workers->options.node_table_fd;
+  fds[HANDOVER_TLS] = workers->options.tls_fd;
   fds[HANDOVER_COUNTERS] = process->counters.fd;
   for (int i = HANDOVER_LISTENERS; i < end; i++) {
     fds[i] = workers->options.listeners[i - HANDOVER_LISTENERS].fds[process->index];

@@ -45,6 +45,7 @@ struct workers_options {
   size_t listener_count;
   int route_table_fd;
   int node_table_fd;
+  int tls_fd;
 };
 
 // For reading; kept by the workers module.

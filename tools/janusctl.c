@@ -39,6 +39,8 @@ static const char help[] =
     "  stats      counters and gauges, in total and for each worker\n"
     "  workers    the worker processes\n"
     "  nodes      the backends known\n"
+    "  reload     reads the configuration; TLS certificates and keys are replaced, and\n"
+    "             what else has changed is named: it waits for a restart\n"
     "\n"
     "Players:\n"
     "  sessions   those logged in   [--uid N] [--color C] [--sid N] [--address NET]\n"
@@ -198,6 +200,12 @@ static int ask(const char *path, const json_t *request, const struct ctl_command
     char text[CELL_BYTES];
     cell_format(json_object_get(answer, "error"), CELL_TEXT, text);
     fprintf(stderr, "janusctl: the gateway answered: %s\n", text);
+    const json_t *fault;
+    size_t i;
+    json_array_foreach(json_object_get(answer, "faults"), i, fault) {
+      cell_format(fault, CELL_TEXT, text);
+      fprintf(stderr, "  %s\n", text);
+    }
   }
   if (as_json) {
     json_dumpf(answer, stdout, JSON_INDENT(2));
@@ -469,7 +477,7 @@ static int run(int argc, char **argv, struct line *line) {
   }
   if (optind == argc) {
     return usage(
-        "which command? status, stats, workers, sessions, session, kick, ban, unban, "
+        "which command? status, stats, workers, reload, sessions, session, kick, ban, unban, "
         "bans, push, routes or nodes");
   }
   const struct ctl_command *command = find_command(argc - optind, argv + optind, &words);

@@ -9,6 +9,7 @@
 
 #include "common/clock.h"
 #include "common/networks.h"
+#include "common/tls_server.h"
 #include "worker/arrival.h"
 #include "worker/session.h"
 #include "worker/worker.h"
@@ -88,6 +89,45 @@ void acceptor_refused(struct listener *listener, const struct sockaddr *address,
              close_reason_name(reason), config_listener_name(listener->config), text,
              listener->acceptor->open_connections, suppressed);
   }
+}
+
+// --- TLS -------------------------------------------------------------------------------
+
+bool acceptor_load_tls(struct acceptor *acceptor) {
+  struct worker *worker = acceptor->worker;
+  bool any = false;
+  for (size_t i = 0; i < acceptor->listener_count; i++) {
+    any = any || acceptor->listeners[i].config->tls.enabled;
+  }
+  if (!any) {
+    return true;
+  }
+  SSL_CTX *contexts[CONFIG_LISTENERS] = {NULL};
+  struct tls_material *material = tls_material_new();
+  const char *wrong = material ? NULL : "out of memory";
+  char why[512];
+  if (material && tls_segment_read(worker->tls, material) != 0) {
+    wrong = "the master is changing them";  // and tells when it is done
+  }
+  for (size_t i = 0; !wrong && i < acceptor->listener_count; i++) {
+    const struct config_listener *config = acceptor->listeners[i].config;
+    uint32_t index = (uint32_t)(config - worker->config.server.listeners);
+    int64_t expires;
+    if (config->tls.enabled &&
+        !(contexts[i] = tls_server_context(config, index, material, &expires, why, sizeof why))) {
+      wrong = why;
+    }
+  }
+  for (size_t i = 0; i < acceptor->listener_count; i++) {
+    SSL_CTX **current = &acceptor->listeners[i].tls;
+    SSL_CTX_free(wrong ? contexts[i] : *current);
+    *current = wrong ? *current : contexts[i];
+  }
+  if (wrong) {
+    log_error("tls_keys_refused", "why=\"%s\"", wrong);
+  }
+  tls_material_free(material);
+  return wrong == NULL;
 }
 
 // --- Accepting -------------------------------------------------------------------------
@@ -189,7 +229,7 @@ struct acceptor *acceptor_new(struct worker *worker, int first_fd) {
     size_t i = acceptor->listener_count++;
     good = set_up(&acceptor->listeners[i], acceptor, first_fd + (int)i, config) && good;
   }
-  if (!good) {
+  if (!good || !acceptor_load_tls(acceptor)) {
     acceptor_free(acceptor);
     return NULL;
   }
@@ -226,6 +266,7 @@ void acceptor_free(struct acceptor *acceptor) {
     if (acceptor->listeners[i].acceptable) {
       event_free(acceptor->listeners[i].acceptable);
     }
+    SSL_CTX_free(acceptor->listeners[i].tls);
     address_limits_free(acceptor->listeners[i].addresses);
   }
   if (acceptor->backoff) {

@@ -28,6 +28,7 @@ struct listener {
   const struct config_listener *config;
   int fd;  // -1 once stopped
   struct event *acceptable;
+  SSL_CTX *tls;                      // NULL without
   struct address_limits *addresses;  // NULL: only the limit for all
   size_t open_connections;
   struct websocket_rules websocket_rules;
@@ -49,6 +50,9 @@ struct acceptor {
 // Takes over the listening sockets, first_fd and those after it, in the order of
 // config_listener_next. NULL when out of memory.
 struct acceptor *acceptor_new(struct worker *worker, int first_fd);
+// Takes the certificates and keys as the master publishes them now; connections that stand keep
+// theirs. False, and all as before, when they can't be used; that is logged.
+bool acceptor_load_tls(struct acceptor *acceptor);
 void acceptor_start(struct acceptor *acceptor);  // accepts, from here on
 void acceptor_free(struct acceptor *acceptor);
 

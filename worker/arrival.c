@@ -2,11 +2,14 @@
 
 #include <errno.h>
 #include <event2/event_struct.h>
+#include <openssl/err.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/networks.h"
+#include "common/tls_server.h"
 #include "worker/acceptor.h"
 #include "worker/proxy_header.h"
 #include "worker/session.h"
@@ -19,6 +22,7 @@ struct arrival {
   struct sockaddr_storage address;
   socklen_t address_len;
   struct proxy_header proxy_header;
+  SSL *ssl;  // NULL without TLS, and when the wire has taken it over
   struct event ready;
   struct event timer;
 };
@@ -39,6 +43,7 @@ static void arrival_free(struct arrival *arrival) {
 }
 
 void arrival_refuse(struct arrival *arrival, enum close_reason reason) {
+  SSL_free(arrival->ssl);
   if (arrival->fd >= 0) {
     close(arrival->fd);
   }
@@ -52,8 +57,10 @@ void arrival_refuse(struct arrival *arrival, enum close_reason reason) {
 static struct wire *make_wire(void *context, const struct wire_events *events, void *owner) {
   struct arrival *arrival = context;
   int fd = arrival->fd;
+  SSL *ssl = arrival->ssl;
   arrival->fd = -1;
-  return wire_socket_new(&worker_of(arrival)->wires, fd, events, owner);
+  arrival->ssl = NULL;
+  return wire_socket_new(&worker_of(arrival)->wires, fd, ssl, events, owner);
 }
 
 static struct transport *make_transport(void *context, const struct transport_events *events,
@@ -69,6 +76,7 @@ static struct transport *make_transport(void *context, const struct transport_ev
 }
 
 static void become_session(struct arrival *arrival) {
+  event_del(&arrival->ready);  // before the wire has the descriptor
   struct worker *worker = worker_of(arrival);
   char text[64];
   network_format_socket(address_of(arrival), arrival->address_len, text, sizeof text);
@@ -77,6 +85,69 @@ static void become_session(struct arrival *arrival) {
     return;
   }
   arrival_refuse(arrival, CLOSE_OUT_OF_MEMORY);
+}
+
+// --- TLS -----------------------------------------------------------------------------
+
+static void on_tls_ready(evutil_socket_t fd, short what, void *owner);
+
+static void await(struct arrival *arrival, short what, event_callback_fn callback) {
+  event_del(&arrival->ready);
+  event_assign(&arrival->ready, worker_of(arrival)->base, arrival->fd, what | EV_PERSIST, callback,
+               arrival);
+  event_add(&arrival->ready, NULL);
+}
+
+static void on_tls_ready(evutil_socket_t fd, short what, void *owner) {
+  struct arrival *arrival = owner;
+  struct worker *worker = worker_of(arrival);
+  (void)fd;
+  if (!arrival->ssl) {
+    // Not before the client has said something, so that a silent one costs nothing.
+    if (!token_bucket_take(&worker->tls_handshakes, 1, clock_monotonic_ms())) {
+      arrival_refuse(arrival, CLOSE_TLS_RATE);
+      return;
+    }
+    arrival->ssl = tls_server(arrival->listener->tls, arrival->fd);
+    if (!arrival->ssl) {
+      arrival_refuse(arrival, CLOSE_OUT_OF_MEMORY);
+      return;
+    }
+  }
+  ERR_clear_error();
+  errno = 0;
+  int result = SSL_accept(arrival->ssl);
+  if (result == 1) {
+    counters_add(worker->counters, COUNTER_TLS_HANDSHAKES, 1);
+    counters_add(worker->counters, COUNTER_TLS_RESUMED, (uint64_t)SSL_session_reused(arrival->ssl));
+    become_session(arrival);
+    return;
+  }
+  switch (SSL_get_error(arrival->ssl, result)) {
+    case SSL_ERROR_WANT_READ:
+      if (what != EV_READ) {
+        await(arrival, EV_READ, on_tls_ready);
+      }
+      return;
+    case SSL_ERROR_WANT_WRITE:
+      if (what != EV_WRITE) {
+        await(arrival, EV_WRITE, on_tls_ready);
+      }
+      return;
+    case SSL_ERROR_ZERO_RETURN: arrival_refuse(arrival, CLOSE_CLIENT_CLOSED); return;
+    case SSL_ERROR_SYSCALL:
+      arrival_refuse(arrival, errno == 0 ? CLOSE_CLIENT_CLOSED : CLOSE_CLIENT_RESET);
+      return;
+    default:
+      log_debug("tls_failed", "why=\"%s\"", ERR_reason_error_string(ERR_peek_last_error()));
+      arrival_refuse(arrival, CLOSE_TLS_FAILED);
+      return;
+  }
+}
+
+static void begin_tls(struct arrival *arrival) {
+  event_add(&arrival->timer, worker_of(arrival)->handshake_timeout);
+  await(arrival, EV_READ, on_tls_ready);
 }
 
 // --- Its address ---------------------------------------------------------------------
@@ -98,7 +169,11 @@ static void on_address(struct arrival *arrival) {
     arrival_refuse(arrival, CLOSE_ADDRESS_LIMIT);
     return;
   }
-  become_session(arrival);
+  if (config->tls.enabled) {
+    begin_tls(arrival);
+  } else {
+    become_session(arrival);
+  }
 }
 
 // Reads what there is of the PROXY header, and nothing behind it.
@@ -156,7 +231,7 @@ void arrival_new(struct listener *listener, int fd, const struct sockaddr_storag
   arrival->fd = fd;
   arrival->address = *address;
   arrival->address_len = address_len;
-  event_assign(&arrival->ready, worker->base, fd, EV_READ | EV_PERSIST, on_header_bytes, arrival);
+  event_assign(&arrival->ready, worker->base, fd, EV_READ, on_header_bytes, arrival);
   evtimer_assign(&arrival->timer, worker->base, on_timer, arrival);
   LIST_INSERT_HEAD(&listener->acceptor->arrivals, arrival, link);
   if (!is_in(&listener->config->proxy, address_of(arrival))) {
@@ -164,5 +239,5 @@ void arrival_new(struct listener *listener, int fd, const struct sockaddr_storag
     return;
   }
   event_add(&arrival->timer, worker->handshake_timeout);
-  event_add(&arrival->ready, NULL);
+  await(arrival, EV_READ, on_header_bytes);
 }

@@ -1,5 +1,5 @@
 // A connection between its acceptance and its session: whose it is, where a proxy tells that,
-// and whether that address may come in.
+// whether that address may come in, and the handshake of TLS.
 #ifndef JANUS_WORKER_ARRIVAL_H
 #define JANUS_WORKER_ARRIVAL_H
 

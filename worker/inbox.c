@@ -1,4 +1,5 @@
 #include "worker/inbox.h"
+#include "worker/acceptor.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -79,6 +80,7 @@ static void on_message(enum channel_type type, const void *content, void *owner)
     case CHANNEL_REPORT_ASK: report_on_ask(inbox->worker, content); return;
     case CHANNEL_ROUTE_ANSWER: route_store_on_answer(inbox->worker->route_store, content); return;
     case CHANNEL_ROUTE_MOVED: tunnel_on_route_moved(inbox->worker, content); return;
+    case CHANNEL_TLS_CHANGED: acceptor_load_tls(inbox->worker->acceptor); return;
     case CHANNEL_STOP: worker_stop(inbox->worker, CLOSE_DRAIN); return;
     default: log_error("channel_unexpected", "type=%d", (int)type); return;
   }

@@ -6,6 +6,7 @@
 #define JANUS_WORKER_WIRE_H
 
 #include <event2/event.h>
+#include <openssl/ssl.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -68,10 +69,11 @@ struct wire {
   LIST_ENTRY(wire) link;
 };
 
-// Takes over fd, a connected non-blocking stream socket; reading starts at once. NULL when
-// out of memory: then fd is closed, and on_gone does not come.
-struct wire *wire_socket_new(struct wire_shared *shared, int fd, const struct wire_events *events,
-                             void *owner);
+// Takes over fd, a connected non-blocking stream socket, and ssl, the established TLS on it
+// (NULL: none); reading starts at once. NULL when out of memory: then both are closed, and
+// on_gone does not come.
+struct wire *wire_socket_new(struct wire_shared *shared, int fd, SSL *ssl,
+                             const struct wire_events *events, void *owner);
 
 // What the client does not take at once is copied. ERROR_MEMORY.
 static inline int MUST_CHECK wire_write(struct wire *wire, const uint8_t *bytes, size_t len) {

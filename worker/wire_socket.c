@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "worker/tls_bytes.h"
 #include "worker/wire.h"
 
 // A plain event and direct recv and send: an echo costs two thirds of what it
@@ -17,6 +18,8 @@
 struct socket_wire {
   struct wire wire;
   int fd;
+  SSL *ssl;       // NULL: the bytes go as they are
+  bool has_more;  // received already, and no event comes for it
   bool paused;
   bool closed;     // given up by the owner
   bool reading;    // inside on_readable: memory may not be freed under it
@@ -37,6 +40,16 @@ enum { READ_MAX_BYTES = 16448 };
 _Static_assert(WIRE_UNUSED_MAX_BYTES + READ_MAX_BYTES <= WIRE_READ_BUFFER_BYTES,
                "what was kept and a read fit");
 
+static ssize_t receive(struct socket_wire *socket, uint8_t *buffer, size_t room) {
+  return socket->ssl ? tls_receive(socket->ssl, buffer, room, &socket->has_more)
+                     : recv(socket->fd, buffer, room, 0);
+}
+
+static ssize_t transmit(struct socket_wire *socket, const uint8_t *bytes, size_t len) {
+  return socket->ssl ? tls_send(socket->ssl, bytes, len)
+                     : send(socket->fd, bytes, len, MSG_NOSIGNAL);
+}
+
 static struct socket_wire *of(struct wire *wire) { return (struct socket_wire *)wire; }
 
 static void wire_free(struct socket_wire *socket) {
@@ -44,6 +57,7 @@ static void wire_free(struct socket_wire *socket) {
   event_del(&socket->readable);
   event_del(&socket->writable);
   event_del(&socket->linger);
+  SSL_free(socket->ssl);
   close(socket->fd);
   free(socket->kept);
   if (socket->output) {
@@ -94,6 +108,7 @@ static void on_readable(evutil_socket_t fd, short what, void *argument) {
   struct socket_wire *socket = argument;
   struct wire *wire = &socket->wire;
   uint8_t *buffer = wire->shared->read_buffer;
+  (void)fd;
   (void)what;
 
   if (socket->closed) {
@@ -108,12 +123,12 @@ static void on_readable(evutil_socket_t fd, short what, void *argument) {
     memcpy(buffer, socket->kept, len);
   }
   if (!socket->replaying) {
-    ssize_t got = recv(fd, buffer + len, READ_MAX_BYTES, 0);
+    ssize_t got = receive(socket, buffer + len, READ_MAX_BYTES);
     if (got <= 0) {
       if (got == 0) {
         ended(socket, CLOSE_CLIENT_CLOSED);
       } else if (errno != EAGAIN && errno != EINTR) {
-        ended(socket, CLOSE_CLIENT_RESET);
+        ended(socket, errno == EPROTO ? CLOSE_TLS_FAILED : CLOSE_CLIENT_RESET);
       }
       return;
     }
@@ -131,10 +146,15 @@ static void on_readable(evutil_socket_t fd, short what, void *argument) {
   socket->reading = false;
   if (socket->closed && !socket->flushing) {
     wire_free(socket);
+  } else if (socket->has_more && !socket->closed && !socket->paused) {
+    event_active(&socket->readable, EV_READ, 0);
   }
 }
 
 static void finish_writing(struct socket_wire *socket) {
+  if (socket->ssl) {
+    SSL_shutdown(socket->ssl);
+  }
   shutdown(socket->fd, SHUT_WR);
   event_add(&socket->readable, NULL);
 }
@@ -145,7 +165,8 @@ static void on_writable(evutil_socket_t fd, short what, void *argument) {
   const struct wire_shared *shared = wire->shared;
   (void)what;
 
-  int sent = evbuffer_write(socket->output, fd);
+  ssize_t sent = socket->ssl ? tls_send_buffer(socket->ssl, socket->output)
+                             : evbuffer_write(socket->output, fd);
   if (sent < 0 && errno != EAGAIN && errno != EINTR) {
     if (socket->closed) {
       wire_free(socket);
@@ -187,7 +208,7 @@ static int socket_write(struct wire *wire, const uint8_t *bytes, size_t len) {
   size_t sent = 0;
 
   if (!socket->output) {
-    ssize_t n = send(socket->fd, bytes, len, MSG_NOSIGNAL);
+    ssize_t n = transmit(socket, bytes, len);
     // An error shows again, and is dealt with, when the loop finds the socket
     // readable or writable.
     sent = n > 0 ? (size_t)n : 0;
@@ -218,8 +239,9 @@ static size_t socket_queued_bytes(const struct wire *wire) {
 static uint64_t socket_taken_bytes(const struct wire *wire) {
   const struct socket_wire *socket = (const struct socket_wire *)wire;
   int unacknowledged = 0;
+  uint64_t accepted = socket->ssl ? tls_accepted_bytes(socket->ssl) : socket->accepted_bytes;
   ioctl(socket->fd, SIOCOUTQ, &unacknowledged);
-  return socket->accepted_bytes - (uint64_t)unacknowledged;
+  return accepted - (uint64_t)unacknowledged;
 }
 
 static void socket_pause(struct wire *wire) {
@@ -235,8 +257,8 @@ static void socket_resume(struct wire *wire) {
   }
   socket->paused = false;
   event_add(&socket->readable, NULL);
-  if (socket->kept_len > 0) {
-    socket->replaying = true;
+  socket->replaying = socket->kept_len > 0;
+  if (socket->replaying || socket->has_more) {
     event_active(&socket->readable, EV_READ, 0);
   }
 }
@@ -248,6 +270,9 @@ static void socket_close(struct wire *wire, bool flush) {
   }
   socket->closed = true;
   if (!flush) {
+    if (socket->ssl && !socket->output) {
+      SSL_shutdown(socket->ssl);  // polite, where it is one short write
+    }
     if (!socket->reading) {
       wire_free(socket);
     }
@@ -264,8 +289,8 @@ static void socket_close(struct wire *wire, bool flush) {
 
 static void socket_cut(struct wire *wire) { wire_free(of(wire)); }
 
-struct wire *wire_socket_new(struct wire_shared *shared, int fd, const struct wire_events *events,
-                             void *owner) {
+struct wire *wire_socket_new(struct wire_shared *shared, int fd, SSL *ssl,
+                             const struct wire_events *events, void *owner) {
   static const struct wire_kind kind = {.write = socket_write,
                                         .queued_bytes = socket_queued_bytes,
                                         .taken_bytes = socket_taken_bytes,
@@ -275,18 +300,24 @@ struct wire *wire_socket_new(struct wire_shared *shared, int fd, const struct wi
                                         .cut = socket_cut};
   struct socket_wire *socket = calloc(1, sizeof *socket);
   if (!socket) {
+    SSL_free(ssl);
     close(fd);
     return NULL;
   }
   socket->wire = (struct wire){.kind = &kind, .events = events, .owner = owner, .shared = shared};
   socket->fd = fd;
+  socket->ssl = ssl;
   event_assign(&socket->readable, shared->base, fd, EV_READ | EV_PERSIST, on_readable, socket);
   event_assign(&socket->writable, shared->base, fd, EV_WRITE | EV_PERSIST, on_writable, socket);
   evtimer_assign(&socket->linger, shared->base, on_linger_over, socket);
   if (event_add(&socket->readable, NULL) != 0) {
+    SSL_free(ssl);
     close(fd);
     free(socket);
     return NULL;
+  }
+  if (ssl && SSL_has_pending(ssl)) {  // it came with the end of TLS's handshake
+    event_active(&socket->readable, EV_READ, 0);
   }
   LIST_INSERT_HEAD(&shared->all, &socket->wire, link);
   return &socket->wire;

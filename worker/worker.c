@@ -158,6 +158,9 @@ static const char *take_over(struct worker *worker) {
   if (!(worker->nodes = node_table_open(HANDOVER_NODE_TABLE, &error))) {
     return "the node table can't be mapped";
   }
+  if (!(worker->tls = tls_segment_open(HANDOVER_TLS))) {
+    return "the certificates can't be mapped";
+  }
   if (shm_map(&worker->counters_segment, HANDOVER_COUNTERS, true) != 0 ||
       worker->counters_segment.size < sizeof(struct counters)) {
     return "the counters can't be mapped";
@@ -188,6 +191,8 @@ static const char *build(struct worker *worker, char *why, size_t why_size) {
   dispatch_init(&worker->dispatch, config->tunnel.types, config->tunnel.type_count);
   token_bucket_init(&worker->handshakes, config->limits.handshakes_per_s,
                     config->limits.handshake_burst, clock_monotonic_ms());
+  token_bucket_init(&worker->tls_handshakes, config->limits.tls_handshakes_per_s,
+                    config->limits.tls_handshake_burst, clock_monotonic_ms());
   worker->send_buffer_bytes = TRANSPORT_HEADROOM_BYTES + SEAL_OVERHEAD_BYTES +
                               (size_t)config->limits.message_to_client_bytes;
   worker->wires = (struct wire_shared){
@@ -239,6 +244,7 @@ static void tear_down(struct worker *worker) {
   sodium_free(worker->secrets);
   route_table_free(worker->routes);
   node_table_free(worker->nodes);
+  tls_segment_free(worker->tls);
   shm_unmap(&worker->counters_segment);
   free(worker->wires.read_buffer);
   free(worker->send_buffer);

@@ -18,6 +18,7 @@
 #include "common/seal.h"
 #include "common/shm.h"
 #include "common/stream.h"
+#include "common/tls_material.h"
 #include "worker/dispatch.h"
 #include "worker/handshake.h"
 #include "worker/limits.h"
@@ -53,6 +54,7 @@ struct worker {
   struct counters *counters;
   struct route_table *routes;
   struct node_table *nodes;
+  struct tls_segment *tls;
 
   struct handshake_keys handshake_keys;
   struct dispatch dispatch;
@@ -75,6 +77,7 @@ struct worker {
   const struct timeval *handshake_timeout;               // common timeouts: cheap in large numbers
   const struct timeval *idle_timeout;
   struct token_bucket handshakes;
+  struct token_bucket tls_handshakes;
   uint8_t *send_buffer;  // one message under construction
   size_t send_buffer_bytes;
   struct log_limit log_limits[WORKER_LOG_COUNT];

@@ -309,10 +309,25 @@ static void push_print(const json_t *answer) {
   printf("pushed: %s\n", fate);
 }
 
+static void reload_print(const json_t *answer) {
+  const json_t *name;
+  size_t i;
+  json_array_foreach(json_object_get(answer, "reloaded"), i, name) {
+    line_print(i == 0 ? "read anew" : "", name, CELL_TEXT);
+  }
+  if (i == 0) {
+    line_printf("read anew", "nothing: no listener has TLS");
+  }
+  json_array_foreach(json_object_get(answer, "waits_for_restart"), i, name) {
+    line_print(i == 0 ? "waits for a restart" : "", name, CELL_TEXT);
+  }
+}
+
 static const struct ctl_command commands[] = {
     {"status", status_print, "", "", NULL},
     {"stats", stats_print, "", "", NULL},
     {"workers", workers_print, "", "", NULL},
+    {"reload", reload_print, "", "", NULL},
     {"sessions", sessions_print, "uncIAWO", "", NULL},
     {"session", session_print, "u", "u", NULL},
     {"kick", kick_print, "ucIAWCR", "U", NULL},

@@ -30,6 +30,11 @@ class Certificates:
             ])])
         self.client_cert, self.client_key = self._issue("client", [])
 
+    def issue(self, name, names):
+        """A further certificate, for servers of these names: (certificate, key)."""
+        return self._issue(name, [x509.SubjectAlternativeName(
+            [x509.DNSName(one) for one in names])])
+
     def _build(self, name, public_key, extensions):
         now = datetime.datetime.utcnow()
         builder = (

@@ -67,7 +67,7 @@ static void on_gone(void *context, void *cookie) {
 
 static struct wire *make_wire(void *context, const struct wire_events *wire_events, void *owner) {
   struct fixture *fixture = context;
-  return wire_socket_new(&fixture->wires, fixture->fd, wire_events, owner);
+  return wire_socket_new(&fixture->wires, fixture->fd, NULL, wire_events, owner);
 }
 
 static int set_up(void **state) {

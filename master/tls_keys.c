@@ -1,0 +1,127 @@
+#include "master/tls_keys.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/tls_server.h"
+
+enum {
+  HOUR_MS = 60 * 60 * 1000,
+  // OpenSSL's tickets are good for two hours; one key's are for twice this.
+  ROTATION_MS = 4 * HOUR_MS,
+  WARNING_DAYS = 14,
+};
+
+struct tls_keys {
+  struct tls_segment *segment;
+  struct tls_material *material;
+  int64_t expiry_ms[CONFIG_LISTENERS];
+  int64_t rotate_at_ms;  // monotonic
+};
+
+int tls_keys_read(struct tls_material *material, const struct config *config,
+                  config_report *report, void *context) {
+  int error = tls_material_read(material, config, report, context);
+  for (size_t i = 0; error == 0 && i < config->server.listener_count; i++) {
+    const struct config_listener *listener = &config->server.listeners[i];
+    char why[CONFIG_LIST_BYTES], name[64], fault[2 * CONFIG_LIST_BYTES];
+    int64_t expires;
+    if (listener->addr[0] == '\0' || !listener->tls.enabled) {
+      continue;
+    }
+    SSL_CTX *tried =
+        tls_server_context(listener, (uint32_t)i, material, &expires, why, sizeof why);
+    if (!tried) {
+      snprintf(fault, sizeof fault, "%s.tls: %s",
+               config_listener_path(config, listener, name, sizeof name), why);
+      report(fault, context);
+      error = ERROR_INVALID;
+    }
+    SSL_CTX_free(tried);
+  }
+  return error;
+}
+
+// Notes when they expire, and warns of those that do so soon, or have.
+static void look_at_expiry(struct tls_keys *keys, const struct config *config) {
+  memset(keys->expiry_ms, 0, sizeof keys->expiry_ms);
+  for (size_t i = 0; i < config->server.listener_count; i++) {
+    const struct config_listener *listener = &config->server.listeners[i];
+    char why[CONFIG_LIST_BYTES], name[64];
+    if (listener->addr[0] == '\0' || !listener->tls.enabled) {
+      continue;
+    }
+    SSL_CTX_free(tls_server_context(listener, (uint32_t)i, keys->material, &keys->expiry_ms[i],
+                                    why, sizeof why));
+    int64_t left_ms = keys->expiry_ms[i] - clock_wall_ms();
+    if (left_ms < (int64_t)WARNING_DAYS * 24 * HOUR_MS) {
+      log_warn("certificate_expires",
+               "listener=%s days_left=%lld hint=\"put a new one in its place, and run: janusctl "
+               "reload\"",
+               config_listener_path(config, listener, name, sizeof name),
+               (long long)(left_ms / (24 * HOUR_MS)));
+    }
+  }
+}
+
+struct tls_keys *tls_keys_new(const struct config *config, struct tls_material *material) {
+  struct tls_keys *keys = calloc(1, sizeof *keys);
+  struct tls_segment *segment = keys ? tls_segment_create() : NULL;
+  if (!segment) {
+    free(keys);
+    tls_material_free(material);
+    return NULL;
+  }
+  keys->segment = segment;
+  keys->material = material;
+  keys->rotate_at_ms = clock_monotonic_ms() + ROTATION_MS;
+  tls_segment_publish(segment, material);
+  look_at_expiry(keys, config);
+  return keys;
+}
+
+void tls_keys_free(struct tls_keys *keys) {
+  if (keys) {
+    tls_segment_free(keys->segment);
+    tls_material_free(keys->material);
+    free(keys);
+  }
+}
+
+int tls_keys_fd(const struct tls_keys *keys) { return tls_segment_fd(keys->segment); }
+
+int tls_keys_reload(struct tls_keys *keys, const struct config *config, config_report *report,
+                    void *context) {
+  struct tls_material *fresh = tls_material_new();
+  if (!fresh) {
+    report("out of memory", context);
+    return ERROR_INVALID;
+  }
+  if (tls_keys_read(fresh, config, report, context) != 0) {
+    tls_material_free(fresh);
+    return ERROR_INVALID;
+  }
+  memcpy(fresh->tickets, keys->material->tickets, sizeof fresh->tickets);
+  tls_material_free(keys->material);
+  keys->material = fresh;
+  tls_segment_publish(keys->segment, fresh);
+  look_at_expiry(keys, config);
+  return 0;
+}
+
+bool tls_keys_tick(struct tls_keys *keys, int64_t now_ms) {
+  if (now_ms < keys->rotate_at_ms || keys->material->len == 0) {
+    return false;
+  }
+  keys->rotate_at_ms = now_ms + ROTATION_MS;
+  tls_material_rotate(keys->material);
+  tls_segment_publish(keys->segment, keys->material);
+  return true;
+}
+
+int64_t tls_keys_expiry(const struct tls_keys *keys, size_t listener) {
+  return keys->expiry_ms[listener];
+}
