@@ -101,7 +101,8 @@ def test_a_folder_that_is_no_page_is_a_clear_error_at_start(tmp_path, keys, fold
 def test_the_units_of_the_page_hold():
     folder = os.path.join(ROOT, "test", "unit", "web")
     tests = [os.path.join(folder, name) for name in os.listdir(folder) if ".test." in name]
-    done = subprocess.run(["node", "--test", *tests], stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(["node", "--test", "--test-reporter=tap", *tests], stdout=subprocess.PIPE,
+                          text=True)
     assert done.returncode == 0 and "\n# fail 0\n" in done.stdout, done.stdout
 
 
