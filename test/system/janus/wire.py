@@ -276,11 +276,14 @@ class Keys:
         return self._certificate(-7200, -3600)
 
     def server_pem(self):
-        return self.server.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        ).decode()
+        return private_pem(self.server)
+
+    def client_pem(self):
+        return private_pem(self.client)
+
+    def server_public_pem(self):
+        return self.server.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
 
     def token(self, uid=10001, color="blue", sid=7, status=1, lifetime_s=600, **more):
         content = AuthToken(
@@ -306,6 +309,14 @@ class Exchange:
 
     def shared(self, peer_public):
         return self.private.exchange(X25519PublicKey.from_public_bytes(peer_public))
+
+
+def private_pem(private):
+    return private.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    ).decode()
 
 
 def raw_public(private):
