@@ -61,7 +61,7 @@ FUZZERS := $(patsubst %.c,$(B)/%,$(wildcard test/fuzz/fuzz_*.c))
 
 ALL_PROGRAMS := $(PROGRAMS:%=$(BIN)/%) $(LIBEXEC)/janus-worker
 
-.PHONY: all demo run test check unit system asan tsan fuzz bench interop lint format deps install clean help
+.PHONY: all web demo run test check unit system asan tsan fuzz bench interop lint format deps install clean help
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -112,6 +112,11 @@ $(B)/test/unit/%: $(B)/test/unit/%.o $(COMMON_OBJECTS) $(WORKER_OBJECTS) $(MASTE
 $(B)/test/fuzz/%: $(B)/test/fuzz/%.o $(COMMON_OBJECTS) $(WORKER_OBJECTS) $(MASTER_OBJECTS)
 	$(link)
 
+# Without npm, or its registry, the page is there all the same, for browsers that have all
+# it needs.
+web: ## Put the browser client together in build/web
+	@tools/web/build
+
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 
 # --- Trying and testing -----------------------------------------------------
@@ -137,12 +142,17 @@ check: unit ## The unit tests alone
 unit: $(UNIT_TESTS) $(BIN)/janus-roma ## Run the unit tests
 	@$(TEST_ENVIRONMENT) $(PYTHON) test/run --unit $(UNIT_TESTS)
 
-system: all ## Run the system tests
+system: all test_packages ## Run the system tests
 	@$(TEST_ENVIRONMENT) $(PYTHON) test/run --system
 
-.PHONY: suite
-suite: all $(UNIT_TESTS)
+.PHONY: suite test_packages
+suite: all $(UNIT_TESTS) test_packages
 	@$(TEST_ENVIRONMENT) $(PYTHON) test/run --unit $(UNIT_TESTS) --system
+
+# What the system tests drive with node and a browser. Without it those tests fail, and the
+# others are run all the same.
+test_packages: web
+	@tools/npm_packages test/system/js || true
 
 # Sanitizers slow programs down; time limits are stretched to match.
 PATIENCE_release := 1
@@ -203,11 +213,12 @@ deps: ## Install everything that any target needs
 
 # --- Installing ----------------------------------------------------------------
 
-install: all ## Install below PREFIX (default /usr) and /etc/janus-gate; DESTDIR for packaging
+install: all web ## Install below PREFIX (default /usr) and /etc/janus-gate; DESTDIR for packaging
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/janus-gate \
-	  $(DESTDIR)/etc/janus-gate
+	  $(DESTDIR)$(PREFIX)/share/janus-gate/web $(DESTDIR)/etc/janus-gate
 	install $(PROGRAMS:%=$(BIN)/%) $(DESTDIR)$(PREFIX)/bin
 	install $(LIBEXEC)/janus-worker $(DESTDIR)$(PREFIX)/libexec/janus-gate
+	install -m 644 build/web/* $(DESTDIR)$(PREFIX)/share/janus-gate/web
 	[ -e $(DESTDIR)/etc/janus-gate/janus.conf ] || \
 	  install -m 644 etc/janus.conf $(DESTDIR)/etc/janus-gate
 	[ -e $(DESTDIR)/etc/janus-gate/secret.conf ] || \

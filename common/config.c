@@ -94,6 +94,7 @@ static const struct key keys[] = {
     SETTING("server.grpc.timeout", KEY_DURATION, server.grpc.timeout_ms, "10s", RANGE(1, DAY_MS)),
     SETTING("server.http.addr", KEY_ADDRESS, server.http.addr, "127.0.0.1:18100"),
     SETTING("server.http.timeout", KEY_DURATION, server.http.timeout_ms, "10s", RANGE(1, DAY_MS)),
+    SETTING("server.http.web", KEY_PATH, server.http.web, ""),
     SETTING("server.grpc.advertise", KEY_ADDRESS, server.grpc.advertise, "", RANGE(1, 1)),
 
     SETTING("data.gateway_route_table_alive_duration", KEY_DURATION,

@@ -145,6 +145,7 @@ struct config {
     struct {
       char addr[CONFIG_TEXT_BYTES];  // host:port of the operations port
       int64_t timeout_ms;
+      char web[CONFIG_PATH_BYTES];  // the browser client's folder; "": not served
     } http;
   } server;
 

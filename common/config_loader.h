@@ -21,7 +21,7 @@ enum key_kind {
   KEY_ADDRESS,    // host:port, the port being min or more; max 1: may be empty
   KEY_ADDRESSES,  // one or more, separated by commas; in a file also as an array; max 1: may be
                   // URLs
-  KEY_PATH,       // of a file, looked for where an @include is; or empty
+  KEY_PATH,       // of a file or folder, looked for where an @include is; or empty
   KEY_PATHS,      // several, as addresses are listed; or none
   KEY_TEXTS,      // texts without blanks and commas, as addresses are listed; or none
   KEY_METHOD,     // "/package.Service/Method"

@@ -1,5 +1,6 @@
 #include "master/http_server.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <event2/listener.h>
 #include <inttypes.h>
@@ -48,8 +49,10 @@ struct http_request {
   size_t body_room;
   size_t discardable;  // so much of a refused body is read yet
   void *context;
-  const char *header_name;
-  const char *header_value;
+  struct {
+    const char *name, *value;
+  } headers[HTTP_HEADERS_MAX];
+  size_t header_count;
   struct MHD_Response *response;  // until libmicrohttpd has it
   unsigned status;
 };
@@ -155,9 +158,11 @@ void http_request_answer(struct http_request *request, unsigned status, const ch
   bool whole =
       request->response &&
       (!content_type || MHD_add_response_header(request->response, MHD_HTTP_HEADER_CONTENT_TYPE,
-                                                content_type) == MHD_YES) &&
-      (!request->header_name || MHD_add_response_header(request->response, request->header_name,
-                                                        request->header_value) == MHD_YES);
+                                                content_type) == MHD_YES);
+  for (size_t i = 0; whole && i < request->header_count; i++) {
+    whole = MHD_add_response_header(request->response, request->headers[i].name,
+                                    request->headers[i].value) == MHD_YES;
+  }
   if (request->response && !whole) {
     MHD_destroy_response(request->response);
     request->response = NULL;
@@ -186,9 +191,10 @@ void http_request_fail(struct http_request *request, unsigned status, const char
   json_decref(object);
 }
 
-void http_request_set_header(struct http_request *request, const char *name, const char *value) {
-  request->header_name = name;
-  request->header_value = value;
+void http_request_add_header(struct http_request *request, const char *name, const char *value) {
+  assert(request->header_count < HTTP_HEADERS_MAX);
+  request->headers[request->header_count].name = name;
+  request->headers[request->header_count++].value = value;
 }
 
 // --- The head ------------------------------------------------------------------------
@@ -272,7 +278,7 @@ static void answer_without_route(struct http_request *request, const char *metho
     http_request_fail(request, MHD_HTTP_NOT_FOUND, "there is no such path");
     return;
   }
-  http_request_set_header(request, MHD_HTTP_HEADER_ALLOW, allow);
+  http_request_add_header(request, MHD_HTTP_HEADER_ALLOW, allow);
   if (strcmp(method, MHD_HTTP_METHOD_OPTIONS) == 0) {
     http_request_answer(request, MHD_HTTP_NO_CONTENT, NULL, "", 0);
   } else {

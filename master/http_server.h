@@ -15,6 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum { HTTP_HEADERS_MAX = 4 };
+
 struct http_server;
 struct http_request;
 
@@ -89,8 +91,9 @@ const char *http_request_body(const struct http_request *request, size_t *len);
 void http_request_set_context(struct http_request *request, void *context);
 void *http_request_context(const struct http_request *request);
 
-// One header that the answer is to have besides its content type. Borrowed until then.
-void http_request_set_header(struct http_request *request, const char *name, const char *value);
+// A header that the answer is to have besides its content type, HTTP_HEADERS_MAX at most.
+// Borrowed until then.
+void http_request_add_header(struct http_request *request, const char *name, const char *value);
 
 // Answers with this text, copied.
 void http_request_answer(struct http_request *request, unsigned status, const char *content_type,

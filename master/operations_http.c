@@ -6,15 +6,18 @@
 
 #include "master/http_server.h"
 #include "master/push_http.h"
+#include "master/web_page.h"
 
 enum {
   CONNECTIONS_MAX = 64,
   CONNECTIONS_PER_ADDRESS = 32,
+  PUSH_ROUTES = 3,
 };
 
 struct operations_http {
   struct http_server *server;
   struct push_http pushes;
+  struct web_page *page;  // NULL: none
 };
 
 struct operations_http *operations_http_new(struct event_base *base,
@@ -27,22 +30,32 @@ struct operations_http *operations_http_new(struct event_base *base,
   }
   struct push_http *pushes = &operations->pushes;
   *pushes = (struct push_http){.access = options->access, .counters = options->counters};
-  const struct http_route routes[] = {
+  struct http_route routes[PUSH_ROUTES + WEB_PAGE_ROUTES_MAX] = {
       {"/push", "POST", push_http_on_push, &push_http_rules, pushes},
       {"/multicast", "POST", push_http_on_multicast, &push_http_rules, pushes},
       {"/broadcast", "POST", push_http_on_broadcast, &push_http_rules, pushes},
   };
+  size_t route_count = PUSH_ROUTES;
+  const char *folder = options->config->server.http.web;
+  if (folder[0] != '\0') {
+    operations->page = web_page_load(folder, why, why_size);
+    if (!operations->page) {
+      free(operations);
+      return NULL;
+    }
+    route_count = web_page_routes(operations->page, routes, route_count);
+  }
   const struct http_server_options server_options = {
       .address = options->config->server.http.addr,
       .connections_max = CONNECTIONS_MAX,
       .connections_per_address = CONNECTIONS_PER_ADDRESS,
       .timeout_ms = options->config->server.http.timeout_ms,
       .routes = routes,
-      .route_count = sizeof routes / sizeof routes[0],
+      .route_count = route_count,
   };
   operations->server = http_server_new(base, &server_options, why, why_size);
   if (!operations->server) {
-    free(operations);
+    operations_http_free(operations);
     return NULL;
   }
   return operations;
@@ -51,6 +64,7 @@ struct operations_http *operations_http_new(struct event_base *base,
 void operations_http_free(struct operations_http *operations) {
   if (operations) {
     http_server_free(operations->server);
+    web_page_free(operations->page);
     free(operations);
   }
 }

@@ -1,6 +1,7 @@
 // The operations port, server.http: what can be asked of the gateway over HTTP.
 //
 //   POST /push, /multicast, /broadcast    pushes (master/push_http.h)
+//   GET  /web/                            the browser client, server.http.web (master/web_page.h)
 //
 // Loop thread only.
 #ifndef JANUS_MASTER_OPERATIONS_HTTP_H
@@ -24,8 +25,8 @@ struct operations_http_options {
   struct counters *counters;
 };
 
-// Listens at once; pushes are refused (503) until operations_http_serve. NULL with the
-// reason in why.
+// Listens at once; pushes are refused (503) until operations_http_serve. Reads the browser
+// client's files, so only at start-up. NULL with the reason in why.
 struct operations_http *operations_http_new(struct event_base *base,
                                             const struct operations_http_options *options,
                                             char *why, size_t why_size);

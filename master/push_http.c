@@ -33,7 +33,7 @@ static void order_free(struct order *order) {
 }
 
 static void ask_to_try_again(struct http_request *request) {
-  http_request_set_header(request, "Retry-After", "1");
+  http_request_add_header(request, "Retry-After", "1");
 }
 
 static void fail_for_now(struct http_request *request, const char *error) {
@@ -52,7 +52,7 @@ static void on_head(struct http_request *request, void *owner) {
                         "pushes are not taken from this address (push.allow)");
       return;
     case PUSH_ACCESS_TOKEN:
-      http_request_set_header(request, "WWW-Authenticate", "Bearer");
+      http_request_add_header(request, "WWW-Authenticate", "Bearer");
       http_request_fail(request, STATUS_NO_TOKEN,
                         "the header Authorization must be Bearer and the push_token");
       return;

@@ -22,8 +22,8 @@ struct tls_keys {
   int64_t rotate_at_ms;  // monotonic
 };
 
-int tls_keys_read(struct tls_material *material, const struct config *config,
-                  config_report *report, void *context) {
+int tls_keys_read(struct tls_material *material, const struct config *config, config_report *report,
+                  void *context) {
   int error = tls_material_read(material, config, report, context);
   for (size_t i = 0; error == 0 && i < config->server.listener_count; i++) {
     const struct config_listener *listener = &config->server.listeners[i];
@@ -32,8 +32,7 @@ int tls_keys_read(struct tls_material *material, const struct config *config,
     if (listener->addr[0] == '\0' || !listener->tls.enabled) {
       continue;
     }
-    SSL_CTX *tried =
-        tls_server_context(listener, (uint32_t)i, material, &expires, why, sizeof why);
+    SSL_CTX *tried = tls_server_context(listener, (uint32_t)i, material, &expires, why, sizeof why);
     if (!tried) {
       snprintf(fault, sizeof fault, "%s.tls: %s",
                config_listener_path(config, listener, name, sizeof name), why);
@@ -54,8 +53,8 @@ static void look_at_expiry(struct tls_keys *keys, const struct config *config) {
     if (listener->addr[0] == '\0' || !listener->tls.enabled) {
       continue;
     }
-    SSL_CTX_free(tls_server_context(listener, (uint32_t)i, keys->material, &keys->expiry_ms[i],
-                                    why, sizeof why));
+    SSL_CTX_free(tls_server_context(listener, (uint32_t)i, keys->material, &keys->expiry_ms[i], why,
+                                    sizeof why));
     int64_t left_ms = keys->expiry_ms[i] - clock_wall_ms();
     if (left_ms < (int64_t)WARNING_DAYS * 24 * HOUR_MS) {
       log_warn("certificate_expires",

@@ -13,8 +13,8 @@ struct tls_keys;
 
 // Reads the files that the configuration names, and tries whether OpenSSL takes them. Every
 // fault is reported. 0 or ERROR_INVALID. Pure, but for the files.
-int tls_keys_read(struct tls_material *material, const struct config *config,
-                  config_report *report, void *context) MUST_CHECK;
+int tls_keys_read(struct tls_material *material, const struct config *config, config_report *report,
+                  void *context) MUST_CHECK;
 
 // Takes over material, as it was read, and publishes it. NULL when out of memory or descriptors.
 struct tls_keys *tls_keys_new(const struct config *config, struct tls_material *material);

@@ -40,8 +40,8 @@ sandbox_await() {
   done
 }
 
-# sandbox_start TCP WEBSOCKET: the gateway listens at these addresses; sets roma and gateway to where the
-# two are reached.
+# sandbox_start TCP WEBSOCKET: the gateway listens at these addresses, and serves the browser
+# client if it was made; sets roma and gateway to where the two are reached.
 sandbox_start() {
   "$bin/janus-keys" init "$sandbox" > /dev/null || sandbox_fail "no keys"
 
@@ -50,10 +50,12 @@ sandbox_start() {
   sandbox_await "$sandbox/janus-roma.log" "listening on" $!
   roma=$(sed -n 's/^janus-roma: listening on //p' "$sandbox/janus-roma.log")
 
+  local web=""
+  [ ! -e build/web/index.html ] || web=$PWD/build/web
   cat > "$sandbox/janus.conf" << EOF
 @include "secret.conf"
 server = { tcp = { addr = "$1"; }; ws = { addr = "$2"; }; grpc = { addr = "127.0.0.1:0"; };
-           http = { addr = "127.0.0.1:0"; }; };
+           http = { addr = "127.0.0.1:0"; web = "$web"; }; };
 worker = { count = 2; };
 control = { socket = "$socket"; };
 nodes = (

@@ -243,11 +243,6 @@ def token_text(sealed):
     return base64.urlsafe_b64encode(sealed).decode()
 
 
-def _private_pem(key):
-    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
-                             serialization.NoEncryption()).decode()
-
-
 class Keys:
     """Everything secret.conf needs, and the other halves that clients and the account service have."""
 
@@ -281,10 +276,14 @@ class Keys:
         return self._certificate(-7200, -3600)
 
     def server_pem(self):
-        return _private_pem(self.server)
+        return private_pem(self.server)
 
     def client_pem(self):
-        return _private_pem(self.client)
+        return private_pem(self.client)
+
+    def server_public_pem(self):
+        return self.server.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
 
     def token(self, uid=10001, color="blue", sid=7, status=1, lifetime_s=600, **more):
         content = AuthToken(
@@ -310,6 +309,14 @@ class Exchange:
 
     def shared(self, peer_public):
         return self.private.exchange(X25519PublicKey.from_public_bytes(peer_public))
+
+
+def private_pem(private):
+    return private.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    ).decode()
 
 
 def raw_public(private):

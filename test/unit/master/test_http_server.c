@@ -65,7 +65,7 @@ static void on_echo(struct http_request *request, void *owner) {
   size_t len;
   const char *body = http_request_body(request, &len);
   (void)owner;
-  http_request_set_header(request, "X-Echo", "yes");
+  http_request_add_header(request, "X-Echo", "yes");
   http_request_answer(request, 200, "application/octet-stream", body, len);
 }
 
@@ -655,7 +655,7 @@ static void a_later_answer_has_its_headers(void **state) {
   char text[32];
   http_client_send(client(house, 0), "GET /later HTTP/1.1\r\nHost: x\r\n\r\n");
   wait_held(house, 1);
-  http_request_set_header(house->held[0], "Retry-After", "1");
+  http_request_add_header(house->held[0], "Retry-After", "1");
   http_request_fail(house->held[0], 503, "wait");
   struct http_reply reply = http_client_wait(client(house, 0));
   assert_int_equal(reply.status, 503);

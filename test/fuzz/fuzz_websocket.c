@@ -1,0 +1,138 @@
+// A client over WebSocket: the upgrade, and the frames behind it. The first byte says in how
+// large pieces the rest comes; with its lowest bit set, behind a sound upgrade.
+#include <stdlib.h>
+#include <string.h>
+
+#include "worker/transport.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
+
+struct memory_wire {
+  struct wire wire;
+  bool paused;
+  bool closed;
+  size_t written;
+};
+
+static int memory_write(struct wire *wire, const uint8_t *bytes, size_t len) {
+  struct memory_wire *memory = (struct memory_wire *)wire;
+  if (memory->closed || (len > 0 && !bytes)) {
+    abort();
+  }
+  memory->written += len;
+  return 0;
+}
+static size_t memory_queued(const struct wire *wire) {
+  (void)wire;
+  return 0;
+}
+static uint64_t memory_taken(const struct wire *wire) {
+  return ((const struct memory_wire *)wire)->written;
+}
+static void memory_pause(struct wire *wire) { ((struct memory_wire *)wire)->paused = true; }
+static void memory_resume(struct wire *wire) { ((struct memory_wire *)wire)->paused = false; }
+static void memory_close(struct wire *wire, bool flush) {
+  (void)flush;
+  ((struct memory_wire *)wire)->closed = true;
+}
+
+static struct wire *make_wire(void *context, const struct wire_events *events, void *owner) {
+  static const struct wire_kind kind = {.write = memory_write,
+                                        .queued_bytes = memory_queued,
+                                        .taken_bytes = memory_taken,
+                                        .pause = memory_pause,
+                                        .resume = memory_resume,
+                                        .close = memory_close,
+                                        .cut = NULL};
+  struct memory_wire *memory = context;
+  memory->wire.kind = &kind;
+  memory->wire.events = events;
+  memory->wire.owner = owner;
+  return &memory->wire;
+}
+
+static struct transport *transport;
+
+// As a session does: it answers, pauses now and then, and closes what has ended.
+static void on_message(uint8_t *bytes, size_t len, void *owner) {
+  uint8_t answer[TRANSPORT_HEADROOM_BYTES + 8] = {0};
+  (void)owner;
+  if (len == 0 || len > 16384) {
+    abort();
+  }
+  for (size_t i = 0; i < len; i++) {
+    bytes[i] ^= 1;  // it is writable
+  }
+  if (transport_send(transport, answer, 8) != 0) {
+    abort();
+  }
+  if (bytes[0] % 7 == 0) {
+    transport_pause(transport);
+  }
+}
+static void on_ended(enum close_reason reason, void *owner) {
+  (void)owner;
+  transport_close(transport, reason, false);
+}
+static void on_drained(void *owner) { (void)owner; }
+static void on_gone(void *context, void *cookie) {
+  (void)context;
+  (void)cookie;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
+  static const struct transport_events events = {on_message, on_ended, on_drained};
+  static const struct transport_gone gone = {on_gone, NULL};
+  static const struct websocket_rules rules = {
+      .path = "/ws", .origins = "https://a.example,https://b.example", .subprotocols = "one,two"};
+  static const char upgrade[] =
+      "GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+      "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
+  static struct event_base *base;
+  static struct websocket_shared *websockets;
+  static uint8_t buffer[WIRE_READ_BUFFER_BYTES];
+  if (!base) {
+    base = event_base_new();
+    websockets = websocket_shared_new();
+  }
+  if (len == 0 || len > 20000) {
+    return 0;
+  }
+  struct wire_shared shared = {.base = base};
+  struct memory_wire memory = {.wire = {.shared = &shared}};
+  const struct websocket_options options = {.shared = websockets, .rules = &rules};
+  size_t step = bytes[0] / 2u + 1;
+  bool behind_upgrade = bytes[0] & 1;
+  size_t room = behind_upgrade ? sizeof upgrade - 1 : 0;
+  bytes++;
+  len--;
+  uint8_t *input = malloc(room + len + 1);
+  memcpy(input, upgrade, room);
+  memcpy(input + room, bytes, len);
+  len += room;
+  transport = transport_websocket_new(make_wire, &memory, &options, &events, NULL, &gone, NULL);
+  size_t kept = 0;
+  for (size_t at = 0; at < len && !memory.closed; at += step) {
+    size_t piece = len - at < step ? len - at : step;
+    memcpy(buffer + kept, input + at, piece);
+    kept += piece;
+    size_t used = memory.wire.events->on_bytes(buffer, kept, memory.wire.owner);
+    if (used > kept) {
+      abort();
+    }
+    memmove(buffer, buffer + used, kept - used);
+    kept -= used;
+    if (!memory.closed && !memory.paused && kept > WIRE_UNUSED_MAX_BYTES) {
+      abort();
+    }
+    if (memory.paused && !memory.closed) {
+      transport_resume(transport);
+    }
+  }
+  if (!memory.closed) {
+    transport_close(transport, CLOSE_DRAIN, true);
+  }
+  memory.wire.events->on_gone(memory.wire.owner);
+  free(input);
+  return 0;
+}
