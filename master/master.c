@@ -387,34 +387,49 @@ static void raise_descriptor_limit(const struct config *config) {
   }
 }
 
-static bool is_global(const struct ifaddrs *interface) {
-  if (!interface->ifa_addr || interface->ifa_addr->sa_family != AF_INET ||
+static bool is_global(const struct ifaddrs *interface, int family) {
+  if (!interface->ifa_addr || interface->ifa_addr->sa_family != family ||
       !(interface->ifa_flags & IFF_UP) || interface->ifa_flags & IFF_LOOPBACK) {
     return false;
   }
-  const struct sockaddr_in *address = (const void *)interface->ifa_addr;
-  return ntohl(address->sin_addr.s_addr) >> 16 != 0xa9fe;  // not link-local, 169.254/16
+  if (family == AF_INET) {
+    const struct sockaddr_in *address = (const void *)interface->ifa_addr;
+    return ntohl(address->sin_addr.s_addr) >> 16 != 0xa9fe;  // not link-local, 169.254/16
+  }
+  const struct sockaddr_in6 *address = (const void *)interface->ifa_addr;
+  return !IN6_IS_ADDR_LINKLOCAL(&address->sin6_addr);
 }
 
-// The host that others reach us at when we listen on every address: that of the
-// lowest-numbered interface that is up and has a global unicast address, as the
-// rest of the ecosystem does it.
-static void own_host(char *host, size_t size) {
-  struct ifaddrs *all = NULL;
+// The address of the lowest-numbered interface that is up and has a global unicast one of that
+// family. False: there is none.
+static bool host_of_family(const struct ifaddrs *all, int family, char *host, size_t size) {
   unsigned lowest = 0;
-  snprintf(host, size, "127.0.0.1");
-  if (getifaddrs(&all) != 0) {
-    return;
-  }
-  for (struct ifaddrs *one = all; one; one = one->ifa_next) {
-    unsigned index = is_global(one) ? if_nametoindex(one->ifa_name) : 0;
+  for (const struct ifaddrs *one = all; one; one = one->ifa_next) {
+    unsigned index = is_global(one, family) ? if_nametoindex(one->ifa_name) : 0;
     if (index != 0 && (lowest == 0 || index < lowest)) {
+      char text[INET6_ADDRSTRLEN];
+      const void *address =
+          family == AF_INET
+              ? (const void *)&((const struct sockaddr_in *)(const void *)one->ifa_addr)->sin_addr
+              : (const void *)&((const struct sockaddr_in6 *)(const void *)one->ifa_addr)
+                    ->sin6_addr;
       lowest = index;
-      inet_ntop(AF_INET, &((const struct sockaddr_in *)(const void *)one->ifa_addr)->sin_addr, host,
-                (socklen_t)size);
+      inet_ntop(family, address, text, sizeof text);
+      snprintf(host, size, family == AF_INET ? "%s" : "[%s]", text);
     }
   }
-  freeifaddrs(all);
+  return lowest != 0;
+}
+
+// The host that others reach us at when we listen on every address, as the rest of the
+// ecosystem finds it; IPv6 where there is no IPv4.
+static void own_host(char *host, size_t size) {
+  struct ifaddrs *all = NULL;
+  snprintf(host, size, "127.0.0.1");
+  if (getifaddrs(&all) == 0) {
+    (void)(host_of_family(all, AF_INET, host, size) || host_of_family(all, AF_INET6, host, size));
+    freeifaddrs(all);
+  }
 }
 
 // port is the one that the gRPC server has.

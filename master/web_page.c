@@ -33,8 +33,10 @@ struct web_page {
 static const struct {
   const char *ending, *type;
 } types[] = {
-    {".html", "text/html; charset=utf-8"}, {".css", "text/css; charset=utf-8"},
-    {".js", "text/javascript"},            {".svg", "image/svg+xml"},
+    {".html", "text/html; charset=utf-8"},
+    {".css", "text/css; charset=utf-8"},
+    {".js", "text/javascript"},
+    {".svg", "image/svg+xml"},
     {".png", "image/png"},
 };
 
@@ -182,7 +184,8 @@ size_t web_page_routes(const struct web_page *page, struct http_route *routes, s
   static const char no_slash[] = "/web";
   for (size_t i = 0; i < page->count; i++) {
     const struct file *file = &page->files[i];
-    routes[count++] = (struct http_route){file->path, "GET", on_file, NULL, (void *)(uintptr_t)file};
+    routes[count++] =
+        (struct http_route){file->path, "GET", on_file, NULL, (void *)(uintptr_t)file};
   }
   routes[count++] =
       (struct http_route){PREFIX, "GET", on_file, NULL, (void *)(uintptr_t)page->index};

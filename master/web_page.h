@@ -15,7 +15,7 @@
 
 enum {
   WEB_PAGE_FILES_MAX = 32,
-  WEB_PAGE_BYTES_MAX = 4 << 20,                 // of all of them
+  WEB_PAGE_BYTES_MAX = 4 << 20,                  // of all of them
   WEB_PAGE_ROUTES_MAX = WEB_PAGE_FILES_MAX + 2,  // each file's, and what leads to index.html
 };
 

@@ -4,14 +4,15 @@ hand and from a real HAProxy; IPv6."""
 import socket
 import struct
 import subprocess
-import time
 
 import pytest
 
 from janus import wire
 from janus.client import Client
 from janus.patience import patient, wait_for
-from janus.programs import Gateway, nodes_of
+from janus.programs import Gateway, Roma, merged, nodes_of, redis_settings
+from janus.push import HttpPusher, json_body
+from janus.redis_server import Redis, gateway_key, player_key
 
 V2 = b"\r\n\r\n\0\r\nQUIT\n"
 LOCAL = "127.0.0.1"
@@ -283,6 +284,25 @@ def test_ipv6_from_the_socket_to_the_backend(gateway, backend, places):
             assert backend.streams_of(uid)[-1].metadata["x-md-global-client-ip"] == client.name()
             assert gateway.ctl("sessions", "--address", "::1")["total"] == 1
             gateway.wait_log(rf"event=session_opened .*address=\[::1\]:\d+ .*uid={uid}\b")
+
+
+def test_backends_redis_and_the_own_ports_over_ipv6(start):
+    roma = start(Roma, listen="[::1]:0")
+    redis = start(Redis, bind="127.0.0.1 ::1")
+    gateway = start(Gateway, nodes=nodes_of(roma.address), settings=merged(
+        redis_settings(f"[::1]:{redis.port}"),
+        {"server": {"grpc": {"addr": "[::1]:0"}, "http": {"addr": "[::1]:0"}}}))
+    gateway.wait_link("redis", "up")
+    advertise = gateway.ctl("status")["advertise"]
+    assert advertise.startswith("[::1]:")
+    with gateway.player(30234) as client:
+        works(client)
+        assert redis.client().get(player_key(30234)) == roma.address
+        wait_for(lambda: redis.client().get(gateway_key(30234)) == advertise, "the gateway route")
+        pusher = HttpPusher(gateway, "--globoff")
+        answer = pusher.ok("/push", {"uid": "30234", "bodies": [json_body(b"news")]})
+        assert answer["pushed"]
+        assert client.receive().data == b"news"
 
 
 def test_ipv4_over_an_ipv6_socket_is_ipv4(start, backend):

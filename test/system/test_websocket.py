@@ -303,6 +303,15 @@ def test_a_logout_comes_before_the_close(gateway):
         assert client.close_code == 1008
 
 
+def test_a_player_whom_no_game_server_takes_is_to_come_again(start):
+    gateway = start(Gateway, nodes=[], settings={"tunnel": {
+        "open_timeout": "100ms", "reopen_timeout": "200ms"}})
+    with gateway.player(30018, gateway.websocket) as client:
+        client.send(wire.USER, 1, b"anybody?")
+        assert client.receive_end() == wire.LOGOUT_WAITING
+        assert (client.close_code, client.close_reason) == (1013, "tunnel_lost")
+
+
 def test_a_close_without_an_answer_is_bounded(start, backend):
     gateway = start(Gateway, nodes=nodes_of(backend.address),
                     settings={"worker": {"stop_timeout": "1s"}})

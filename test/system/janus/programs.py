@@ -369,7 +369,7 @@ class Roma(Program):
         more = ["--record", str(record)] if record else []
         self.record = record
         super().__init__([os.path.join(BIN, "janus-roma"), "--listen", listen, *arguments, *more])
-        self.address = self.wait_log(r"(127\.0\.0\.1:[1-9]\d*)").group(1)
+        self.address = self.wait_log(r"listening on (\S+:[1-9]\d*)").group(1)
 
     def recorded(self, oid, mod):
         """The data of each message to that object and module, in the order of arrival."""
