@@ -742,25 +742,33 @@ static size_t list_count(const char *list) {
   return count;
 }
 
-// What must fit together in one of them; name is the listener's, as a user reads it.
+// What must fit together in one of them; name is the listener's, as a user reads it. A fault is
+// at origin, unless the key at fault was given at a place of its own.
 static void listener_check(struct loader *loader, const struct config_listener *listener,
                            struct origin origin, const char *name) {
   size_t certificates = list_count(listener->tls.cert);
-  char path[LOADER_NAME_BYTES];
-  snprintf(path, sizeof path, "%s.tls.cert", name);
-  if (listener->tls.enabled && certificates == 0) {
-    loader_fault(loader, origin, path, "is missing: TLS needs a certificate and its key");
-  }
-  if (certificates != list_count(listener->tls.key)) {
-    loader_fault(loader, origin, path, "and tls.key go together: one key for each certificate");
-  }
-  if (listener->tls.client_required && listener->tls.client_ca[0] == '\0') {
-    snprintf(path, sizeof path, "%s.tls.client_required", name);
-    loader_fault(loader, origin, path, "needs tls.client_ca, to judge the certificates by");
-  }
-  if (listener->path[0] != '/' && listener->transport == TRANSPORT_WS) {
-    snprintf(path, sizeof path, "%s.path", name);
-    loader_fault(loader, origin, path, "must begin with a /");
+  const struct {
+    bool wrong;
+    const char *key, *fault;
+  } checks[] = {
+      {listener->tls.enabled && certificates == 0, "tls.cert",
+       "is missing: TLS needs a certificate and its key"},
+      {certificates != list_count(listener->tls.key), "tls.cert",
+       "and tls.key go together: one key for each certificate"},
+      {listener->tls.client_required && listener->tls.client_ca[0] == '\0', "tls.client_required",
+       "needs tls.client_ca, to judge the certificates by"},
+      {listener->transport == TRANSPORT_WS && listener->path[0] != '/', "path",
+       "must begin with a /"},
+  };
+  for (size_t i = 0; i < sizeof checks / sizeof *checks; i++) {
+    char path[LOADER_NAME_BYTES];
+    snprintf(path, sizeof path, "%s.%s", name, checks[i].key);
+    const struct key *key = key_table_find(TABLE(keys), path);
+    struct origin given = key != NULL ? loader->origins[key - keys] : origin;
+    if (checks[i].wrong) {
+      loader_fault(loader, given.setting != NULL || given.variable != NULL ? given : origin, path,
+                   "%s", checks[i].fault);
+    }
   }
 }
 

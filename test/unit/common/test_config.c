@@ -163,7 +163,7 @@ static void the_shipped_file_is_the_defaults_and_two_nodes(void **state) {
   (void)state;
   load_good("");
   other = config;
-  char text[16384];
+  char text[32768];
   FILE *file = fopen("etc/janus.conf", "r");
   assert_non_null(file);
   size_t len = fread(text, 1, sizeof text - 1, file);
@@ -597,6 +597,107 @@ static void saved_settings_that_are_damaged_are_refused(void **state) {
   assert_int_equal(config_load_fd(-1, &other, on_fault, &config), ERROR_INVALID);
 }
 
+static void listeners_are_read_and_travel(void **state) {
+  (void)state;
+  load_good(
+      "server = { tcp = { addr = \"\"; };\n"
+      "  ws = { addr = \"[::]:443\"; path = \"/play\"; origins = [\"https://a\", \"https://b\"];\n"
+      "         deny = [\"192.0.2.0/24\"]; keepalive = \"5m\"; };\n"
+      "  listeners = (\n"
+      "    { transport = \"tcp\"; addr = \"h:1\"; proxy = [\"10.0.0.0/8\", \"::1\"];\n"
+      "      connections_per_worker = 7; nodelay = false;\n"
+      "      tls = { enabled = true; cert = [\"janus.conf\", \"secret.conf\"];\n"
+      "              key = [\"secret.conf\", \"janus.conf\"]; min_version = \"1.3\"; }; },\n"
+      "    { transport = \"ws\"; addr = \"h:2\"; subprotocols = [\"x\", \"y\"]; } ); };\n");
+  FILE *file = tmpfile();
+  assert_int_equal(config_save(&config, file), 0);
+  memset(&other, 0xa5, sizeof other);
+  assert_int_equal(config_load_fd(fileno(file), &other, on_fault, &config), 0);
+  fclose(file);
+  assert_memory_equal(&config, &other, sizeof config);
+
+  static const char *const names[] = {"ws", "tls", "ws"};
+  static const char *const paths[] = {"server.ws", "server.listeners[0]", "server.listeners[1]"};
+  const struct config_listener *listener = NULL;
+  char path[64], pair[CONFIG_LIST_BYTES];
+  for (size_t i = 0; i < 3; i++) {
+    listener = config_listener_next(&config, listener);
+    assert_non_null(listener);
+    assert_string_equal(config_listener_name(listener), names[i]);
+    assert_string_equal(config_listener_path(&config, listener, path, sizeof path), paths[i]);
+  }
+  assert_null(config_listener_next(&config, listener));
+  assert_string_equal(listener->subprotocols, "x,y");
+  assert_string_equal(listener->path, "/ws");
+  listener--;
+  snprintf(pair, sizeof pair, "%s,%s", main_file, secret_file);
+  assert_string_equal(listener->tls.cert, pair);
+  assert_int_equal(listener->tls.min_version, TLS_1_3);
+  assert_int_equal(listener->connections_per_worker, 7);
+  assert_int_equal(listener->proxy.count, 2);
+  assert_false(listener->nodelay);
+  assert_string_equal(config.server.listeners[LISTENER_WS].origins, "https://a,https://b");
+  assert_int_equal(config.server.listeners[LISTENER_WS].keepalive_ms, 300000);
+}
+
+static void listeners_that_do_not_fit_together_are_refused(void **state) {
+  (void)state;
+#define LISTENER(text) \
+  "server = { listeners = ( { transport = \"tcp\"; addr = \"h:1\"; " text "} ); };"
+  static const struct {
+    const char *text, *fault;
+  } faulty[] = {
+      {"server = { tcp = { addr = \"\"; }; ws = { addr = \"\"; }; };",
+       ":1: server.tcp.addr: is empty, and there is no other listener for clients"},
+      {"server = { ws = { path = \"ws\"; }; };", ":1: server.ws.path: must begin with a /"},
+      {"server = { ws = { tls = { enabled = true; }; }; };",
+       ":1: server.ws.tls.cert: is missing: TLS needs a certificate and its key"},
+      {LISTENER("tls = { enabled = true; };"),
+       ":1: server.listeners[0].tls.cert: is missing: TLS needs a certificate and its key"},
+      {LISTENER("tls = { cert = \"janus.conf\"; };"),
+       ":1: server.listeners[0].tls.cert: and tls.key go together: one key for each certificate"},
+      {LISTENER("tls = { client_required = true; };"),
+       ":1: server.listeners[0].tls.client_required: needs tls.client_ca, to judge the "
+       "certificates by"},
+      {LISTENER("tls = { cert = \"a,,b\"; };"),
+       ":1: server.listeners[0].tls.cert: must not have empty entries, as in \"a,,b\""},
+      {LISTENER("tls = { crt = \"a\"; };"),
+       ":1: server.listeners[0].tls.crt: unknown key; did you mean \"tls.cert\"?"},
+      {LISTENER("tls = 1;"), ":1: server.listeners[0].tls: must be a group { ... }, not a number"},
+      {LISTENER("path = \"/ws\";"), ":1: server.listeners[0].path: is for transport = \"ws\" only"},
+      {"server = { listeners = ( { transport = \"ws\"; } ); };",
+       ":1: server.listeners[0].addr: is missing"},
+      {"server = { listeners = ( { transport = \"udp\"; addr = \"h:1\"; } ); };",
+       ":1: server.listeners[0].transport: must be one of tcp|ws, not \"udp\""},
+  };
+  for (size_t i = 0; i < sizeof faulty / sizeof *faulty; i++) {
+    expect_fault(faulty[i].text, faulty[i].fault);
+  }
+}
+
+static void note_change(const char *name, void *context) {
+  strcat(context, name);
+  strcat(context, " ");
+}
+
+static void changes_are_named(void **state) {
+  (void)state;
+  char changes[512] = "";
+  load_good("server = { listeners = ( { transport = \"tcp\"; addr = \"h:1\"; } ); };");
+  other = config;
+  config_each_change(&other, &config, note_change, changes);
+  assert_string_equal(changes, "");
+  load_good(
+      "server = { listeners = ( { transport = \"tcp\"; addr = \"h:1\"; backlog = 5; } ); };\n"
+      "log = { level = \"debug\"; }; nodes = ( { service = \"s\"; addr = \"h:1\"; } );");
+  config_each_change(&other, &config, note_change, changes);
+  assert_string_equal(changes, "log.level nodes server.listeners[0].backlog ");
+  changes[0] = '\0';
+  load_good("");
+  config_each_change(&other, &config, note_change, changes);
+  assert_string_equal(changes, "server.listeners ");
+}
+
 static void etcd_and_redis_are_read_and_travel(void **state) {
   (void)state;
   load_good(
@@ -835,6 +936,9 @@ int main(void) {
       cmocka_unit_test(bad_secrets_are_refused_without_being_shown),
       cmocka_unit_test(without_encryption_the_client_certificate_may_be_missing),
       cmocka_unit_test(what_is_saved_loads_to_an_equal_struct),
+      cmocka_unit_test(listeners_are_read_and_travel),
+      cmocka_unit_test(listeners_that_do_not_fit_together_are_refused),
+      cmocka_unit_test(changes_are_named),
       cmocka_unit_test(saved_settings_that_are_damaged_are_refused),
   };
   return cmocka_run_group_tests(tests, set_up, tear_down);
