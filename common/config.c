@@ -1145,11 +1145,34 @@ static bool entry_add(config_setting_t *list, struct key_table table, const void
   return ok;
 }
 
+static bool modules_differ(const struct config_tunnel_type *before,
+                           const struct config_tunnel_type *after) {
+  return before->module_count != after->module_count ||
+         memcmp(before->modules, after->modules, sizeof before->modules) != 0;
+}
+
 static bool differs(const struct key *key, const void *before, const void *after) {
+  if (key->kind == KEY_MODULES) {
+    return modules_differ(before, after);
+  }
   char texts[2][LOADER_VALUE_BYTES];
   key_text(key, before, texts[0], sizeof texts[0]);
   key_text(key, after, texts[1], sizeof texts[1]);
   return strcmp(texts[0], texts[1]) != 0;
+}
+
+// Whether two lists of entries of that size do.
+static bool entries_differ(struct key_table table, const void *before, size_t before_count,
+                           const void *after, size_t after_count, size_t size) {
+  for (size_t i = 0; before_count == after_count && i < before_count; i++) {
+    for (size_t k = 0; k < table.count; k++) {
+      if (differs(&table.keys[k], (const char *)before + i * size,
+                  (const char *)after + i * size)) {
+        return true;
+      }
+    }
+  }
+  return before_count != after_count;
 }
 
 void config_each_change(const struct config *before, const struct config *after,
@@ -1159,12 +1182,13 @@ void config_each_change(const struct config *before, const struct config *after,
       on_change(keys[i].path, context);
     }
   }
-  if (before->registry.node_count != after->registry.node_count ||
-      memcmp(before->registry.nodes, after->registry.nodes, sizeof before->registry.nodes) != 0) {
+  if (entries_differ(TABLE(node_keys), before->registry.nodes, before->registry.node_count,
+                     after->registry.nodes, after->registry.node_count, sizeof(struct node))) {
     on_change("nodes", context);
   }
-  if (before->tunnel.type_count != after->tunnel.type_count ||
-      memcmp(before->tunnel.types, after->tunnel.types, sizeof before->tunnel.types) != 0) {
+  if (entries_differ(TABLE(type_keys), before->tunnel.types, before->tunnel.type_count,
+                     after->tunnel.types, after->tunnel.type_count,
+                     sizeof(struct config_tunnel_type))) {
     on_change("tunnel.types", context);
   }
   if (before->server.listener_count != after->server.listener_count) {

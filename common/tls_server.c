@@ -102,6 +102,7 @@ static int on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHE
 
 // --- The server name --------------------------------------------------------------------
 
+// NOLINTNEXTLINE(readability-non-const-parameter): the type is OpenSSL's
 static int on_server_name(SSL *ssl, int *alert, void *argument) {
   const struct server *server = SSL_get_app_data(ssl);
   const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
@@ -120,6 +121,7 @@ static int on_server_name(SSL *ssl, int *alert, void *argument) {
 // --- Making a context ---------------------------------------------------------------------
 
 // Keys under a password would have OpenSSL ask on the terminal.
+// NOLINTNEXTLINE(readability-non-const-parameter): the type is OpenSSL's
 static int no_password(char *buffer, int size, int is_write, void *argument) {
   (void)buffer;
   (void)size;

@@ -1,5 +1,6 @@
 #include <event2/event_struct.h>
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <wslay/wslay.h>
@@ -183,10 +184,9 @@ static void send_control(struct websocket *websocket, enum wslay_opcode opcode,
 }
 
 static void send_close(struct websocket *websocket, uint16_t code, const char *text) {
-  uint8_t payload[CONTROL_MAX_BYTES] = {(uint8_t)(code >> 8), (uint8_t)code};
-  size_t text_len = strlen(text);
-  memcpy(payload + 2, text, text_len);
-  send_control(websocket, WSLAY_CONNECTION_CLOSE, payload, 2 + text_len);
+  char payload[CONTROL_MAX_BYTES] = {(char)(code >> 8), (char)code};
+  int text_len = snprintf(payload + 2, sizeof payload - 2, "%s", text);
+  send_control(websocket, WSLAY_CONNECTION_CLOSE, (const uint8_t *)payload, 2 + (size_t)text_len);
   websocket->state = WEBSOCKET_CLOSED;
 }
 

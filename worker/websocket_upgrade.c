@@ -258,7 +258,7 @@ size_t websocket_upgrade(const struct websocket_rules *rules, const uint8_t *byt
                          struct websocket_answer *answer) {
   static const char end[] = "\r\n\r\n";
   const size_t end_len = sizeof end - 1;
-  struct request request = {.hosts = 0};
+  struct request request = {.target = {"", 0}};
   const uint8_t *found = memmem(bytes, len, end, end_len);
   size_t head_len = found ? (size_t)(found - bytes) + end_len : len;
 
