@@ -18,244 +18,7 @@
 enum {
   FAULT_BYTES = 1024,
   SETTINGS_MAX_BYTES = 1 << 20,  // what config_load_fd takes
-  DAY_MS = 24 * 60 * 60 * 1000,
-  MIB = 1 << 20,
 };
-
-// --- The tables ---------------------------------------------------------------
-
-#define FIELD(type, member) .offset = offsetof(type, member), .size = sizeof((type *)0)->member
-#define RANGE(least, most)  .min = least, .max = most
-#define KEY(name, is, ...) \
-  { .path = name, .kind = is, __VA_ARGS__ }
-#define SETTING(name, is, member, text, ...) \
-  KEY(name, is, FIELD(struct config, member), .initial = text, __VA_ARGS__)
-
-// A password, under the name that the ecosystem has for it.
-#define ELSEWHERE(name, place) \
-  { .path = name, .kind = KEY_ELSEWHERE, .choices = place }
-#define TLS_FILES(name, member)                                                                   \
-  SETTING(name ".ca", KEY_PATH, member.ca, ""), SETTING(name ".cert", KEY_PATH, member.cert, ""), \
-      SETTING(name ".key", KEY_PATH, member.key, ""),                                             \
-      SETTING(name ".server_name", KEY_TEXT, member.server_name, "")
-#define TLS_SETTINGS(name, member) \
-  SETTING(name ".enabled", KEY_BOOL, member.enabled, "false"), TLS_FILES(name, member)
-
-// What every listener has, and what one for WebSocket has besides. As(name, kind, member,
-// default, ...) makes the row of one; addr is its default.
-#define LISTENER_KEYS(As, address)                                                                \
-  As("addr", KEY_ADDRESS, addr, address, RANGE(0, 1)),                                            \
-      As("backlog", KEY_INTEGER, backlog, "4096", RANGE(1, 65535)),                               \
-      As("defer_accept", KEY_DURATION, defer_accept_ms, "0s", RANGE(0, DAY_MS)),                  \
-      As("keepalive", KEY_DURATION, keepalive_ms, "60s", RANGE(0, DAY_MS)),                       \
-      As("nodelay", KEY_BOOL, nodelay, "true"),                                                   \
-      As("user_timeout", KEY_DURATION, user_timeout_ms, "0s", RANGE(0, DAY_MS)),                  \
-      As("connections_per_worker", KEY_INTEGER, connections_per_worker, "0", RANGE(0, 10000000)), \
-      As("connections_per_address", KEY_INTEGER, connections_per_address, "0",                    \
-         RANGE(0, 10000000)),                                                                     \
-      As("allow", KEY_NETWORKS, allow, ""), As("deny", KEY_NETWORKS, deny, ""),                   \
-      As("proxy", KEY_NETWORKS, proxy, ""), As("tls.enabled", KEY_BOOL, tls.enabled, "false"),    \
-      As("tls.cert", KEY_PATHS, tls.cert, ""), As("tls.key", KEY_PATHS, tls.key, ""),             \
-      As("tls.client_ca", KEY_PATH, tls.client_ca, ""),                                           \
-      As("tls.client_required", KEY_BOOL, tls.client_required, "false"),                          \
-      As("tls.min_version", KEY_CHOICE, tls.min_version, "1.2", .choices = "1.2|1.3")
-#define WEBSOCKET_KEYS(As)                                                             \
-  As("path", KEY_TEXT, path, "/ws", .min = 1), As("origins", KEY_TEXTS, origins, "*"), \
-      As("subprotocols", KEY_TEXTS, subprotocols, ""),                                 \
-      As("ping_interval", KEY_DURATION, ping_interval_ms, "30s", RANGE(0, DAY_MS))
-#define TCP_SETTING(name, is, member, text, ...) \
-  SETTING("server.tcp." name, is, server.listeners[LISTENER_TCP].member, text, __VA_ARGS__)
-#define WS_SETTING(name, is, member, text, ...) \
-  SETTING("server.ws." name, is, server.listeners[LISTENER_WS].member, text, __VA_ARGS__)
-#define ENTRY_KEY(name, is, member, text, ...) \
-  KEY(name, is, FIELD(struct config_listener, member), .initial = text, __VA_ARGS__)
-
-static const struct key keys[] = {
-    SETTING("label.service", KEY_TEXT, label.service, "janus.gate.interface", .min = 1),
-    SETTING("label.profile", KEY_TEXT, label.profile, "DEV"),
-    SETTING("label.color", KEY_TEXT, label.color, "local"),
-    SETTING("label.version", KEY_TEXT, label.version, JANUS_VERSION),
-    SETTING("label.zone", KEY_TEXT, label.zone, ""),
-    SETTING("label.node", KEY_TEXT, label.node, ""),
-    SETTING("label.language", KEY_TEXT, label.language, "en"),
-    SETTING("label.encrypted", KEY_BOOL, label.encrypted, "true"),
-
-    SETTING("log.type", KEY_CHOICE, log.type, "text", .choices = "text|json"),
-    SETTING("log.level", KEY_CHOICE, log.level, "info", .choices = "debug|info|warn|error"),
-
-    SETTING("compress.weak", KEY_INTEGER, compress.weak_bytes, "10240", RANGE(1, 1024 * MIB)),
-    SETTING("compress.strong", KEY_INTEGER, compress.strong_bytes, "1024000", RANGE(1, 1024 * MIB)),
-
-    LISTENER_KEYS(TCP_SETTING, "0.0.0.0:17001"),
-    LISTENER_KEYS(WS_SETTING, "0.0.0.0:17002"),
-    WEBSOCKET_KEYS(WS_SETTING),
-    {.path = "server.listeners", .kind = KEY_LISTENERS},
-    SETTING("server.grpc.addr", KEY_ADDRESS, server.grpc.addr, "127.0.0.1:19100"),
-    SETTING("server.grpc.timeout", KEY_DURATION, server.grpc.timeout_ms, "10s", RANGE(1, DAY_MS)),
-    SETTING("server.http.addr", KEY_ADDRESS, server.http.addr, "127.0.0.1:18100"),
-    SETTING("server.http.timeout", KEY_DURATION, server.http.timeout_ms, "10s", RANGE(1, DAY_MS)),
-    SETTING("server.http.web", KEY_PATH, server.http.web, ""),
-    SETTING("server.grpc.advertise", KEY_ADDRESS, server.grpc.advertise, "", RANGE(1, 1)),
-
-    SETTING("data.gateway_route_table_alive_duration", KEY_DURATION,
-            data.gateway_route_table_alive_duration_ms, "600s", RANGE(1000, 7 * DAY_MS)),
-    SETTING("data.app_route_table_alive_duration", KEY_DURATION,
-            data.app_route_table_alive_duration_ms, "600s", RANGE(1000, 7 * DAY_MS)),
-
-    SETTING("data.redis.addr", KEY_ADDRESSES, data.redis.addr, "127.0.0.1:6379", .min = 1),
-    SETTING("data.redis.username", KEY_TEXT, data.redis.username, ""),
-    ELSEWHERE("data.redis.password", "secret.redis_password"),
-    SETTING("data.redis.db", KEY_INTEGER, data.redis.db, "0", RANGE(0, 65535)),
-    SETTING("data.redis.cluster", KEY_BOOL, data.redis.cluster, "false"),
-    SETTING("data.redis.sentinel_master", KEY_TEXT, data.redis.sentinel_master, ""),
-    SETTING("data.redis.dial_timeout", KEY_DURATION, data.redis.dial_timeout_ms, "2s",
-            RANGE(1, DAY_MS)),
-    SETTING("data.redis.read_timeout", KEY_DURATION, data.redis.read_timeout_ms, "0.5s",
-            RANGE(1, DAY_MS)),
-    SETTING("data.redis.write_timeout", KEY_DURATION, data.redis.write_timeout_ms, "0.5s",
-            RANGE(1, DAY_MS)),
-    SETTING("data.redis.backoff", KEY_DURATION, data.redis.backoff_ms, "100ms", RANGE(1, DAY_MS)),
-    SETTING("data.redis.backoff_max", KEY_DURATION, data.redis.backoff_max_ms, "5s",
-            RANGE(1, DAY_MS)),
-    SETTING("data.redis.queued_writes", KEY_INTEGER, data.redis.queued_writes, "100000",
-            RANGE(1, 10000000)),
-    TLS_SETTINGS("data.redis.tls", data.redis.tls),
-
-    SETTING("etcd.endpoints", KEY_ADDRESSES, etcd.endpoints, "127.0.0.1:2379", RANGE(1, 1)),
-    SETTING("etcd.username", KEY_TEXT, etcd.username, ""),
-    ELSEWHERE("etcd.password", "secret.etcd_password"),
-    SETTING("etcd.namespace", KEY_TEXT, etcd.namespace, "/microservices", .min = 1),
-    SETTING("etcd.timeout", KEY_DURATION, etcd.timeout_ms, "3s", RANGE(1, DAY_MS)),
-    SETTING("etcd.lease_ttl", KEY_DURATION, etcd.lease_ttl_ms, "15s", RANGE(2000, DAY_MS)),
-    SETTING("etcd.empty_hold", KEY_DURATION, etcd.empty_hold_ms, "30s", RANGE(0, DAY_MS)),
-    SETTING("etcd.backoff", KEY_DURATION, etcd.backoff_ms, "200ms", RANGE(1, DAY_MS)),
-    SETTING("etcd.backoff_max", KEY_DURATION, etcd.backoff_max_ms, "5s", RANGE(1, DAY_MS)),
-    TLS_SETTINGS("etcd.tls", etcd.tls),
-
-    SETTING("registry", KEY_CHOICE, registry.source, "static", .choices = "static|etcd"),
-    {.path = "nodes", .kind = KEY_NODES},
-    SETTING("node_table.capacity", KEY_INTEGER, registry.capacity, "4096", RANGE(1, 1000000)),
-    SETTING("routes", KEY_CHOICE, routes.store, "memory", .choices = "memory|redis"),
-    SETTING("route_table.capacity.gateway", KEY_INTEGER, routes.capacity[ROUTE_GATEWAY], "100000",
-            RANGE(1, 100000000)),
-    SETTING("route_table.capacity.player", KEY_INTEGER, routes.capacity[ROUTE_PLAYER], "100000",
-            RANGE(1, 100000000)),
-    SETTING("route_table.capacity.object", KEY_INTEGER, routes.capacity[ROUTE_OBJECT], "100000",
-            RANGE(1, 100000000)),
-
-    SETTING("worker.count", KEY_INTEGER, worker.count, "0", RANGE(0, CONFIG_WORKERS)),
-    SETTING("worker.restart_backoff", KEY_DURATION, worker.restart_backoff_ms, "100ms",
-            RANGE(1, DAY_MS)),
-    SETTING("worker.restart_backoff_max", KEY_DURATION, worker.restart_backoff_max_ms, "5s",
-            RANGE(1, DAY_MS)),
-    SETTING("worker.stop_timeout", KEY_DURATION, worker.stop_timeout_ms, "3s", RANGE(1, DAY_MS)),
-    SETTING("worker.hang_timeout", KEY_DURATION, worker.hang_timeout_ms, "10s", RANGE(0, DAY_MS)),
-    SETTING("worker.orphan_timeout", KEY_DURATION, worker.orphan_timeout_ms, "60s",
-            RANGE(1, DAY_MS)),
-
-    SETTING("control.socket", KEY_TEXT, control.socket, CONFIG_CONTROL_SOCKET, .min = 1),
-
-    SETTING("login.conflict", KEY_CHOICE, login.conflict, "newest_wins",
-            .choices = "newest_wins|refuse_second"),
-
-    SETTING("limits.connections_per_worker", KEY_INTEGER, limits.connections_per_worker, "20000",
-            RANGE(1, 10000000)),
-    SETTING("limits.connections_per_address", KEY_INTEGER, limits.connections_per_address, "1000",
-            RANGE(0, 10000000)),
-    SETTING("limits.handshakes_per_s", KEY_INTEGER, limits.handshakes_per_s, "2000",
-            RANGE(0, 10000000)),
-    SETTING("limits.handshake_burst", KEY_INTEGER, limits.handshake_burst, "4000",
-            RANGE(1, 10000000)),
-    SETTING("limits.tls_handshakes_per_s", KEY_INTEGER, limits.tls_handshakes_per_s, "500",
-            RANGE(0, 10000000)),
-    SETTING("limits.tls_handshake_burst", KEY_INTEGER, limits.tls_handshake_burst, "1000",
-            RANGE(1, 10000000)),
-    SETTING("limits.handshake_timeout", KEY_DURATION, limits.handshake_timeout_ms, "10s",
-            RANGE(1, DAY_MS)),
-    SETTING("limits.handshake_clock", KEY_DURATION, limits.handshake_clock_ms, "5s",
-            RANGE(1000, DAY_MS)),
-    SETTING("limits.idle_timeout", KEY_DURATION, limits.idle_timeout_ms, "60s",
-            RANGE(1, 7 * DAY_MS)),
-    SETTING("limits.messages_per_s", KEY_INTEGER, limits.messages_per_s, "100", RANGE(0, 10000000)),
-    SETTING("limits.messages_burst", KEY_INTEGER, limits.messages_burst, "200", RANGE(1, 10000000)),
-    SETTING("limits.bytes_per_s", KEY_INTEGER, limits.bytes_per_s, "262144", RANGE(0, 1024 * MIB)),
-    // At least one frame of the largest size: else a client with one would wait for ever.
-    SETTING("limits.bytes_burst", KEY_INTEGER, limits.bytes_burst, "524288",
-            RANGE(16388, 1024 * MIB)),
-    SETTING("limits.tunnels_per_session", KEY_INTEGER, limits.tunnels_per_session, "8",
-            RANGE(1, 1024)),
-    SETTING("limits.inflated_bytes", KEY_INTEGER, limits.inflated_bytes, "1048576",
-            RANGE(1024, 64 * MIB)),
-    SETTING("limits.message_to_client_bytes", KEY_INTEGER, limits.message_to_client_bytes, "16384",
-            RANGE(1024, 64 * MIB)),
-
-    SETTING("queue.tunnel_messages", KEY_INTEGER, queue.tunnel_messages, "256", RANGE(1, 1000000)),
-    SETTING("queue.tunnel_bytes", KEY_INTEGER, queue.tunnel_bytes, "1048576",
-            RANGE(1024, 1024 * MIB)),
-    SETTING("queue.client_high_bytes", KEY_INTEGER, queue.client_high_bytes, "262144",
-            RANGE(1024, 1024 * MIB)),
-    SETTING("queue.client_low_bytes", KEY_INTEGER, queue.client_low_bytes, "65536",
-            RANGE(1, 1024 * MIB)),
-    SETTING("queue.client_grace", KEY_DURATION, queue.client_grace_ms, "10s", RANGE(1, DAY_MS)),
-
-    {.path = "tunnel.types", .kind = KEY_TUNNEL_TYPES},
-    SETTING("tunnel.open_timeout", KEY_DURATION, tunnel.open_timeout_ms, "3s", RANGE(1, DAY_MS)),
-    SETTING("tunnel.reopen_timeout", KEY_DURATION, tunnel.reopen_timeout_ms, "10s",
-            RANGE(1, DAY_MS)),
-    SETTING("tunnel.backoff", KEY_DURATION, tunnel.backoff_ms, "100ms", RANGE(1, DAY_MS)),
-    SETTING("tunnel.backoff_max", KEY_DURATION, tunnel.backoff_max_ms, "2s", RANGE(1, DAY_MS)),
-    SETTING("tunnel.suspect", KEY_DURATION, tunnel.suspect_ms, "5s", RANGE(0, DAY_MS)),
-    SETTING("tunnel.unknown_node_grace", KEY_DURATION, tunnel.unknown_node_grace_ms, "1s",
-            RANGE(0, DAY_MS)),
-    SETTING("tunnel.streams_per_connection", KEY_INTEGER, tunnel.streams_per_connection, "100",
-            RANGE(1, 1000000)),
-    SETTING("tunnel.message_bytes", KEY_INTEGER, tunnel.message_bytes, "4194304",
-            RANGE(1024, 64 * MIB)),
-    TLS_FILES("tunnel.tls", tunnel.tls),
-
-    SETTING("push.slow_client", KEY_CHOICE, push.slow_client, "disconnect",
-            .choices = "disconnect|drop_newest|drop_oldest|conflate"),
-    SETTING("push.waiting_bytes", KEY_INTEGER, push.waiting_bytes, "262144",
-            RANGE(1024, 1024 * MIB)),
-    SETTING("push.allow", KEY_NETWORKS, push.allow,
-            "127.0.0.0/8,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"),
-
-    SETTING("seal.aes_ni", KEY_BOOL, seal.aes_ni, "true"),
-
-    {.path = "secret", .kind = KEY_SECRET},
-};
-
-// One entry of `nodes`. color is filled in before with label.color.
-static const struct key node_keys[] = {
-    KEY("service", KEY_TEXT, FIELD(struct node, service), .min = 1, .required = true),
-    KEY("addr", KEY_ADDRESS, FIELD(struct node, address), .min = 1, .required = true),
-    KEY("color", KEY_TEXT, FIELD(struct node, color)),
-    KEY("weight", KEY_INTEGER, FIELD(struct node, weight), .initial = "100", RANGE(0, 1000000)),
-    KEY("tls", KEY_BOOL, FIELD(struct node, secure), .initial = "false"),
-};
-
-// One entry of `tunnel.types`.
-static const struct key type_keys[] = {
-    KEY("name", KEY_TEXT, FIELD(struct config_tunnel_type, name), .min = 1, .required = true),
-    KEY("service", KEY_TEXT, FIELD(struct config_tunnel_type, service), .min = 1, .required = true),
-    KEY("method", KEY_METHOD, FIELD(struct config_tunnel_type, method), .required = true),
-    KEY("modules", KEY_MODULES, FIELD(struct config_tunnel_type, modules)),
-    KEY("default", KEY_BOOL, FIELD(struct config_tunnel_type, default_modules), .initial = "false"),
-    KEY("own_object_only", KEY_BOOL, FIELD(struct config_tunnel_type, own_object_only),
-        .initial = "false"),
-    KEY("fragments", KEY_BOOL, FIELD(struct config_tunnel_type, fragments), .initial = "true"),
-    KEY("main", KEY_BOOL, FIELD(struct config_tunnel_type, main), .initial = "false"),
-};
-
-// One entry of `server.listeners`.
-static const struct key listener_keys[] = {
-    KEY("transport", KEY_CHOICE, FIELD(struct config_listener, transport), .choices = "tcp|ws",
-        .required = true),
-    LISTENER_KEYS(ENTRY_KEY, ""),
-    WEBSOCKET_KEYS(ENTRY_KEY),
-};
-
-_Static_assert(sizeof keys / sizeof *keys <= LOADER_KEYS_MAX, "origins has a slot for each key");
 
 const struct config_listener *config_listener_next(const struct config *config,
                                                    const struct config_listener *listener) {
@@ -287,15 +50,6 @@ const char *config_listener_name(const struct config_listener *listener) {
   static const char *const names[][2] = {
       [TRANSPORT_TCP] = {"tcp", "tls"}, [TRANSPORT_WS] = {"ws", "wss"}};
   return names[listener->transport][listener->tls.enabled];
-}
-
-const struct key *key_table_find(struct key_table table, const char *path) {
-  for (size_t i = 0; i < table.count; i++) {
-    if (strcmp(table.keys[i].path, path) == 0) {
-      return table.keys + i;
-    }
-  }
-  return NULL;
 }
 
 // --- Faults -------------------------------------------------------------------
@@ -330,9 +84,9 @@ void loader_fault(struct loader *loader, struct origin origin, const char *key, 
 }
 
 // A fault of a key of the main table, at the place its value came from.
-#define fault_key(loader, path, ...)                                                      \
-  loader_fault(loader, (loader)->origins[key_table_find(TABLE(keys), path) - keys], path, \
-               __VA_ARGS__)
+#define fault_key(loader, path, ...)                                                            \
+  loader_fault(loader, (loader)->origins[key_table_find(config_keys, path) - config_keys.keys], \
+               path, __VA_ARGS__)
 
 // The name in the table, or the section of one, that comes nearest to name.
 void loader_fault_unknown(struct loader *loader, struct key_table table,
@@ -542,9 +296,9 @@ static void section_read(struct loader *loader, const config_setting_t *group, c
     const config_setting_t *setting = config_setting_get_elem(group, (unsigned)i);
     char path[LOADER_NAME_BYTES];
     snprintf(path, sizeof path, "%s%s", prefix, config_setting_name(setting));
-    const struct key *key = key_table_find(TABLE(keys), path);
+    const struct key *key = key_table_find(config_keys, path);
     if (key != NULL) {
-      loader->origins[key - keys] = at(setting);
+      loader->origins[key - config_keys.keys] = at(setting);
       switch (key->kind) {
         case KEY_NODES: loader->nodes = setting; break;
         case KEY_TUNNEL_TYPES: loader->types = setting; break;
@@ -556,8 +310,8 @@ static void section_read(struct loader *loader, const config_setting_t *group, c
           break;
         default: key_read(loader, key, loader->config, path, setting); break;
       }
-    } else if (!is_section(TABLE(keys), path)) {
-      loader_fault_unknown(loader, TABLE(keys), setting, path, path);
+    } else if (!is_section(config_keys, path)) {
+      loader_fault_unknown(loader, config_keys, setting, path, path);
     } else if (!config_setting_is_group(setting)) {
       loader_fault(loader, at(setting), path, "must be a group { ... }, not %s",
                    loader_type_text(setting));
@@ -645,7 +399,7 @@ static void nodes_read(struct loader *loader, const config_setting_t *list) {
     char name[32];
     snprintf(name, sizeof name, "nodes[%d]", i);
     memcpy(node->color, config->label.color, sizeof node->color);
-    entry_read(loader, TABLE(node_keys), node, entry, name);
+    entry_read(loader, config_node_keys, node, entry, name);
     for (int j = 0; j < i; j++) {
       const struct node *other = &config->registry.nodes[j];
       if (node->address[0] != '\0' && strcmp(node->address, other->address) == 0 &&
@@ -704,7 +458,7 @@ static void types_read(struct loader *loader, const config_setting_t *list) {
     struct config_tunnel_type *type = &types[i];
     char name[32], path[64];
     snprintf(name, sizeof name, "tunnel.types[%d]", i);
-    entry_read(loader, TABLE(type_keys), type, entry, name);
+    entry_read(loader, config_type_keys, type, entry, name);
     type->tier = type->main ? ROUTE_PLAYER : ROUTE_OBJECT;
     for (int j = 0; j < i; j++) {
       if (type->name[0] != '\0' && strcmp(type->name, types[j].name) == 0) {
@@ -763,8 +517,8 @@ static void listener_check(struct loader *loader, const struct config_listener *
   for (size_t i = 0; i < sizeof checks / sizeof *checks; i++) {
     char path[LOADER_NAME_BYTES];
     snprintf(path, sizeof path, "%s.%s", name, checks[i].key);
-    const struct key *key = key_table_find(TABLE(keys), path);
-    struct origin given = key != NULL ? loader->origins[key - keys] : origin;
+    const struct key *key = key_table_find(config_keys, path);
+    struct origin given = key != NULL ? loader->origins[key - config_keys.keys] : origin;
     if (checks[i].wrong) {
       loader_fault(loader, given.setting != NULL || given.variable != NULL ? given : origin, path,
                    "%s", checks[i].fault);
@@ -773,7 +527,6 @@ static void listener_check(struct loader *loader, const struct config_listener *
 }
 
 static void listeners_read(struct loader *loader, const config_setting_t *list) {
-  static const struct key websocket_keys[] = {WEBSOCKET_KEYS(ENTRY_KEY)};
   struct config *config = loader->config;
   int count = list_length(loader, list, "server.listeners", CONFIG_LISTENERS - LISTENER_MORE);
   for (int i = 0; i < count; i++) {
@@ -781,17 +534,18 @@ static void listeners_read(struct loader *loader, const config_setting_t *list) 
     struct config_listener *listener = &config->server.listeners[LISTENER_MORE + i];
     char name[32], path[64];
     snprintf(name, sizeof name, "server.listeners[%d]", i);
-    entry_read(loader, TABLE(listener_keys), listener, entry, name);
+    entry_read(loader, config_listener_keys, listener, entry, name);
     if (config_setting_is_group(entry) && config_setting_get_member(entry, "addr") == NULL) {
       snprintf(path, sizeof path, "%s.addr", name);
       loader_fault(loader, at(entry), path, "is missing");
     }
-    for (size_t k = 0; k < sizeof websocket_keys / sizeof *websocket_keys; k++) {
+    for (size_t k = 0; k < config_websocket_keys.count; k++) {
       const config_setting_t *setting =
-          config_setting_is_group(entry) ? config_setting_get_member(entry, websocket_keys[k].path)
-                                         : NULL;
+          config_setting_is_group(entry)
+              ? config_setting_get_member(entry, config_websocket_keys.keys[k].path)
+              : NULL;
       if (setting != NULL && listener->transport == TRANSPORT_TCP && !loader->saved) {
-        snprintf(path, sizeof path, "%s.%s", name, websocket_keys[k].path);
+        snprintf(path, sizeof path, "%s.%s", name, config_websocket_keys.keys[k].path);
         loader_fault(loader, at(setting), path, "is for transport = \"ws\" only");
       }
     }
@@ -802,8 +556,6 @@ static void listeners_read(struct loader *loader, const config_setting_t *list) 
 
 // --- The environment, and what must fit together -------------------------------
 
-static bool is_scalar(const struct key *key) { return key->kind < KEY_MODULES; }
-
 // The variable that overrides path: server.tcp.addr is JANUS_SERVER_TCP_ADDR.
 void loader_variable_name(char *variable, size_t size, const char *path) {
   snprintf(variable, size, "JANUS_%s", path);
@@ -813,13 +565,14 @@ void loader_variable_name(char *variable, size_t size, const char *path) {
 }
 
 static void environment_apply(struct loader *loader) {
-  for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+  for (size_t i = 0; i < config_keys.count; i++) {
     char *variable = loader->variables[i];
-    loader_variable_name(variable, sizeof loader->variables[i], keys[i].path);
-    const char *text = is_scalar(&keys[i]) ? getenv(variable) : NULL;
+    loader_variable_name(variable, sizeof loader->variables[i], config_keys.keys[i].path);
+    const char *text = key_is_scalar(&config_keys.keys[i]) ? getenv(variable) : NULL;
     if (text != NULL) {
       loader->origins[i] = (struct origin){NULL, variable};
-      loader_set(loader, &keys[i], loader->config, loader->origins[i], keys[i].path, text);
+      loader_set(loader, &config_keys.keys[i], loader->config, loader->origins[i],
+                 config_keys.keys[i].path, text);
     }
   }
   loader_check_environment(loader);
@@ -862,20 +615,22 @@ static bool is_paths(const struct key *key) {
 
 static void all_paths_resolve(struct loader *loader) {
   struct config *config = loader->config;
-  for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-    if (is_paths(&keys[i])) {
-      paths_resolve(loader, &keys[i], config, loader->origins[i], keys[i].path);
+  for (size_t i = 0; i < config_keys.count; i++) {
+    if (is_paths(&config_keys.keys[i])) {
+      paths_resolve(loader, &config_keys.keys[i], config, loader->origins[i],
+                    config_keys.keys[i].path);
     }
   }
   for (size_t i = LISTENER_MORE; i < config->server.listener_count; i++) {
     const config_setting_t *entry =
         config_setting_get_elem(loader->listeners, (unsigned)(i - LISTENER_MORE));
-    for (size_t k = 0; k < sizeof listener_keys / sizeof *listener_keys; k++) {
+    for (size_t k = 0; k < config_listener_keys.count; k++) {
       char name[LOADER_NAME_BYTES];
       snprintf(name, sizeof name, "server.listeners[%zu].%s", i - LISTENER_MORE,
-               listener_keys[k].path);
-      if (is_paths(&listener_keys[k])) {
-        paths_resolve(loader, &listener_keys[k], &config->server.listeners[i], at(entry), name);
+               config_listener_keys.keys[k].path);
+      if (is_paths(&config_listener_keys.keys[k])) {
+        paths_resolve(loader, &config_listener_keys.keys[k], &config->server.listeners[i],
+                      at(entry), name);
       }
     }
   }
@@ -909,7 +664,7 @@ static void relations_check(struct loader *loader) {
     if (orders[i].low > orders[i].high ||
         (orders[i].low == orders[i].high && !orders[i].may_be_equal)) {
       // Blamed on the one that was given.
-      size_t index = (size_t)(key_table_find(TABLE(keys), orders[i].lesser) - keys);
+      size_t index = (size_t)(key_table_find(config_keys, orders[i].lesser) - config_keys.keys);
       const struct origin *origin = &loader->origins[index];
       if (origin->setting != NULL || origin->variable != NULL) {
         loader_fault(loader, *origin, orders[i].lesser, "must %s %s",
@@ -922,8 +677,10 @@ static void relations_check(struct loader *loader) {
       }
     }
   }
-  struct origin tcp = loader->origins[key_table_find(TABLE(keys), "server.tcp.tls.enabled") - keys];
-  struct origin ws = loader->origins[key_table_find(TABLE(keys), "server.ws.tls.enabled") - keys];
+  struct origin tcp =
+      loader->origins[key_table_find(config_keys, "server.tcp.tls.enabled") - config_keys.keys];
+  struct origin ws =
+      loader->origins[key_table_find(config_keys, "server.ws.tls.enabled") - config_keys.keys];
   listener_check(loader, &config->server.listeners[LISTENER_TCP], tcp, "server.tcp");
   listener_check(loader, &config->server.listeners[LISTENER_WS], ws, "server.ws");
   if (config_listener_next(config, NULL) == NULL) {
@@ -986,9 +743,10 @@ static void fault_parse(struct loader *loader, const config_t *tree) {
 static void loader_defaults(struct loader *loader) {
   struct config *config = loader->config;
   memset(config, 0, sizeof *config);
-  for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-    if (keys[i].initial != NULL) {
-      loader_set(loader, &keys[i], config, (struct origin){0}, keys[i].path, keys[i].initial);
+  for (size_t i = 0; i < config_keys.count; i++) {
+    if (config_keys.keys[i].initial != NULL) {
+      loader_set(loader, &config_keys.keys[i], config, (struct origin){0}, config_keys.keys[i].path,
+                 config_keys.keys[i].initial);
     }
   }
   memcpy(config->tunnel.types, default_types, sizeof default_types);
@@ -1096,151 +854,4 @@ int config_load_fd(int fd, struct config *config, config_report *report, void *c
   config_destroy(&tree);
   free(text);
   return loader.faults > 0 ? ERROR_INVALID : 0;
-}
-
-// Adds the key's value to parent under name. False: out of memory.
-static bool value_add(config_setting_t *parent, const char *name, const struct key *key,
-                      const void *base) {
-  static const int types[] = {[KEY_BOOL] = CONFIG_TYPE_BOOL, [KEY_INTEGER] = CONFIG_TYPE_INT64};
-  int type = key->kind <= KEY_INTEGER ? types[key->kind] : CONFIG_TYPE_STRING;
-  char text[LOADER_VALUE_BYTES];
-  key_text(key, base, text, sizeof text);
-  config_setting_t *setting = config_setting_add(parent, name, type);
-  switch (type) {
-    case CONFIG_TYPE_BOOL: return config_setting_set_bool(setting, text[0] == 't');
-    case CONFIG_TYPE_INT64: return config_setting_set_int64(setting, strtoll(text, NULL, 10));
-    default: return config_setting_set_string(setting, text);
-  }
-}
-
-// Adds the key's value under its path, with the sections that it needs.
-static bool value_add_path(config_setting_t *root, const struct key *key, const void *base) {
-  config_setting_t *parent = root;
-  const char *rest = key->path;
-  for (const char *dot; parent != NULL && (dot = strchr(rest, '.')) != NULL; rest = dot + 1) {
-    char name[LOADER_NAME_BYTES];
-    snprintf(name, sizeof name, "%.*s", (int)(dot - rest), rest);
-    config_setting_t *section = config_setting_get_member(parent, name);
-    parent = section != NULL ? section : config_setting_add(parent, name, CONFIG_TYPE_GROUP);
-  }
-  return parent != NULL && value_add(parent, rest, key, base);
-}
-
-static bool entry_add(config_setting_t *list, struct key_table table, const void *base) {
-  config_setting_t *entry = config_setting_add(list, NULL, CONFIG_TYPE_GROUP);
-  bool ok = entry != NULL;
-  for (size_t i = 0; ok && i < table.count; i++) {
-    const struct key *key = &table.keys[i];
-    if (key->kind != KEY_MODULES) {
-      ok = value_add_path(entry, key, base);
-      continue;
-    }
-    const struct config_tunnel_type *type = base;
-    config_setting_t *modules = config_setting_add(entry, key->path, CONFIG_TYPE_ARRAY);
-    for (size_t m = 0; modules != NULL && m < type->module_count; m++) {
-      ok = ok && config_setting_set_int_elem(modules, -1, type->modules[m]) != NULL;
-    }
-    ok = ok && modules != NULL;
-  }
-  return ok;
-}
-
-static bool modules_differ(const struct config_tunnel_type *before,
-                           const struct config_tunnel_type *after) {
-  return before->module_count != after->module_count ||
-         memcmp(before->modules, after->modules, sizeof before->modules) != 0;
-}
-
-static bool differs(const struct key *key, const void *before, const void *after) {
-  if (key->kind == KEY_MODULES) {
-    return modules_differ(before, after);
-  }
-  char texts[2][LOADER_VALUE_BYTES];
-  key_text(key, before, texts[0], sizeof texts[0]);
-  key_text(key, after, texts[1], sizeof texts[1]);
-  return strcmp(texts[0], texts[1]) != 0;
-}
-
-// Whether two lists of entries of that size do.
-static bool entries_differ(struct key_table table, const void *before, size_t before_count,
-                           const void *after, size_t after_count, size_t size) {
-  for (size_t i = 0; before_count == after_count && i < before_count; i++) {
-    for (size_t k = 0; k < table.count; k++) {
-      if (differs(&table.keys[k], (const char *)before + i * size,
-                  (const char *)after + i * size)) {
-        return true;
-      }
-    }
-  }
-  return before_count != after_count;
-}
-
-void config_each_change(const struct config *before, const struct config *after,
-                        void (*on_change)(const char *name, void *context), void *context) {
-  for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-    if (is_scalar(&keys[i]) && differs(&keys[i], before, after)) {
-      on_change(keys[i].path, context);
-    }
-  }
-  if (entries_differ(TABLE(node_keys), before->registry.nodes, before->registry.node_count,
-                     after->registry.nodes, after->registry.node_count, sizeof(struct node))) {
-    on_change("nodes", context);
-  }
-  if (entries_differ(TABLE(type_keys), before->tunnel.types, before->tunnel.type_count,
-                     after->tunnel.types, after->tunnel.type_count,
-                     sizeof(struct config_tunnel_type))) {
-    on_change("tunnel.types", context);
-  }
-  if (before->server.listener_count != after->server.listener_count) {
-    on_change("server.listeners", context);
-    return;
-  }
-  for (size_t i = LISTENER_MORE; i < before->server.listener_count; i++) {
-    const struct config_listener *listener = &before->server.listeners[i];
-    for (size_t k = 0; k < sizeof listener_keys / sizeof *listener_keys; k++) {
-      char name[LOADER_NAME_BYTES], whole[2 * LOADER_NAME_BYTES];
-      if (differs(&listener_keys[k], listener, &after->server.listeners[i])) {
-        config_listener_path(before, listener, name, sizeof name);
-        snprintf(whole, sizeof whole, "%s.%s", name, listener_keys[k].path);
-        on_change(whole, context);
-      }
-    }
-  }
-}
-
-int config_save(const struct config *config, FILE *out) {
-  config_t tree;
-  config_init(&tree);
-  config_setting_t *root = config_root_setting(&tree);
-  bool ok = true;
-  for (size_t i = 0; ok && i < sizeof keys / sizeof *keys; i++) {
-    if (is_scalar(&keys[i])) {
-      ok = value_add_path(root, &keys[i], config);
-    }
-  }
-  config_setting_t *nodes = config_setting_add(root, "nodes", CONFIG_TYPE_LIST);
-  ok = ok && nodes != NULL;
-  for (size_t i = 0; ok && i < config->registry.node_count; i++) {
-    ok = entry_add(nodes, TABLE(node_keys), &config->registry.nodes[i]);
-  }
-  config_setting_t *types =
-      config_setting_add(config_setting_get_member(root, "tunnel"), "types", CONFIG_TYPE_LIST);
-  ok = ok && types != NULL;
-  for (size_t i = 0; ok && i < config->tunnel.type_count; i++) {
-    ok = entry_add(types, TABLE(type_keys), &config->tunnel.types[i]);
-  }
-  config_setting_t *listeners =
-      config_setting_add(config_setting_get_member(root, "server"), "listeners", CONFIG_TYPE_LIST);
-  ok = ok && listeners != NULL;
-  for (size_t i = LISTENER_MORE; ok && i < config->server.listener_count; i++) {
-    ok = entry_add(listeners, TABLE(listener_keys), &config->server.listeners[i]);
-  }
-  if (ok) {
-    config_write(&tree, out);
-  }
-  config_destroy(&tree);
-  if (!ok) {
-    return ERROR_MEMORY;
-  }
-  return fflush(out) != 0 || ferror(out) ? ERROR_SYSTEM : 0;
 }

@@ -2,7 +2,7 @@
 // reported at once.
 //
 // The keys are described, line by line, in etc/janus.conf and etc/secret.conf.
-// In config.c one table names each key, its type, default and bounds; reading,
+// In config_keys.c one table names each key, its type, default and bounds; reading,
 // checking, overriding from the environment and reporting all go by that table.
 //
 // The master reads the files; a worker reads the same settings from a descriptor

@@ -1,5 +1,5 @@
-// How a configuration is read: what config.c (settings), config_field.c (one value) and
-// config_secrets.c (keys and passwords) share, and nobody else includes.
+// How a configuration is read: what the files config_*.c share, and nobody
+// else includes.
 #ifndef JANUS_COMMON_CONFIG_LOADER_H
 #define JANUS_COMMON_CONFIG_LOADER_H
 
@@ -52,7 +52,16 @@ struct key_table {
   const struct key *keys;
   size_t count;
 };
-#define TABLE(array) ((struct key_table){array, sizeof array / sizeof *array})
+#define TABLE(array) \
+  { array, sizeof array / sizeof *array }
+
+// config_keys.c: those of the whole, and of one entry of `nodes`, `tunnel.types` and
+// `server.listeners`; the last are those that only a listener for WebSocket has.
+extern const struct key_table config_keys, config_node_keys, config_type_keys, config_listener_keys,
+    config_websocket_keys;
+
+// A value of its own, no list.
+static inline bool key_is_scalar(const struct key *key) { return key->kind < KEY_MODULES; }
 
 // Where a value came from: a setting in a file, a variable of the environment,
 // or neither.

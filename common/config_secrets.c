@@ -18,6 +18,8 @@ static const struct key secret_keys[] = {
     {.path = "secret.push_token", .kind = KEY_TEXT},
 };
 
+static const struct key_table secret_table = TABLE(secret_keys);
+
 // A file with a secret must be closed to others.
 static void check_mode(struct loader *loader, struct origin origin, const char *key,
                        const char *file) {
@@ -130,8 +132,8 @@ static void section_read(struct loader *loader, struct secrets *secrets) {
     setting = config_setting_get_elem(section, (unsigned)i);
     char path[LOADER_NAME_BYTES];
     snprintf(path, sizeof path, "secret.%s", config_setting_name(setting));
-    if (key_table_find(TABLE(secret_keys), path) == NULL) {
-      loader_fault_unknown(loader, TABLE(secret_keys), setting, path, path);
+    if (key_table_find(secret_table, path) == NULL) {
+      loader_fault_unknown(loader, secret_table, setting, path, path);
     }
     const char *own_file = config_setting_source_file(setting);
     if (own_file != NULL && file != NULL && strcmp(own_file, file) != 0) {

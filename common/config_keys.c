@@ -1,0 +1,260 @@
+// Every key of the configuration: its type, default and bounds.
+#include <string.h>
+
+#include "common/config_loader.h"
+
+enum {
+  DAY_MS = 24 * 60 * 60 * 1000,
+  MIB = 1 << 20,
+};
+
+#define FIELD(type, member) .offset = offsetof(type, member), .size = sizeof((type *)0)->member
+#define RANGE(least, most)  .min = least, .max = most
+#define KEY(name, is, ...) \
+  { .path = name, .kind = is, __VA_ARGS__ }
+#define SETTING(name, is, member, text, ...) \
+  KEY(name, is, FIELD(struct config, member), .initial = text, __VA_ARGS__)
+
+// A password, under the name that the ecosystem has for it.
+#define ELSEWHERE(name, place) \
+  { .path = name, .kind = KEY_ELSEWHERE, .choices = place }
+#define TLS_FILES(name, member)                                                                   \
+  SETTING(name ".ca", KEY_PATH, member.ca, ""), SETTING(name ".cert", KEY_PATH, member.cert, ""), \
+      SETTING(name ".key", KEY_PATH, member.key, ""),                                             \
+      SETTING(name ".server_name", KEY_TEXT, member.server_name, "")
+#define TLS_SETTINGS(name, member) \
+  SETTING(name ".enabled", KEY_BOOL, member.enabled, "false"), TLS_FILES(name, member)
+
+// What every listener has, and what one for WebSocket has besides. As(name, kind, member,
+// default, ...) makes the row of one; addr is its default.
+#define LISTENER_KEYS(As, address)                                                                \
+  As("addr", KEY_ADDRESS, addr, address, RANGE(0, 1)),                                            \
+      As("backlog", KEY_INTEGER, backlog, "4096", RANGE(1, 65535)),                               \
+      As("defer_accept", KEY_DURATION, defer_accept_ms, "0s", RANGE(0, DAY_MS)),                  \
+      As("keepalive", KEY_DURATION, keepalive_ms, "60s", RANGE(0, DAY_MS)),                       \
+      As("nodelay", KEY_BOOL, nodelay, "true"),                                                   \
+      As("user_timeout", KEY_DURATION, user_timeout_ms, "0s", RANGE(0, DAY_MS)),                  \
+      As("connections_per_worker", KEY_INTEGER, connections_per_worker, "0", RANGE(0, 10000000)), \
+      As("connections_per_address", KEY_INTEGER, connections_per_address, "0",                    \
+         RANGE(0, 10000000)),                                                                     \
+      As("allow", KEY_NETWORKS, allow, ""), As("deny", KEY_NETWORKS, deny, ""),                   \
+      As("proxy", KEY_NETWORKS, proxy, ""), As("tls.enabled", KEY_BOOL, tls.enabled, "false"),    \
+      As("tls.cert", KEY_PATHS, tls.cert, ""), As("tls.key", KEY_PATHS, tls.key, ""),             \
+      As("tls.client_ca", KEY_PATH, tls.client_ca, ""),                                           \
+      As("tls.client_required", KEY_BOOL, tls.client_required, "false"),                          \
+      As("tls.min_version", KEY_CHOICE, tls.min_version, "1.2", .choices = "1.2|1.3")
+#define WEBSOCKET_KEYS(As)                                                             \
+  As("path", KEY_TEXT, path, "/ws", .min = 1), As("origins", KEY_TEXTS, origins, "*"), \
+      As("subprotocols", KEY_TEXTS, subprotocols, ""),                                 \
+      As("ping_interval", KEY_DURATION, ping_interval_ms, "30s", RANGE(0, DAY_MS))
+#define TCP_SETTING(name, is, member, text, ...) \
+  SETTING("server.tcp." name, is, server.listeners[LISTENER_TCP].member, text, __VA_ARGS__)
+#define WS_SETTING(name, is, member, text, ...) \
+  SETTING("server.ws." name, is, server.listeners[LISTENER_WS].member, text, __VA_ARGS__)
+#define ENTRY_KEY(name, is, member, text, ...) \
+  KEY(name, is, FIELD(struct config_listener, member), .initial = text, __VA_ARGS__)
+
+static const struct key keys[] = {
+    SETTING("label.service", KEY_TEXT, label.service, "janus.gate.interface", .min = 1),
+    SETTING("label.profile", KEY_TEXT, label.profile, "DEV"),
+    SETTING("label.color", KEY_TEXT, label.color, "local"),
+    SETTING("label.version", KEY_TEXT, label.version, JANUS_VERSION),
+    SETTING("label.zone", KEY_TEXT, label.zone, ""),
+    SETTING("label.node", KEY_TEXT, label.node, ""),
+    SETTING("label.language", KEY_TEXT, label.language, "en"),
+    SETTING("label.encrypted", KEY_BOOL, label.encrypted, "true"),
+
+    SETTING("log.type", KEY_CHOICE, log.type, "text", .choices = "text|json"),
+    SETTING("log.level", KEY_CHOICE, log.level, "info", .choices = "debug|info|warn|error"),
+
+    SETTING("compress.weak", KEY_INTEGER, compress.weak_bytes, "10240", RANGE(1, 1024 * MIB)),
+    SETTING("compress.strong", KEY_INTEGER, compress.strong_bytes, "1024000", RANGE(1, 1024 * MIB)),
+
+    LISTENER_KEYS(TCP_SETTING, "0.0.0.0:17001"),
+    LISTENER_KEYS(WS_SETTING, "0.0.0.0:17002"),
+    WEBSOCKET_KEYS(WS_SETTING),
+    {.path = "server.listeners", .kind = KEY_LISTENERS},
+    SETTING("server.grpc.addr", KEY_ADDRESS, server.grpc.addr, "127.0.0.1:19100"),
+    SETTING("server.grpc.timeout", KEY_DURATION, server.grpc.timeout_ms, "10s", RANGE(1, DAY_MS)),
+    SETTING("server.http.addr", KEY_ADDRESS, server.http.addr, "127.0.0.1:18100"),
+    SETTING("server.http.timeout", KEY_DURATION, server.http.timeout_ms, "10s", RANGE(1, DAY_MS)),
+    SETTING("server.http.web", KEY_PATH, server.http.web, ""),
+    SETTING("server.grpc.advertise", KEY_ADDRESS, server.grpc.advertise, "", RANGE(1, 1)),
+
+    SETTING("data.gateway_route_table_alive_duration", KEY_DURATION,
+            data.gateway_route_table_alive_duration_ms, "600s", RANGE(1000, 7 * DAY_MS)),
+    SETTING("data.app_route_table_alive_duration", KEY_DURATION,
+            data.app_route_table_alive_duration_ms, "600s", RANGE(1000, 7 * DAY_MS)),
+
+    SETTING("data.redis.addr", KEY_ADDRESSES, data.redis.addr, "127.0.0.1:6379", .min = 1),
+    SETTING("data.redis.username", KEY_TEXT, data.redis.username, ""),
+    ELSEWHERE("data.redis.password", "secret.redis_password"),
+    SETTING("data.redis.db", KEY_INTEGER, data.redis.db, "0", RANGE(0, 65535)),
+    SETTING("data.redis.cluster", KEY_BOOL, data.redis.cluster, "false"),
+    SETTING("data.redis.sentinel_master", KEY_TEXT, data.redis.sentinel_master, ""),
+    SETTING("data.redis.dial_timeout", KEY_DURATION, data.redis.dial_timeout_ms, "2s",
+            RANGE(1, DAY_MS)),
+    SETTING("data.redis.read_timeout", KEY_DURATION, data.redis.read_timeout_ms, "0.5s",
+            RANGE(1, DAY_MS)),
+    SETTING("data.redis.write_timeout", KEY_DURATION, data.redis.write_timeout_ms, "0.5s",
+            RANGE(1, DAY_MS)),
+    SETTING("data.redis.backoff", KEY_DURATION, data.redis.backoff_ms, "100ms", RANGE(1, DAY_MS)),
+    SETTING("data.redis.backoff_max", KEY_DURATION, data.redis.backoff_max_ms, "5s",
+            RANGE(1, DAY_MS)),
+    SETTING("data.redis.queued_writes", KEY_INTEGER, data.redis.queued_writes, "100000",
+            RANGE(1, 10000000)),
+    TLS_SETTINGS("data.redis.tls", data.redis.tls),
+
+    SETTING("etcd.endpoints", KEY_ADDRESSES, etcd.endpoints, "127.0.0.1:2379", RANGE(1, 1)),
+    SETTING("etcd.username", KEY_TEXT, etcd.username, ""),
+    ELSEWHERE("etcd.password", "secret.etcd_password"),
+    SETTING("etcd.namespace", KEY_TEXT, etcd.namespace, "/microservices", .min = 1),
+    SETTING("etcd.timeout", KEY_DURATION, etcd.timeout_ms, "3s", RANGE(1, DAY_MS)),
+    SETTING("etcd.lease_ttl", KEY_DURATION, etcd.lease_ttl_ms, "15s", RANGE(2000, DAY_MS)),
+    SETTING("etcd.empty_hold", KEY_DURATION, etcd.empty_hold_ms, "30s", RANGE(0, DAY_MS)),
+    SETTING("etcd.backoff", KEY_DURATION, etcd.backoff_ms, "200ms", RANGE(1, DAY_MS)),
+    SETTING("etcd.backoff_max", KEY_DURATION, etcd.backoff_max_ms, "5s", RANGE(1, DAY_MS)),
+    TLS_SETTINGS("etcd.tls", etcd.tls),
+
+    SETTING("registry", KEY_CHOICE, registry.source, "static", .choices = "static|etcd"),
+    {.path = "nodes", .kind = KEY_NODES},
+    SETTING("node_table.capacity", KEY_INTEGER, registry.capacity, "4096", RANGE(1, 1000000)),
+    SETTING("routes", KEY_CHOICE, routes.store, "memory", .choices = "memory|redis"),
+    SETTING("route_table.capacity.gateway", KEY_INTEGER, routes.capacity[ROUTE_GATEWAY], "100000",
+            RANGE(1, 100000000)),
+    SETTING("route_table.capacity.player", KEY_INTEGER, routes.capacity[ROUTE_PLAYER], "100000",
+            RANGE(1, 100000000)),
+    SETTING("route_table.capacity.object", KEY_INTEGER, routes.capacity[ROUTE_OBJECT], "100000",
+            RANGE(1, 100000000)),
+
+    SETTING("worker.count", KEY_INTEGER, worker.count, "0", RANGE(0, CONFIG_WORKERS)),
+    SETTING("worker.restart_backoff", KEY_DURATION, worker.restart_backoff_ms, "100ms",
+            RANGE(1, DAY_MS)),
+    SETTING("worker.restart_backoff_max", KEY_DURATION, worker.restart_backoff_max_ms, "5s",
+            RANGE(1, DAY_MS)),
+    SETTING("worker.stop_timeout", KEY_DURATION, worker.stop_timeout_ms, "3s", RANGE(1, DAY_MS)),
+    SETTING("worker.hang_timeout", KEY_DURATION, worker.hang_timeout_ms, "10s", RANGE(0, DAY_MS)),
+    SETTING("worker.orphan_timeout", KEY_DURATION, worker.orphan_timeout_ms, "60s",
+            RANGE(1, DAY_MS)),
+
+    SETTING("control.socket", KEY_TEXT, control.socket, CONFIG_CONTROL_SOCKET, .min = 1),
+
+    SETTING("login.conflict", KEY_CHOICE, login.conflict, "newest_wins",
+            .choices = "newest_wins|refuse_second"),
+
+    SETTING("limits.connections_per_worker", KEY_INTEGER, limits.connections_per_worker, "20000",
+            RANGE(1, 10000000)),
+    SETTING("limits.connections_per_address", KEY_INTEGER, limits.connections_per_address, "1000",
+            RANGE(0, 10000000)),
+    SETTING("limits.handshakes_per_s", KEY_INTEGER, limits.handshakes_per_s, "2000",
+            RANGE(0, 10000000)),
+    SETTING("limits.handshake_burst", KEY_INTEGER, limits.handshake_burst, "4000",
+            RANGE(1, 10000000)),
+    SETTING("limits.tls_handshakes_per_s", KEY_INTEGER, limits.tls_handshakes_per_s, "500",
+            RANGE(0, 10000000)),
+    SETTING("limits.tls_handshake_burst", KEY_INTEGER, limits.tls_handshake_burst, "1000",
+            RANGE(1, 10000000)),
+    SETTING("limits.handshake_timeout", KEY_DURATION, limits.handshake_timeout_ms, "10s",
+            RANGE(1, DAY_MS)),
+    SETTING("limits.handshake_clock", KEY_DURATION, limits.handshake_clock_ms, "5s",
+            RANGE(1000, DAY_MS)),
+    SETTING("limits.idle_timeout", KEY_DURATION, limits.idle_timeout_ms, "60s",
+            RANGE(1, 7 * DAY_MS)),
+    SETTING("limits.messages_per_s", KEY_INTEGER, limits.messages_per_s, "100", RANGE(0, 10000000)),
+    SETTING("limits.messages_burst", KEY_INTEGER, limits.messages_burst, "200", RANGE(1, 10000000)),
+    SETTING("limits.bytes_per_s", KEY_INTEGER, limits.bytes_per_s, "262144", RANGE(0, 1024 * MIB)),
+    // At least one frame of the largest size: else a client with one would wait for ever.
+    SETTING("limits.bytes_burst", KEY_INTEGER, limits.bytes_burst, "524288",
+            RANGE(16388, 1024 * MIB)),
+    SETTING("limits.tunnels_per_session", KEY_INTEGER, limits.tunnels_per_session, "8",
+            RANGE(1, 1024)),
+    SETTING("limits.inflated_bytes", KEY_INTEGER, limits.inflated_bytes, "1048576",
+            RANGE(1024, 64 * MIB)),
+    SETTING("limits.message_to_client_bytes", KEY_INTEGER, limits.message_to_client_bytes, "16384",
+            RANGE(1024, 64 * MIB)),
+
+    SETTING("queue.tunnel_messages", KEY_INTEGER, queue.tunnel_messages, "256", RANGE(1, 1000000)),
+    SETTING("queue.tunnel_bytes", KEY_INTEGER, queue.tunnel_bytes, "1048576",
+            RANGE(1024, 1024 * MIB)),
+    SETTING("queue.client_high_bytes", KEY_INTEGER, queue.client_high_bytes, "262144",
+            RANGE(1024, 1024 * MIB)),
+    SETTING("queue.client_low_bytes", KEY_INTEGER, queue.client_low_bytes, "65536",
+            RANGE(1, 1024 * MIB)),
+    SETTING("queue.client_grace", KEY_DURATION, queue.client_grace_ms, "10s", RANGE(1, DAY_MS)),
+
+    {.path = "tunnel.types", .kind = KEY_TUNNEL_TYPES},
+    SETTING("tunnel.open_timeout", KEY_DURATION, tunnel.open_timeout_ms, "3s", RANGE(1, DAY_MS)),
+    SETTING("tunnel.reopen_timeout", KEY_DURATION, tunnel.reopen_timeout_ms, "10s",
+            RANGE(1, DAY_MS)),
+    SETTING("tunnel.backoff", KEY_DURATION, tunnel.backoff_ms, "100ms", RANGE(1, DAY_MS)),
+    SETTING("tunnel.backoff_max", KEY_DURATION, tunnel.backoff_max_ms, "2s", RANGE(1, DAY_MS)),
+    SETTING("tunnel.suspect", KEY_DURATION, tunnel.suspect_ms, "5s", RANGE(0, DAY_MS)),
+    SETTING("tunnel.unknown_node_grace", KEY_DURATION, tunnel.unknown_node_grace_ms, "1s",
+            RANGE(0, DAY_MS)),
+    SETTING("tunnel.streams_per_connection", KEY_INTEGER, tunnel.streams_per_connection, "100",
+            RANGE(1, 1000000)),
+    SETTING("tunnel.message_bytes", KEY_INTEGER, tunnel.message_bytes, "4194304",
+            RANGE(1024, 64 * MIB)),
+    TLS_FILES("tunnel.tls", tunnel.tls),
+
+    SETTING("push.slow_client", KEY_CHOICE, push.slow_client, "disconnect",
+            .choices = "disconnect|drop_newest|drop_oldest|conflate"),
+    SETTING("push.waiting_bytes", KEY_INTEGER, push.waiting_bytes, "262144",
+            RANGE(1024, 1024 * MIB)),
+    SETTING("push.allow", KEY_NETWORKS, push.allow,
+            "127.0.0.0/8,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"),
+
+    SETTING("seal.aes_ni", KEY_BOOL, seal.aes_ni, "true"),
+
+    {.path = "secret", .kind = KEY_SECRET},
+};
+
+// One entry of `nodes`. color is filled in before with label.color.
+static const struct key node_keys[] = {
+    KEY("service", KEY_TEXT, FIELD(struct node, service), .min = 1, .required = true),
+    KEY("addr", KEY_ADDRESS, FIELD(struct node, address), .min = 1, .required = true),
+    KEY("color", KEY_TEXT, FIELD(struct node, color)),
+    KEY("weight", KEY_INTEGER, FIELD(struct node, weight), .initial = "100", RANGE(0, 1000000)),
+    KEY("tls", KEY_BOOL, FIELD(struct node, secure), .initial = "false"),
+};
+
+// One entry of `tunnel.types`.
+static const struct key type_keys[] = {
+    KEY("name", KEY_TEXT, FIELD(struct config_tunnel_type, name), .min = 1, .required = true),
+    KEY("service", KEY_TEXT, FIELD(struct config_tunnel_type, service), .min = 1, .required = true),
+    KEY("method", KEY_METHOD, FIELD(struct config_tunnel_type, method), .required = true),
+    KEY("modules", KEY_MODULES, FIELD(struct config_tunnel_type, modules)),
+    KEY("default", KEY_BOOL, FIELD(struct config_tunnel_type, default_modules), .initial = "false"),
+    KEY("own_object_only", KEY_BOOL, FIELD(struct config_tunnel_type, own_object_only),
+        .initial = "false"),
+    KEY("fragments", KEY_BOOL, FIELD(struct config_tunnel_type, fragments), .initial = "true"),
+    KEY("main", KEY_BOOL, FIELD(struct config_tunnel_type, main), .initial = "false"),
+};
+
+// One entry of `server.listeners`.
+static const struct key listener_keys[] = {
+    KEY("transport", KEY_CHOICE, FIELD(struct config_listener, transport), .choices = "tcp|ws",
+        .required = true),
+    LISTENER_KEYS(ENTRY_KEY, ""),
+    WEBSOCKET_KEYS(ENTRY_KEY),
+};
+
+_Static_assert(sizeof keys / sizeof *keys <= LOADER_KEYS_MAX, "origins has a slot for each key");
+
+// Of these, those that are for WebSocket alone.
+static const struct key websocket_keys[] = {WEBSOCKET_KEYS(ENTRY_KEY)};
+
+const struct key_table config_keys = TABLE(keys);
+const struct key_table config_node_keys = TABLE(node_keys);
+const struct key_table config_type_keys = TABLE(type_keys);
+const struct key_table config_listener_keys = TABLE(listener_keys);
+const struct key_table config_websocket_keys = TABLE(websocket_keys);
+
+const struct key *key_table_find(struct key_table table, const char *path) {
+  for (size_t i = 0; i < table.count; i++) {
+    if (strcmp(table.keys[i].path, path) == 0) {
+      return table.keys + i;
+    }
+  }
+  return NULL;
+}
