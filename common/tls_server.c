@@ -16,6 +16,8 @@ enum {
   IDENTITIES_MAX = 32,
   TICKETS_AT_ONCE = 1,
   IV_BYTES = 16,
+  // After the handshake, in the life of a connection: new keys, and tries to negotiate anew.
+  HANDSHAKE_MESSAGES_MAX = 1000,
 };
 
 // What the callbacks of one listener's context look up. It lives as long as the context does.
@@ -60,6 +62,38 @@ SSL *tls_server(SSL_CTX *context, int fd) {
     return NULL;
   }
   return ssl;
+}
+
+// --- Handshake messages after the handshake ------------------------------------------------
+
+static int count_index(void) {
+  static int index = -1;
+  if (index < 0) {
+    index = SSL_get_ex_new_index(0, NULL, NULL, NULL, NULL);
+  }
+  return index;
+}
+
+// OpenSSL reads such messages one after the other within one call, for as long as there are
+// any: a client with nothing else to say would hold everybody up. One who sends too many is
+// taken to have ended the connection.
+static void on_protocol_message(int is_written, int version, int type, const void *bytes,
+                                size_t len, SSL *ssl, void *argument) {
+  (void)version;
+  (void)argument;
+  uint8_t first = len > 0 ? *(const uint8_t *)bytes : 0;
+  // TLS 1.3's new keys, and what a client of TLS 1.2 has to say after the handshake.
+  bool is_late =
+      (type == SSL3_RT_HANDSHAKE && first == SSL3_MT_KEY_UPDATE) ||
+      (type == SSL3_RT_HEADER && first == SSL3_RT_HANDSHAKE && SSL_is_init_finished(ssl));
+  if (is_written || !is_late) {
+    return;
+  }
+  uintptr_t count = (uintptr_t)SSL_get_ex_data(ssl, count_index()) + 1;
+  SSL_set_ex_data(ssl, count_index(), (void *)count);
+  if (count > HANDSHAKE_MESSAGES_MAX) {
+    SSL_set_shutdown(ssl, SSL_get_shutdown(ssl) | SSL_RECEIVED_SHUTDOWN);
+  }
 }
 
 // --- Session tickets -------------------------------------------------------------------
@@ -225,6 +259,7 @@ static SSL_CTX *new_context(const struct config_listener *listener, uint32_t ind
     return NULL;
   }
   SSL_CTX_set_tlsext_servername_callback(context, on_server_name);
+  SSL_CTX_set_msg_callback(context, on_protocol_message);
   return context;
 }
 
