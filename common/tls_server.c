@@ -173,8 +173,16 @@ static int64_t expiry_ms(const X509 *certificate) {
   return known ? ((int64_t)days * 24 * 60 * 60 + seconds) * 1000 : INT64_MAX;
 }
 
-// The certificate first, then those that lead to an authority.
-static bool use_chain(SSL_CTX *context, const struct tls_record *record, int64_t *expires) {
+// Whether nothing but the end of the file was met.
+static bool at_end(void) {
+  unsigned long error = ERR_peek_last_error();
+  ERR_clear_error();
+  return error == 0 || ERR_GET_REASON(error) == PEM_R_NO_START_LINE;
+}
+
+// The certificate first, then those that lead to an authority. These three return what is wrong
+// with the file, or NULL.
+static const char *use_chain(SSL_CTX *context, const struct tls_record *record, int64_t *expires) {
   BIO *bio = BIO_new_mem_buf(record->text, (int)record->len);
   X509 *certificate = bio ? PEM_read_bio_X509(bio, NULL, no_password, NULL) : NULL;
   bool good = certificate && SSL_CTX_use_certificate(context, certificate) == 1;
@@ -189,24 +197,25 @@ static bool use_chain(SSL_CTX *context, const struct tls_record *record, int64_t
     }
   }
   BIO_free(bio);
-  if (good && ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE) {
-    ERR_clear_error();  // the end of the file
-  }
-  return good && ERR_peek_last_error() == 0;
+  return good && at_end() ? NULL : "is no certificate in PEM that serves, or its chain is none";
 }
 
-static bool use_key(SSL_CTX *context, const struct tls_record *record) {
+static const char *use_key(SSL_CTX *context, const struct tls_record *record) {
   BIO *bio = BIO_new_mem_buf(record->text, (int)record->len);
   EVP_PKEY *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, no_password, NULL) : NULL;
-  bool good =
-      key && SSL_CTX_use_PrivateKey(context, key) == 1 && SSL_CTX_check_private_key(context) == 1;
+  const char *wrong = NULL;
+  if (!key) {
+    wrong = "has no private key in PEM, or one under a password";
+  } else if (SSL_CTX_use_PrivateKey(context, key) != 1 || SSL_CTX_check_private_key(context) != 1) {
+    wrong = "is not the key of that certificate";
+  }
   EVP_PKEY_free(key);
   BIO_free(bio);
-  return good;
+  return wrong;
 }
 
 // Asks clients for a certificate from these authorities.
-static bool use_client_ca(SSL_CTX *context, const struct tls_record *record, bool required) {
+static const char *use_client_ca(SSL_CTX *context, const struct tls_record *record, bool required) {
   BIO *bio = BIO_new_mem_buf(record->text, (int)record->len);
   X509_STORE *store = SSL_CTX_get_cert_store(context);
   X509 *authority;
@@ -219,12 +228,9 @@ static bool use_client_ca(SSL_CTX *context, const struct tls_record *record, boo
     count++;
   }
   BIO_free(bio);
-  if (good && count > 0 && ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE) {
-    ERR_clear_error();
-  }
   SSL_CTX_set_verify(context, SSL_VERIFY_PEER | (required ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0),
                      NULL);
-  return good && count > 0 && ERR_peek_last_error() == 0;
+  return good && count > 0 && at_end() ? NULL : "has no certificates of authorities in PEM";
 }
 
 // A ticket is for one listener, and for the authorities by which its client was judged.
@@ -270,6 +276,7 @@ SSL_CTX *tls_server_context(const struct config_listener *listener, uint32_t ind
   struct tls_record client_ca = {.text = NULL};
   struct server *server = calloc(1, sizeof *server);
   const char *part = "TLS";
+  const char *wrong = NULL;
   *expires = INT64_MAX;
   ERR_clear_error();
   if (!server) {
@@ -283,39 +290,37 @@ SSL_CTX *tls_server_context(const struct config_listener *listener, uint32_t ind
     }
   }
   record = (struct tls_record){.text = NULL};
-  while (tls_material_next(material, &record)) {
-    SSL_CTX *context = server->count > 0 ? server->contexts[server->count - 1] : NULL;
+  while (!wrong && tls_material_next(material, &record)) {
     if (record.listener != index || record.kind == TLS_RECORD_CLIENT_CA) {
       continue;
     }
     part = record.path;
-    if (record.kind == TLS_RECORD_CERTIFICATE) {
-      context = server->count < IDENTITIES_MAX ? new_context(listener, index, &client_ca) : NULL;
-      if (!context) {
-        goto failed;
-      }
-      server->contexts[server->count++] = context;
-      if (!use_chain(context, &record, expires)) {
-        goto failed;
-      }
-    } else if (!context || !use_key(context, &record)) {
-      goto failed;
+    if (record.kind == TLS_RECORD_KEY) {
+      wrong = use_key(server->contexts[server->count - 1], &record);
+      continue;
     }
-    if (record.kind == TLS_RECORD_CERTIFICATE && client_ca.text) {
+    SSL_CTX *context =
+        server->count < IDENTITIES_MAX ? new_context(listener, index, &client_ca) : NULL;
+    if (!context) {
+      wrong = "is one certificate too many, or memory is out";
+      break;
+    }
+    server->contexts[server->count++] = context;
+    wrong = use_chain(context, &record, expires);
+    if (!wrong && client_ca.text) {
       part = client_ca.path;
-      if (!use_client_ca(context, &client_ca, listener->tls.client_required)) {
-        goto failed;
-      }
+      wrong = use_client_ca(context, &client_ca, listener->tls.client_required);
     }
   }
-  part = "TLS";
-  if (server->count == 0 || SSL_CTX_set_ex_data(server->contexts[0], server_index(), server) != 1) {
-    goto failed;
+  if (!wrong && (server->count == 0 ||
+                 SSL_CTX_set_ex_data(server->contexts[0], server_index(), server) != 1)) {
+    part = "TLS";
+    wrong = "has no certificate, or memory is out";
   }
-  return server->contexts[0];
-failed:;
-  const char *reason = ERR_reason_error_string(ERR_peek_last_error());
-  snprintf(why, why_size, "%s: %s", part, reason ? reason : "is not what it should be");
+  if (!wrong) {
+    return server->contexts[0];
+  }
+  snprintf(why, why_size, "%s %s", part, wrong);
   for (size_t i = 0; i < server->count; i++) {
     SSL_CTX_free(server->contexts[i]);
   }

@@ -41,7 +41,7 @@ sandbox_await() {
 }
 
 # sandbox_start TCP WEBSOCKET: the gateway listens at these addresses, and serves the browser
-# client if it was made; sets roma and gateway to where the two are reached.
+# client if it was made; sets roma, gateway and websocket to where they are reached.
 sandbox_start() {
   "$bin/janus-keys" init "$sandbox" > /dev/null || sandbox_fail "no keys"
 
@@ -67,4 +67,5 @@ EOF
   pids+=($!)
   sandbox_await "$sandbox/janusd.log" "event=ready" $!
   gateway=$(sed -n 's/.*event=ready.* tcp=\([^ ]*\).*/\1/p' "$sandbox/janusd.log")
+  websocket=$(sed -n 's/.*event=ready.* ws=\([^ ]*\).*/\1/p' "$sandbox/janusd.log")
 }

@@ -361,6 +361,7 @@ def test_a_flood_of_handshakes_is_bounded(start, backend, certificates):
 def test_what_can_not_serve_is_said_before_the_start(keys, certificates, tmp_path):
     bad = tmp_path / "bad.pem"
     bad.write_text("-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n")
+    bad.chmod(0o600)
     locked = tmp_path / "locked.key"
     subprocess.run(["openssl", "ec", "-in", certificates.server_key, "-aes256", "-passout",
                     "pass:secret", "-out", locked], check=True, capture_output=True)
@@ -370,9 +371,10 @@ def test_what_can_not_serve_is_said_before_the_start(keys, certificates, tmp_pat
     loose.chmod(0o644)
     good = certificates.server_cert, certificates.server_key
     for cert, key, fault in [
-            (certificates.server_cert, certificates.blue[1], "key values mismatch"),
-            (str(bad), good[1], str(bad)), (good[0], str(bad), str(bad)),
-            (good[0], str(locked), str(locked)), (good[0], str(loose), "chmod o-rwx"),
+            (certificates.server_cert, certificates.blue[1], "is not the key of that certificate"),
+            (str(bad), good[1], f"{bad} is no certificate"),
+            (good[0], str(bad), f"{bad} has no private key"),
+            (good[0], str(locked), f"{locked} has no private key"), (good[0], str(loose), "chmod o-rwx"),
             (good[0], "/nowhere.key", "/nowhere.key can't be read"),
             (good[0], [], "one key for each certificate"), ([], [], "needs a certificate")]:
         gateway = Gateway(tmp_path, keys, [], start=False, settings={"server": {"listeners": [
