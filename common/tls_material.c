@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <sodium.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -170,6 +171,7 @@ int tls_material_read(struct tls_material *material, const struct config *config
 
 // --- The segment -----------------------------------------------------------------------
 
+enum { READ_TRIES = 1000 };
 enum { WORDS = (sizeof(struct tls_material) + 7) / 8 };
 
 struct content {
@@ -245,7 +247,8 @@ void tls_segment_publish(struct tls_segment *segment, const struct tls_material 
   atomic_store_explicit(&content->sequence, odd + 1, memory_order_release);
 }
 
-int tls_segment_read(const struct tls_segment *segment, struct tls_material *material) {
+// One try.
+static int try_read(const struct tls_segment *segment, struct tls_material *material) {
   const struct content *content = segment->content;
   uint64_t before = atomic_load_explicit(&content->sequence, memory_order_acquire);
   size_t count = offsetof(struct tls_material, records) / 8;
@@ -262,6 +265,17 @@ int tls_segment_read(const struct tls_segment *segment, struct tls_material *mat
   bool torn =
       before & 1 || atomic_load_explicit(&content->sequence, memory_order_relaxed) != before;
   return torn ? ERROR_BUSY : 0;
+}
+
+int tls_segment_read(const struct tls_segment *segment, struct tls_material *material) {
+  int error = ERROR_BUSY;
+  for (int i = 0; i < READ_TRIES && error == ERROR_BUSY; i++) {
+    error = try_read(segment, material);
+    if (error == ERROR_BUSY) {
+      sched_yield();
+    }
+  }
+  return error;
 }
 _Static_assert(offsetof(struct tls_material, records) % 8 == 0, "records begin with a word");
 _Static_assert(sizeof(struct tls_material) % 8 == 0, "whole words");

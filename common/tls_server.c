@@ -96,6 +96,10 @@ static void on_protocol_message(int is_written, int version, int type, const voi
   }
 }
 
+bool tls_server_is_flooded(const SSL *ssl) {
+  return (uintptr_t)SSL_get_ex_data(ssl, count_index()) > HANDSHAKE_MESSAGES_MAX;
+}
+
 // --- Session tickets -------------------------------------------------------------------
 
 static int set_mac(EVP_MAC_CTX *mac, const struct tls_ticket_key *key) {
@@ -149,7 +153,7 @@ static int on_server_name(SSL *ssl, int *alert, void *argument) {
       return SSL_TLSEXT_ERR_OK;
     }
   }
-  return SSL_TLSEXT_ERR_OK;  // the first one
+  return SSL_TLSEXT_ERR_NOACK;  // the first one serves
 }
 
 // --- Making a context ---------------------------------------------------------------------

@@ -3,6 +3,7 @@
 #define JANUS_COMMON_TLS_SERVER_H
 
 #include <openssl/ssl.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,5 +20,8 @@ SSL_CTX *tls_server_context(const struct config_listener *listener, uint32_t ind
 
 // A connection on fd, which stays the caller's, for SSL_accept. NULL when out of memory.
 SSL *tls_server(SSL_CTX *context, int fd);
+
+// Whether the client was cut for a flood of handshake messages, which OpenSSL tells as an end.
+bool tls_server_is_flooded(const SSL *ssl);
 
 #endif

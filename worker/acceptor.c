@@ -4,6 +4,7 @@
 #include <event2/event.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -69,11 +70,6 @@ void acceptor_leave_place(struct place *place) {
   free(place);
 }
 
-void acceptor_on_gone(struct acceptor *acceptor, void *cookie) {
-  (void)acceptor;
-  acceptor_leave_place(cookie);
-}
-
 void acceptor_refused(struct listener *listener, const struct sockaddr *address,
                       socklen_t address_len, enum close_reason reason) {
   struct worker *worker = listener->acceptor->worker;
@@ -93,19 +89,18 @@ void acceptor_refused(struct listener *listener, const struct sockaddr *address,
 
 // --- TLS -------------------------------------------------------------------------------
 
-bool acceptor_load_tls(struct acceptor *acceptor) {
+const char *acceptor_load_tls(struct acceptor *acceptor, char *why, size_t why_size) {
   struct worker *worker = acceptor->worker;
   bool any = false;
   for (size_t i = 0; i < acceptor->listener_count; i++) {
     any = any || acceptor->listeners[i].config->tls.enabled;
   }
   if (!any) {
-    return true;
+    return NULL;
   }
   SSL_CTX *contexts[CONFIG_LISTENERS] = {NULL};
   struct tls_material *material = tls_material_new();
   const char *wrong = material ? NULL : "out of memory";
-  char why[512];
   if (material && tls_segment_read(worker->tls, material) != 0) {
     wrong = "the master is changing them";  // and tells when it is done
   }
@@ -114,7 +109,7 @@ bool acceptor_load_tls(struct acceptor *acceptor) {
     uint32_t index = (uint32_t)(config - worker->config.server.listeners);
     int64_t expires;
     if (config->tls.enabled &&
-        !(contexts[i] = tls_server_context(config, index, material, &expires, why, sizeof why))) {
+        !(contexts[i] = tls_server_context(config, index, material, &expires, why, why_size))) {
       wrong = why;
     }
   }
@@ -123,11 +118,8 @@ bool acceptor_load_tls(struct acceptor *acceptor) {
     SSL_CTX_free(wrong ? contexts[i] : *current);
     *current = wrong ? *current : contexts[i];
   }
-  if (wrong) {
-    log_error("tls_keys_refused", "why=\"%s\"", wrong);
-  }
   tls_material_free(material);
-  return wrong == NULL;
+  return wrong;
 }
 
 // --- Accepting -------------------------------------------------------------------------
@@ -211,9 +203,10 @@ static bool set_up(struct listener *listener, struct acceptor *acceptor, int fd,
          (listener->websocket.ping_interval || config->ping_interval_ms == 0);
 }
 
-struct acceptor *acceptor_new(struct worker *worker, int first_fd) {
+struct acceptor *acceptor_new(struct worker *worker, int first_fd, char *why, size_t why_size) {
   const struct config_listener *config = NULL;
   struct acceptor *acceptor = calloc(1, sizeof *acceptor);
+  snprintf(why, why_size, "out of memory");
   if (!acceptor) {
     return NULL;
   }
@@ -229,7 +222,11 @@ struct acceptor *acceptor_new(struct worker *worker, int first_fd) {
     size_t i = acceptor->listener_count++;
     good = set_up(&acceptor->listeners[i], acceptor, first_fd + (int)i, config) && good;
   }
-  if (!good || !acceptor_load_tls(acceptor)) {
+  const char *wrong = good ? acceptor_load_tls(acceptor, why, why_size) : NULL;
+  if (wrong && wrong != why) {
+    snprintf(why, why_size, "%s", wrong);
+  }
+  if (!good || wrong) {
     acceptor_free(acceptor);
     return NULL;
   }

@@ -48,11 +48,11 @@ struct acceptor {
 };
 
 // Takes over the listening sockets, first_fd and those after it, in the order of
-// config_listener_next. NULL when out of memory.
-struct acceptor *acceptor_new(struct worker *worker, int first_fd);
+// config_listener_next. NULL with the reason in why.
+struct acceptor *acceptor_new(struct worker *worker, int first_fd, char *why, size_t why_size);
 // Takes the certificates and keys as the master publishes them now; connections that stand keep
-// theirs. False, and all as before, when they can't be used; that is logged.
-bool acceptor_load_tls(struct acceptor *acceptor);
+// theirs. Returns what is wrong, and all is as before; or NULL.
+const char *acceptor_load_tls(struct acceptor *acceptor, char *why, size_t why_size);
 void acceptor_start(struct acceptor *acceptor);  // accepts, from here on
 void acceptor_free(struct acceptor *acceptor);
 
@@ -81,8 +81,5 @@ void acceptor_leave_place(struct place *place);
 // Counts and logs a connection that became no session; its descriptor is closed.
 void acceptor_refused(struct listener *listener, const struct sockaddr *address,
                       socklen_t address_len, enum close_reason reason);
-
-// A connection's descriptor was closed. cookie is its place.
-void acceptor_on_gone(struct acceptor *acceptor, void *cookie);
 
 #endif

@@ -101,9 +101,14 @@ static void await(struct arrival *arrival, short what, event_callback_fn callbac
 static void on_tls_ready(evutil_socket_t fd, short what, void *owner) {
   struct arrival *arrival = owner;
   struct worker *worker = worker_of(arrival);
-  (void)fd;
   if (!arrival->ssl) {
-    // Not before the client has said something, so that a silent one costs nothing.
+    // Not before the client has said something: one that only looks whether we are there costs
+    // nothing.
+    char byte;
+    if (recv(fd, &byte, 1, MSG_PEEK) == 0) {
+      arrival_refuse(arrival, CLOSE_CLIENT_CLOSED);
+      return;
+    }
     if (!token_bucket_take(&worker->tls_handshakes, 1, clock_monotonic_ms())) {
       arrival_refuse(arrival, CLOSE_TLS_RATE);
       return;
@@ -138,15 +143,19 @@ static void on_tls_ready(evutil_socket_t fd, short what, void *owner) {
     case SSL_ERROR_SYSCALL:
       arrival_refuse(arrival, errno == 0 ? CLOSE_CLIENT_CLOSED : CLOSE_CLIENT_RESET);
       return;
-    default:
-      log_debug("tls_failed", "why=\"%s\"", ERR_reason_error_string(ERR_peek_last_error()));
+    default: {
+      const char *why = ERR_reason_error_string(ERR_peek_last_error());
+      log_debug("tls_failed", "why=\"%s\"", why ? why : "unknown");
       arrival_refuse(arrival, CLOSE_TLS_FAILED);
       return;
+    }
   }
 }
 
 static void begin_tls(struct arrival *arrival) {
-  event_add(&arrival->timer, worker_of(arrival)->handshake_timeout);
+  if (!evtimer_pending(&arrival->timer, NULL)) {  // there was no PROXY header to wait for
+    event_add(&arrival->timer, worker_of(arrival)->handshake_timeout);
+  }
   await(arrival, EV_READ, on_tls_ready);
 }
 

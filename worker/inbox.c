@@ -1,5 +1,4 @@
 #include "worker/inbox.h"
-#include "worker/acceptor.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +7,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "worker/acceptor.h"
 #include "worker/pushes.h"
 #include "worker/report.h"
 #include "worker/route_store.h"
@@ -71,6 +71,14 @@ static void on_broken(const char *why, void *owner) {
   session_admit_all(inbox->worker);
 }
 
+static void load_tls(struct worker *worker) {
+  char why[512];
+  const char *wrong = acceptor_load_tls(worker->acceptor, why, sizeof why);
+  if (wrong) {
+    log_error("tls_keys_refused", "why=\"%s\"", wrong);
+  }
+}
+
 static void on_message(enum channel_type type, const void *content, void *owner) {
   struct inbox *inbox = owner;
   switch (type) {
@@ -80,7 +88,7 @@ static void on_message(enum channel_type type, const void *content, void *owner)
     case CHANNEL_REPORT_ASK: report_on_ask(inbox->worker, content); return;
     case CHANNEL_ROUTE_ANSWER: route_store_on_answer(inbox->worker->route_store, content); return;
     case CHANNEL_ROUTE_MOVED: tunnel_on_route_moved(inbox->worker, content); return;
-    case CHANNEL_TLS_CHANGED: acceptor_load_tls(inbox->worker->acceptor); return;
+    case CHANNEL_TLS_CHANGED: load_tls(inbox->worker); return;
     case CHANNEL_STOP: worker_stop(inbox->worker, CLOSE_DRAIN); return;
     default: log_error("channel_unexpected", "type=%d", (int)type); return;
   }

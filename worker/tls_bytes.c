@@ -3,26 +3,39 @@
 #include <errno.h>
 #include <openssl/err.h>
 
-// What a failed call says, as recv and send say it.
-static ssize_t outcome(SSL *ssl) {
-  switch (SSL_get_error(ssl, 0)) {
-    case SSL_ERROR_WANT_READ:
-    case SSL_ERROR_WANT_WRITE: errno = EAGAIN; return -1;
-    case SSL_ERROR_ZERO_RETURN: return 0;
-    case SSL_ERROR_SYSCALL: return errno == 0 ? 0 : -1;
-    default: errno = EPROTO; return -1;
+#include "common/tls_server.h"
+
+// In one call: each costs as much as a message does, however small it is.
+enum { RECORDS_AT_ONCE = 64 };
+
+// What a call that failed (as 0, which the _ex functions return) says, as recv and send say it.
+static ssize_t outcome(SSL *ssl, int awaited) {
+  int error = SSL_get_error(ssl, 0);
+  if (error == awaited) {
+    errno = EAGAIN;
+    return -1;
   }
+  if (error == SSL_ERROR_ZERO_RETURN && !tls_server_is_flooded(ssl)) {
+    return 0;
+  }
+  if (error != SSL_ERROR_SYSCALL || errno == 0) {
+    errno = EPROTO;
+  }
+  return -1;
 }
 
 ssize_t tls_receive(SSL *ssl, uint8_t *buffer, size_t room, bool *more) {
   size_t got = 0;
   *more = false;
-  do {  // one record at a time
+  int records = 0;
+  do {
     size_t n = 0;
     ERR_clear_error();
     errno = 0;
     if (SSL_read_ex(ssl, buffer + got, room - got, &n) != 1) {
-      ssize_t end = outcome(ssl);
+      // Reading waits for writing when a client wants new keys and takes none of what is sent: a
+      // fault, since nothing of it would be read any more.
+      ssize_t end = outcome(ssl, SSL_ERROR_WANT_READ);
       if (got == 0) {
         return end;
       }
@@ -30,7 +43,7 @@ ssize_t tls_receive(SSL *ssl, uint8_t *buffer, size_t room, bool *more) {
       return (ssize_t)got;
     }
     got += n;
-  } while (got < room && SSL_has_pending(ssl));
+  } while (got < room && ++records < RECORDS_AT_ONCE && SSL_has_pending(ssl));
   *more = SSL_has_pending(ssl);
   return (ssize_t)got;
 }
@@ -45,7 +58,7 @@ ssize_t tls_send(SSL *ssl, const uint8_t *bytes, size_t len) {
       if (sent > 0) {
         return (ssize_t)sent;
       }
-      if (outcome(ssl) == 0) {
+      if (outcome(ssl, SSL_ERROR_WANT_WRITE) == 0) {
         errno = EPIPE;
       }
       return -1;

@@ -14,14 +14,17 @@ enum {
   MESSAGE_MAX_BYTES = FRAME_HEADER_BYTES + FRAME_BODY_MAX_BYTES,
   CONTROL_MAX_BYTES = 125,
   FRAME_HEADER_MAX_BYTES = 14,
-  // Frames that bring no message on: control frames and pieces. Over it, it is a flood.
+  // Frames that bring no message on, or hardly: control frames, and tiny pieces. Over it, it is
+  // a flood.
   IDLE_FRAMES_PER_S = 20,
   IDLE_FRAMES_BURST = 100,
+  TINY_PIECE_BYTES = 64,
+  // A client that takes so much within a ping's interval is there: its answer has to wait until
+  // the ping has come to it.
+  PROGRESS_BYTES = 1024,
   // A ping is answered while no more than this waits for the client.
   PONG_QUEUED_MAX_BYTES = 64 << 10,
-  CODE_PROTOCOL = 1002,
-  CODE_TEXT = 1003,
-  CODE_DATA = 1007,
+  CODE_DATA = 1007,  // of a close frame: it does not fit its kind
 };
 _Static_assert(TRANSPORT_HEADROOM_BYTES >= FRAME_HEADER_BYTES + FRAME_HEADER_MAX_BYTES - 4,
                "room for the length and for a frame's header, which is not masked");
@@ -39,7 +42,12 @@ struct websocket_shared {
   size_t header_len;
 };
 
-enum websocket_state { WEBSOCKET_UPGRADE, WEBSOCKET_OPEN, WEBSOCKET_CLOSED };
+enum websocket_state {
+  WEBSOCKET_UPGRADE,
+  WEBSOCKET_OPEN,
+  WEBSOCKET_SPOKEN,  // our last word, a close frame or a refusal, is on its way
+  WEBSOCKET_BROKEN,  // nobody would hear one
+};
 
 struct websocket {
   struct transport transport;
@@ -47,15 +55,16 @@ struct websocket {
   const struct websocket_options *options;
   const struct transport_gone *gone;
   void *cookie;
-  enum websocket_state state;  // CLOSED: our close frame, or a refusal, went out
+  enum websocket_state state;
   bool paused;
   bool released;    // by the session
   uint16_t code;    // of our close frame, where the reason alone does not tell it
   uint8_t *pieces;  // of a message that is not whole yet
   size_t pieces_len;
   bool in_pieces;
-  bool heard;   // since the timer fired last
-  bool pinged;  // and not heard since
+  bool heard;            // since the timer fired last
+  bool pinged;           // and not heard since
+  uint64_t taken_bytes;  // by the client, when the timer fired last
   struct token_bucket idle_frames;
   struct event timer;
 };
@@ -187,7 +196,7 @@ static void send_close(struct websocket *websocket, uint16_t code, const char *t
   char payload[CONTROL_MAX_BYTES] = {(char)(code >> 8), (char)code};
   int text_len = snprintf(payload + 2, sizeof payload - 2, "%s", text);
   send_control(websocket, WSLAY_CONNECTION_CLOSE, (const uint8_t *)payload, 2 + (size_t)text_len);
-  websocket->state = WEBSOCKET_CLOSED;
+  websocket->state = WEBSOCKET_SPOKEN;
 }
 
 // --- From the wire -----------------------------------------------------------------
@@ -266,7 +275,7 @@ static void take_close(struct websocket *websocket, const uint8_t *payload, size
     end(websocket, CLOSE_WEBSOCKET_PROTOCOL, CODE_DATA);
   } else {
     send_control(websocket, WSLAY_CONNECTION_CLOSE, payload, len >= 2 ? 2 : 0);
-    websocket->state = WEBSOCKET_CLOSED;
+    websocket->state = WEBSOCKET_SPOKEN;
     end(websocket, CLOSE_CLIENT_CLOSED, 0);
   }
 }
@@ -274,12 +283,15 @@ static void take_close(struct websocket *websocket, const uint8_t *payload, size
 static void take_frame(struct websocket *websocket, const struct wslay_frame_iocb *frame,
                        uint8_t *payload, size_t len) {
   bool is_whole = frame->opcode == WSLAY_BINARY_FRAME && frame->fin;
+  bool is_idle = frame->opcode == WSLAY_BINARY_FRAME || frame->opcode == WSLAY_CONTINUATION_FRAME
+                     ? !frame->fin && len < TINY_PIECE_BYTES
+                     : true;
   // Masked, and without extensions, since none was agreed on.
   if (!frame->mask || frame->rsv != 0) {
     end(websocket, CLOSE_WEBSOCKET_PROTOCOL, 0);
     return;
   }
-  if (!is_whole && !token_bucket_take(&websocket->idle_frames, 1, clock_monotonic_ms())) {
+  if (is_idle && !token_bucket_take(&websocket->idle_frames, 1, clock_monotonic_ms())) {
     end(websocket, CLOSE_WEBSOCKET_FLOOD, 0);
     return;
   }
@@ -318,7 +330,7 @@ static size_t take_upgrade(struct websocket *websocket, const uint8_t *bytes, si
     return len;
   }
   if (answer.status != 101) {
-    websocket->state = WEBSOCKET_CLOSED;
+    websocket->state = WEBSOCKET_SPOKEN;
     end(websocket, CLOSE_WEBSOCKET_UPGRADE, 0);
     return len;
   }
@@ -363,7 +375,7 @@ static size_t on_bytes(uint8_t *bytes, size_t len, void *owner) {
 
 static void on_ended(enum close_reason reason, void *owner) {
   struct websocket *websocket = owner;
-  websocket->state = WEBSOCKET_CLOSED;  // there is nobody for a close frame
+  websocket->state = WEBSOCKET_BROKEN;
   websocket->transport.events->on_ended(reason, websocket->transport.owner);
 }
 
@@ -386,13 +398,18 @@ static void on_gone(void *owner) {
 
 static void on_timer(evutil_socket_t fd, short what, void *owner) {
   struct websocket *websocket = owner;
+  uint64_t taken_bytes = wire_taken_bytes(websocket->wire);
+  bool is_behind = wire_queued_bytes(websocket->wire) > 0 ||
+                   taken_bytes - websocket->taken_bytes > PROGRESS_BYTES;
   (void)fd;
   (void)what;
-  if (websocket->pinged && !websocket->paused) {
+  websocket->taken_bytes = taken_bytes;
+  // One that is behind is judged by the rules for slow clients.
+  if (websocket->pinged && !websocket->paused && !is_behind) {
     end(websocket, CLOSE_PING_TIMEOUT, 0);
     return;
   }
-  if (!websocket->heard && !websocket->pinged) {
+  if (!websocket->heard && !websocket->pinged && !is_behind) {
     send_control(websocket, WSLAY_PING, NULL, 0);
     websocket->pinged = true;
   }
@@ -435,10 +452,7 @@ static void websocket_close(struct transport *transport, enum close_reason reaso
     uint16_t code = websocket->code ? websocket->code : close_reason_websocket_code(reason);
     send_close(websocket, code, close_reason_name(reason));
   }
-  // Our last word is to arrive, unless the client is gone.
-  bool is_gone = reason == CLOSE_CLIENT_RESET;
-  bool has_spoken = websocket->state == WEBSOCKET_CLOSED && !is_gone;
-  wire_close(websocket->wire, flush || has_spoken);
+  wire_close(websocket->wire, flush || websocket->state == WEBSOCKET_SPOKEN);
 }
 
 struct transport *transport_websocket_new(wire_maker *make, void *context,

@@ -150,7 +150,7 @@ static bool take_header(const struct websocket_rules *rules, struct request *req
     return false;
   }
   if (is_name(name, "Host")) {
-    request->hosts += value.len > 0;
+    request->hosts += value.len > 0 ? 1 : 2;  // an empty one is none, and one too many
   } else if (is_name(name, "Upgrade")) {
     request->has_upgrade |= list_has(value, text_of("websocket"), true);
   } else if (is_name(name, "Connection")) {

@@ -1,5 +1,6 @@
 // The HTTP request with which a WebSocket begins (RFC 6455, section 4.2), and its answer. One
-// head of a request and nothing else of HTTP: what is unusual is refused.
+// head of a request and nothing else of HTTP: what is unusual is refused, such as
+// a target with the host in it.
 //
 // Pure functions.
 #ifndef JANUS_WORKER_WEBSOCKET_UPGRADE_H

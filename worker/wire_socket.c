@@ -316,7 +316,8 @@ struct wire *wire_socket_new(struct wire_shared *shared, int fd, SSL *ssl,
     free(socket);
     return NULL;
   }
-  if (ssl && SSL_has_pending(ssl)) {  // it came with the end of TLS's handshake
+  socket->has_more = ssl && SSL_has_pending(ssl);  // it came with the end of TLS's handshake
+  if (socket->has_more) {
     event_active(&socket->readable, EV_READ, 0);
   }
   LIST_INSERT_HEAD(&shared->all, &socket->wire, link);

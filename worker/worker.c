@@ -66,7 +66,7 @@ static void on_stop_signal(evutil_socket_t number, short what, void *owner) {
 
 static void on_transport_gone(void *context, void *cookie) {
   struct worker *worker = context;
-  acceptor_on_gone(worker->acceptor, cookie);
+  acceptor_leave_place(cookie);
   worker_leave_if_done(worker);
 }
 
@@ -222,11 +222,11 @@ static const char *build(struct worker *worker, char *why, size_t why_size) {
     return why;
   }
   if (!(worker->inbox = inbox_new(worker, HANDOVER_CHANNEL)) ||
-      !(worker->pushes = pushes_new(worker)) ||
-      !(worker->acceptor = acceptor_new(worker, HANDOVER_LISTENERS))) {
+      !(worker->pushes = pushes_new(worker))) {
     return "out of memory";
   }
-  return NULL;
+  worker->acceptor = acceptor_new(worker, HANDOVER_LISTENERS, why, why_size);
+  return worker->acceptor ? NULL : why;
 }
 
 static void tear_down(struct worker *worker) {
@@ -263,6 +263,20 @@ static void let_batches_grow(void) {
   }
 }
 
+// A callback that makes itself due again must not keep the loop from its sockets and timers.
+static struct event_base *new_base(void) {
+  enum { CALLBACKS_AT_ONCE = 256 };
+  struct event_config *config = event_config_new();
+  struct event_base *base = NULL;
+  if (config && event_config_set_max_dispatch_interval(config, NULL, CALLBACKS_AT_ONCE, 0) == 0) {
+    base = event_base_new_with_config(config);
+  }
+  if (config) {
+    event_config_free(config);
+  }
+  return base;
+}
+
 int worker_run(int index) {
   struct worker worker = {.index = index};
   char why[512];
@@ -277,7 +291,7 @@ int worker_run(int index) {
   signal(SIGHUP, SIG_IGN);
   let_batches_grow();  // before any thread is started, so that all have it
   evthread_use_pthreads();
-  worker.base = event_base_new();
+  worker.base = new_base();
   const char *wrong = worker.base ? take_over(&worker) : "no event loop";
   if (!wrong) {
     wrong = build(&worker, why, sizeof why);

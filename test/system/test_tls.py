@@ -104,6 +104,20 @@ def test_many_messages_at_once_and_in_small_records(gateway, certificates, place
             assert client.receive().data == b"bytes"
 
 
+@pytest.mark.parametrize("place", [TCP, WS], ids=["tls", "wss"])
+def test_a_client_over_its_rate_is_read_on_later(start, backend, certificates, place):
+    """What TLS has opened already waits with it, and no event of the socket tells of it."""
+    gateway = start(Gateway, nodes=nodes_of(backend.address), settings={
+        "server": {"listeners": [listener(certificates), listener(certificates, "ws")]},
+        "limits": {"messages_per_s": 200, "messages_burst": 5}})
+    gateway.tls = [gateway.listener("tcp", 1), gateway.listener("ws", 1)]
+    with player(gateway, certificates, place, uid=30107) as client:
+        for i in range(100):
+            client.send(wire.USER, 1, b"%d" % i)
+        assert [client.receive().data for _ in range(100)] == [b"%d" % i for i in range(100)]
+        assert gateway.counter("rate_pauses") > 0
+
+
 def test_a_slow_client_gets_everything_in_order(gateway, certificates):
     with player(gateway, certificates, uid=30103, receive_buffer=4096) as client:
         count = 200

@@ -9,6 +9,7 @@ import pytest
 from janus import wire
 from janus.patience import patient, wait_for
 from janus.programs import Gateway, nodes_of
+from janus.push import HttpPusher, json_body
 from janus.websocket import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, request
 
 SETTINGS = {
@@ -95,6 +96,44 @@ def test_a_message_in_pieces_with_pings_between_them(gateway):
         session_works(client)
 
 
+def test_messages_in_pieces_as_often_as_one_likes(gateway):
+    with gateway.player(30019, gateway.websocket) as client:
+        for i in range(300):
+            message = wire.frame(wire.seal(client.session_key, client.packet(
+                wire.USER, 1, b"%03d" % i + b"x" * 300).encode()))
+            client.socket.sendall(frame(BINARY, message[:100], fin=False)
+                                  + frame(CONTINUATION, message[100:200], fin=False)
+                                  + frame(CONTINUATION, message[200:]))
+        assert [client.receive().data[:3] for _ in range(300)] == [
+            b"%03d" % i for i in range(300)]
+
+
+def test_a_client_that_is_behind_is_not_judged_by_its_pings(start, backend):
+    """A ping stands behind what waits for it, so that its answer has to wait too."""
+    gateway = start(Gateway, nodes=nodes_of(backend.address), settings={
+        "server": {"ws": {"ping_interval": "500ms"}}, "worker": {"count": 1},
+        "queue": {"client_grace": "60s"}, "push": {"slow_client": "drop_newest"}})
+    pusher = HttpPusher(gateway)
+    with gateway.player(30020, gateway.websocket, receive_buffer=4096) as client:
+        while gateway.gauge("queued_out_bytes") == 0:
+            pusher.ok("/push", {"uid": "30020", "bodies": [
+                json_body(os.urandom(9000)) for _ in range(50)]})
+        # Longer than pings would have it closed.
+        with gateway.websocket(uid=30021) as other:
+            other.login()
+            for _ in range(4):
+                assert other.receive_control(PING) == b""
+                other.send_frame(PONG)
+        assert gateway.closed("ping_timeout") == 0
+        client.send(wire.USER, 1, b"end")
+        while True:
+            opcode, payload = client.receive_frame()
+            if opcode == PING:
+                client.send_frame(PONG)
+            elif wire.Packet.decode(wire.unseal(client.session_key, payload[4:])).data == b"end":
+                break
+
+
 def test_pings_are_answered_and_pongs_taken(gateway):
     with gateway.player(30007, gateway.websocket) as client:
         for payload in (b"", b"p", b"p" * 125):
@@ -131,6 +170,7 @@ BAD_UPGRADES = {
     "another_path": (request(path="/other"), 404),
     "a_path_that_begins_alike": (request(path="/ws/"), 404),
     "no_host": (request(Host=None), 400),
+    "a_host_and_an_empty_one": (request(Host=["a", ""]), 400),
     "two_hosts": (request(Host=["a", "b"]), 400),
     "no_upgrade": (request(Upgrade=None), 426),
     "another_upgrade": (request(Upgrade="h2c"), 426),

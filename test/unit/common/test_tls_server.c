@@ -248,10 +248,52 @@ static void a_flood_of_new_keys_ends_the_connection(void **state) {
     SSL_key_update(pair.client, SSL_KEY_UPDATE_NOT_REQUESTED);
     assert_int_equal(SSL_do_handshake(pair.client), 1);
     got = tls_receive(pair.server, &byte, 1, &more);
-    assert_true(got == 0 || errno == EAGAIN);
+    assert_int_equal(got, -1);
+    if (errno != EAGAIN) {
+      break;
+    }
   }
-  assert_int_equal(got, 0);
+  assert_int_equal(errno, EPROTO);
   assert_in_range(updates, 100, 2000);
+  close_pair(&pair);
+}
+
+// It is read no further, and must not be taken for one that says nothing.
+static void new_keys_asked_for_by_one_who_takes_nothing_are_a_fault(void **state) {
+  (void)state;
+  static uint8_t bytes[1 << 20];
+  struct pair pair;
+  bool more;
+  connect_pair(&pair, material, "first.example", NULL, TLS1_3_VERSION);
+  int size = 1;  // of the server's send buffer: the least there is
+  setsockopt(pair.fds[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+  while (send(pair.fds[0], bytes, 1, 0) == 1) {  // not through TLS, which nobody gets to see
+  }
+  ssize_t got = -1;
+  errno = EAGAIN;
+  for (int i = 0; i < 500 && got == -1 && errno == EAGAIN; i++) {
+    SSL_key_update(pair.client, SSL_KEY_UPDATE_REQUESTED);
+    assert_int_equal(SSL_do_handshake(pair.client), 1);
+    got = tls_receive(pair.server, bytes, sizeof bytes, &more);
+  }
+  assert_int_equal(got, -1);
+  assert_int_equal(errno, EPROTO);
+  close_pair(&pair);
+}
+
+static void a_broken_record_behind_a_good_one_is_a_fault(void **state) {
+  (void)state;
+  static const uint8_t broken[] = "\x17\x03\x03\x00\x20 this is sealed by nobody at all ";
+  uint8_t bytes[64];
+  struct pair pair;
+  bool more;
+  connect_pair(&pair, material, "first.example", NULL, TLS1_3_VERSION);
+  assert_int_equal(SSL_write(pair.client, "good", 4), 4);
+  assert_int_equal(write(pair.fds[1], broken, sizeof broken), sizeof broken);
+  assert_int_equal(tls_receive(pair.server, bytes, sizeof bytes, &more), 4);
+  assert_true(more);
+  assert_int_equal(tls_receive(pair.server, bytes, sizeof bytes, &more), -1);
+  assert_int_equal(errno, EPROTO);
   close_pair(&pair);
 }
 
@@ -262,6 +304,8 @@ int main(void) {
       cmocka_unit_test(the_segment_carries_it_all),
       cmocka_unit_test(bytes_go_both_ways_in_pieces),
       cmocka_unit_test(a_flood_of_new_keys_ends_the_connection),
+      cmocka_unit_test(new_keys_asked_for_by_one_who_takes_nothing_are_a_fault),
+      cmocka_unit_test(a_broken_record_behind_a_good_one_is_a_fault),
   };
   return cmocka_run_group_tests(tests, set_up, tear_down);
 }
