@@ -433,6 +433,7 @@ def test_all_topics_carry_on_in_a_cluster(start, backend):
         cluster.servers[0].client().publish(BROADCAST_TOPIC,
                                             PushMessage(bodies=[body(b"news")]).encode())
         expect(player, b"news")
+        one.wait_counter("push_orders", 2)  # it has had the news too, before its player comes
         with one.player(uid=701) as newer:
             assert player.receive_end() == CONFLICT
             assert newer.ask(1, 2, b"in").data == b"in"
