@@ -695,9 +695,7 @@ int master_run(const struct master_options *options) {
   const struct config *config = options->config;
   struct master master = {.config_path = options->config_path,
                           .config = *config,
-                          .loaded = malloc(sizeof *config),
                           .secrets = options->secrets,
-                          .tls_keys = tls_keys_new(config, options->tls_material),
                           .worker_program = options->worker_program,
                           .started_ms = clock_wall_ms()};
   struct {
@@ -707,7 +705,7 @@ int master_run(const struct master_options *options) {
   } signals[] = {
       {SIGTERM, on_stop_signal, NULL}, {SIGINT, on_stop_signal, NULL}, {SIGHUP, on_hangup, NULL}};
   const size_t signal_count = sizeof signals / sizeof signals[0];
-  char why[512] = "no event loop";
+  char why[512] = "out of memory, or of descriptors";
   int status = 1;
 
   log_setup(config->log.type, config->log.level, "master");
@@ -718,6 +716,8 @@ int master_run(const struct master_options *options) {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     master.config.worker.count = cores < 1 ? 1 : cores < CONFIG_WORKERS ? cores : CONFIG_WORKERS;
   }
+  master.loaded = malloc(sizeof *config);
+  master.tls_keys = tls_keys_new(config, options->tls_material);
   master.base = event_base_new();
   struct event *tick =
       master.base ? event_new(master.base, -1, EV_PERSIST, on_second, &master) : NULL;
