@@ -6,35 +6,19 @@
 
 #include "common/log.h"
 #include "master/control_answers.h"
+#include "master/control_command.h"
 #include "master/master.h"
 #include "master/tls_keys.h"
 
 static void on_fault(const char *fault, void *context) {
-  log_error("reload_fault", "text=\"%s\"", fault);
-  json_array_append_new(context, json_string(fault));
-}
-
-// Those of the listeners' settings that only say where files are.
-static bool is_tls_file(const char *name) {
-  static const char *const ends[] = {".tls.cert", ".tls.key", ".tls.client_ca"};
-  if (strncmp(name, "server.", strlen("server.")) != 0) {
-    return false;
-  }
-  for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
-    size_t len = strlen(name);
-    size_t end_len = strlen(ends[i]);
-    if (len > end_len && strcmp(name + len - end_len, ends[i]) == 0) {
-      return true;
-    }
-  }
-  return false;
+  char quoted[1024];
+  log_error("reload_fault", "text=%s", log_quote(quoted, sizeof quoted, fault, strlen(fault)));
+  json_array_append_new(context, control_foreign_text(fault));
 }
 
 static void on_change(const char *name, void *context) {
-  if (!is_tls_file(name)) {
-    log_warn("reload_waits", "setting=%s hint=\"it is taken over by a restart\"", name);
-    json_array_append_new(context, json_string(name));
-  }
+  log_warn("reload_waits", "setting=%s hint=\"it is taken over by a restart\"", name);
+  json_array_append_new(context, json_string(name));
 }
 
 // The listeners that run, with the files that the new configuration has for them.
@@ -46,8 +30,11 @@ static void take_tls_files(struct config *running, const struct config *fresh) {
         listener->tls.enabled && other->tls.enabled && strcmp(listener->addr, other->addr) == 0) {
       memcpy(listener->tls.cert, other->tls.cert, sizeof listener->tls.cert);
       memcpy(listener->tls.key, other->tls.key, sizeof listener->tls.key);
-      // Whether clients are asked is the workers' own setting; this one follows it.
-      memcpy(listener->tls.client_ca, other->tls.client_ca, sizeof listener->tls.client_ca);
+      // Whether clients are asked at all waits for a restart: never is a listener left open by a
+      // reload that says so of half a change.
+      if (listener->tls.client_ca[0] != '\0' && other->tls.client_ca[0] != '\0') {
+        memcpy(listener->tls.client_ca, other->tls.client_ca, sizeof listener->tls.client_ca);
+      }
     }
   }
 }
@@ -65,10 +52,19 @@ static json_t *names_of_tls_listeners(const struct config *config) {
   return names;
 }
 
+// Also the certificates of what waits for a restart: it has to come up with them.
+static bool tls_files_are_good(const struct config *fresh, json_t *faults) {
+  struct tls_material *tried = tls_material_new();
+  bool good = tried && tls_keys_read(tried, fresh, on_fault, faults) == 0;
+  tls_material_free(tried);
+  return good;
+}
+
 // Returns whether it was taken; faults, and what has to wait, come to the lists.
 static bool take(struct master *master, struct config *fresh, struct config *next,
                  struct secrets *secrets, json_t *faults, json_t *waiting) {
-  if (config_load_file(master->config_path, fresh, secrets, on_fault, faults) != 0) {
+  if (config_load_file(master->config_path, fresh, secrets, on_fault, faults) != 0 ||
+      !tls_files_are_good(fresh, faults)) {
     return false;
   }
   *next = *master->loaded;

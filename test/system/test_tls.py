@@ -259,6 +259,53 @@ def test_keys_are_replaced_while_players_play(start, backend, certificates, tmp_
         works(client)
 
 
+def rewrite(gateway, old, new):
+    text = open(gateway.config_path).read()
+    assert old in text
+    with open(gateway.config_path, "w") as out:
+        out.write(text.replace(old, new))
+
+
+def test_a_reload_never_lets_in_clients_without_a_certificate(start, backend, certificates):
+    gateway = start(Gateway, nodes=nodes_of(backend.address), settings={"server": {"listeners": [
+        listener(certificates, client_ca=certificates.ca, client_required=True)]}})
+    address = gateway.listener("tcp", 1)
+    rewrite(gateway, f'client_ca = "{certificates.ca}";', "")
+    rewrite(gateway, "client_required = true;", "")
+    assert gateway.ctl("reload")["waits_for_restart"] == [
+        "server.listeners[0].tls.client_ca", "server.listeners[0].tls.client_required"]
+    for _ in range(8):  # whichever worker
+        with pytest.raises((ssl.SSLError, ConnectionError, AssertionError)):
+            gateway.client(address, tls=context(certificates)).login()
+    with gateway.client(address, uid=30112, tls=context(certificates,
+                                                        client=certificates)) as client:
+        client.login()
+        works(client)
+
+
+def test_a_reload_names_certificates_that_it_did_not_take(start, backend, certificates, tmp_path):
+    gateway = start(Gateway, nodes=nodes_of(backend.address), settings={"server": {"listeners": [
+        {"transport": "tcp", "addr": "127.0.0.1:0",
+         "tls": {"enabled": True, "cert": certificates.server_cert,
+                 "key": certificates.server_key}}]}})
+    good = open(gateway.config_path).read()
+    with open(gateway.config_path, "w") as out:
+        at = good.index("listeners")
+        out.write(good[:at] + good[at:].replace("127.0.0.1:0", "127.0.0.1:1", 1)
+                  .replace(certificates.server_cert, certificates.blue[0])
+                  .replace(certificates.server_key, certificates.blue[1]))
+    assert gateway.ctl("reload")["waits_for_restart"] == [
+        f"server.listeners[0].{key}" for key in ("addr", "tls.cert", "tls.key")]
+
+    # What waits has to be good as well: the next start needs it.
+    bad = tmp_path / "bad.key"
+    bad.write_text("nonsense")
+    bad.chmod(0o600)
+    rewrite(gateway, certificates.blue[1], str(bad))
+    done = run("janusctl", "--socket", gateway.socket_path, "reload")
+    assert done.returncode == 1 and f"{bad} has no private key" in done.stderr
+
+
 def test_a_reload_names_what_waits_for_a_restart(start, backend, tmp_path):
     gateway = start(Gateway, nodes=nodes_of(backend.address))
     assert gateway.ctl("reload") == {"ok": True, "reloaded": [], "waits_for_restart": []}
