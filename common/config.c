@@ -211,6 +211,17 @@ static const char *texts_join(const config_setting_t *setting, char *joined, siz
   return joined;
 }
 
+// Whether an entry of an array would be taken for several.
+static bool has_commas(const config_setting_t *setting) {
+  for (int i = 0; config_setting_is_aggregate(setting) && i < config_setting_length(setting); i++) {
+    const char *one = config_setting_get_string_elem(setting, i);
+    if (one != NULL && strchr(one, ',') != NULL) {
+      return true;
+    }
+  }
+  return false;
+}
+
 // An array, each of whose entries is reported at its own line.
 static void networks_read(struct loader *loader, struct networks *networks, const char *name,
                           const config_setting_t *setting) {
@@ -261,7 +272,10 @@ static void key_read(struct loader *loader, const struct key *key, void *base, c
       break;
     case KEY_PATHS:
     case KEY_TEXTS:
-      wanted = "a string in quotes, or an array of such, [\"...\", \"...\"]";
+      wanted = "a string in quotes, or an array of such without commas, [\"...\", \"...\"]";
+      if (has_commas(setting)) {
+        break;
+      }
       text = texts_join(setting, joined, sizeof joined);
       break;
     default:
@@ -526,6 +540,46 @@ static void listener_check(struct loader *loader, const struct config_listener *
   }
 }
 
+static bool is_wildcard(const char *addr) {
+  return strncmp(addr, "0.0.0.0:", 8) == 0 || strncmp(addr, "[::]:", 5) == 0;
+}
+
+// Whether both would be bound to one address: SO_REUSEPORT lets them, and the kernel then deals
+// clients out between the two. Beside a wildcard an address of its own has its clients to itself.
+static bool is_one_address(const char *a, const char *b) {
+  const char *port_a = strrchr(a, ':'), *port_b = strrchr(b, ':');
+  if (port_a == NULL || port_b == NULL || strcmp(port_a, port_b) != 0 ||
+      strcmp(port_a, ":0") == 0) {
+    return false;
+  }
+  return strcmp(a, b) == 0 || (is_wildcard(a) && is_wildcard(b));
+}
+
+static struct origin listener_origin(const struct loader *loader, size_t index) {
+  if (index >= LISTENER_MORE) {
+    return at(config_setting_get_elem(loader->listeners, (unsigned)(index - LISTENER_MORE)));
+  }
+  const char *path = index == LISTENER_WS ? "server.ws.addr" : "server.tcp.addr";
+  return loader->origins[key_table_find(config_keys, path) - config_keys.keys];
+}
+
+static void listeners_check_addresses(struct loader *loader) {
+  const struct config *config = loader->config;
+  for (const struct config_listener *one = NULL; (one = config_listener_next(config, one));) {
+    for (const struct config_listener *other = one;
+         (other = config_listener_next(config, other));) {
+      char name[LOADER_NAME_BYTES], path[2 * LOADER_NAME_BYTES], first[LOADER_NAME_BYTES];
+      if (is_one_address(one->addr, other->addr)) {
+        config_listener_path(config, other, name, sizeof name);
+        snprintf(path, sizeof path, "%s.addr", name);
+        loader_fault(loader, listener_origin(loader, (size_t)(other - config->server.listeners)),
+                     path, "is where %s listens already (\"\" there switches that one off)",
+                     config_listener_path(config, one, first, sizeof first));
+      }
+    }
+  }
+}
+
 static void listeners_read(struct loader *loader, const config_setting_t *list) {
   struct config *config = loader->config;
   int count = list_length(loader, list, "server.listeners", CONFIG_LISTENERS - LISTENER_MORE);
@@ -585,8 +639,14 @@ static void paths_resolve(struct loader *loader, const struct key *key, void *ba
   char *field = (char *)base + key->offset, resolved[LOADER_VALUE_BYTES];
   size_t len = 0;
   resolved[0] = '\0';
+  if (key->kind == KEY_PATHS && field[0] != '\0' && strchr(loader->folder, ',') != NULL) {
+    loader_fault(loader, origin, name, "can't be looked for in %s, which has a comma in its name",
+                 loader->folder);
+    return;
+  }
   for (const char *path = field; *path != '\0'; path += *path == ',') {
     char whole[LOADER_VALUE_BYTES];
+    path += key->kind == KEY_PATHS ? strspn(path, " ") : 0;
     int path_len = (int)strcspn(path, key->kind == KEY_PATHS ? "," : "");
     snprintf(whole, sizeof whole, "%s%s%.*s", path[0] == '/' ? "" : loader->folder,
              path[0] == '/' ? "" : "/", path_len, path);
@@ -622,15 +682,13 @@ static void all_paths_resolve(struct loader *loader) {
     }
   }
   for (size_t i = LISTENER_MORE; i < config->server.listener_count; i++) {
-    const config_setting_t *entry =
-        config_setting_get_elem(loader->listeners, (unsigned)(i - LISTENER_MORE));
     for (size_t k = 0; k < config_listener_keys.count; k++) {
       char name[LOADER_NAME_BYTES];
       snprintf(name, sizeof name, "server.listeners[%zu].%s", i - LISTENER_MORE,
                config_listener_keys.keys[k].path);
       if (is_paths(&config_listener_keys.keys[k])) {
         paths_resolve(loader, &config_listener_keys.keys[k], &config->server.listeners[i],
-                      at(entry), name);
+                      listener_origin(loader, i), name);
       }
     }
   }
@@ -683,6 +741,7 @@ static void relations_check(struct loader *loader) {
       loader->origins[key_table_find(config_keys, "server.ws.tls.enabled") - config_keys.keys];
   listener_check(loader, &config->server.listeners[LISTENER_TCP], tcp, "server.tcp");
   listener_check(loader, &config->server.listeners[LISTENER_WS], ws, "server.ws");
+  listeners_check_addresses(loader);
   if (config_listener_next(config, NULL) == NULL) {
     fault_key(loader, "server.tcp.addr", "is empty, and there is no other listener for clients");
   }

@@ -4,6 +4,7 @@
 #include "common/config_loader.h"
 
 enum {
+  KEEPALIVE_MAX_MS = 32767 * 1000,  // what the kernel takes
   DAY_MS = 24 * 60 * 60 * 1000,
   MIB = 1 << 20,
 };
@@ -31,7 +32,7 @@ enum {
   As("addr", KEY_ADDRESS, addr, address, RANGE(0, 1)),                                            \
       As("backlog", KEY_INTEGER, backlog, "4096", RANGE(1, 65535)),                               \
       As("defer_accept", KEY_DURATION, defer_accept_ms, "0s", RANGE(0, DAY_MS)),                  \
-      As("keepalive", KEY_DURATION, keepalive_ms, "60s", RANGE(0, DAY_MS)),                       \
+      As("keepalive", KEY_DURATION, keepalive_ms, "60s", RANGE(0, KEEPALIVE_MAX_MS)),             \
       As("nodelay", KEY_BOOL, nodelay, "true"),                                                   \
       As("user_timeout", KEY_DURATION, user_timeout_ms, "0s", RANGE(0, DAY_MS)),                  \
       As("connections_per_worker", KEY_INTEGER, connections_per_worker, "0", RANGE(0, 10000000)), \

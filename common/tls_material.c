@@ -60,6 +60,23 @@ bool tls_material_next(const struct tls_material *material, struct tls_record *r
   return true;
 }
 
+int tls_material_keep(struct tls_material *material, const struct tls_material *other,
+                      uint32_t listener) {
+  struct tls_record record = {.text = NULL};
+  while (tls_material_next(other, &record)) {
+    size_t size = sizeof(struct header) + strlen(record.path) + 1 + record.len + 1;
+    if (record.listener != listener) {
+      continue;
+    }
+    if (size > sizeof material->records - material->len) {
+      return ERROR_EXHAUSTED;
+    }
+    memcpy(material->records + material->len, record.path - sizeof(struct header), size);
+    material->len += size;
+  }
+  return 0;
+}
+
 // Reads len bytes of text from path, which was opened as fd, behind a header. Returns what is
 // wrong, or NULL.
 static const char *add_file(struct tls_material *material, struct header header, const char *path,
@@ -141,7 +158,7 @@ static bool next_path(const char **list, char *path, size_t size) {
 }
 
 int tls_material_read(struct tls_material *material, const struct config *config,
-                      config_report *report, void *context) {
+                      const bool *skipped, config_report *report, void *context) {
   struct reading reading = {.material = material, .report = report, .context = context};
   material->len = 0;
   for (size_t i = 0; i < config->server.listener_count; i++) {
@@ -150,7 +167,7 @@ int tls_material_read(struct tls_material *material, const struct config *config
     const char *keys = listener->tls.key;
     char name[KEY_NAME_BYTES], key[KEY_NAME_BYTES + 16];
     char certificate[CONFIG_LIST_BYTES], private_key[CONFIG_LIST_BYTES];
-    if (listener->addr[0] == '\0' || !listener->tls.enabled) {
+    if (listener->addr[0] == '\0' || !listener->tls.enabled || (skipped && skipped[i])) {
       continue;
     }
     config_listener_path(config, listener, name, sizeof name);

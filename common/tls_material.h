@@ -35,7 +35,8 @@ struct tls_material {
   // The first is used for new tickets, the second for those that are out. All workers have the
   // same, and they outlive a reload.
   struct tls_ticket_key tickets[TLS_TICKET_KEYS];
-  uint64_t len;  // of records
+  int64_t expiry_ms[CONFIG_LISTENERS];  // of the first certificate that does; 0 without TLS
+  uint64_t len;                         // of records
   uint8_t records[TLS_RECORDS_MAX_BYTES];
 };
 
@@ -53,10 +54,15 @@ struct tls_record {
 struct tls_material *tls_material_new(void);
 void tls_material_free(struct tls_material *material);  // accepts NULL
 
-// Reads the files of all listeners with TLS, in place of the records before. Every fault is
-// reported as "KEY: FILE ...". 0 or ERROR_INVALID.
+// Reads the files of all listeners with TLS, in place of the records before; not of those at the
+// places where skipped (NULL: none) is true. Every fault is reported as "KEY: FILE ...". 0 or
+// ERROR_INVALID.
 int tls_material_read(struct tls_material *material, const struct config *config,
-                      config_report *report, void *context) MUST_CHECK;
+                      const bool *skipped, config_report *report, void *context) MUST_CHECK;
+
+// Adds the records that other has for the listener at that place. ERROR_EXHAUSTED.
+int tls_material_keep(struct tls_material *material, const struct tls_material *other,
+                      uint32_t listener) MUST_CHECK;
 
 // New tickets get a new key; those that are out stay good until it is called once more.
 void tls_material_rotate(struct tls_material *material);

@@ -274,8 +274,11 @@ static void on_all_ready(void *owner) {
     operations_grpc_set_healthy(master->operations_grpc, true);
     struct registry_endpoint endpoints[CONFIG_LISTENERS];
     for (size_t i = 0; i < master->client_listeners; i++) {
-      endpoints[i] = (struct registry_endpoint){config_listener_name(master->client_config[i]),
-                                                master->clients[i].address};
+      const struct config_listener *listener = master->client_config[i];
+      endpoints[i] = (struct registry_endpoint){
+          .scheme = config_listener_name(listener),
+          .address = master->clients[i].address,
+          .path = listener->transport == TRANSPORT_WS ? listener->path : ""};
     }
     registry_announce(master->registry, endpoints, master->client_listeners);
   }
@@ -710,6 +713,7 @@ int master_run(const struct master_options *options) {
 
   log_setup(config->log.type, config->log.level, "master");
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGHUP, SIG_IGN);  // until there is something to reload
   evthread_use_pthreads();
   raise_descriptor_limit(config);
   if (master.config.worker.count == 0) {
@@ -746,7 +750,8 @@ int master_run(const struct master_options *options) {
     log_info("stopped", "sessions_left=%zu", directory_count(master.directory));
     status = 0;
   } else {
-    log_error("start_failed", "why=\"%s\"", why);
+    char quoted[sizeof why + 64];
+    log_error("start_failed", "why=%s", log_quote(quoted, sizeof quoted, why, strlen(why)));
   }
   for (size_t i = 0; i < signal_count; i++) {
     if (signals[i].event) {

@@ -346,7 +346,8 @@ void registry_announce(struct registry *registry, const struct registry_endpoint
   for (size_t i = 0; i < count; i++) {
     char address[2 * CONFIG_TEXT_BYTES];
     reachable(endpoints[i].address, config->server.grpc.advertise, address, sizeof address);
-    json_array_append_new(urls, json_sprintf("%s://%s", endpoints[i].scheme, address));
+    json_array_append_new(
+        urls, json_sprintf("%s://%s%s", endpoints[i].scheme, address, endpoints[i].path));
   }
   json_t *root =
       json_pack("{s:s, s:s, s:s, s:{s:s, s:s, s:s, s:s, s:s, s:s}, s:o}", "id", id, "name",

@@ -30,6 +30,7 @@ void registry_free(struct registry *registry);
 struct registry_endpoint {
   const char *scheme;   // "tcp", "wss"
   const char *address;  // host:port
+  const char *path;     // behind it; ""
 };
 // Registers this gateway: players may come, to these.
 void registry_announce(struct registry *registry, const struct registry_endpoint *endpoints,

@@ -21,35 +21,52 @@ static void on_change(const char *name, void *context) {
   json_array_append_new(context, json_string(name));
 }
 
-// The listeners that run, with the files that the new configuration has for them.
-static void take_tls_files(struct config *running, const struct config *fresh) {
+// The listener of the new configuration that is this one; NULL: it has none.
+static const struct config_listener *same_listener(const struct config *fresh,
+                                                   const struct config *running, size_t index) {
+  const struct config_listener *listener = &running->server.listeners[index];
+  for (size_t i = 0; i < fresh->server.listener_count; i++) {
+    // At its own place first: several may have port 0.
+    const struct config_listener *other =
+        &fresh->server.listeners[(index + i) % fresh->server.listener_count];
+    if (listener->transport == other->transport && other->tls.enabled &&
+        strcmp(listener->addr, other->addr) == 0) {
+      return other;
+    }
+  }
+  return NULL;
+}
+
+// Takes over the files that the new configuration has for the listeners that run. One that it has
+// no more keeps what it has until the restart: its files may be gone already.
+static void take_tls_files(struct config *running, const struct config *fresh, bool *kept) {
   for (size_t i = 0; i < running->server.listener_count; i++) {
     struct config_listener *listener = &running->server.listeners[i];
-    const struct config_listener *other = &fresh->server.listeners[i];
-    if (i < fresh->server.listener_count && listener->transport == other->transport &&
-        listener->tls.enabled && other->tls.enabled && strcmp(listener->addr, other->addr) == 0) {
-      memcpy(listener->tls.cert, other->tls.cert, sizeof listener->tls.cert);
-      memcpy(listener->tls.key, other->tls.key, sizeof listener->tls.key);
-      // Whether clients are asked at all waits for a restart: never is a listener left open by a
-      // reload that says so of half a change.
-      if (listener->tls.client_ca[0] != '\0' && other->tls.client_ca[0] != '\0') {
-        memcpy(listener->tls.client_ca, other->tls.client_ca, sizeof listener->tls.client_ca);
-      }
+    const struct config_listener *other =
+        listener->tls.enabled ? same_listener(fresh, running, i) : NULL;
+    kept[i] = listener->tls.enabled && !other;
+    if (!other) {
+      continue;
+    }
+    memcpy(listener->tls.cert, other->tls.cert, sizeof listener->tls.cert);
+    memcpy(listener->tls.key, other->tls.key, sizeof listener->tls.key);
+    // Whether clients are asked at all waits for a restart: never is a listener left open by a
+    // reload that says so of half a change.
+    if (listener->tls.client_ca[0] != '\0' && other->tls.client_ca[0] != '\0') {
+      memcpy(listener->tls.client_ca, other->tls.client_ca, sizeof listener->tls.client_ca);
     }
   }
 }
 
-static json_t *names_of_tls_listeners(const struct config *config) {
-  json_t *names = json_array();
+static void name_reloaded(const struct config *config, const bool *kept, json_t *names) {
   for (size_t i = 0; i < config->server.listener_count; i++) {
     const struct config_listener *listener = &config->server.listeners[i];
     char name[64];
-    if (listener->addr[0] != '\0' && listener->tls.enabled) {
+    if (listener->addr[0] != '\0' && listener->tls.enabled && !kept[i]) {
       json_array_append_new(
           names, json_sprintf("%s.tls", config_listener_path(config, listener, name, sizeof name)));
     }
   }
-  return names;
 }
 
 // Also the certificates of what waits for a restart: it has to come up with them.
@@ -60,22 +77,31 @@ static bool tls_files_are_good(const struct config *fresh, json_t *faults) {
   return good;
 }
 
-// Returns whether it was taken; faults, and what has to wait, come to the lists.
+// What comes of it, for the answer.
+struct outcome {
+  json_t *faults;
+  json_t *reloaded;
+  json_t *waiting;
+};
+
+// Returns whether it was taken.
 static bool take(struct master *master, struct config *fresh, struct config *next,
-                 struct secrets *secrets, json_t *faults, json_t *waiting) {
-  if (config_load_file(master->config_path, fresh, secrets, on_fault, faults) != 0 ||
-      !tls_files_are_good(fresh, faults)) {
+                 struct secrets *secrets, const struct outcome *outcome) {
+  bool kept[CONFIG_LISTENERS] = {false};
+  if (config_load_file(master->config_path, fresh, secrets, on_fault, outcome->faults) != 0 ||
+      !tls_files_are_good(fresh, outcome->faults)) {
     return false;
   }
   *next = *master->loaded;
-  take_tls_files(next, fresh);
-  if (tls_keys_reload(master->tls_keys, next, on_fault, faults) != 0) {
+  take_tls_files(next, fresh, kept);
+  if (tls_keys_reload(master->tls_keys, next, kept, on_fault, outcome->faults) != 0) {
     return false;
   }
   *master->loaded = *next;
-  config_each_change(next, fresh, on_change, waiting);
+  name_reloaded(next, kept, outcome->reloaded);
+  config_each_change(next, fresh, on_change, outcome->waiting);
   if (memcmp(secrets, master->secrets, sizeof *secrets) != 0) {
-    on_change("secret", waiting);
+    on_change("secret", outcome->waiting);
   }
   master_tell_tls_changed(master);
   return true;
@@ -85,21 +111,24 @@ json_t *reload(struct master *master) {
   struct config *fresh = malloc(sizeof *fresh);
   struct config *next = malloc(sizeof *next);
   struct secrets *secrets = sodium_malloc(sizeof *secrets);
-  json_t *faults = json_array();
-  json_t *waiting = json_array();
-  bool taken = fresh && next && secrets && take(master, fresh, next, secrets, faults, waiting);
+  const struct outcome outcome = {json_array(), json_array(), json_array()};
   json_t *answer;
-  if (taken) {
-    log_info("reloaded", "waits_for_restart=%zu", json_array_size(waiting));
-    answer = json_pack("{s:b, s:o, s:O}", "ok", 1, "reloaded",
-                       names_of_tls_listeners(master->loaded), "waits_for_restart", waiting);
+  if (!fresh || !next || !secrets) {
+    on_fault("out of memory", outcome.faults);
+    answer = control_error("there is no memory for a reload, and nothing has changed");
+  } else if (take(master, fresh, next, secrets, &outcome)) {
+    log_info("reloaded", "waits_for_restart=%zu", json_array_size(outcome.waiting));
+    answer = json_pack("{s:b, s:O, s:O}", "ok", 1, "reloaded", outcome.reloaded,
+                       "waits_for_restart", outcome.waiting);
   } else {
-    log_error("reload_failed", "faults=%zu hint=\"nothing has changed\"", json_array_size(faults));
+    log_error("reload_failed", "faults=%zu hint=\"nothing has changed\"",
+              json_array_size(outcome.faults));
     answer = control_error("the configuration has faults, and nothing has changed");
-    json_object_set(answer, "faults", faults);
+    json_object_set(answer, "faults", outcome.faults);
   }
-  json_decref(faults);
-  json_decref(waiting);
+  json_decref(outcome.faults);
+  json_decref(outcome.reloaded);
+  json_decref(outcome.waiting);
   sodium_free(secrets);
   free(next);
   free(fresh);

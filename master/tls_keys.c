@@ -18,21 +18,26 @@ enum {
 struct tls_keys {
   struct tls_segment *segment;
   struct tls_material *material;
-  int64_t expiry_ms[CONFIG_LISTENERS];
   int64_t rotate_at_ms;  // monotonic
 };
 
-int tls_keys_read(struct tls_material *material, const struct config *config, config_report *report,
-                  void *context) {
-  int error = tls_material_read(material, config, report, context);
-  for (size_t i = 0; error == 0 && i < config->server.listener_count; i++) {
+static bool has_tls(const struct config_listener *listener) {
+  return listener->addr[0] != '\0' && listener->tls.enabled;
+}
+
+// Tries whether OpenSSL takes it all, and notes when it expires.
+static int try_all(struct tls_material *material, const struct config *config,
+                   config_report *report, void *context) {
+  int error = 0;
+  memset(material->expiry_ms, 0, sizeof material->expiry_ms);
+  for (size_t i = 0; i < config->server.listener_count; i++) {
     const struct config_listener *listener = &config->server.listeners[i];
     char why[CONFIG_LIST_BYTES], name[64], fault[2 * CONFIG_LIST_BYTES];
-    int64_t expires;
-    if (listener->addr[0] == '\0' || !listener->tls.enabled) {
+    if (!has_tls(listener)) {
       continue;
     }
-    SSL_CTX *tried = tls_server_context(listener, (uint32_t)i, material, &expires, why, sizeof why);
+    SSL_CTX *tried = tls_server_context(listener, (uint32_t)i, material, &material->expiry_ms[i],
+                                        why, sizeof why);
     if (!tried) {
       snprintf(fault, sizeof fault, "%s.tls: %s",
                config_listener_path(config, listener, name, sizeof name), why);
@@ -44,19 +49,19 @@ int tls_keys_read(struct tls_material *material, const struct config *config, co
   return error;
 }
 
-// Notes when they expire, and warns of those that do so soon, or have.
-static void look_at_expiry(struct tls_keys *keys, const struct config *config) {
-  memset(keys->expiry_ms, 0, sizeof keys->expiry_ms);
+int tls_keys_read(struct tls_material *material, const struct config *config, config_report *report,
+                  void *context) {
+  return tls_material_read(material, config, NULL, report, context) != 0
+             ? ERROR_INVALID
+             : try_all(material, config, report, context);
+}
+
+static void warn_of_expiry(const struct tls_material *material, const struct config *config) {
   for (size_t i = 0; i < config->server.listener_count; i++) {
     const struct config_listener *listener = &config->server.listeners[i];
-    char why[CONFIG_LIST_BYTES], name[64];
-    if (listener->addr[0] == '\0' || !listener->tls.enabled) {
-      continue;
-    }
-    SSL_CTX_free(tls_server_context(listener, (uint32_t)i, keys->material, &keys->expiry_ms[i], why,
-                                    sizeof why));
-    int64_t left_ms = keys->expiry_ms[i] - clock_wall_ms();
-    if (left_ms < (int64_t)WARNING_DAYS * 24 * HOUR_MS) {
+    int64_t left_ms = material->expiry_ms[i] - clock_wall_ms();
+    char name[64];
+    if (has_tls(listener) && left_ms < (int64_t)WARNING_DAYS * 24 * HOUR_MS) {
       log_warn("certificate_expires",
                "listener=%s days_left=%lld hint=\"put a new one in its place, and run: janusctl "
                "reload\"",
@@ -78,7 +83,7 @@ struct tls_keys *tls_keys_new(const struct config *config, struct tls_material *
   keys->material = material;
   keys->rotate_at_ms = clock_monotonic_ms() + ROTATION_MS;
   tls_segment_publish(segment, material);
-  look_at_expiry(keys, config);
+  warn_of_expiry(material, config);
   return keys;
 }
 
@@ -92,14 +97,27 @@ void tls_keys_free(struct tls_keys *keys) {
 
 int tls_keys_fd(const struct tls_keys *keys) { return tls_segment_fd(keys->segment); }
 
-int tls_keys_reload(struct tls_keys *keys, const struct config *config, config_report *report,
-                    void *context) {
+static int read_anew(struct tls_material *fresh, const struct tls_material *running,
+                     const struct config *config, const bool *kept, config_report *report,
+                     void *context) {
+  int error = tls_material_read(fresh, config, kept, report, context);
+  for (size_t i = 0; error == 0 && i < config->server.listener_count; i++) {
+    if (kept[i] && tls_material_keep(fresh, running, (uint32_t)i) != 0) {
+      report("all files of TLS together are too large", context);
+      error = ERROR_INVALID;
+    }
+  }
+  return error == 0 ? try_all(fresh, config, report, context) : ERROR_INVALID;
+}
+
+int tls_keys_reload(struct tls_keys *keys, const struct config *config, const bool *kept,
+                    config_report *report, void *context) {
   struct tls_material *fresh = tls_material_new();
   if (!fresh) {
     report("out of memory", context);
     return ERROR_INVALID;
   }
-  if (tls_keys_read(fresh, config, report, context) != 0) {
+  if (read_anew(fresh, keys->material, config, kept, report, context) != 0) {
     tls_material_free(fresh);
     return ERROR_INVALID;
   }
@@ -107,7 +125,7 @@ int tls_keys_reload(struct tls_keys *keys, const struct config *config, config_r
   tls_material_free(keys->material);
   keys->material = fresh;
   tls_segment_publish(keys->segment, fresh);
-  look_at_expiry(keys, config);
+  warn_of_expiry(fresh, config);
   return 0;
 }
 
@@ -122,5 +140,5 @@ bool tls_keys_tick(struct tls_keys *keys, int64_t now_ms) {
 }
 
 int64_t tls_keys_expiry(const struct tls_keys *keys, size_t listener) {
-  return keys->expiry_ms[listener];
+  return keys->material->expiry_ms[listener];
 }

@@ -21,10 +21,11 @@ struct tls_keys *tls_keys_new(const struct config *config, struct tls_material *
 void tls_keys_free(struct tls_keys *keys);  // accepts NULL
 int tls_keys_fd(const struct tls_keys *keys);
 
-// Publishes what the files hold now, by config; tickets that are out stay good. Workers are to be
-// told. ERROR_INVALID, and all is as before.
-int tls_keys_reload(struct tls_keys *keys, const struct config *config, config_report *report,
-                    void *context) MUST_CHECK;
+// Publishes what the files hold now, by config; tickets that are out stay good. The listeners at
+// the places where kept is true keep what they have. Workers are to be told. ERROR_INVALID, and
+// all is as before.
+int tls_keys_reload(struct tls_keys *keys, const struct config *config, const bool *kept,
+                    config_report *report, void *context) MUST_CHECK;
 
 // Now and then new tickets get a new key. True: they do, and workers are to be told.
 bool tls_keys_tick(struct tls_keys *keys, int64_t now_ms);

@@ -203,8 +203,7 @@ static int ask(const char *path, const json_t *request, const struct ctl_command
     const json_t *fault;
     size_t i;
     json_array_foreach(json_object_get(answer, "faults"), i, fault) {
-      cell_format(fault, CELL_TEXT, text);
-      fprintf(stderr, "  %s\n", text);
+      fprintf(stderr, "  %s\n", json_is_string(fault) ? json_string_value(fault) : "?");
     }
   }
   if (as_json) {

@@ -75,7 +75,8 @@ static void load_tls(struct worker *worker) {
   char why[512];
   const char *wrong = acceptor_load_tls(worker->acceptor, why, sizeof why);
   if (wrong) {
-    log_error("tls_keys_refused", "why=\"%s\"", wrong);
+    char quoted[sizeof why + 64];
+    log_error("tls_keys_refused", "why=%s", log_quote(quoted, sizeof quoted, wrong, strlen(wrong)));
   }
 }
 

@@ -297,7 +297,9 @@ int worker_run(int index) {
     wrong = build(&worker, why, sizeof why);
   }
   if (wrong) {
-    log_error("worker_start_failed", "why=\"%s\"", wrong);
+    char quoted[sizeof why + 64];
+    log_error("worker_start_failed", "why=%s",
+              log_quote(quoted, sizeof quoted, wrong, strlen(wrong)));
     return 1;
   }
   stop = evsignal_new(worker.base, SIGTERM, on_stop_signal, &worker);

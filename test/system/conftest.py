@@ -9,6 +9,7 @@ import pytest
 sys.path.insert(0, os.path.dirname(__file__))
 
 from janus.backend import Backend  # noqa: E402
+from janus.certificates import Certificates  # noqa: E402
 from janus.programs import BIN, Gateway, Roma, nodes_of  # noqa: E402
 from janus.wire import Keys  # noqa: E402
 
@@ -64,6 +65,11 @@ def start(tmp_path_factory, keys):
     start, stop = _starter(tmp_path_factory, keys)
     yield start
     stop()
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="module")

@@ -7,17 +7,11 @@ import socket
 import threading
 
 import pytest
-from janus.certificates import Certificates
 from janus.patience import patient
 from janus.programs import Gateway, nodes_of, run
 
 SESSION = ("heartbeat; expect mod=system within=20s; "
            "send user 1 size=9000 compress; expect mod=user size=9000 within=20s; close")
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
-    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="module")

@@ -111,6 +111,7 @@ def test_the_gateway_registers_itself_with_all_that_others_need(gateway, etcd):
     assert set(own["metadata"]) >= {"svc", "profile", "ver", "color"}
     port = gateway.address[1]
     assert f"tcp://127.0.0.1:{port}" in own["endpoints"]
+    assert "ws://%s:%d/ws" % gateway.listener("ws") in own["endpoints"]
     assert any(endpoint.startswith("grpc://") for endpoint in own["endpoints"])
     assert gateway.link("etcd")["registered"]
 

@@ -1,6 +1,9 @@
 """Several listeners, each with its own address, limits, lists and options; PROXY headers, by
 hand and from a real HAProxy; IPv6."""
 
+import contextlib
+import ctypes
+import os
 import socket
 import struct
 import subprocess
@@ -345,6 +348,41 @@ def test_the_options_of_a_listener_are_those_of_its_connections(start, backend):
             other.login()
             assert "keepalive" not in socket_options(second[1])
         works(player)
+
+
+def accepted_sockets(gateway, port):
+    """Copies of the gateway's sockets of accepted connections at that port."""
+    pidfd_getfd = 438  # which Python does not offer
+    libc = ctypes.CDLL(None, use_errno=True)
+    for pid in gateway.worker_pids().values():
+        pidfd = os.pidfd_open(pid)
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            copy = libc.syscall(pidfd_getfd, pidfd, int(fd), 0)
+            if copy < 0:
+                continue
+            try:
+                one = socket.socket(fileno=copy)
+            except OSError:
+                os.close(copy)
+                continue
+            with one:
+                with contextlib.suppress(OSError):
+                    if one.family == socket.AF_INET and one.getsockname()[1] == port:
+                        one.getpeername()  # a listening one has none
+                        yield one
+        os.close(pidfd)
+
+
+@pytest.mark.parametrize("nodelay", [True, False])
+def test_nodelay_and_the_user_timeout_are_those_of_the_connection(start, backend, nodelay):
+    gateway = start(Gateway, nodes=nodes_of(backend.address), settings={"server": {
+        "tcp": {"nodelay": nodelay, "user_timeout": "7s"}}})
+    with gateway.player(30244) as client:
+        works(client)
+        options = [(bool(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)),
+                    one.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+                   for one in accepted_sockets(gateway, gateway.listener("tcp")[1])]
+        assert options == [(nodelay, 7000)]
 
 
 def test_a_gateway_may_listen_for_websockets_alone(start, backend):

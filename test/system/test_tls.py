@@ -2,6 +2,7 @@
 while they play."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -304,6 +305,41 @@ def test_a_reload_names_certificates_that_it_did_not_take(start, backend, certif
     rewrite(gateway, certificates.blue[1], str(bad))
     done = run("janusctl", "--socket", gateway.socket_path, "reload")
     assert done.returncode == 1 and f"{bad} has no private key" in done.stderr
+
+
+def test_a_listener_that_is_to_go_does_not_keep_the_others_from_new_keys(
+        start, backend, certificates, tmp_path):
+    """Its files may be gone with it; until the restart it serves with what it has."""
+    def pair(name):
+        cert, key = tmp_path / f"{name}.crt", tmp_path / f"{name}.key"
+        shutil.copy(certificates.server_cert, cert)
+        shutil.copy(certificates.server_key, key)
+        return {"transport": "tcp", "addr": f"127.0.0.{name}:0",
+                "tls": {"enabled": True, "cert": str(cert), "key": str(key)}}
+
+    def serial(address):
+        with socket.create_connection(address) as plain:
+            with tls.wrap_socket(plain, server_hostname="localhost") as client:
+                return client.getpeercert()["serialNumber"]
+
+    tls = context(certificates)
+    leaving, staying = pair("2"), pair("3")
+    gateway = start(Gateway, nodes=nodes_of(backend.address),
+                    settings={"server": {"listeners": [leaving, staying]}})
+    addresses = gateway.listener("tcp", 1), gateway.listener("tcp", 2)
+    before = serial(addresses[0])
+    text = open(gateway.config_path).read()
+    with open(gateway.config_path, "w") as out:  # the second takes the first one's place
+        out.write(re.sub(r"listeners = \(\{.*?\}, ", "listeners = (", text, flags=re.S))
+    for name in ("2.crt", "2.key"):
+        (tmp_path / name).unlink()
+    renewed = certificates.issue("renewed", names=["localhost"])
+    shutil.copy(renewed[0], tmp_path / "3.crt")
+    shutil.copy(renewed[1], tmp_path / "3.key")
+    assert gateway.ctl("reload") == {"ok": True, "reloaded": ["server.listeners[1].tls"],
+                                     "waits_for_restart": ["server.listeners"]}
+    wait_for(lambda: before not in {serial(addresses[1]) for _ in range(8)}, "the new certificate")
+    assert {serial(addresses[0]) for _ in range(8)} == {before}
 
 
 def test_a_reload_names_what_waits_for_a_restart(start, backend, tmp_path):

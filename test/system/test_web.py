@@ -11,7 +11,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from janus.browser import Browser
-from janus.certificates import Certificates
 from janus.programs import Gateway, nodes_of, run
 from janus.wire import Keys
 
@@ -28,11 +27,6 @@ WITHOUT_CURVES = """
         : real.apply(this, given);
     };
   }"""
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
-    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="module")

@@ -6,17 +6,11 @@ import subprocess
 
 import pytest
 
-from janus.certificates import Certificates
 from janus.patience import patient
 from janus.programs import Gateway, Program, nodes_of, write_file
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PACKAGES = os.path.join(HERE, "..", "..", "build", "npm", "test", "system", "js", "node_modules")
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
-    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="module")

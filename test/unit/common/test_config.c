@@ -607,7 +607,7 @@ static void listeners_are_read_and_travel(void **state) {
       "    { transport = \"tcp\"; addr = \"h:1\"; proxy = [\"10.0.0.0/8\", \"::1\"];\n"
       "      connections_per_worker = 7; nodelay = false;\n"
       "      tls = { enabled = true; cert = [\"janus.conf\", \"secret.conf\"];\n"
-      "              key = [\"secret.conf\", \"janus.conf\"]; min_version = \"1.3\"; }; },\n"
+      "              key = \"secret.conf, janus.conf\"; min_version = \"1.3\"; }; },\n"
       "    { transport = \"ws\"; addr = \"h:2\"; subprotocols = [\"x\", \"y\"]; } ); };\n");
   FILE *file = tmpfile();
   assert_int_equal(config_save(&config, file), 0);
@@ -632,6 +632,8 @@ static void listeners_are_read_and_travel(void **state) {
   listener--;
   snprintf(pair, sizeof pair, "%s,%s", main_file, secret_file);
   assert_string_equal(listener->tls.cert, pair);
+  snprintf(pair, sizeof pair, "%s,%s", secret_file, main_file);
+  assert_string_equal(listener->tls.key, pair);
   assert_int_equal(listener->tls.min_version, TLS_1_3);
   assert_int_equal(listener->connections_per_worker, 7);
   assert_int_equal(listener->proxy.count, 2);
@@ -665,6 +667,23 @@ static void listeners_that_do_not_fit_together_are_refused(void **state) {
        ":1: server.listeners[0].tls.crt: unknown key; did you mean \"tls.cert\"?"},
       {LISTENER("tls = 1;"), ":1: server.listeners[0].tls: must be a group { ... }, not a number"},
       {LISTENER("path = \"/ws\";"), ":1: server.listeners[0].path: is for transport = \"ws\" only"},
+      {"server = { ws = { origins = [\"https://a,https://b\"]; }; };",
+       ":1: server.ws.origins: must be a string in quotes, or an array of such without commas, "
+       "[\"...\", \"...\"], not an array [ ... ]"},
+      {LISTENER("keepalive = \"12h\";"),
+       ":1: server.listeners[0].keepalive: must be a duration from \"0s\" to \"32767s\", a number "
+       "with ms, s, m or h, not \"12h\""},
+      {"server = { listeners = ( { transport = \"ws\"; addr = \"0.0.0.0:17002\"; } ); };",
+       ":1: server.listeners[0].addr: is where server.ws listens already (\"\" there switches that "
+       "one off)"},
+      {"server = { ws = { addr = \"[::]:17001\"; }; };",
+       ":1: server.ws.addr: is where server.tcp listens already (\"\" there switches that one "
+       "off)"},
+      {"server = { ws = { addr = \"h:5\"; };\n listeners = ( { transport = \"tcp\"; addr = "
+       "\"h:5\"; } "
+       "); };",
+       ":2: server.listeners[0].addr: is where server.ws listens already (\"\" there switches that "
+       "one off)"},
       {"server = { listeners = ( { transport = \"ws\"; } ); };",
        ":1: server.listeners[0].addr: is missing"},
       {"server = { listeners = ( { transport = \"udp\"; addr = \"h:1\"; } ); };",
@@ -673,6 +692,15 @@ static void listeners_that_do_not_fit_together_are_refused(void **state) {
   for (size_t i = 0; i < sizeof faulty / sizeof *faulty; i++) {
     expect_fault(faulty[i].text, faulty[i].fault);
   }
+}
+
+// A specific address beside a wildcard has its clients to itself; port 0 is another one each time.
+static void listeners_may_share_a_port(void **state) {
+  (void)state;
+  load_good(
+      "server = { tcp = { addr = \"127.0.0.1:17002\"; }; ws = { addr = \"0.0.0.0:17002\"; }; };");
+  load_good("server = { tcp = { addr = \"127.0.0.1:0\"; }; ws = { addr = \"127.0.0.1:0\"; }; };");
+  load_good("server = { tcp = { addr = \"\"; }; ws = { addr = \"h:1\"; }; };");
 }
 
 static void note_change(const char *name, void *context) {
@@ -938,6 +966,7 @@ int main(void) {
       cmocka_unit_test(what_is_saved_loads_to_an_equal_struct),
       cmocka_unit_test(listeners_are_read_and_travel),
       cmocka_unit_test(listeners_that_do_not_fit_together_are_refused),
+      cmocka_unit_test(listeners_may_share_a_port),
       cmocka_unit_test(changes_are_named),
       cmocka_unit_test(saved_settings_that_are_damaged_are_refused),
   };

@@ -73,7 +73,7 @@ static int set_up(void **state) {
   listener->tls.enabled = true;
   snprintf(listener->tls.cert, sizeof listener->tls.cert, "%s,%s", cert[0], cert[1]);
   snprintf(listener->tls.key, sizeof listener->tls.key, "%s,%s", key[0], key[1]);
-  return tls_material_read(material, &config, ignore_fault, NULL);
+  return tls_material_read(material, &config, NULL, ignore_fault, NULL);
 }
 
 static int tear_down(void **state) {
