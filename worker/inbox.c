@@ -8,6 +8,7 @@
 
 #include "common/clock.h"
 #include "worker/acceptor.h"
+#include "worker/login.h"
 #include "worker/pushes.h"
 #include "worker/report.h"
 #include "worker/route_store.h"
@@ -68,7 +69,7 @@ static void on_broken(const char *why, void *owner) {
   event_add(inbox->orphan_tick, &orphan_tick_time);
   log_error("master_lost", "why=\"%s\" serving_on_for_ms=%lld", why,
             (long long)inbox->worker->config.worker.orphan_timeout_ms);
-  session_admit_all(inbox->worker);
+  login_admit_all(inbox->worker);
 }
 
 static void load_tls(struct worker *worker) {
@@ -83,7 +84,7 @@ static void load_tls(struct worker *worker) {
 static void on_message(enum channel_type type, const void *content, void *owner) {
   struct inbox *inbox = owner;
   switch (type) {
-    case CHANNEL_LOGIN_ANSWER: session_on_login_answer(inbox->worker, content); return;
+    case CHANNEL_LOGIN_ANSWER: login_on_answer(inbox->worker, content); return;
     case CHANNEL_SESSION_CLOSE: session_on_close(inbox->worker, content); return;
     case CHANNEL_PUSH: pushes_on_push(inbox->worker->pushes, content); return;
     case CHANNEL_REPORT_ASK: report_on_ask(inbox->worker, content); return;

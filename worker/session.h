@@ -1,9 +1,6 @@
-// One player's connection: from the accepted socket through the login to its one
-// way out, session_close.
-//
-// A client that has passed its handshake waits for the master's word before it is
-// answered: so the master has it in its directory before it can know that it is in,
-// and one player's sessions, whichever worker they are in, are judged in one place.
+// One player's connection: from the accepted socket through the login (worker/login.h)
+// to its one way out, session_close. What it sends to its client is in
+// worker/session_output.c.
 //
 // A session owns its transport, its keys and its tunnels. It is freed at the end
 // of the loop's turn in which it was closed, so code on the way back up may still
@@ -90,12 +87,15 @@ bool session_new(struct worker *worker, const char *address, transport_maker *ma
 // tunnels, counts and logs, and has the session freed after this turn of the loop.
 void session_close(struct session *session, enum close_reason reason);
 
-// The master's answer about a login; and its word that a session is to end.
-void session_on_login_answer(struct worker *worker, const struct channel_login_answer *answer);
+// The master's word that a session is to end.
 void session_on_close(struct worker *worker, const struct channel_session_close *close);
 
-// The master is gone: those who wait for its answer are let in without.
-void session_admit_all(struct worker *worker);
+// The client is read no further, and again, unless its rate or a slow tunnel holds it up.
+void session_pause_input(struct session *session);
+void session_resume_input(struct session *session);
+
+// The line of a session's beginning, or (with the reason) of its end.
+void session_log(struct session *session, enum worker_log kind, const char *reason);
 
 // Sends one packet, sealed, compressed where the settings ask for it. What can't
 // be sent is counted; the session may be closed in consequence.

@@ -6,6 +6,7 @@
 
 #include "common/backoff.h"
 #include "common/clock.h"
+#include "common/loop.h"
 #include "worker/inbox.h"
 #include "worker/session.h"
 #include "worker/worker.h"
@@ -17,11 +18,6 @@ const char *tunnel_state_name(enum tunnel_state state) {
 
 static const struct config_tunnel_type *tunnel_type(const struct tunnel *tunnel) {
   return &tunnel->worker->config.tunnel.types[tunnel->type];
-}
-
-static void start_timer(struct tunnel *tunnel, int64_t ms) {
-  struct timeval time = clock_timeval(ms);
-  evtimer_add(&tunnel->timer, &time);
 }
 
 // --- The queue ---------------------------------------------------------------
@@ -164,7 +160,7 @@ void tunnel_release(struct tunnel *tunnel) {
   tunnel->session->tunnel_count--;
   tunnel->session = NULL;
   LIST_INSERT_HEAD(&tunnel->worker->draining_tunnels, tunnel, link);
-  start_timer(tunnel, tunnel->worker->config.worker.stop_timeout_ms);
+  loop_start_timer(&tunnel->timer, tunnel->worker->config.worker.stop_timeout_ms);
 }
 
 void tunnel_cut_all(struct worker *worker) {
@@ -223,7 +219,7 @@ static void try_later(struct tunnel *tunnel) {
       backoff_ms(config->tunnel.backoff_ms, config->tunnel.backoff_max_ms, tunnel->failures);
   tunnel->failures++;
   tunnel->state = TUNNEL_WAITING;
-  start_timer(tunnel, wait_ms);
+  loop_start_timer(&tunnel->timer, wait_ms);
 }
 
 static struct node_picker *fresh_picker(struct worker *worker) {

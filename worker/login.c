@@ -1,0 +1,137 @@
+#include "worker/login.h"
+
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "worker/inbox.h"
+#include "worker/pushes.h"
+#include "worker/session.h"
+
+// Answers the handshake, and the session is on. The answer goes out in the clear, for
+// the client does not have the key yet.
+static int answer_handshake(struct session *session) {
+  struct worker *worker = session->worker;
+  uint8_t answer[TRANSPORT_HEADROOM_BYTES + HANDSHAKE_ANSWER_MAX_BYTES];
+  uint8_t shared[KEY_X25519_BYTES];
+  size_t answer_len;
+
+  int verdict =
+      handshake_answer(&worker->handshake_keys, session->handshake, clock_wall_ms() / 1000,
+                       answer + TRANSPORT_HEADROOM_BYTES, &answer_len, shared);
+  if (verdict != HANDSHAKE_OK) {
+    return verdict;
+  }
+  if (worker->config.label.encrypted) {
+    session->seal = seal_new(shared, sizeof shared);
+    sodium_memzero(shared, sizeof shared);
+    if (!session->seal) {
+      return CLOSE_OUT_OF_MEMORY;
+    }
+  }
+  free(session->handshake);
+  session->handshake = NULL;
+  session->next_index = HANDSHAKE_START_INDEX;
+  session->broadcast_seen = pushes_latest(worker->pushes);
+  session->state = SESSION_PLAYING;
+  session_log(session, WORKER_LOG_OPENED, NULL);
+  counters_add(worker->counters, COUNTER_LOGINS, 1);
+  counters_gauge_add(worker->counters, GAUGE_SESSIONS, 1);
+  return transport_send(session->transport, answer, answer_len) == 0 ? HANDSHAKE_OK
+                                                                     : CLOSE_OUT_OF_MEMORY;
+}
+
+// Ends the wait for the master's word. A client that it refuses is answered all the same
+// where it is to be told why, since it can only read that with the session's key.
+static void end_admission(struct session *session, int refusal) {
+  bool is_told = refusal == CHANNEL_LOGIN_ADMITTED ||
+                 close_reason_logout_code((enum close_reason)refusal) != LOGOUT_NONE;
+  int verdict = is_told ? answer_handshake(session) : HANDSHAKE_OK;
+  if (verdict != HANDSHAKE_OK) {
+    session_close(session, (enum close_reason)verdict);
+  } else if (refusal != CHANNEL_LOGIN_ADMITTED) {
+    session_close(session, (enum close_reason)refusal);
+  } else {
+    session->active_ms = clock_monotonic_ms();
+    event_add(&session->timer, session->worker->idle_timeout);
+    session_resume_input(session);
+  }
+}
+
+// Asks the master; it has the session in its directory when it answers.
+static int ask_for_admission(struct session *session) {
+  struct channel_login login = {.session = {.connection = session->connection,
+                                            .client = session->connection,
+                                            .uid = session->uid,
+                                            .sid = session->sid,
+                                            .since_ms = clock_wall_ms()}};
+  memcpy(login.session.color, session->color, sizeof session->color);
+  memcpy(login.session.address, session->address, sizeof session->address);
+  snprintf(login.session.transport, sizeof login.session.transport, "%s",
+           session->transport->kind->name);
+  memcpy(login.client_key, session->handshake->client_public, sizeof login.client_key);
+  return inbox_tell(session->worker->inbox, CHANNEL_LOGIN, &login);
+}
+
+static int log_in(struct session *session, const uint8_t *bytes, size_t len) {
+  struct worker *worker = session->worker;
+  struct handshake handshake = {.sid = 0};
+
+  int verdict =
+      handshake_check(&worker->handshake_keys, bytes, len, clock_wall_ms() / 1000, &handshake);
+  if (verdict != HANDSHAKE_OK) {
+    return verdict;
+  }
+  session->handshake = malloc(sizeof handshake);
+  if (!session->handshake) {
+    return CLOSE_OUT_OF_MEMORY;
+  }
+  *session->handshake = handshake;
+  session->uid = handshake.token.account_id;
+  session->sid = handshake.sid;
+  session->status = handshake.token.status;
+  memcpy(session->color, handshake.token.color, sizeof session->color);
+  session->state = SESSION_ADMISSION;
+  HASH_ADD(hh, worker->logged_in, connection, sizeof session->connection, session);
+  if (!inbox_has_master(worker->inbox)) {
+    end_admission(session, CHANNEL_LOGIN_ADMITTED);
+    return HANDSHAKE_OK;
+  }
+  session_pause_input(session);
+  return ask_for_admission(session) == 0 ? HANDSHAKE_OK : CLOSE_INTERNAL;
+}
+
+void login_on_answer(struct worker *worker, const struct channel_login_answer *answer) {
+  struct session *session = session_find(worker, answer->connection);
+  bool is_refusal = (unsigned)answer->refusal < CLOSE_REASON_COUNT;
+  if (session && session->state == SESSION_ADMISSION) {
+    end_admission(session, is_refusal || answer->refusal == CHANNEL_LOGIN_ADMITTED
+                               ? answer->refusal
+                               : CLOSE_INTERNAL);
+  }
+}
+
+void login_admit_all(struct worker *worker) {
+  struct session *session;
+  struct session *next;
+  for (session = LIST_FIRST(&worker->sessions); session; session = next) {
+    next = LIST_NEXT(session, link);
+    if (session->state == SESSION_ADMISSION) {
+      end_admission(session, CHANNEL_LOGIN_ADMITTED);
+    }
+  }
+}
+
+void login_on_handshake(struct session *session, const uint8_t *bytes, size_t len) {
+  struct worker *worker = session->worker;
+  if (!token_bucket_take(&worker->handshakes, 1, session->active_ms)) {
+    session_close(session, CLOSE_HANDSHAKE_RATE);
+    return;
+  }
+  int verdict = log_in(session, bytes, len);
+  if (verdict != HANDSHAKE_OK) {
+    session_close(session, (enum close_reason)verdict);
+  }
+}

@@ -1,0 +1,273 @@
+#include "worker/session_output.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/loop.h"
+#include "common/packet_deflate.h"
+#include "common/system_message.h"
+#include "worker/pushes.h"
+#include "worker/tunnel.h"
+
+// During the grace time so many times push.waiting_bytes may wait: a burst cuts nobody.
+enum { PUSH_GRACE_FACTOR = 4 };
+
+// --- Messages -------------------------------------------------------------------
+
+// Seals and sends what stands at worker->send_buffer, behind the headroom and,
+// with encryption on, the nonce.
+static int send_sealed(struct session *session, size_t plain_len) {
+  uint8_t *buffer = session->worker->send_buffer;
+  size_t len = plain_len;
+  if (session->seal) {
+    int error = seal_in_place(session->seal, buffer + TRANSPORT_HEADROOM_BYTES, plain_len);
+    if (error != 0) {
+      return error;
+    }
+    len += SEAL_OVERHEAD_BYTES;
+  }
+  session->traffic.messages_out++;
+  session->traffic.bytes_out += len;
+  return transport_send(session->transport, buffer, len);
+}
+
+// Where a message is put together before send_plain.
+static uint8_t *plain_place(const struct session *session) {
+  return session->worker->send_buffer + TRANSPORT_HEADROOM_BYTES +
+         (session->seal ? SEAL_NONCE_BYTES : 0);
+}
+
+static size_t sealed_size(const struct session *session, size_t plain_len) {
+  return plain_len + (session->seal ? SEAL_OVERHEAD_BYTES : 0);
+}
+
+// Too much waits for the client: its tunnels are read no further, pushes wait aside, and
+// it has the grace time to catch up.
+static void check_output(struct session *session) {
+  const struct config *config = &session->worker->config;
+  if (!session->output_full &&
+      transport_queued_bytes(session->transport) > (size_t)config->queue.client_high_bytes) {
+    session->output_full = true;
+    counters_add(session->worker->counters, COUNTER_OUTPUT_PAUSES, 1);
+    loop_start_timer(&session->grace_timer, config->queue.client_grace_ms);
+  }
+}
+
+static int send_plain(struct session *session, size_t plain_len) {
+  int error = send_sealed(session, plain_len);
+  if (error == 0) {
+    counters_add(session->worker->counters, COUNTER_MESSAGES_OUT, 1);
+    check_output(session);
+  }
+  return error;
+}
+
+// ERROR_TOO_LARGE when the message is over what a client takes.
+static int try_send(struct session *session, const struct packet *packet) {
+  struct worker *worker = session->worker;
+  struct packet packed;
+  int error = packet_deflate(worker->deflater, &worker->config, packet, &packed);
+  if (error != 0) {
+    return error;
+  }
+  counters_add(worker->counters, COUNTER_DEFLATED, packed.compress && !packet->compress);
+  size_t plain_len = packet_size(&packed);
+  if (sealed_size(session, plain_len) > (size_t)worker->config.limits.message_to_client_bytes) {
+    return ERROR_TOO_LARGE;
+  }
+  packet_encode(&packed, plain_place(session));
+  return send_plain(session, plain_len);
+}
+
+// Why a session ends to which something could not be sent.
+static enum close_reason reason_of(int error) {
+  return error == ERROR_EXHAUSTED ? CLOSE_SEAL_EXHAUSTED
+         : error == ERROR_MEMORY  ? CLOSE_OUT_OF_MEMORY
+                                  : CLOSE_INTERNAL;
+}
+
+void session_send(struct session *session, const struct packet *packet) {
+  struct worker *worker = session->worker;
+  if (session->state != SESSION_PLAYING) {
+    counters_add(worker->counters, COUNTER_DROPPED_OUT, 1);
+    return;
+  }
+  int error = try_send(session, packet);
+  switch (error) {
+    case 0: return;
+    case ERROR_TOO_LARGE: {
+      uint64_t suppressed;
+      counters_add(worker->counters, COUNTER_TOO_LARGE_OUT, 1);
+      if (worker_may_log(worker, WORKER_LOG_MESSAGE, &suppressed)) {
+        log_warn("message_too_large", "uid=%" PRId64 " mod=%d seq=%d data_bytes=%zu", session->uid,
+                 packet->mod, packet->seq, packet->data_len);
+      }
+      session_send_unexpected_error(session, packet->mod, packet->seq,
+                                    "the server's message is larger than a client takes");
+      return;
+    }
+    default: session_close(session, reason_of(error)); return;
+  }
+}
+
+void session_send_unexpected_error(struct session *session, int32_t mod, int32_t seq,
+                                   const char *text) {
+  uint8_t data[SYSTEM_MESSAGE_MAX_BYTES];
+  struct packet packet = system_message_unexpected_error(mod, seq, text, data);
+  counters_add(session->worker->counters, COUNTER_UNEXPECTED_ERRORS, 1);
+  session_send(session, &packet);
+}
+
+void session_send_logout(struct session *session, enum logout_code code) {
+  uint8_t data[SYSTEM_MESSAGE_MAX_BYTES];
+  struct packet packet = system_message_logout(code, data);
+  if (try_send(session, &packet) != 0) {
+    counters_add(session->worker->counters, COUNTER_DROPPED_OUT, 1);
+  }
+}
+
+// --- Pushes ------------------------------------------------------------------
+
+// Sends it. The session may be closed in consequence: by a failure, or by a logout.
+static void deliver(struct session *session, const struct push *push) {
+  struct worker *worker = session->worker;
+  size_t len = push->about.packet_bytes;
+  int error = ERROR_TOO_LARGE;
+  if (sealed_size(session, len) <= (size_t)worker->config.limits.message_to_client_bytes) {
+    memcpy(plain_place(session), push->packet, len);
+    error = send_plain(session, len);
+  }
+  counters_add(worker->counters, error == 0 ? COUNTER_PUSHES_DELIVERED : COUNTER_PUSHES_MISSED, 1);
+  if (error != 0) {
+    session_close(session, reason_of(error));
+  } else if (session_is_logout(push->about.mod, push->about.seq)) {
+    session_close(session, CLOSE_ROMA_LOGOUT);
+  }
+}
+
+// What waits is over a bound: something gives way, as the setting asks. Nothing does with
+// `disconnect`, nor when all that waits is different with `conflate`.
+static void make_room(struct session *session, size_t bytes) {
+  struct counters *counters = session->worker->counters;
+  enum slow_client policy = session->worker->config.push.slow_client;
+  size_t gone = 0;
+  if (policy == SLOW_CLIENT_DROP_OLDEST) {
+    gone = push_queue_drop_oldest(&session->pushes, bytes);
+    counters_add(counters, COUNTER_PUSHES_DROPPED_OLDEST, gone);
+  } else if (policy == SLOW_CLIENT_CONFLATE) {
+    gone = push_queue_conflate(&session->pushes);
+    counters_add(counters, COUNTER_PUSHES_CONFLATED, gone);
+  }
+  counters_gauge_add(counters, GAUGE_PUSHES_WAITING, -(int64_t)gone);
+}
+
+// How many bytes of pushes may wait aside.
+static size_t waiting_bound(const struct session *session) {
+  size_t bytes = (size_t)session->worker->config.push.waiting_bytes;
+  return session->grace_over ? bytes : PUSH_GRACE_FACTOR * bytes;
+}
+
+// The client is behind: the push waits, within bounds.
+static void keep(struct session *session, struct push *push) {
+  struct worker *worker = session->worker;
+  size_t bound = waiting_bound(session);
+  size_t gave_way = 0;
+  bool fits = session->pushes.bytes + push_queue_cost(push) <= bound;
+  if (!fits && worker->config.push.slow_client == SLOW_CLIENT_DROP_NEWEST) {
+    counters_add(worker->counters, COUNTER_PUSHES_DROPPED_NEWEST, 1);
+    return;
+  }
+  if (push_queue_add(&session->pushes, push, &gave_way) != 0) {
+    counters_add(worker->counters, COUNTER_PUSHES_MISSED, 1);
+    session_close(session, CLOSE_OUT_OF_MEMORY);
+    return;
+  }
+  counters_add(worker->counters, COUNTER_PUSHES_CONFLATED, gave_way);
+  counters_gauge_add(worker->counters, GAUGE_PUSHES_WAITING, 1 - (int64_t)gave_way);
+  if (!fits) {
+    make_room(session, bound);
+    if (session->pushes.bytes > bound) {
+      session_close(session, CLOSE_SLOW_CLIENT);
+    }
+  }
+}
+
+void session_push(struct session *session, struct push *push) {
+  struct counters *counters = session->worker->counters;
+  counters_add(counters, COUNTER_PUSHES_ADDRESSED, 1);
+  if (session->state != SESSION_PLAYING) {
+    counters_add(counters, COUNTER_PUSHES_MISSED, 1);
+  } else if (session->output_full && !session_is_logout(push->about.mod, push->about.seq)) {
+    keep(session, push);
+  } else {
+    deliver(session, push);
+  }
+}
+
+// Sends what waited aside, for as long as there is room.
+static void deliver_waiting(struct session *session) {
+  size_t high = (size_t)session->worker->config.queue.client_high_bytes;
+  struct push *push;
+  while (session->state == SESSION_PLAYING && transport_queued_bytes(session->transport) <= high &&
+         (push = push_queue_take(&session->pushes))) {
+    counters_gauge_add(session->worker->counters, GAUGE_PUSHES_WAITING, -1);
+    deliver(session, push);
+    push_unref(push);
+  }
+}
+
+void session_drop_pushes(struct session *session) {
+  size_t gone = push_queue_clear(&session->pushes);
+  counters_add(session->worker->counters, COUNTER_PUSHES_MISSED, gone);
+  counters_gauge_add(session->worker->counters, GAUGE_PUSHES_WAITING, -(int64_t)gone);
+}
+
+// --- Answers -----------------------------------------------------------------
+
+void session_on_answer(struct session *session, const struct packet *packet) {
+  session_send(session, packet);
+  if (session_is_logout(packet->mod, packet->seq)) {
+    session_close(session, CLOSE_ROMA_LOGOUT);
+  }
+}
+
+bool session_takes_output(const struct session *session) { return !session->output_full; }
+
+void session_on_drained(void *owner) {
+  struct session *session = owner;
+  size_t low = (size_t)session->worker->config.queue.client_low_bytes;
+  if (!session->output_full) {
+    return;
+  }
+  deliver_waiting(session);
+  if (session->state != SESSION_PLAYING || session->pushes.count > 0 ||
+      transport_queued_bytes(session->transport) >= low) {
+    return;
+  }
+  session->output_full = false;
+  session->grace_over = false;
+  event_del(&session->grace_timer);
+  struct tunnel *tunnel;
+  LIST_FOREACH(tunnel, &session->tunnels, link) { tunnel_resume(tunnel); }
+  farewell_resume_all(session);
+}
+
+void session_on_grace_over(evutil_socket_t fd, short what, void *owner) {
+  struct session *session = owner;
+  const struct config *config = &session->worker->config;
+  enum slow_client policy = config->push.slow_client;
+  uint64_t taken_bytes = transport_taken_bytes(session->transport);
+  (void)fd;
+  (void)what;
+  bool is_dead = session->grace_over && taken_bytes == session->taken_bytes;
+  session->grace_over = true;
+  make_room(session, waiting_bound(session));
+  bool is_over = policy == SLOW_CLIENT_CONFLATE && session->pushes.bytes > waiting_bound(session);
+  if (policy == SLOW_CLIENT_DISCONNECT || is_over || is_dead) {
+    session_close(session, CLOSE_SLOW_CLIENT);
+    return;
+  }
+  session->taken_bytes = taken_bytes;
+  loop_start_timer(&session->grace_timer, config->limits.idle_timeout_ms);
+}

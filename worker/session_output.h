@@ -1,0 +1,22 @@
+// What goes to a session's client: answers and pushes, sealed; and what is done while it is
+// slower than they come. The functions that others call are in worker/session.h; these are
+// for session.c alone.
+#ifndef JANUS_WORKER_SESSION_OUTPUT_H
+#define JANUS_WORKER_SESSION_OUTPUT_H
+
+#include "common/close_reason.h"
+#include "worker/session.h"
+
+// The last word to a client that is to be logged out.
+void session_send_logout(struct session *session, enum logout_code code);
+
+// The pushes that wait will not be sent any more.
+void session_drop_pushes(struct session *session);
+
+// For the transport: what was waiting has fallen below queue.client_low_bytes.
+void session_on_drained(void *owner);
+
+// For the grace timer.
+void session_on_grace_over(evutil_socket_t fd, short what, void *owner);
+
+#endif
