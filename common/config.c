@@ -46,10 +46,19 @@ const char *config_transport_name(enum transport_name transport) {
   return transport == TRANSPORT_WS ? "ws" : "tcp";
 }
 
+enum listener_kind config_listener_kind(const struct config_listener *listener) {
+  bool tls = listener->tls.enabled;
+  return listener->transport == TRANSPORT_WS ? (tls ? LISTENER_KIND_WSS : LISTENER_KIND_WS)
+                                             : (tls ? LISTENER_KIND_TLS : LISTENER_KIND_TCP);
+}
+
+const char *config_listener_kind_name(enum listener_kind kind) {
+  static const char *const names[LISTENER_KIND_COUNT] = {"tcp", "tls", "ws", "wss"};
+  return names[kind];
+}
+
 const char *config_listener_name(const struct config_listener *listener) {
-  static const char *const names[][2] = {
-      [TRANSPORT_TCP] = {"tcp", "tls"}, [TRANSPORT_WS] = {"ws", "wss"}};
-  return names[listener->transport][listener->tls.enabled];
+  return config_listener_kind_name(config_listener_kind(listener));
 }
 
 // --- Faults -------------------------------------------------------------------

@@ -304,6 +304,15 @@ const char *config_listener_path(const struct config *config,
                                  const struct config_listener *listener, char *name, size_t size);
 
 // What it speaks, in a word: "tcp", "tls", "ws" or "wss".
+enum listener_kind {
+  LISTENER_KIND_TCP,
+  LISTENER_KIND_TLS,
+  LISTENER_KIND_WS,
+  LISTENER_KIND_WSS,
+  LISTENER_KIND_COUNT
+};
+enum listener_kind config_listener_kind(const struct config_listener *listener);
+const char *config_listener_kind_name(enum listener_kind kind);
 const char *config_listener_name(const struct config_listener *listener);
 const char *config_transport_name(enum transport_name transport);  // "tcp", "ws"
 
