@@ -80,17 +80,19 @@
   X(REPLAYS_FORGOTTEN, "replays_forgotten", "handshakes forgotten early, with no room for more")   \
   X(BANS_MALFORMED, "bans_malformed", "entries of Redis' list that are no ban, at each reading")   \
   X(BANS_LEFT_OUT, "bans_left_out", "bans of that list with no room for them, at each reading")    \
+  X(WATCHED_LOST, "watched_packets_lost", "packets left out of what follows a player")             \
   X(LOG_SUPPRESSED, "log_suppressed", "log lines left out by the rate limit")
 
 // X(identifier, name, help)
-#define GAUGES(X)                                                          \
-  X(CONNECTIONS, "connections", "client connections open")                 \
-  X(SESSIONS, "sessions", "players logged in")                             \
-  X(TUNNELS, "tunnels", "tunnel streams open")                             \
-  X(BACKEND_CONNECTIONS, "backend_connections", "connections to backends") \
-  X(QUEUED_IN_BYTES, "queued_in_bytes", "bytes waiting for tunnels")       \
-  X(QUEUED_OUT_BYTES, "queued_out_bytes", "bytes waiting for clients")     \
-  X(PUSHES_WAITING, "pushes_waiting", "pushes waiting for clients that are behind")
+#define GAUGES(X)                                                                   \
+  X(CONNECTIONS, "connections", "client connections open")                          \
+  X(SESSIONS, "sessions", "players logged in")                                      \
+  X(TUNNELS, "tunnels", "tunnel streams open")                                      \
+  X(BACKEND_CONNECTIONS, "backend_connections", "connections to backends")          \
+  X(QUEUED_IN_BYTES, "queued_in_bytes", "bytes waiting for tunnels")                \
+  X(QUEUED_OUT_BYTES, "queued_out_bytes", "bytes waiting for clients")              \
+  X(PUSHES_WAITING, "pushes_waiting", "pushes waiting for clients that are behind") \
+  X(WATCHED_SESSIONS, "watched_sessions", "sessions that an operator follows")
 
 enum counter {
 #define X(identifier, name, help) COUNTER_##identifier,
