@@ -46,7 +46,6 @@ static bool fits(const struct watch_wish *wish, const struct channel_session *se
 static bool is_followed(const struct player_watch *watch, const struct channel_session *session) {
   const struct watcher *watcher;
   LIST_FOREACH(watcher, &watch->watchers, link) {
-    // cppcheck-suppress ctuuninitvar; the loop sets it
     if (fits(&watcher->wish, session)) {
       return true;
     }
