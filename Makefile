@@ -94,7 +94,8 @@ $(BIN)/janusd: $(B)/master/main.o $(MASTER_OBJECTS) $(COMMON_OBJECTS)
 	$(link)
 $(LIBEXEC)/janus-worker: $(B)/worker/main.o $(WORKER_OBJECTS) $(COMMON_OBJECTS)
 	$(link)
-$(BIN)/janusctl: $(B)/tools/janusctl.o $(CTL_OBJECTS) $(COMMON_OBJECTS)
+$(BIN)/janusctl: $(B)/tools/janusctl.o $(CTL_OBJECTS) $(COMMON_OBJECTS) \
+  $(B)/tools/client/names.o $(B)/tools/client/script.o
 	$(link)
 $(BIN)/janus-keys: $(B)/tools/janus_keys.o $(COMMON_OBJECTS)
 	$(link)

@@ -33,6 +33,7 @@ enum channel_type {
   CHANNEL_SESSION_REPORT,  // struct channel_session_report
   CHANNEL_TUNNEL_REPORT,   // struct channel_tunnel_report
   CHANNEL_REPORT_END,      // struct channel_report_end
+  CHANNEL_WATCHED_PACKET,  // struct channel_watched_packet
   // From the master.
   CHANNEL_LOGIN_ANSWER,   // struct channel_login_answer
   CHANNEL_SESSION_CLOSE,  // struct channel_session_close
@@ -40,6 +41,7 @@ enum channel_type {
   CHANNEL_ROUTE_MOVED,    // struct channel_route_held
   CHANNEL_PUSH,           // struct channel_push
   CHANNEL_REPORT_ASK,     // struct channel_report_ask
+  CHANNEL_WATCH,          // struct channel_watch
   CHANNEL_TLS_CHANGED,    // no content: certificates and keys are to be read anew
   CHANNEL_STOP,           // no content: close all sessions and exit
   CHANNEL_TYPE_END
@@ -72,6 +74,7 @@ enum { CHANNEL_LOGIN_ADMITTED = -1 };
 
 struct channel_session_closed {
   uint64_t connection;
+  uint64_t reason;  // enum close_reason
 };
 
 struct channel_session_close {
@@ -172,6 +175,63 @@ struct channel_tunnel_report {
 struct channel_report_end {
   uint64_t id;
   uint32_t complete;  // 0: not all of it had room
+};
+
+// "Tell me of all that goes through this session", or no longer.
+struct channel_watch {
+  uint64_t connection;
+  uint64_t on;
+};
+
+enum channel_watched_kind {
+  WATCHED_CLIENT_TO_GATEWAY,
+  WATCHED_GATEWAY_TO_TUNNEL,
+  WATCHED_TUNNEL_TO_GATEWAY,
+  WATCHED_GATEWAY_TO_CLIENT,
+  WATCHED_PUSH,  // from the gateway to the client
+  WATCHED_PACKETS,
+  // What else there is to tell: no packet goes with it.
+  WATCHED_TUNNEL_OPENED = WATCHED_PACKETS,
+  WATCHED_TUNNEL_REOPENED,
+  WATCHED_TUNNEL_BROKEN,
+  WATCHED_TUNNEL_MOVED,  // its route leads elsewhere now
+  WATCHED_INPUT_PAUSED,
+  WATCHED_INPUT_RESUMED,
+  WATCHED_OUTPUT_PAUSED,
+  WATCHED_OUTPUT_RESUMED,
+  WATCHED_LOST,  // nothing but that some were not told
+  WATCHED_KINDS
+};
+enum { CHANNEL_WATCHED_UNKNOWN = -1 };  // a time or a tunnel type
+
+// One packet of a watched session, or something else that befell it; never what a packet
+// carries.
+struct channel_watched_packet {
+  uint64_t connection;
+  int64_t at_us;          // wall clock
+  int64_t took_us;        // since it came to the worker,
+  int64_t waited_us;      // and how long of that in a queue
+  uint64_t lost;          // packets before this one that were not told: there were too many
+  uint64_t data_bytes;    // as in the packet, maybe compressed
+  uint64_t plain_bytes;   // of the whole message, before it is sealed
+  uint64_t sealed_bytes;  // of the whole message as the client sends or gets it; 0: no client does
+  uint64_t queued_bytes;  // that wait for the client, or for the tunnel, behind it
+  uint64_t data_version;
+  int64_t obj;
+  int64_t oid;          // of the tunnel
+  int32_t tunnel_type;  // index into the configured types
+  int32_t status;       // by which a tunnel broke
+  int32_t kind;         // enum channel_watched_kind
+  int32_t mod;
+  int32_t seq;
+  int32_t ver;
+  int32_t index;
+  int32_t conn_id;
+  int32_t frag_id;
+  int32_t frag_count;
+  int32_t frag_index;
+  uint32_t compressed;
+  char address[ROUTE_ADDRESS_MAX_BYTES + 1];  // of the tunnel's node
 };
 
 // Every session that a broadcast was for has got it, or will not.

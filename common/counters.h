@@ -19,112 +19,135 @@
 
 // X(identifier, who keeps it: WORKERS, MASTER or BOTH, name, help)
 #define COUNTERS(X)                                                                                \
-  X(CONNECTIONS_ACCEPTED, WORKERS, "connections_accepted", "connections accepted")                          \
-  X(ACCEPT_BACKOFFS, WORKERS, "accept_backoffs", "times accepting was suspended for want of descriptors")   \
-  X(TLS_HANDSHAKES, WORKERS, "tls_handshakes", "TLS handshakes with clients")                               \
-  X(TLS_RESUMED, WORKERS, "tls_resumed", "of these, with a session ticket")                                 \
-  X(LOGINS, WORKERS, "logins", "handshakes completed")                                                      \
-  X(MESSAGES_IN, WORKERS, "messages_in", "messages from clients, after the handshake")                      \
-  X(MESSAGES_OUT, WORKERS, "messages_out", "messages to clients")                                           \
-  X(BYTES_IN, WORKERS, "received_bytes", "bytes received from clients")                                           \
-  X(BYTES_OUT, WORKERS, "sent_bytes", "bytes sent to clients")                                               \
-  X(INFLATED, WORKERS, "messages_inflated", "messages from clients that came compressed")                   \
-  X(DEFLATED, BOTH, "messages_deflated", "messages to clients that went compressed")                     \
-  X(RATE_PAUSES, WORKERS, "rate_pauses", "times a session was read no further for its rate")                \
-  X(INPUT_PAUSES, WORKERS, "input_pauses", "times a client was read no further for a slow tunnel")          \
-  X(OUTPUT_PAUSES, WORKERS, "output_pauses", "times a tunnel was read no further for a slow client")        \
-  X(TOO_LARGE_OUT, BOTH, "messages_too_large", "messages from tunnels not sent, over the size limit")    \
-  X(UNEXPECTED_ERRORS, WORKERS, "unexpected_errors", "SCServerUnexpectedErr sent to clients")               \
-  X(FOREIGN_OBJECTS, WORKERS, "foreign_objects", "messages refused for naming another player's uid")        \
-  X(UNKNOWN_MODULES, WORKERS, "unknown_modules", "messages refused for a module without a tunnel")          \
-  X(TUNNEL_LIMITED, WORKERS, "tunnel_limited", "messages refused for too many tunnels in the session")      \
-  X(DROPPED_IN, WORKERS, "messages_dropped_in", "messages from clients not delivered to a tunnel")          \
-  X(DROPPED_OUT, WORKERS, "messages_dropped_out", "messages from tunnels not delivered to a client")        \
-  X(PUSH_ORDERS, MASTER, "push_orders", "pushes taken in, each with its bodies and players")               \
-  X(PUSH_ORDERS_MALFORMED, MASTER, "push_orders_malformed", "pushes that can't be understood")             \
-  X(PUSH_ORDERS_DENIED, MASTER, "push_orders_denied", "pushes by those who may not push")                  \
-  X(PUSHES_HERE, MASTER, "pushes_here", "bodies for sessions, handed to their workers")                    \
-  X(PUSHES_HANDED_ON, MASTER, "pushes_handed_on", "bodies for players, handed on to their gateways")       \
-  X(PUSHES_NOT_FOUND, MASTER, "pushes_not_found", "bodies for players who are nowhere")                    \
-  X(PUSHES_REFUSED, MASTER, "pushes_refused", "bodies for players, too large or too many at a time")       \
-  X(PUSHES_ADDRESSED, WORKERS, "pushes_addressed", "pushes for a session: delivered, dropped or missed")    \
-  X(PUSHES_DELIVERED, WORKERS, "pushes_delivered", "pushes sent to a client")                               \
-  X(PUSHES_DROPPED_NEWEST, WORKERS, "pushes_dropped_newest", "pushes not kept for a client too far behind") \
-  X(PUSHES_DROPPED_OLDEST, WORKERS, "pushes_dropped_oldest", "pushes waiting that gave way to later ones")  \
-  X(PUSHES_CONFLATED, WORKERS, "pushes_conflated", "pushes waiting that gave way to a newer version")       \
-  X(PUSHES_MISSED, WORKERS, "pushes_missed", "pushes whose session ended before it got them")               \
-  X(PUSHES_LOST, WORKERS, "pushes_lost", "pushes lost for want of memory")                                  \
-  X(TUNNELS_OPENED, WORKERS, "tunnels_opened", "tunnel streams opened")                                     \
-  X(TUNNELS_REOPENED, WORKERS, "tunnels_reopened", "tunnel streams opened anew after a break")              \
-  X(TUNNEL_OPEN_FAILURES, WORKERS, "tunnel_open_failures", "tunnel streams that failed to open")            \
-  X(TUNNELS_BROKEN, WORKERS, "tunnels_broken", "open tunnel streams that the backend ended")                \
-  X(TUNNEL_MALFORMED, WORKERS, "tunnel_malformed", "messages from tunnels that do not decode")              \
-  X(TUNNEL_MESSAGES_OUT, WORKERS, "tunnel_messages_out", "messages handed to tunnels")                      \
-  X(TUNNEL_MESSAGES_IN, WORKERS, "tunnel_messages_in", "messages received from tunnels")                    \
-  X(TUNNEL_UNSURE, WORKERS, "tunnel_messages_unsure", "messages with a stream that broke, maybe lost")      \
-  X(ROUTE_HITS, WORKERS, "route_hits", "routes found in the shared table")                                  \
-  X(ROUTE_MISSES, WORKERS, "route_misses", "routes not found in the shared table")                          \
-  X(ROUTE_TORN, WORKERS, "route_torn", "route look-ups given up after torn reads")                          \
-  X(ROUTE_REPLACED, WORKERS, "route_replaced", "routes that named a dead node and were replaced")           \
-  X(ROUTE_RACES_LOST, BOTH, "route_races_lost", "routes where another's choice held")                    \
-  X(ROUTE_FALLBACKS, WORKERS, "route_fallbacks", "nodes picked by rendezvous hashing")                      \
-  X(ROUTE_CLAIMS_UNANSWERED, WORKERS, "route_claims_unanswered", "routes that Redis could not settle")      \
-  X(ROUTES_MOVED, WORKERS, "routes_moved", "tunnels opened anew since their route names another node")      \
-  X(ROUTES_MALFORMED, BOTH, "routes_malformed", "keys and values in Redis that are no route")            \
-  X(ROUTES_RESTORED, MASTER, "routes_restored", "routes of open tunnels and players put back in Redis")    \
-  X(ROUTES_NOT_KEPT, MASTER, "routes_not_kept", "routes for which the shared table had no room")           \
-  X(ROUTE_INVALIDATIONS, MASTER, "route_invalidations", "changes of routes that Redis told of")            \
-  X(ROUTE_WRITES_DROPPED, MASTER, "route_writes_dropped", "gateway routes not written, Redis away")        \
-  X(ROUTE_FEED_RESTARTS, MASTER, "route_feed_restarts", "times the routes were read anew from Redis")      \
-  X(REDIS_LOST, BOTH, "redis_lost", "times a Redis master stopped answering")                            \
-  X(ETCD_LOST, MASTER, "etcd_lost", "times the connection to etcd was lost")                               \
-  X(NODES_MALFORMED, MASTER, "nodes_malformed", "values in etcd that are no node")                         \
-  X(NODES_HELD, MASTER, "nodes_held", "nodes kept for a while although a new list had none")               \
-  X(REPLAYS_FORGOTTEN, MASTER, "replays_forgotten", "handshakes forgotten early, with no room for more")   \
-  X(BANS_MALFORMED, MASTER, "bans_malformed", "entries of Redis' list that are no ban, at each reading")   \
-  X(BANS_LEFT_OUT, MASTER, "bans_left_out", "bans of that list with no room for them, at each reading")    \
+  X(CONNECTIONS_ACCEPTED, WORKERS, "connections_accepted", "connections accepted")                 \
+  X(ACCEPT_BACKOFFS, WORKERS, "accept_backoffs",                                                   \
+    "times accepting was suspended for want of descriptors")                                       \
+  X(TLS_HANDSHAKES, WORKERS, "tls_handshakes", "TLS handshakes with clients")                      \
+  X(TLS_RESUMED, WORKERS, "tls_resumed", "of these, with a session ticket")                        \
+  X(LOGINS, WORKERS, "logins", "handshakes completed")                                             \
+  X(MESSAGES_IN, WORKERS, "messages_in", "messages from clients, after the handshake")             \
+  X(MESSAGES_OUT, WORKERS, "messages_out", "messages to clients")                                  \
+  X(BYTES_IN, WORKERS, "received_bytes", "bytes received from clients")                            \
+  X(BYTES_OUT, WORKERS, "sent_bytes", "bytes sent to clients")                                     \
+  X(INFLATED, WORKERS, "messages_inflated", "messages from clients that came compressed")          \
+  X(DEFLATED, BOTH, "messages_deflated", "messages to clients that went compressed")               \
+  X(RATE_PAUSES, WORKERS, "rate_pauses", "times a session was read no further for its rate")       \
+  X(INPUT_PAUSES, WORKERS, "input_pauses", "times a client was read no further for a slow tunnel") \
+  X(OUTPUT_PAUSES, WORKERS, "output_pauses",                                                       \
+    "times a tunnel was read no further for a slow client")                                        \
+  X(TOO_LARGE_OUT, BOTH, "messages_too_large",                                                     \
+    "messages from tunnels not sent, over the size limit")                                         \
+  X(UNEXPECTED_ERRORS, WORKERS, "unexpected_errors", "SCServerUnexpectedErr sent to clients")      \
+  X(FOREIGN_OBJECTS, WORKERS, "foreign_objects",                                                   \
+    "messages refused for naming another player's uid")                                            \
+  X(UNKNOWN_MODULES, WORKERS, "unknown_modules", "messages refused for a module without a tunnel") \
+  X(TUNNEL_LIMITED, WORKERS, "tunnel_limited",                                                     \
+    "messages refused for too many tunnels in the session")                                        \
+  X(DROPPED_IN, WORKERS, "messages_dropped_in", "messages from clients not delivered to a tunnel") \
+  X(DROPPED_OUT, WORKERS, "messages_dropped_out",                                                  \
+    "messages from tunnels not delivered to a client")                                             \
+  X(PUSH_ORDERS, MASTER, "push_orders", "pushes taken in, each with its bodies and players")       \
+  X(PUSH_ORDERS_MALFORMED, MASTER, "push_orders_malformed", "pushes that can't be understood")     \
+  X(PUSH_ORDERS_DENIED, MASTER, "push_orders_denied", "pushes by those who may not push")          \
+  X(PUSHES_HERE, MASTER, "pushes_here", "bodies for sessions, handed to their workers")            \
+  X(PUSHES_HANDED_ON, MASTER, "pushes_handed_on",                                                  \
+    "bodies for players, handed on to their gateways")                                             \
+  X(PUSHES_NOT_FOUND, MASTER, "pushes_not_found", "bodies for players who are nowhere")            \
+  X(PUSHES_REFUSED, MASTER, "pushes_refused",                                                      \
+    "bodies for players, too large or too many at a time")                                         \
+  X(PUSHES_ADDRESSED, WORKERS, "pushes_addressed",                                                 \
+    "pushes for a session: delivered, dropped or missed")                                          \
+  X(PUSHES_DELIVERED, WORKERS, "pushes_delivered", "pushes sent to a client")                      \
+  X(PUSHES_DROPPED_NEWEST, WORKERS, "pushes_dropped_newest",                                       \
+    "pushes not kept for a client too far behind")                                                 \
+  X(PUSHES_DROPPED_OLDEST, WORKERS, "pushes_dropped_oldest",                                       \
+    "pushes waiting that gave way to later ones")                                                  \
+  X(PUSHES_CONFLATED, WORKERS, "pushes_conflated",                                                 \
+    "pushes waiting that gave way to a newer version")                                             \
+  X(PUSHES_MISSED, WORKERS, "pushes_missed", "pushes whose session ended before it got them")      \
+  X(PUSHES_LOST, WORKERS, "pushes_lost", "pushes lost for want of memory")                         \
+  X(TUNNELS_OPENED, WORKERS, "tunnels_opened", "tunnel streams opened")                            \
+  X(TUNNELS_REOPENED, WORKERS, "tunnels_reopened", "tunnel streams opened anew after a break")     \
+  X(TUNNEL_OPEN_FAILURES, WORKERS, "tunnel_open_failures", "tunnel streams that failed to open")   \
+  X(TUNNELS_BROKEN, WORKERS, "tunnels_broken", "open tunnel streams that the backend ended")       \
+  X(TUNNEL_MALFORMED, WORKERS, "tunnel_malformed", "messages from tunnels that do not decode")     \
+  X(TUNNEL_MESSAGES_OUT, WORKERS, "tunnel_messages_out", "messages handed to tunnels")             \
+  X(TUNNEL_MESSAGES_IN, WORKERS, "tunnel_messages_in", "messages received from tunnels")           \
+  X(TUNNEL_UNSURE, WORKERS, "tunnel_messages_unsure",                                              \
+    "messages with a stream that broke, maybe lost")                                               \
+  X(ROUTE_HITS, WORKERS, "route_hits", "routes found in the shared table")                         \
+  X(ROUTE_MISSES, WORKERS, "route_misses", "routes not found in the shared table")                 \
+  X(ROUTE_TORN, WORKERS, "route_torn", "route look-ups given up after torn reads")                 \
+  X(ROUTE_REPLACED, WORKERS, "route_replaced", "routes that named a dead node and were replaced")  \
+  X(ROUTE_RACES_LOST, BOTH, "route_races_lost", "routes where another's choice held")              \
+  X(ROUTE_FALLBACKS, WORKERS, "route_fallbacks", "nodes picked by rendezvous hashing")             \
+  X(ROUTE_CLAIMS_UNANSWERED, WORKERS, "route_claims_unanswered",                                   \
+    "routes that Redis could not settle")                                                          \
+  X(ROUTES_MOVED, WORKERS, "routes_moved",                                                         \
+    "tunnels opened anew since their route names another node")                                    \
+  X(ROUTES_MALFORMED, BOTH, "routes_malformed", "keys and values in Redis that are no route")      \
+  X(ROUTES_RESTORED, MASTER, "routes_restored",                                                    \
+    "routes of open tunnels and players put back in Redis")                                        \
+  X(ROUTES_NOT_KEPT, MASTER, "routes_not_kept", "routes for which the shared table had no room")   \
+  X(ROUTE_INVALIDATIONS, MASTER, "route_invalidations", "changes of routes that Redis told of")    \
+  X(ROUTE_WRITES_DROPPED, MASTER, "route_writes_dropped",                                          \
+    "gateway routes not written, Redis away")                                                      \
+  X(ROUTE_FEED_RESTARTS, MASTER, "route_feed_restarts",                                            \
+    "times the routes were read anew from Redis")                                                  \
+  X(REDIS_LOST, BOTH, "redis_lost", "times a Redis master stopped answering")                      \
+  X(ETCD_LOST, MASTER, "etcd_lost", "times the connection to etcd was lost")                       \
+  X(NODES_MALFORMED, MASTER, "nodes_malformed", "values in etcd that are no node")                 \
+  X(NODES_HELD, MASTER, "nodes_held", "nodes kept for a while although a new list had none")       \
+  X(REPLAYS_FORGOTTEN, MASTER, "replays_forgotten",                                                \
+    "handshakes forgotten early, with no room for more")                                           \
+  X(BANS_MALFORMED, MASTER, "bans_malformed",                                                      \
+    "entries of Redis' list that are no ban, at each reading")                                     \
+  X(BANS_LEFT_OUT, MASTER, "bans_left_out",                                                        \
+    "bans of that list with no room for them, at each reading")                                    \
+  X(WATCHED_LOST, WORKERS, "watched_packets_lost", "packets left out of what follows a player")    \
   X(LOG_SUPPRESSED, BOTH, "log_suppressed", "log lines left out by the rate limit")
 
 // X(identifier, name, help)
-#define GAUGES(X)                                                          \
-  X(CONNECTIONS, "connections", "client connections open")                 \
-  X(SESSIONS, "sessions", "players logged in")                             \
-  X(TUNNELS, "tunnels", "tunnel streams open")                             \
-  X(BACKEND_CONNECTIONS, "backend_connections", "connections to backends") \
-  X(QUEUED_IN_BYTES, "queued_in_bytes", "bytes waiting for tunnels")       \
-  X(QUEUED_OUT_BYTES, "queued_out_bytes", "bytes waiting for clients")     \
-  X(PUSHES_WAITING, "pushes_waiting", "pushes waiting for clients that are behind")
+#define GAUGES(X)                                                                   \
+  X(CONNECTIONS, "connections", "client connections open")                          \
+  X(SESSIONS, "sessions", "players logged in")                                      \
+  X(TUNNELS, "tunnels", "tunnel streams open")                                      \
+  X(BACKEND_CONNECTIONS, "backend_connections", "connections to backends")          \
+  X(QUEUED_IN_BYTES, "queued_in_bytes", "bytes waiting for tunnels")                \
+  X(QUEUED_OUT_BYTES, "queued_out_bytes", "bytes waiting for clients")              \
+  X(PUSHES_WAITING, "pushes_waiting", "pushes waiting for clients that are behind") \
+  X(WATCHED_SESSIONS, "watched_sessions", "sessions that an operator follows")
 
 // Counters and gauges that are kept apart for each part of something: for each tunnel type
 // (the index into tunnel.types), or for each kind of listener. Where they are read, their sum
 // stands under the counter or gauge of that identifier.
 // X(identifier, COUNTER or GAUGE, TUNNEL_TYPE or LISTENER_KIND)
-#define SPLITS(X)                                  \
-  X(CONNECTIONS_ACCEPTED, COUNTER, LISTENER_KIND)  \
-  X(LOGINS, COUNTER, LISTENER_KIND)                \
-  X(CONNECTIONS, GAUGE, LISTENER_KIND)             \
-  X(SESSIONS, GAUGE, LISTENER_KIND)                \
-  X(TUNNELS_OPENED, COUNTER, TUNNEL_TYPE)          \
-  X(TUNNELS_REOPENED, COUNTER, TUNNEL_TYPE)        \
-  X(TUNNEL_OPEN_FAILURES, COUNTER, TUNNEL_TYPE)    \
-  X(TUNNELS_BROKEN, COUNTER, TUNNEL_TYPE)          \
-  X(TUNNEL_MESSAGES_OUT, COUNTER, TUNNEL_TYPE)     \
-  X(TUNNEL_MESSAGES_IN, COUNTER, TUNNEL_TYPE)      \
+#define SPLITS(X)                                 \
+  X(CONNECTIONS_ACCEPTED, COUNTER, LISTENER_KIND) \
+  X(LOGINS, COUNTER, LISTENER_KIND)               \
+  X(CONNECTIONS, GAUGE, LISTENER_KIND)            \
+  X(SESSIONS, GAUGE, LISTENER_KIND)               \
+  X(TUNNELS_OPENED, COUNTER, TUNNEL_TYPE)         \
+  X(TUNNELS_REOPENED, COUNTER, TUNNEL_TYPE)       \
+  X(TUNNEL_OPEN_FAILURES, COUNTER, TUNNEL_TYPE)   \
+  X(TUNNELS_BROKEN, COUNTER, TUNNEL_TYPE)         \
+  X(TUNNEL_MESSAGES_OUT, COUNTER, TUNNEL_TYPE)    \
+  X(TUNNEL_MESSAGES_IN, COUNTER, TUNNEL_TYPE)     \
   X(TUNNELS, GAUGE, TUNNEL_TYPE)
 
 // Durations.
 // X(identifier, who keeps it, name, label, help)
-#define HISTOGRAMS(X)                                                                             \
-  X(MESSAGE_IN, WORKERS, "message_latency_seconds", "direction=\"in\"",                           \
-    "from a message's arrival to its being handed on, to the tunnel's stream or to the client")   \
-  X(MESSAGE_OUT, WORKERS, "message_latency_seconds", "direction=\"out\"", "")                     \
-  X(HANDSHAKE, WORKERS, "handshake_seconds", "",                                                  \
-    "from the arrival of a client's login to the answer, the master's word included")             \
-  X(TUNNEL_OPEN, WORKERS, "tunnel_open_seconds", "",                                              \
-    "from the search for a tunnel's node until its stream is open, tries that failed included")   \
-  X(REDIS_CALL, BOTH, "redis_call_seconds", "", "from a command to Redis to its answer")          \
-  X(ETCD_CALL, MASTER, "etcd_call_seconds", "", "from a call of etcd to its answer")              \
-  X(LOOP_LAG, BOTH, "loop_lag_seconds", "",                                                       \
+#define HISTOGRAMS(X)                                                                           \
+  X(MESSAGE_IN, WORKERS, "message_latency_seconds", "direction=\"in\"",                         \
+    "from a message's arrival to its being handed on, to the tunnel's stream or to the client") \
+  X(MESSAGE_OUT, WORKERS, "message_latency_seconds", "direction=\"out\"", "")                   \
+  X(HANDSHAKE, WORKERS, "handshake_seconds", "",                                                \
+    "from the arrival of a client's login to the answer, the master's word included")           \
+  X(TUNNEL_OPEN, WORKERS, "tunnel_open_seconds", "",                                            \
+    "from the search for a tunnel's node until its stream is open, tries that failed included") \
+  X(REDIS_CALL, BOTH, "redis_call_seconds", "", "from a command to Redis to its answer")        \
+  X(ETCD_CALL, MASTER, "etcd_call_seconds", "", "from a call of etcd to its answer")            \
+  X(LOOP_LAG, BOTH, "loop_lag_seconds", "",                                                     \
     "how late the process's event loop comes to a timer, looked at ten times a second")
 
 enum counters_keeper { KEPT_BY_WORKERS, KEPT_BY_MASTER, KEPT_BY_BOTH };

@@ -14,12 +14,14 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "master/control_answers.h"
 #include "master/master.h"
 
 enum {
   REQUEST_MAX_BYTES = 64 << 10,  // a push by hand is the largest
   CLIENTS_MAX = 16,
+  STREAM_MAX_BYTES = 256 << 10,  // that wait for one who reads slowly; what is more he loses
 };
 static const struct timeval client_timeout = {.tv_sec = 10};
 
@@ -29,6 +31,10 @@ struct client {
   struct control *control;
   struct bufferevent *buffer;  // NULL: gone, while its answer is awaited
   bool awaiting;               // an answer, which may come from elsewhere, later
+  // Of a stream.
+  control_on_gone *on_gone;
+  void *owner;
+  json_int_t lost;  // lines for which there was no room
 };
 
 LIST_HEAD(client_list, client);
@@ -44,6 +50,10 @@ struct control {
 // --- Connections -----------------------------------------------------------------------
 
 static void client_free(struct client *client) {
+  if (client->on_gone) {
+    client->on_gone(client->owner);
+    client->on_gone = NULL;
+  }
   if (client->buffer) {
     bufferevent_free(client->buffer);
     client->buffer = NULL;
@@ -80,6 +90,74 @@ static void reply(json_t *answer, void *context) {
   }
   free(text);
 }
+
+// --- A stream of lines in place of the answer ----------------------------------------------
+
+static void on_stream_read(struct bufferevent *buffer, void *owner) {
+  struct evbuffer *input = bufferevent_get_input(buffer);
+  (void)owner;
+  evbuffer_drain(input, evbuffer_get_length(input));  // there is nothing more to ask
+}
+
+// Takes over the line. What there is no memory for is lost.
+static void write_line(struct client *client, json_t *line) {
+  char *text = line ? json_dumps(line, JSON_COMPACT) : NULL;
+  json_decref(line);
+  if (!text || evbuffer_add_printf(bufferevent_get_output(client->buffer), "%s\n", text) < 0) {
+    client->lost++;
+  }
+  free(text);
+}
+
+static void tell_lost(struct client *client) {
+  json_int_t lost = client->lost;
+  client->lost = 0;
+  write_line(client, json_pack("{s:s, s:I, s:I}", "event", "lost", "at_us",
+                               (json_int_t)clock_wall_us(), "lost", lost));
+}
+
+// He has read all there was.
+static void on_stream_written(struct bufferevent *buffer, void *owner) {
+  struct client *client = owner;
+  (void)buffer;
+  if (client->lost > 0) {
+    tell_lost(client);
+  }
+}
+
+void control_stream_begin(void *context) {
+  struct client *client = context;
+  client->awaiting = false;
+  bufferevent_setcb(client->buffer, on_stream_read, on_stream_written, on_event, client);
+  bufferevent_set_timeouts(client->buffer, NULL, NULL);
+  bufferevent_enable(client->buffer, EV_READ);  // to see when he goes
+}
+
+void control_stream_line(json_t *line, void *context) {
+  struct client *client = context;
+  if (evbuffer_get_length(bufferevent_get_output(client->buffer)) > STREAM_MAX_BYTES) {
+    client->lost++;
+    json_decref(line);
+    return;
+  }
+  if (client->lost > 0) {
+    tell_lost(client);
+  }
+  write_line(client, line);
+}
+
+void control_stream_owned(void *context, control_on_gone *on_gone, void *owner) {
+  struct client *client = context;
+  client->on_gone = on_gone;
+  client->owner = owner;
+}
+
+void control_stream_end(void *context) {
+  struct client *client = context;
+  bufferevent_setcb(client->buffer, NULL, on_written, on_event, client);
+}
+
+// --- Questions -----------------------------------------------------------------------------
 
 static void answer(struct client *client, const char *line, size_t len) {
   json_error_t error;

@@ -1,7 +1,9 @@
-// janusctl's socket: one line of JSON in, one out, then the connection is closed.
+// janusctl's socket: one line of JSON in, one out, then the connection is closed; or, in place
+// of the one, lines until the asker goes.
 #ifndef JANUS_MASTER_CONTROL_H
 #define JANUS_MASTER_CONTROL_H
 
+#include <jansson.h>
 #include <stddef.h>
 
 #include "common/error.h"
@@ -14,5 +16,14 @@ struct master;
 // NULL on failure.
 struct control *control_new(struct master *master, char *why, size_t why_size);
 void control_free(struct control *control);  // removes the socket
+
+// For a command that answers by a stream of lines, with the context of its question. What
+// waits for a slow reader is bounded: lines beyond that are lost, and he is told how many. From
+// control_stream_owned on, on_gone comes when he is gone; after it no line may.
+typedef void control_on_gone(void *owner);
+void control_stream_begin(void *context);
+void control_stream_line(json_t *line, void *context);  // takes over the line
+void control_stream_owned(void *context, control_on_gone *on_gone, void *owner);
+void control_stream_end(void *context);  // when what waits is written
 
 #endif

@@ -9,6 +9,7 @@
 #include "master/control_command.h"
 #include "master/operations_grpc.h"
 #include "master/operations_http.h"
+#include "master/player_watch.h"
 #include "master/push_topics.h"
 #include "master/registry.h"
 #include "master/reload.h"
@@ -176,7 +177,7 @@ static json_t *answer_status(struct master *master, const json_t *request,
   read_total(master, &total);
   return json_pack(
       "{s:b, s:s, s:I, s:s, s:I, s:I, s:s, s:s, s:o, s:s, s:{s:i, s:i}, s:I, s:I, s:I, "
-      "s:I, s:o}",
+      "s:I, s:I, s:o}",
       "ok", 1, "version", JANUS_VERSION, "pid", (json_int_t)getpid(), "state",
       master->stopping ? "stopping" : "running", "started_at_ms", (json_int_t)master->started_ms,
       "uptime_ms", (json_int_t)(now_ms - master->started_ms), "registry",
@@ -186,7 +187,8 @@ static json_t *answer_status(struct master *master, const json_t *request,
       "configured", workers_count(master->workers), "running", workers_running(master->workers),
       "sessions", (json_int_t)directory_count(master->directory), "connections",
       (json_int_t)total.gauge[GAUGE_CONNECTIONS], "tunnels", (json_int_t)total.gauge[GAUGE_TUNNELS],
-      "nodes", (json_int_t)nodes_known, "links", links_to_json(master));
+      "nodes", (json_int_t)nodes_known, "traces",
+      (json_int_t)player_watch_count(master->player_watch), "links", links_to_json(master));
 }
 
 static json_t *values_to_json(const struct counters_values *values) {
@@ -279,6 +281,7 @@ static const struct {
     {"unban", control_unban},
     {"bans", control_bans},
     {"push", control_push},
+    {"trace", control_trace},
 };
 
 void control_answer(struct master *master, const json_t *request, control_reply *reply,
@@ -296,6 +299,6 @@ void control_answer(struct master *master, const json_t *request, control_reply 
   }
   reply(control_error("unknown command; there are status, stats, workers, reload, sessions, "
                       "session, kick, ban, unban, "
-                      "bans, push, routes, routes stats, routes get, nodes"),
+                      "bans, push, trace, routes, routes stats, routes get, nodes"),
         context);
 }

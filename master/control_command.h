@@ -26,6 +26,8 @@ control_command control_sessions, control_session, control_kick;
 control_command control_ban, control_unban, control_bans;
 // control_push.c
 control_command control_push;
+// control_trace.c
+control_command control_trace;
 // control_routes.c
 control_command control_routes, control_route_stats, control_route_get, control_nodes;
 

@@ -21,6 +21,7 @@
 #include "master/operations_grpc.h"
 #include "master/operations_http.h"
 #include "master/other_gateways.h"
+#include "master/player_watch.h"
 #include "master/push_hub.h"
 #include "master/push_redis.h"
 #include "master/push_topics.h"
@@ -45,6 +46,7 @@ static void on_login_answer(int worker, uint64_t connection, struct directory_se
     if (!session->route_written) {
       routes_player_came(master->routes, session, false);
     }
+    player_watch_session_opened(master->player_watch, session);  // before its first packet
   }
   workers_send(master->workers, worker, CHANNEL_LOGIN_ANSWER, &answer);
 }
@@ -67,7 +69,9 @@ static void on_conflict(const struct directory_session *session, void *owner) {
 
 // Takes the session from the directory, and its gateway route too when it was the
 // player's last.
-static void close_session(struct master *master, struct directory_session *session) {
+static void close_session(struct master *master, struct directory_session *session,
+                          const char *why) {
+  player_watch_session_closed(master->player_watch, session, why);
   struct channel_session was = session->session;
   directory_remove(master->directory, session);
   if (!directory_has_player(master->directory, was.uid, was.color)) {
@@ -83,7 +87,9 @@ static void on_worker_message(int index, enum channel_type type, const void *con
       const struct channel_session_closed *closed = content;
       struct directory_session *session = directory_find(master->directory, closed->connection);
       if (session && session->worker == index) {
-        close_session(master, session);
+        bool is_reason = closed->reason < CLOSE_REASON_COUNT;
+        close_session(master, session,
+                      is_reason ? close_reason_name((enum close_reason)closed->reason) : "unknown");
       } else {
         admission_cancel(master->admission, index, closed->connection);
       }
@@ -105,6 +111,9 @@ static void on_worker_message(int index, enum channel_type type, const void *con
     case CHANNEL_REPORT_END:
       session_reports_on_message(master->session_reports, index, type, content);
       return;
+    case CHANNEL_WATCHED_PACKET:
+      player_watch_on_packet(master->player_watch, index, content);
+      return;
     case CHANNEL_REDIS_HEALTH:
       memcpy(&master->worker_redis[index], content, sizeof master->worker_redis[index]);
       return;
@@ -122,7 +131,7 @@ struct dead_worker {
 static bool close_if_of_dead(struct directory_session *session, void *context) {
   struct dead_worker *dead = context;
   if (session->worker == dead->index) {
-    close_session(dead->master, session);
+    close_session(dead->master, session, "worker_died");
   }
   return true;
 }
@@ -137,6 +146,11 @@ static void on_worker_dead(int index, void *owner) {
   }
   dead.master->worker_redis[index] = (struct redis_link_health){0};
   directory_each(dead.master->directory, close_if_of_dead, &dead);
+}
+
+static bool send_watch(int worker, const struct channel_watch *watch, void *owner) {
+  struct master *master = owner;
+  return master->workers && workers_send(master->workers, worker, CHANNEL_WATCH, watch) == 0;
 }
 
 static void on_route_moved(int worker, const struct channel_route_held *moved, void *owner) {
@@ -651,6 +665,12 @@ static bool build(struct master *master, char *why, size_t why_size) {
   }
   operations_grpc_serve(master->operations_grpc, master->push_hub);
   operations_http_serve(master->operations_http, master->push_hub);
+  const struct player_watch_options watch_options = {
+      .config = config, .directory = master->directory, .send = send_watch, .owner = master};
+  if (!(master->player_watch = player_watch_new(&watch_options))) {
+    snprintf(why, why_size, "out of memory");
+    return false;
+  }
   const struct workers_options worker_options = {
       .program = master->worker_program,
       .config = config,
@@ -672,10 +692,12 @@ static bool build(struct master *master, char *why, size_t why_size) {
 static void tear_down(struct master *master) {
   session_reports_free(master->session_reports);
   workers_free(master->workers);
+  master->workers = NULL;
   close_listeners(master);
   registry_free(master->registry);
   redis_link_close(master->redis);  // answers whoever has asked something of Redis
   control_free(master->control);
+  player_watch_free(master->player_watch);
   admission_free(master->admission);
   other_gateways_free(master->other_gateways);
   push_topics_free(master->push_topics);

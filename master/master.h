@@ -24,6 +24,7 @@ struct control;
 struct other_gateways;
 struct operations_grpc;
 struct operations_http;
+struct player_watch;
 struct push_hub;
 struct push_topics;
 struct registry;
@@ -62,6 +63,7 @@ struct master {
   struct other_gateways *other_gateways;
   struct workers *workers;
   struct session_reports *session_reports;
+  struct player_watch *player_watch;
   struct control *control;
   // How each worker stands with Redis, as it said last; all zero until then.
   struct redis_link_health worker_redis[CONFIG_WORKERS];

@@ -13,10 +13,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/config.h"
 #include "common/config_value.h"
 #include "tools/ctl/answers.h"
 #include "tools/ctl/table.h"
+#include "tools/ctl/trace.h"
 
 enum {
   EXIT_REFUSED = 1,  // the gateway answered with an error
@@ -52,6 +54,8 @@ static const char help[] =
     "  bans       who is banned     [--limit N]\n"
     "  push       pushes by hand    UID --mod N --seq N [--obj N] [--data-version N]\n"
     "                               [--data TEXT | --hex BYTES] [--color C]\n"
+    "  trace      follows one, live UID [--color C] [--connection N] [--for TIME] [--count N]\n"
+    "                               [--once]\n"
     "\n"
     "Who is where:\n"
     "  routes [list]          those that the workers see    [--tier gateway|player|object]\n"
@@ -70,6 +74,8 @@ static const char help[] =
     "                     conflicting-login, admin-kick-out (the default) or banned\n"
     "      --reason TEXT  why: for the log, and for the list of bans\n"
     "      --for TIME     such as 90s, 10m or 24h (default: for ever)\n"
+    "      --count N      trace: ends after so many packets\n"
+    "      --once         trace: ends with the player's last session; an error if he is not here\n"
     "      --limit N      at most so many (default 100)\n"
     "      --color C      routes get, push: of this color (default: the gateway's own)\n"
     "      --service NAME of this service (default: the first of the tier)\n"
@@ -224,6 +230,38 @@ out:
   return status;
 }
 
+static int trace(const char *path, const json_t *request, bool as_json) {
+  const json_t *for_ms = json_object_get(request, "for_ms");
+  const struct ctl_trace wanted = {
+      .as_json = as_json,
+      .once = json_is_true(json_object_get(request, "once")),
+      .packets = json_integer_value(json_object_get(request, "count")),
+      .until_ms = for_ms ? clock_monotonic_ms() + json_integer_value(for_ms) : 0,
+  };
+  int fd = gateway_connect(path);
+  if (fd < 0) {
+    return unreachable(path, errno);
+  }
+  char *line = json_dumps(request, JSON_COMPACT);
+  int status = EXIT_UNREACHABLE;
+  if (!line || !gateway_send(fd, line, strlen(line)) || !gateway_send(fd, "\n", 1)) {
+    unreachable(path, errno);
+  } else {
+    switch (ctl_trace_follow(fd, &wanted)) {
+      case CTL_TRACE_DONE: status = EXIT_SUCCESS; break;
+      case CTL_TRACE_REFUSED: status = EXIT_REFUSED; break;
+      case CTL_TRACE_LOST: break;
+      case CTL_TRACE_UNWRITTEN:
+        fprintf(stderr, "janusctl: can't write: %s\n", strerror(errno));
+        status = EXIT_REFUSED;
+        break;
+    }
+  }
+  free(line);
+  close(fd);
+  return status;
+}
+
 static int usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
 static int usage(const char *format, ...) {
   va_list arguments;
@@ -242,6 +280,7 @@ enum kind {
   KIND_NUMBER,
   KIND_UNSIGNED,  // of 64 bits; in the request as the signed number of the same bits
   KIND_TIER,
+  KIND_FLAG,
   KIND_DURATION,  // as text; in ms in the request
   KIND_DATA,      // text; its bytes in the request
   KIND_HEX,       // the same in hexadecimal
@@ -265,6 +304,9 @@ static const struct argument {
     {"limit", 'n', "limit", KIND_NUMBER, 1, INT32_MAX},
     {"code", 'C', "code", KIND_TEXT, 0, 0},
     {"reason", 'R', "reason", KIND_TEXT, 0, 0},
+    {"connection", 'N', "connection", KIND_UNSIGNED, 0, 0},
+    {"count", 'K', "count", KIND_NUMBER, 1, INT64_MAX},
+    {"once", 'o', "once", KIND_FLAG, 0, 0},
     {"for", 'F', "for_ms", KIND_DURATION, 0, 0},
     {"mod", 'M', "mod", KIND_NUMBER, INT32_MIN, INT32_MAX},
     {"seq", 'Q', "seq", KIND_NUMBER, INT32_MIN, INT32_MAX},
@@ -335,6 +377,7 @@ static const char *take(json_t *request, const struct argument *argument, const 
   json_t *value = NULL;
   switch (argument->kind) {
     case KIND_TEXT: value = json_string(text); break;
+    case KIND_FLAG: value = json_true(); break;
     case KIND_TIER: value = is_tier(text) ? json_string(text) : NULL; break;
     case KIND_NUMBER:
       value = number_parse(text, argument->least, argument->most, &number) ? json_integer(number)
@@ -351,6 +394,7 @@ static const char *take(json_t *request, const struct argument *argument, const 
       [KIND_TEXT] = "UTF-8",
       [KIND_NUMBER] = "a whole number in its range",
       [KIND_UNSIGNED] = "a whole number of 64 bits, 0 or more",
+      [KIND_FLAG] = "nothing",
       [KIND_TIER] = "gateway, player or object",
       [KIND_DURATION] = "a time such as 90s, 10m or 24h",
       [KIND_DATA] = "text",
@@ -438,8 +482,9 @@ static int read_options(int argc, char **argv, struct line *line) {
   };
   int letter;
   for (size_t i = 0; i < ARGUMENTS; i++) {
-    options[4 + i] =
-        (struct option){arguments[i].name, required_argument, NULL, arguments[i].letter};
+    options[4 + i] = (struct option){
+        arguments[i].name, arguments[i].kind == KIND_FLAG ? no_argument : required_argument, NULL,
+        arguments[i].letter};
   }
   while ((letter = getopt_long(argc, argv, "s:ju:t:n:c:S:hV", options, NULL)) != -1) {
     const struct argument *argument = argument_of(letter);
@@ -477,7 +522,7 @@ static int run(int argc, char **argv, struct line *line) {
   if (optind == argc) {
     return usage(
         "which command? status, stats, workers, reload, sessions, session, kick, ban, unban, "
-        "bans, push, routes or nodes");
+        "bans, push, trace, routes or nodes");
   }
   const struct ctl_command *command = find_command(argc - optind, argv + optind, &words);
   if (!command) {
@@ -497,6 +542,9 @@ static int run(int argc, char **argv, struct line *line) {
     return usage("one command at a time; %s is too much", argv[optind + taken]);
   }
   json_object_set_new(line->request, "command", json_string(command->name));
+  if (!command->print) {
+    return trace(line->socket, line->request, line->as_json);
+  }
   return ask(line->socket, line->request, command, line->as_json);
 }
 

@@ -5,6 +5,7 @@
 #include "common/packet.h"
 #include "common/stream.h"
 #include "worker/session.h"
+#include "worker/watch.h"
 #include "worker/worker.h"
 
 enum { FAREWELLS_MAX = 8 };  // of one session; a route does not move that often
@@ -47,6 +48,9 @@ static void on_message(void *owner, const uint8_t *bytes, size_t len) {
   } else if (session_is_logout(packet.mod, packet.seq)) {
     counters_add(counters, COUNTER_DROPPED_OUT, 1);  // the player is at the other node now
   } else {
+    if (session->watched) {
+      watch_from_tunnel(session, NULL, &packet, len);
+    }
     session_on_answer(session, &packet);
   }
   if (session->state == SESSION_PLAYING) {  // else it has been ended

@@ -13,6 +13,7 @@
 #include "worker/report.h"
 #include "worker/route_store.h"
 #include "worker/session.h"
+#include "worker/watch.h"
 #include "worker/worker.h"
 
 struct inbox {
@@ -62,6 +63,7 @@ static void on_broken(const char *why, void *owner) {
   struct inbox *inbox = owner;
   channel_free(inbox->channel);
   inbox->channel = NULL;
+  watch_end_all(inbox->worker);
   if (inbox->worker->stopping) {
     return;
   }
@@ -88,6 +90,7 @@ static void on_message(enum channel_type type, const void *content, void *owner)
     case CHANNEL_SESSION_CLOSE: session_on_close(inbox->worker, content); return;
     case CHANNEL_PUSH: pushes_on_push(inbox->worker->pushes, content); return;
     case CHANNEL_REPORT_ASK: report_on_ask(inbox->worker, content); return;
+    case CHANNEL_WATCH: watch_on_watch(inbox->worker, content); return;
     case CHANNEL_ROUTE_ANSWER: route_store_on_answer(inbox->worker->route_store, content); return;
     case CHANNEL_ROUTE_MOVED: tunnel_on_route_moved(inbox->worker, content); return;
     case CHANNEL_TLS_CHANGED: load_tls(inbox->worker); return;

@@ -16,6 +16,7 @@
 struct push {
   TAILQ_ENTRY(push) link;  // among the worker's broadcasts
   size_t references;
+  int64_t came_us;            // monotonic, where a session is watched; else 0
   size_t addressed;           // of a broadcast: sessions that it has come to
   struct channel_push about;  // receivers are not kept
   uint8_t packet[];           // about.packet_bytes, not yet sealed

@@ -171,6 +171,7 @@ void pushes_on_push(struct pushes *pushes, const struct channel_push *about) {
     log_error("push_lost", "why=\"out of memory\"");
     return;
   }
+  push->came_us = LIST_EMPTY(&pushes->worker->watched_sessions) ? 0 : clock_monotonic_us();
   if (about->receiver_count > 0) {
     start_multicast(pushes, push, about);
     return;

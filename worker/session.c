@@ -13,6 +13,7 @@
 #include "worker/pushes.h"
 #include "worker/session_output.h"
 #include "worker/tunnel.h"
+#include "worker/watch.h"
 
 // --- The way out -------------------------------------------------------------
 
@@ -44,6 +45,9 @@ static void close_with(struct session *session, enum close_reason reason, enum l
     pushes_on_session_end(worker->pushes, session);
   }
   session_drop_pushes(session);
+  if (session->watched) {
+    watch_session_end(session);
+  }
   session->state = SESSION_CLOSED;
   counters_closed(worker->counters, reason);
   session_log(session, WORKER_LOG_CLOSED, close_reason_name(reason));
@@ -62,7 +66,7 @@ static void close_with(struct session *session, enum close_reason reason, enum l
     counters_gauge_add(worker->counters, GAUGE_SESSIONS, -1);
   }
   if (is_known) {
-    struct channel_session_closed closed = {.connection = session->connection};
+    struct channel_session_closed closed = {.connection = session->connection, .reason = reason};
     HASH_DELETE(hh, worker->logged_in, session);
     inbox_tell(worker->inbox, CHANNEL_SESSION_CLOSED, &closed);
   }
@@ -95,12 +99,19 @@ void session_resume_input(struct session *session) {
   }
 }
 
+static void go_on(struct session *session) {
+  session_resume_input(session);
+  if (session->watched && !session->rate_paused && session->full_tunnels == 0) {
+    watch_event(session, WATCHED_INPUT_RESUMED);
+  }
+}
+
 static void on_rate_allows(evutil_socket_t fd, short what, void *owner) {
   struct session *session = owner;
   (void)fd;
   (void)what;
   session->rate_paused = false;
-  session_resume_input(session);
+  go_on(session);
 }
 
 // Takes the message from the session's rates. Over them the message at hand is
@@ -115,6 +126,9 @@ static void charge_rate(struct session *session, size_t len, int64_t now_ms) {
     session->rate_paused = true;
     counters_add(session->worker->counters, COUNTER_RATE_PAUSES, 1);
     session_pause_input(session);
+    if (session->watched) {
+      watch_event(session, WATCHED_INPUT_PAUSED);
+    }
     loop_start_timer(&session->rate_timer, wait_ms);
   }
 }
@@ -123,13 +137,16 @@ void session_tunnel_full(struct session *session) {
   if (session->full_tunnels++ == 0) {
     counters_add(session->worker->counters, COUNTER_INPUT_PAUSES, 1);
     session_pause_input(session);
+    if (session->watched) {
+      watch_event(session, WATCHED_INPUT_PAUSED);
+    }
   }
 }
 
 void session_tunnel_relieved(struct session *session) {
   if (--session->full_tunnels == 0 && session->state == SESSION_PLAYING) {
     session->active_ms = clock_monotonic_ms();
-    session_resume_input(session);
+    go_on(session);
   }
 }
 
@@ -188,6 +205,7 @@ static void on_packet(struct session *session, uint8_t *bytes, size_t len) {
     // Wraps as the client's int32 does.
     session->next_index = (int32_t)((uint32_t)session->next_index + 1);
   }
+  size_t data_bytes = packet.data_len;
   if (packet.compress) {
     int error = deflater_inflate(worker->deflater, packet.data, packet.data_len,
                                  (size_t)worker->config.limits.inflated_bytes, &packet.data,
@@ -199,6 +217,9 @@ static void on_packet(struct session *session, uint8_t *bytes, size_t len) {
       return;
     }
     counters_add(worker->counters, COUNTER_INFLATED, 1);
+  }
+  if (session->watched) {
+    watch_from_client(session, &packet, data_bytes, len);
   }
   forward(session, &packet);
 }
@@ -228,8 +249,14 @@ static void on_message(uint8_t *bytes, size_t len, void *owner) {
   counters_add(session->worker->counters, COUNTER_MESSAGES_IN, 1);
   session->traffic.messages_in++;
   session->traffic.bytes_in += len;
+  if (session->watched) {
+    watch_arrived(session, len);
+  }
   charge_rate(session, len, session->active_ms);
   on_packet(session, bytes, len);
+  if (session->watched) {
+    watch_done(session);
+  }
 }
 
 static void on_ended(enum close_reason reason, void *owner) { session_close(owner, reason); }

@@ -38,6 +38,13 @@ struct session_traffic {
   uint64_t bytes_out;
 };
 
+// While it is watched.
+struct session_watch {
+  int64_t arrived_us;  // when what is at hand came; 0: nothing is
+  size_t wire_bytes;   // and how long it was then
+  uint64_t lost;       // packets that were not told
+};
+
 struct session {
   LIST_ENTRY(session) link;
   UT_hash_handle hh;  // by connection, from the login on
@@ -69,11 +76,15 @@ struct session {
   struct token_bucket messages;
   struct token_bucket bytes;
   struct session_traffic traffic;
+  bool watched;  // an operator follows it (worker/watch.h)
   bool rate_paused;
   uint32_t full_tunnels;  // tunnels whose queue is over its bound: input is paused
   bool output_full;       // over queue.client_high_bytes: tunnels are not read
   bool grace_over;        // and that for longer than queue.client_grace
   uint64_t taken_bytes;   // by the client, when the grace timer fired last
+
+  struct session_watch watch;
+  LIST_ENTRY(session) watched_link;  // among the worker's watched ones
 
   struct push_queue pushes;  // that wait while output is full
   uint64_t broadcast_seen;   // serial of the latest that it was looked at for

@@ -9,6 +9,7 @@
 #include "common/system_message.h"
 #include "worker/pushes.h"
 #include "worker/tunnel.h"
+#include "worker/watch.h"
 
 // During the grace time so many times push.waiting_bytes may wait: a burst cuts nobody.
 enum { PUSH_GRACE_FACTOR = 4 };
@@ -49,6 +50,9 @@ static void check_output(struct session *session) {
   if (!session->output_full &&
       transport_queued_bytes(session->transport) > (size_t)config->queue.client_high_bytes) {
     session->output_full = true;
+    if (session->watched) {
+      watch_event(session, WATCHED_OUTPUT_PAUSED);
+    }
     counters_add(session->worker->counters, COUNTER_OUTPUT_PAUSES, 1);
     loop_start_timer(&session->grace_timer, config->queue.client_grace_ms);
   }
@@ -77,7 +81,11 @@ static int try_send(struct session *session, const struct packet *packet) {
     return ERROR_TOO_LARGE;
   }
   packet_encode(&packed, plain_place(session));
-  return send_plain(session, plain_len);
+  error = send_plain(session, plain_len);
+  if (session->watched && error == 0) {
+    watch_to_client(session, &packed, plain_len, sealed_size(session, plain_len));
+  }
+  return error;
 }
 
 // Why a session ends to which something could not be sent.
@@ -129,14 +137,18 @@ void session_send_logout(struct session *session, enum logout_code code) {
 
 // --- Pushes ------------------------------------------------------------------
 
-// Sends it. The session may be closed in consequence: by a failure, or by a logout.
-static void deliver(struct session *session, const struct push *push) {
+// Sends it, who may have waited aside. The session may be closed in consequence: by a failure, or
+// by a logout.
+static void deliver(struct session *session, const struct push *push, bool waited) {
   struct worker *worker = session->worker;
   size_t len = push->about.packet_bytes;
   int error = ERROR_TOO_LARGE;
   if (sealed_size(session, len) <= (size_t)worker->config.limits.message_to_client_bytes) {
     memcpy(plain_place(session), push->packet, len);
     error = send_plain(session, len);
+  }
+  if (session->watched && error == 0) {
+    watch_push(session, push, sealed_size(session, len), waited);
   }
   counters_add(worker->counters, error == 0 ? COUNTER_PUSHES_DELIVERED : COUNTER_PUSHES_MISSED, 1);
   if (error != 0) {
@@ -201,7 +213,7 @@ void session_push(struct session *session, struct push *push) {
   } else if (session->output_full && !session_is_logout(push->about.mod, push->about.seq)) {
     keep(session, push);
   } else {
-    deliver(session, push);
+    deliver(session, push, false);
   }
 }
 
@@ -212,7 +224,7 @@ static void deliver_waiting(struct session *session) {
   while (session->state == SESSION_PLAYING && transport_queued_bytes(session->transport) <= high &&
          (push = push_queue_take(&session->pushes))) {
     counters_gauge_add(session->worker->counters, GAUGE_PUSHES_WAITING, -1);
-    deliver(session, push);
+    deliver(session, push, true);
     push_unref(push);
   }
 }
@@ -246,6 +258,9 @@ void session_on_drained(void *owner) {
     return;
   }
   session->output_full = false;
+  if (session->watched) {
+    watch_event(session, WATCHED_OUTPUT_RESUMED);
+  }
   session->grace_over = false;
   event_del(&session->grace_timer);
   struct tunnel *tunnel;

@@ -9,6 +9,7 @@
 #include "common/loop.h"
 #include "worker/inbox.h"
 #include "worker/session.h"
+#include "worker/watch.h"
 #include "worker/worker.h"
 
 const char *tunnel_state_name(enum tunnel_state state) {
@@ -126,6 +127,9 @@ static void leave_stream(struct tunnel *tunnel) {
     tunnel->stream = NULL;
     end_stream(tunnel);
     tunnel->unanswered = tunnel->unanswered && !all_sent;
+    if (tunnel->session->watched) {
+      watch_tunnel_event(tunnel, WATCHED_TUNNEL_MOVED, STREAM_OK);
+    }
     farewell_begin(tunnel->session, stream, reading, owed);
   } else {
     end_stream(tunnel);
@@ -356,6 +360,10 @@ static void on_timer(evutil_socket_t fd, short what, void *owner) {
 
 // --- The stream ----------------------------------------------------------------
 
+static bool is_watched(const struct tunnel *tunnel) {
+  return tunnel->session && tunnel->session->watched;
+}
+
 static void pump(struct tunnel *tunnel) {
   struct worker *worker = tunnel->worker;
   if (tunnel->state != TUNNEL_OPEN || tunnel->sending) {
@@ -371,6 +379,9 @@ static void pump(struct tunnel *tunnel) {
   counters_gauge_add(worker->counters, GAUGE_QUEUED_IN_BYTES, -(int64_t)message->len);
   counters_add(worker->counters, COUNTER_TUNNEL_MESSAGES_OUT, 1);
   tunnel->sending = true;
+  if (is_watched(tunnel)) {
+    watch_to_tunnel(tunnel, message);
+  }
   stream_send(tunnel->stream, message);
   if (tunnel->session) {
     check_bound(tunnel);
@@ -396,6 +407,11 @@ static void on_opened(void *owner) {
   counters_gauge_add(worker->counters, GAUGE_TUNNELS, 1);
   tunnel->state = TUNNEL_OPEN;
   tunnel->opened_ms = clock_monotonic_ms();
+  if (is_watched(tunnel)) {
+    watch_tunnel_event(tunnel,
+                       tunnel->broken_ms != 0 ? WATCHED_TUNNEL_REOPENED : WATCHED_TUNNEL_OPENED,
+                       STREAM_OK);
+  }
   read_on(tunnel);
   pump(tunnel);
 }
@@ -427,6 +443,10 @@ static void on_message(void *owner, const uint8_t *bytes, size_t len) {
       log_warn("tunnel_malformed", "address=%s uid=%" PRId64 " type=%s bytes=%zu", tunnel->address,
                session->uid, tunnel_type(tunnel)->name, len);
     }
+  } else if (session->watched) {
+    watch_from_tunnel(session, tunnel, &packet, len);
+    session_on_answer(session, &packet);
+    watch_done(session);
   } else {
     session_on_answer(session, &packet);
   }
@@ -474,6 +494,9 @@ static void on_ended(void *owner, int status, const char *detail) {
   }
   counters_add(worker->counters, was_open ? COUNTER_TUNNELS_BROKEN : COUNTER_TUNNEL_OPEN_FAILURES,
                1);
+  if (is_watched(tunnel)) {
+    watch_tunnel_event(tunnel, WATCHED_TUNNEL_BROKEN, status);
+  }
   end_stream(tunnel);
   tunnel->state = TUNNEL_WAITING;
   if (!tunnel->session) {
@@ -598,6 +621,12 @@ void tunnel_send(struct tunnel *tunnel, const struct packet *packet) {
     return;
   }
   message->len = len;
+  if (tunnel->session->watched) {
+    message->arrived_us = tunnel->session->watch.arrived_us;
+    message->queued_us = clock_monotonic_us();
+  } else {
+    message->arrived_us = message->queued_us = 0;
+  }
   tunnel_message_encode(packet, fragments, message->bytes);
   if (queue_push(&tunnel->queue, message) != 0) {
     free(message);

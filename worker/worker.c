@@ -21,6 +21,7 @@
 #include "worker/pushes.h"
 #include "worker/route_store.h"
 #include "worker/session.h"
+#include "worker/watch.h"
 
 static const struct timeval second = {.tv_sec = 1};
 
@@ -87,6 +88,7 @@ static void on_second(evutil_socket_t fd, short what, void *owner) {
   (void)what;
   beat(worker);
   route_store_tick(worker->route_store);
+  watch_tick(worker);
   counters_gauge_set(worker->counters, GAUGE_BACKEND_CONNECTIONS,
                      stream_engine_connections(worker->streams));
 }
@@ -285,6 +287,7 @@ int worker_run(int index) {
 
   LIST_INIT(&worker.sessions);
   LIST_INIT(&worker.dead_sessions);
+  LIST_INIT(&worker.watched_sessions);
   LIST_INIT(&worker.draining_tunnels);
   signal(SIGPIPE, SIG_IGN);
   signal(SIGINT, SIG_IGN);  // from a terminal it reaches everyone; the master decides

@@ -68,11 +68,13 @@ struct worker {
   struct wire_shared wires;
   struct transport_gone transport_gone;
 
-  struct session_list sessions;         // all that are not closed
-  struct session *logged_in;            // of these, uthash by connection
-  struct session_list dead_sessions;    // closed in this turn of the loop, to be freed after it
-  struct event *bury;                   // frees them
-  struct tunnel_list draining_tunnels;  // without a session, sending what they still hold
+  struct session_list sessions;          // all that are not closed
+  struct session *logged_in;             // of these, uthash by connection
+  struct session_list dead_sessions;     // closed in this turn of the loop, to be freed after it
+  struct event *bury;                    // frees them
+  struct session_list watched_sessions;  // of the logged-in ones, whom an operator follows
+  struct token_bucket watched_packets;   // that may be told of them
+  struct tunnel_list draining_tunnels;   // without a session, sending what they still hold
   struct tunnel_list held_tunnels[TUNNEL_HELD_BUCKETS];  // whose route the master keeps
   const struct timeval *handshake_timeout;               // common timeouts: cheap in large numbers
   const struct timeval *idle_timeout;

@@ -49,6 +49,9 @@ static void status_print(const json_t *answer) {
   line_print("connections", json_object_get(answer, "connections"), CELL_NUMBER);
   line_print("sessions", json_object_get(answer, "sessions"), CELL_NUMBER);
   line_print("tunnels", json_object_get(answer, "tunnels"), CELL_NUMBER);
+  if (json_integer_value(json_object_get(answer, "traces")) > 0) {
+    line_print("traces", json_object_get(answer, "traces"), CELL_NUMBER);
+  }
   static const struct column columns[] = {
       {"link", "name", CELL_TEXT},
       {"state", "state", CELL_TEXT},
@@ -335,6 +338,7 @@ static const struct ctl_command commands[] = {
     {"unban", unban_print, "uA", "U", NULL},
     {"bans", bans_print, "n", "", NULL},
     {"push", push_print, "ucMQBXDE", "u", "MQ"},
+    {"trace", NULL, "ucNFKo", "u", NULL},
     {"routes", routes_print, "tn", "", NULL},
     {"routes stats", route_stats_print, "", "", NULL},
     {"routes get", route_get_print, "cS", "to", NULL},

@@ -6,10 +6,10 @@
 
 struct ctl_command {
   const char *name;
-  void (*print)(const json_t *answer);
-  const char *options;  // the letters of those that it takes
-  const char *words;    // after its name: u a uid, t a tier, o an oid; in capitals: if need be
-  const char *needed;   // the letters of options that may not be left out; NULL: none
+  void (*print)(const json_t *answer);  // NULL: it is a stream (tools/ctl/trace.h)
+  const char *options;                  // the letters of those that it takes
+  const char *words;   // after its name: u a uid, t a tier, o an oid; in capitals: if need be
+  const char *needed;  // the letters of options that may not be left out; NULL: none
 };
 
 // NULL when there is none of that name.
