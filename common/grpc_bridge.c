@@ -43,11 +43,13 @@ struct grpc_bridge {
   pthread_t thread;
   int wake_fd;
   struct event *wake;
+  int64_t arrived_us;  // of what is being run
   pthread_mutex_t mutex;
   // Under the mutex from here.
   struct batch finished;
-  bool keeps_step;  // set by the loop's thread
-  bool handed;      // what was handed over has not been run yet
+  int64_t finished_us;  // when the first of them was handed over
+  bool keeps_step;      // set by the loop's thread
+  bool handed;          // what was handed over has not been run yet
   pthread_cond_t has_run;
 };
 
@@ -60,8 +62,12 @@ static void await_run(struct grpc_bridge *bridge) {
 }
 
 static void hand_over(struct grpc_bridge *bridge, struct batch *batch) {
+  int64_t now_us = clock_monotonic_us();
   pthread_mutex_lock(&bridge->mutex);
   bool was_empty = bridge->finished.first == NULL;
+  if (was_empty) {
+    bridge->finished_us = now_us;
+  }
   bool keeps_step = bridge->keeps_step;
   *bridge->finished.last = batch->first;
   bridge->finished.last = batch->last;
@@ -113,6 +119,7 @@ static void run_finished(struct grpc_bridge *bridge) {
   pthread_mutex_lock(&bridge->mutex);
   struct grpc_operation *operation = bridge->finished.first;
   batch_clear(&bridge->finished);
+  bridge->arrived_us = bridge->finished_us;
   pthread_mutex_unlock(&bridge->mutex);
   while (operation) {
     struct grpc_operation *next = operation->next;
@@ -227,6 +234,8 @@ void grpc_bridge_free(struct grpc_bridge *bridge) {
 }
 
 void grpc_bridge_keep_step(struct grpc_bridge *bridge) { set_keeps_step(bridge, true); }
+
+int64_t grpc_bridge_arrived_us(const struct grpc_bridge *bridge) { return bridge->arrived_us; }
 
 grpc_completion_queue *grpc_bridge_queue(struct grpc_bridge *bridge) { return bridge->queue; }
 

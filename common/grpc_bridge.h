@@ -42,6 +42,9 @@ void grpc_bridge_free(struct grpc_bridge *bridge);
 void grpc_bridge_keep_step(struct grpc_bridge *bridge);
 
 // For making calls with.
+// In a callback of an operation: when its batch was finished, monotonic.
+int64_t grpc_bridge_arrived_us(const struct grpc_bridge *bridge);
+
 grpc_completion_queue *grpc_bridge_queue(struct grpc_bridge *bridge);
 
 // Starts a batch on a call that was made with the bridge's queue. On the loop's

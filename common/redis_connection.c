@@ -10,6 +10,7 @@
 #include <sys/queue.h>
 
 #include "common/clock.h"
+#include "common/counters.h"
 #include "common/tls.h"
 
 enum {
@@ -25,6 +26,7 @@ struct request {
   redis_on_reply *on_reply;  // may be NULL
   void *context;
   int64_t sent_ms;
+  int64_t sent_us;
 };
 
 STAILQ_HEAD(request_queue, request);
@@ -57,6 +59,10 @@ static void answer(struct redis_connection *connection, const redisReply *reply)
   struct request *request = STAILQ_FIRST(&connection->requests);
   STAILQ_REMOVE_HEAD(&connection->requests, link);
   connection->under_way--;
+  if (reply && connection->options->counters) {
+    counters_record_us(connection->options->counters, HISTOGRAM_REDIS_CALL,
+                       clock_monotonic_us() - request->sent_us);
+  }
   if (request->on_reply) {
     request->on_reply(reply, request->context);
   }
@@ -250,8 +256,10 @@ static int add_request(struct redis_connection *connection, redis_on_reply *on_r
     return ERROR_MEMORY;
   }
   bool first = STAILQ_EMPTY(&connection->requests);
-  *request =
-      (struct request){.on_reply = on_reply, .context = context, .sent_ms = clock_monotonic_ms()};
+  *request = (struct request){.on_reply = on_reply,
+                              .context = context,
+                              .sent_ms = clock_monotonic_ms(),
+                              .sent_us = clock_monotonic_us()};
   STAILQ_INSERT_TAIL(&connection->requests, request, link);
   connection->under_way++;
   if (first && connection->ready && !event_pending(connection->timer, EV_TIMEOUT, NULL)) {

@@ -24,6 +24,7 @@ struct redis_connection;
 // What connections to the same servers share; all of it borrowed for their life.
 struct redis_options {
   struct event_base *base;
+  struct counters *counters;  // for the time that calls take; NULL: not kept
   struct evdns_base *dns;
   SSL_CTX *tls;             // NULL: without
   const char *server_name;  // that the certificate must be for; "": the host

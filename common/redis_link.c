@@ -599,7 +599,7 @@ int redis_link_send(struct redis_link *link, int key, int argc, const char *cons
 // --- Starting --------------------------------------------------------------------
 
 struct redis_link *redis_link_new(struct event_base *base, const struct config *config,
-                                  const struct secrets *secrets,
+                                  const struct secrets *secrets, struct counters *counters,
                                   const struct redis_link_events *events, void *owner, char *why,
                                   size_t why_size) {
   struct redis_link *link = calloc(1, sizeof *link);
@@ -633,6 +633,7 @@ struct redis_link *redis_link_new(struct event_base *base, const struct config *
   link->options = (struct redis_options){
       .base = base,
       .dns = link->dns,
+      .counters = counters,
       .tls = link->tls,
       .server_name = config->data.redis.tls.server_name,
       .username = config->data.redis.username,

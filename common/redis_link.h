@@ -9,6 +9,7 @@
 #define JANUS_COMMON_REDIS_LINK_H
 
 #include "common/config.h"
+#include "common/counters.h"
 #include "common/redis_connection.h"
 
 struct redis_link;
@@ -23,9 +24,9 @@ struct redis_link_events {
   void (*on_masters_changed)(void *owner);
 };
 
-// config and secrets are borrowed for its life. NULL with the reason in why.
+// config, secrets and counters (NULL: none) are borrowed for its life. NULL with the reason in why.
 struct redis_link *redis_link_new(struct event_base *base, const struct config *config,
-                                  const struct secrets *secrets,
+                                  const struct secrets *secrets, struct counters *counters,
                                   const struct redis_link_events *events, void *owner, char *why,
                                   size_t why_size);
 // Ends its connections: commands under way are answered with NULL, and there are no more

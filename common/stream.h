@@ -89,6 +89,8 @@ struct stream_engine *stream_engine_new(struct event_base *base,
 void stream_engine_free(struct stream_engine *engine);
 // Connections to backends now open or being opened.
 size_t stream_engine_connections(const struct stream_engine *engine);
+// When what the callbacks are giving out now had come: monotonic, of the first of its batch.
+int64_t stream_engine_arrived_us(const struct stream_engine *engine);
 
 // Starts a stream; NULL when out of memory. It is opened within the engine's
 // open_timeout_ms or ends with STREAM_DEADLINE_EXCEEDED; once opened it has no

@@ -574,3 +574,7 @@ void stream_engine_free(struct stream_engine *engine) {
 size_t stream_engine_connections(const struct stream_engine *engine) {
   return engine->connection_count;
 }
+
+int64_t stream_engine_arrived_us(const struct stream_engine *engine) {
+  return grpc_bridge_arrived_us(engine->bridge);
+}

@@ -196,7 +196,7 @@ static json_t *values_to_json(const struct counters_values *values) {
   json_t *closed = json_object();
   json_t *gauges = json_object();
   for (int i = 0; i < COUNTER_COUNT; i++) {
-    json_object_set_new(counters, counter_name((enum counter)i),
+    json_object_set_new(counters, counter_about[i].name,
                         json_integer((json_int_t)values->counter[i]));
   }
   for (int i = 0; i < CLOSE_REASON_COUNT; i++) {
@@ -204,8 +204,7 @@ static json_t *values_to_json(const struct counters_values *values) {
                         json_integer((json_int_t)values->closed[i]));
   }
   for (int i = 0; i < GAUGE_COUNT; i++) {
-    json_object_set_new(gauges, gauge_name((enum gauge)i),
-                        json_integer((json_int_t)values->gauge[i]));
+    json_object_set_new(gauges, gauge_about[i].name, json_integer((json_int_t)values->gauge[i]));
   }
   return json_pack("{s:o, s:o, s:o}", "counters", counters, "closed", closed, "gauges", gauges);
 }

@@ -37,6 +37,7 @@ struct unary {
   uint8_t *reply;  // malloc'd
   size_t reply_len;
   bool replied;
+  int64_t begun_us;
 };
 
 LIST_HEAD(unary_list, unary);
@@ -182,6 +183,8 @@ static void on_unary_ended(void *owner, int status, const char *detail) {
     }
     return;
   }
+  counters_record_us(etcd->options.counters, HISTOGRAM_ETCD_CALL,
+                     clock_monotonic_us() - call->begun_us);
   uint8_t *reply = call->reply;
   size_t len = call->reply_len;
   size_t number = call->number;
@@ -214,6 +217,7 @@ static struct unary *call_unary(struct etcd *etcd, const char *method,
   LIST_INSERT_HEAD(&etcd->calls, call, link);
   call->etcd = etcd;
   call->method = method;
+  call->begun_us = clock_monotonic_us();
   call->on_reply = on_reply;
   call->number = number;
   call->request = pack(request);

@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "common/config.h"
+#include "common/counters.h"
 
 enum { ETCD_PREFIXES = CONFIG_TUNNEL_TYPES };
 
@@ -47,6 +48,7 @@ struct etcd_events {
 struct etcd_options {
   const struct config *config;
   const struct secrets *secrets;
+  struct counters *counters;
   const char *prefixes[ETCD_PREFIXES];
   size_t prefix_count;
 };

@@ -14,6 +14,7 @@
 
 #include "common/clock.h"
 #include "common/loop.h"
+#include "common/loop_lag.h"
 #include "common/tls.h"
 #include "master/admission.h"
 #include "master/bans.h"
@@ -541,6 +542,7 @@ static bool build_tables(struct master *master, char *why, size_t why_size) {
   }
   if (!(master->directory = directory_new()) ||
       !(master->counters = calloc(1, sizeof *master->counters)) ||
+      !(master->loop_lag = loop_lag_new(master->base, master->counters)) ||
       !(master->route_table = route_table_create(&options, &error)) ||
       !(master->nodes = node_table_create((size_t)config->registry.capacity, &error))) {
     snprintf(why, why_size, "the shared tables can't be made: %s", error_text(error));
@@ -655,8 +657,8 @@ static bool build(struct master *master, char *why, size_t why_size) {
     return false;
   }
   if (config->routes.store == ROUTES_REDIS &&
-      !(master->redis = redis_link_new(master->base, config, master->secrets, &redis_events, master,
-                                       why, why_size))) {
+      !(master->redis = redis_link_new(master->base, config, master->secrets, master->counters,
+                                       &redis_events, master, why, why_size))) {
     return false;
   }
   if (!build_services(master)) {
@@ -709,6 +711,7 @@ static void tear_down(struct master *master) {
   redis_link_free(master->redis);
   directory_free(master->directory);
   route_table_free(master->route_table);
+  loop_lag_free(master->loop_lag);
   free(master->counters);
   node_table_free(master->nodes);
   tls_keys_free(master->tls_keys);

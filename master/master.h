@@ -25,6 +25,7 @@ struct other_gateways;
 struct operations_grpc;
 struct operations_http;
 struct player_watch;
+struct loop_lag;
 struct push_hub;
 struct push_topics;
 struct registry;
@@ -69,6 +70,7 @@ struct master {
   struct redis_link_health worker_redis[CONFIG_WORKERS];
   struct counters *counters;  // the master's own, beside those of the workers
   bool stopping;
+  struct loop_lag *loop_lag;
   struct event *leaving;  // the workers are gone; looks whether all else is done
   int64_t leave_by_ms;    // monotonic: then it is left undone
 };

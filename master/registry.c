@@ -429,8 +429,10 @@ struct registry *registry_new(struct event_base *base, const struct config *conf
     return registry;
   }
   set_prefixes(registry);
-  struct etcd_options options = {
-      .config = config, .secrets = secrets, .prefix_count = registry->prefix_count};
+  struct etcd_options options = {.config = config,
+                                 .secrets = secrets,
+                                 .counters = counters,
+                                 .prefix_count = registry->prefix_count};
   for (size_t i = 0; i < registry->prefix_count; i++) {
     options.prefixes[i] = registry->prefixes[i];
   }

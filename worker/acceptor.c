@@ -42,7 +42,8 @@ struct place *acceptor_take_place(struct listener *listener, enum close_reason *
   place->listener = listener;
   listener->open_connections++;
   acceptor->open_connections++;
-  counters_gauge_add(acceptor->worker->counters, GAUGE_CONNECTIONS, 1);
+  counters_split_add(acceptor->worker->counters, SPLIT_CONNECTIONS,
+                     config_listener_kind(listener->config), 1);
   return place;
 }
 
@@ -66,7 +67,8 @@ void acceptor_leave_place(struct place *place) {
   }
   listener->open_connections--;
   acceptor->open_connections--;
-  counters_gauge_add(acceptor->worker->counters, GAUGE_CONNECTIONS, -1);
+  counters_split_add(acceptor->worker->counters, SPLIT_CONNECTIONS,
+                     config_listener_kind(listener->config), -1);
   free(place);
 }
 
@@ -162,7 +164,8 @@ static void on_acceptable(evutil_socket_t fd, short what, void *owner) {
     socklen_t len = sizeof address;
     int client = accept4(fd, (struct sockaddr *)&address, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (client >= 0) {
-      counters_add(listener->acceptor->worker->counters, COUNTER_CONNECTIONS_ACCEPTED, 1);
+      counters_split_add(listener->acceptor->worker->counters, SPLIT_CONNECTIONS_ACCEPTED,
+                         config_listener_kind(listener->config), 1);
       arrival_new(listener, client, &address, len);
     } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
       out_of_descriptors(listener);

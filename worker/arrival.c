@@ -80,7 +80,8 @@ static void become_session(struct arrival *arrival) {
   struct worker *worker = worker_of(arrival);
   char text[64];
   network_format_socket(address_of(arrival), arrival->address_len, text, sizeof text);
-  if (session_new(worker, text, make_transport, arrival)) {
+  if (session_new(worker, config_listener_kind(arrival->listener->config), text, make_transport,
+                  arrival)) {
     arrival_free(arrival);
     return;
   }

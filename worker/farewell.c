@@ -13,6 +13,7 @@ enum { FAREWELLS_MAX = 8 };  // of one session; a route does not move that often
 struct farewell {
   LIST_ENTRY(farewell) link;  // among the session's
   struct session *session;
+  int type;  // of its tunnel
   struct stream *stream;
   bool read_wanted;  // the next message was not asked for: the client is slow
   bool unanswered;
@@ -42,7 +43,7 @@ static void on_message(void *owner, const uint8_t *bytes, size_t len) {
   struct counters *counters = session->worker->counters;
   struct packet packet;
   farewell->unanswered = false;
-  counters_add(counters, COUNTER_TUNNEL_MESSAGES_IN, 1);
+  counters_split_add(counters, SPLIT_TUNNEL_MESSAGES_IN, (size_t)farewell->type, 1);
   if (tunnel_message_decode(&packet, bytes, len) != 0) {
     counters_add(counters, COUNTER_TUNNEL_MALFORMED, 1);
   } else if (session_is_logout(packet.mod, packet.seq)) {
@@ -52,6 +53,7 @@ static void on_message(void *owner, const uint8_t *bytes, size_t len) {
       watch_from_tunnel(session, NULL, &packet, len);
     }
     session_on_answer(session, &packet);
+    watch_done(session);
   }
   if (session->state == SESSION_PLAYING) {  // else it has been ended
     read_on(farewell);
@@ -66,7 +68,8 @@ static void on_ended(void *owner, int status, const char *detail) {
   end(farewell);
 }
 
-void farewell_begin(struct session *session, struct stream *stream, bool reading, bool unanswered) {
+void farewell_begin(struct session *session, int type, struct stream *stream, bool reading,
+                    bool unanswered) {
   static const struct stream_events events = {on_opened, on_sent, on_message, on_ended};
   struct farewell *farewell =
       session->farewell_count < FAREWELLS_MAX ? malloc(sizeof *farewell) : NULL;
@@ -75,7 +78,8 @@ void farewell_begin(struct session *session, struct stream *stream, bool reading
     stream_end(stream, true);
     return;
   }
-  *farewell = (struct farewell){.session = session, .stream = stream, .unanswered = unanswered};
+  *farewell = (struct farewell){
+      .session = session, .type = type, .stream = stream, .unanswered = unanswered};
   LIST_INSERT_HEAD(&session->farewells, farewell, link);
   session->farewell_count++;
   stream_finish(stream, &events, farewell);

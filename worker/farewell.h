@@ -12,9 +12,10 @@ struct stream;
 
 LIST_HEAD(farewell_list, farewell);
 
-// Takes over the session's stream, which has been opened. reading: a message has been asked
-// for. unanswered: the backend owes an answer.
-void farewell_begin(struct session *session, struct stream *stream, bool reading, bool unanswered);
+// Takes over the session's stream of a tunnel of this type, which has been opened. reading: a
+// message has been asked for. unanswered: the backend owes an answer.
+void farewell_begin(struct session *session, int type, struct stream *stream, bool reading,
+                    bool unanswered);
 
 // The client takes output again: go on reading.
 void farewell_resume_all(struct session *session);

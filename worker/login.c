@@ -37,8 +37,10 @@ static int answer_handshake(struct session *session) {
   session->broadcast_seen = pushes_latest(worker->pushes);
   session->state = SESSION_PLAYING;
   session_log(session, WORKER_LOG_OPENED, NULL);
-  counters_add(worker->counters, COUNTER_LOGINS, 1);
-  counters_gauge_add(worker->counters, GAUGE_SESSIONS, 1);
+  counters_split_add(worker->counters, SPLIT_LOGINS, session->listener_kind, 1);
+  counters_split_add(worker->counters, SPLIT_SESSIONS, session->listener_kind, 1);
+  counters_record_us(worker->counters, HISTOGRAM_HANDSHAKE,
+                     clock_monotonic_us() - session->arrived_us);
   return transport_send(session->transport, answer, answer_len) == 0 ? HANDSHAKE_OK
                                                                      : CLOSE_OUT_OF_MEMORY;
 }

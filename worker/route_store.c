@@ -96,8 +96,8 @@ struct route_store *route_store_new(struct worker *worker, void (*on_ready)(stru
   store->next_id = 1;
   evtimer_add(ready_timer, worker->config.routes.store == ROUTES_REDIS ? &ready_timeout : &at_once);
   if (worker->config.routes.store == ROUTES_REDIS &&
-      !(store->redis = redis_link_new(worker->base, &worker->config, worker->secrets, &events,
-                                      store, why, why_size))) {
+      !(store->redis = redis_link_new(worker->base, &worker->config, worker->secrets,
+                                      worker->counters, &events, store, why, why_size))) {
     route_store_free(store);
     return NULL;
   }

@@ -63,7 +63,7 @@ static void close_with(struct session *session, enum close_reason reason, enum l
   transport_close(session->transport, reason, was_playing && client_is_there);
   session->transport = NULL;
   if (was_playing) {
-    counters_gauge_add(worker->counters, GAUGE_SESSIONS, -1);
+    counters_split_add(worker->counters, SPLIT_SESSIONS, session->listener_kind, -1);
   }
   if (is_known) {
     struct channel_session_closed closed = {.connection = session->connection, .reason = reason};
@@ -242,6 +242,7 @@ void session_on_close(struct worker *worker, const struct channel_session_close 
 static void on_message(uint8_t *bytes, size_t len, void *owner) {
   struct session *session = owner;
   session->active_ms = clock_monotonic_ms();
+  session->arrived_us = clock_monotonic_us();
   if (session->state == SESSION_HANDSHAKE) {
     login_on_handshake(session, bytes, len);
     return;
@@ -299,7 +300,8 @@ static uint64_t next_connection(const struct worker *worker) {
   return next++ << INDEX_BITS | (uint64_t)worker->index;
 }
 
-bool session_new(struct worker *worker, const char *address, transport_maker *make, void *context) {
+bool session_new(struct worker *worker, enum listener_kind kind, const char *address,
+                 transport_maker *make, void *context) {
   static const struct transport_events events = {on_message, on_ended, session_on_drained};
   const struct config *config = &worker->config;
   int64_t now_ms = clock_monotonic_ms();
@@ -308,6 +310,7 @@ bool session_new(struct worker *worker, const char *address, transport_maker *ma
     return false;
   }
   session->worker = worker;
+  session->listener_kind = kind;
   session->state = SESSION_HANDSHAKE;
   session->connection = next_connection(worker);
   session->active_ms = now_ms;

@@ -51,6 +51,7 @@ struct session {
   struct worker *worker;
   enum session_state state;
   struct transport *transport;
+  enum listener_kind listener_kind;
   uint64_t connection;  // unique among all connections of this gateway, ever
   char address[64];     // the client's ip:port
 
@@ -73,6 +74,7 @@ struct session {
   struct event rate_timer;   // until the rate allows the next message
   struct event grace_timer;  // while too much waits for the client
   int64_t active_ms;         // when the client was last heard
+  int64_t arrived_us;        // when its latest message was: monotonic
   struct token_bucket messages;
   struct token_bucket bytes;
   struct session_traffic traffic;
@@ -90,9 +92,11 @@ struct session {
   uint64_t broadcast_seen;   // serial of the latest that it was looked at for
 };
 
-// A new client, of this address (ip:port), at the transport that make makes, with context.
+// A new client of a listener of this kind, of this address (ip:port), at the transport that
+// make makes, with context.
 // False when out of memory: then there is no transport.
-bool session_new(struct worker *worker, const char *address, transport_maker *make, void *context);
+bool session_new(struct worker *worker, enum listener_kind kind, const char *address,
+                 transport_maker *make, void *context);
 
 // The one way out: tells the client where the reason asks for it, ends the
 // tunnels, counts and logs, and has the session freed after this turn of the loop.

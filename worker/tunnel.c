@@ -108,7 +108,7 @@ static void end_stream(struct tunnel *tunnel) {
   struct stream *stream = tunnel->stream;
   release_route(tunnel);
   if (tunnel->state == TUNNEL_OPEN) {
-    counters_gauge_add(tunnel->worker->counters, GAUGE_TUNNELS, -1);
+    counters_split_add(tunnel->worker->counters, SPLIT_TUNNELS, (size_t)tunnel->type, -1);
   }
   counters_add(tunnel->worker->counters, COUNTER_TUNNEL_UNSURE, stream && tunnel->sending);
   stream_end(stream, true);
@@ -130,7 +130,7 @@ static void leave_stream(struct tunnel *tunnel) {
     if (tunnel->session->watched) {
       watch_tunnel_event(tunnel, WATCHED_TUNNEL_MOVED, STREAM_OK);
     }
-    farewell_begin(tunnel->session, stream, reading, owed);
+    farewell_begin(tunnel->session, tunnel->type, stream, reading, owed);
   } else {
     end_stream(tunnel);
   }
@@ -329,6 +329,9 @@ static void on_settled(struct route_claim *route_claim, const char *address) {
 static void find_route(struct tunnel *tunnel) {
   struct worker *worker = tunnel->worker;
   struct route route;
+  if (tunnel->sought_us == 0) {
+    tunnel->sought_us = clock_monotonic_us();
+  }
   int error = look_up(tunnel, &route);
   if (error != 0) {
     counters_add(worker->counters, error == ERROR_BUSY ? COUNTER_ROUTE_TORN : COUNTER_ROUTE_MISSES,
@@ -377,7 +380,9 @@ static void pump(struct tunnel *tunnel) {
   }
   struct stream_message *message = queue_pop(&tunnel->queue);
   counters_gauge_add(worker->counters, GAUGE_QUEUED_IN_BYTES, -(int64_t)message->len);
-  counters_add(worker->counters, COUNTER_TUNNEL_MESSAGES_OUT, 1);
+  counters_split_add(worker->counters, SPLIT_TUNNEL_MESSAGES_OUT, (size_t)tunnel->type, 1);
+  counters_record_us(worker->counters, HISTOGRAM_MESSAGE_IN,
+                     clock_monotonic_us() - message->arrived_us);
   tunnel->sending = true;
   if (is_watched(tunnel)) {
     watch_to_tunnel(tunnel, message);
@@ -402,9 +407,14 @@ static void read_on(struct tunnel *tunnel) {
 static void on_opened(void *owner) {
   struct tunnel *tunnel = owner;
   struct worker *worker = tunnel->worker;
-  counters_add(worker->counters,
-               tunnel->broken_ms != 0 ? COUNTER_TUNNELS_REOPENED : COUNTER_TUNNELS_OPENED, 1);
-  counters_gauge_add(worker->counters, GAUGE_TUNNELS, 1);
+  size_t type = (size_t)tunnel->type;
+  counters_split_add(worker->counters,
+                     tunnel->broken_ms != 0 ? SPLIT_TUNNELS_REOPENED : SPLIT_TUNNELS_OPENED, type,
+                     1);
+  counters_split_add(worker->counters, SPLIT_TUNNELS, type, 1);
+  counters_record_us(worker->counters, HISTOGRAM_TUNNEL_OPEN,
+                     clock_monotonic_us() - tunnel->sought_us);
+  tunnel->sought_us = 0;
   tunnel->state = TUNNEL_OPEN;
   tunnel->opened_ms = clock_monotonic_ms();
   if (is_watched(tunnel)) {
@@ -435,7 +445,7 @@ static void on_message(void *owner, const uint8_t *bytes, size_t len) {
   tunnel->broken_ms = 0;
   tunnel->failures = 0;
   tunnel->unanswered = false;
-  counters_add(worker->counters, COUNTER_TUNNEL_MESSAGES_IN, 1);
+  counters_split_add(worker->counters, SPLIT_TUNNEL_MESSAGES_IN, (size_t)tunnel->type, 1);
   if (tunnel_message_decode(&packet, bytes, len) != 0) {
     counters_add(worker->counters, COUNTER_TUNNEL_MALFORMED, 1);
     uint64_t suppressed;
@@ -443,12 +453,14 @@ static void on_message(void *owner, const uint8_t *bytes, size_t len) {
       log_warn("tunnel_malformed", "address=%s uid=%" PRId64 " type=%s bytes=%zu", tunnel->address,
                session->uid, tunnel_type(tunnel)->name, len);
     }
-  } else if (session->watched) {
-    watch_from_tunnel(session, tunnel, &packet, len);
+  } else {
+    if (session->watched) {
+      watch_from_tunnel(session, tunnel, &packet, len);
+    }
     session_on_answer(session, &packet);
     watch_done(session);
-  } else {
-    session_on_answer(session, &packet);
+    counters_record_us(worker->counters, HISTOGRAM_MESSAGE_OUT,
+                       clock_monotonic_us() - stream_engine_arrived_us(worker->streams));
   }
   if (session->state == SESSION_PLAYING) {  // else the tunnel is gone
     read_on(tunnel);
@@ -492,8 +504,8 @@ static void on_ended(void *owner, int status, const char *detail) {
   if (status != STREAM_OK) {
     log_ended(tunnel, was_open, status, detail);
   }
-  counters_add(worker->counters, was_open ? COUNTER_TUNNELS_BROKEN : COUNTER_TUNNEL_OPEN_FAILURES,
-               1);
+  counters_split_add(worker->counters, was_open ? SPLIT_TUNNELS_BROKEN : SPLIT_TUNNEL_OPEN_FAILURES,
+                     (size_t)tunnel->type, 1);
   if (is_watched(tunnel)) {
     watch_tunnel_event(tunnel, WATCHED_TUNNEL_BROKEN, status);
   }
@@ -621,12 +633,8 @@ void tunnel_send(struct tunnel *tunnel, const struct packet *packet) {
     return;
   }
   message->len = len;
-  if (tunnel->session->watched) {
-    message->arrived_us = tunnel->session->watch.arrived_us;
-    message->queued_us = clock_monotonic_us();
-  } else {
-    message->arrived_us = message->queued_us = 0;
-  }
+  message->arrived_us = tunnel->session->arrived_us;
+  message->queued_us = tunnel->session->watched ? clock_monotonic_us() : 0;
   tunnel_message_encode(packet, fragments, message->bytes);
   if (queue_push(&tunnel->queue, message) != 0) {
     free(message);

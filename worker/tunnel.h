@@ -48,6 +48,7 @@ struct tunnel {
   struct tunnel_queue queue;
   struct route_claim claim;
   struct event timer;  // the next try; or the end of draining
+  int64_t sought_us;   // since when a node and a stream are sought; 0: they are not
   int64_t opened_ms;   // when the stream was opened
   int64_t broken_ms;   // since when there has been no working stream; 0: there is one
   uint32_t failures;   // tries in a row that came to nothing

@@ -15,6 +15,7 @@
 #include "common/clock.h"
 #include "common/handover.h"
 #include "common/loop.h"
+#include "common/loop_lag.h"
 #include "common/stream_tls.h"
 #include "worker/acceptor.h"
 #include "worker/inbox.h"
@@ -224,7 +225,8 @@ static const char *build(struct worker *worker, char *why, size_t why_size) {
     return why;
   }
   if (!(worker->inbox = inbox_new(worker, HANDOVER_CHANNEL)) ||
-      !(worker->pushes = pushes_new(worker))) {
+      !(worker->pushes = pushes_new(worker)) ||
+      !(worker->loop_lag = loop_lag_new(worker->base, worker->counters))) {
     return "out of memory";
   }
   worker->acceptor = acceptor_new(worker, HANDOVER_LISTENERS, why, why_size);
@@ -237,6 +239,7 @@ static void tear_down(struct worker *worker) {
   wire_cut_all(&worker->wires);
   stream_engine_free(worker->streams);
   acceptor_free(worker->acceptor);
+  loop_lag_free(worker->loop_lag);
   pushes_free(worker->pushes);
   inbox_free(worker->inbox);
   route_store_free(worker->route_store);

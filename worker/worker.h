@@ -28,6 +28,7 @@
 
 struct acceptor;
 struct inbox;
+struct loop_lag;
 struct pushes;
 struct route_store;
 struct session;
@@ -65,6 +66,7 @@ struct worker {
   struct inbox *inbox;
   struct pushes *pushes;
   struct acceptor *acceptor;
+  struct loop_lag *loop_lag;
   struct wire_shared wires;
   struct transport_gone transport_gone;
 

@@ -12,21 +12,21 @@ static void counts_go_to_their_own_cell(void **state) {
   static struct counters counters;
   struct counters_values values;
   (void)state;
-  counters_add(&counters, COUNTER_LOGINS, 2);
-  counters_add(&counters, COUNTER_LOGINS, 3);
+  counters_add(&counters, COUNTER_RATE_PAUSES, 2);
+  counters_add(&counters, COUNTER_RATE_PAUSES, 3);
   counters_closed(&counters, CLOSE_DRAIN);
-  counters_gauge_add(&counters, GAUGE_SESSIONS, 5);
-  counters_gauge_add(&counters, GAUGE_SESSIONS, -2);
-  counters_gauge_set(&counters, GAUGE_TUNNELS, 9);
+  counters_gauge_add(&counters, GAUGE_PUSHES_WAITING, 5);
+  counters_gauge_add(&counters, GAUGE_PUSHES_WAITING, -2);
+  counters_gauge_set(&counters, GAUGE_QUEUED_IN_BYTES, 9);
   counters_read(&counters, &values);
   for (int i = 0; i < COUNTER_COUNT; i++) {
-    assert_int_equal(values.counter[i], i == COUNTER_LOGINS ? 5 : 0);
+    assert_int_equal(values.counter[i], i == COUNTER_RATE_PAUSES ? 5 : 0);
   }
   for (int i = 0; i < CLOSE_REASON_COUNT; i++) {
     assert_int_equal(values.closed[i], i == CLOSE_DRAIN ? 1 : 0);
   }
-  assert_int_equal(values.gauge[GAUGE_SESSIONS], 3);
-  assert_int_equal(values.gauge[GAUGE_TUNNELS], 9);
+  assert_int_equal(values.gauge[GAUGE_PUSHES_WAITING], 3);
+  assert_int_equal(values.gauge[GAUGE_QUEUED_IN_BYTES], 9);
 }
 
 static void the_gauges_of_the_dead_do_not_count(void **state) {
@@ -44,9 +44,9 @@ static void the_gauges_of_the_dead_do_not_count(void **state) {
 static void every_name_is_there_and_its_own(void **state) {
   (void)state;
   for (int i = 0; i < COUNTER_COUNT; i++) {
-    assert_true(counter_name((enum counter)i)[0] && counter_help((enum counter)i)[0]);
+    assert_true(counter_about[i].name[0] && counter_about[i].help[0]);
     for (int j = 0; j < i; j++) {
-      assert_string_not_equal(counter_name((enum counter)i), counter_name((enum counter)j));
+      assert_string_not_equal(counter_about[i].name, counter_about[j].name);
     }
   }
   for (int i = 0; i < CLOSE_REASON_COUNT; i++) {
@@ -56,7 +56,7 @@ static void every_name_is_there_and_its_own(void **state) {
     }
   }
   for (int i = 0; i < GAUGE_COUNT; i++) {
-    assert_true(gauge_name((enum gauge)i)[0] && gauge_help((enum gauge)i)[0]);
+    assert_true(gauge_about[i].name[0] && gauge_about[i].help[0]);
   }
 }
 

@@ -66,7 +66,7 @@ static void open_gateway(struct gateway *gateway, const char *name) {
   config->data.redis.backoff_ms = 10;
   config->data.redis.backoff_max_ms = 50;
   gateway->link =
-      redis_link_new(base, config, &gateway->secrets, &events, gateway, why, sizeof why);
+      redis_link_new(base, config, &gateway->secrets, NULL, &events, gateway, why, sizeof why);
   assert_non_null(gateway->link);
   const struct bans_options options = {.config = config,
                                        .link = gateway->link,
