@@ -80,6 +80,12 @@
   X(REPLAYS_FORGOTTEN, "replays_forgotten", "handshakes forgotten early, with no room for more")   \
   X(BANS_MALFORMED, "bans_malformed", "entries of Redis' list that are no ban, at each reading")   \
   X(BANS_LEFT_OUT, "bans_left_out", "bans of that list with no room for them, at each reading")    \
+  X(SPANS_FINISHED, "spans_finished", "spans that were to be exported")                            \
+  X(SPANS_DROPPED, "spans_dropped", "of these, over trace.spans_per_s, or with no room for them")  \
+  X(SPANS_EXPORTED, "spans_exported", "spans that the collector has taken")                        \
+  X(SPANS_REJECTED, "spans_rejected", "spans that the collector would not take")                   \
+  X(SPAN_EXPORT_FAILURES, "span_export_failures", "exports of spans that failed")                  \
+  X(SPAN_EXPORT_RETRIES, "span_export_retries", "exports of spans that were tried again")          \
   X(LOG_SUPPRESSED, "log_suppressed", "log lines left out by the rate limit")
 
 // X(identifier, name, help)

@@ -31,6 +31,7 @@ struct inbox;
 struct pushes;
 struct route_store;
 struct session;
+struct trace;
 
 LIST_HEAD(session_list, session);
 
@@ -64,6 +65,7 @@ struct worker {
   struct route_store *route_store;
   struct inbox *inbox;
   struct pushes *pushes;
+  struct trace *trace;  // NULL: there is no tracing
   struct acceptor *acceptor;
   struct wire_shared wires;
   struct transport_gone transport_gone;
