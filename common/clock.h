@@ -25,6 +25,13 @@ static inline int64_t clock_monotonic_us(void) {
 // Wall clock, ms since the epoch: for what other machines see.
 static inline int64_t clock_wall_ms(void) { return clock_read_ms(CLOCK_REALTIME); }
 
+// The same, finer.
+static inline int64_t clock_wall_us(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
 static inline struct timeval clock_timeval(int64_t ms) {
   return (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
 }
