@@ -1,8 +1,8 @@
 # One Makefile for everything; `make help` lists what it can do.
 #
 # FLAVOUR names how the programs are built: release (the default), asan
-# (AddressSanitizer and UBSan), tsan (ThreadSanitizer), fuzz, or plain (without tracing). Each has its own folder below
-# build/; build/bin and build/libexec point to the release flavour.
+# (AddressSanitizer and UBSan), tsan (ThreadSanitizer), fuzz, or plain (without tracing).
+# Each has its own folder below build/; build/bin and build/libexec point to the release flavour.
 
 FLAVOUR ?= release
 CC ?= gcc

@@ -25,7 +25,7 @@ def test_a_players_way_is_one_trace(start, backend, receiver):
     gateway = traced(start, backend, receiver)
     with gateway.player(uid=7001) as player:
         for i in range(3):
-            player.ask(1, 10 + i, b"secret payload")
+            player.ask(3, 10 + i, b"secret payload")
         assert HttpPusher(gateway).ok("/push", {"uid": "7001", "bodies": [json_body(b"x")]})
         player.receive()
         name = player.name()
@@ -59,7 +59,7 @@ def test_a_players_way_is_one_trace(start, backend, receiver):
 def test_a_failed_handshake_is_exported_though_not_sampled(start, backend, receiver):
     gateway = traced(start, backend, receiver, sampler="always_off")
     with gateway.player(uid=7002) as good:
-        good.ask(1, 1)
+        good.ask(3, 1)
     with gateway.client(uid=7003) as client:
         client.send_raw(client.handshake_frame(sign=bytes(64)))
         client.receive_end()
@@ -73,7 +73,7 @@ def test_a_failed_handshake_is_exported_though_not_sampled(start, backend, recei
 
 
 @pytest.mark.parametrize("flags, sampled", [("01", True), ("00", False)])
-def test_a_websocket_and_a_push_bring_their_parents(start, backend, receiver, flags, sampled):
+def test_a_push_brings_its_parent(start, backend, receiver, flags, sampled):
     gateway = traced(start, backend, receiver, sampler="parentbased_always_on")
     parent = f"00-{TRACE}-{SPAN}-{flags}"
     pusher = HttpPusher(gateway)
@@ -87,11 +87,75 @@ def test_a_websocket_and_a_push_bring_their_parents(start, backend, receiver, fl
         [(TRACE, SPAN)] if sampled else [])
 
 
+@pytest.mark.parametrize("flags", ["01", "00"])
+def test_a_websockets_traceparent_decides_and_roma_gets_the_tunnels(start, backend, receiver, flags):
+    gateway = traced(start, backend, receiver)
+    uid = 7100 + int(flags)
+    with gateway.websocket(uid=uid, upgrade=False) as player:
+        player.upgrade(traceparent=f"00-{TRACE}-{SPAN}-{flags}", tracestate="rojo=1")
+        player.login()
+        player.ask(3, 1)
+        metadata = backend.stream_of(uid).metadata
+    version, trace_id, span_id, sent_flags = metadata["traceparent"].split("-")
+    assert (version, trace_id, sent_flags) == ("00", TRACE, flags)
+    assert metadata["tracestate"] == "rojo=1"
+    if flags == "01":
+        root = receiver.find("connection", user_id=str(uid))[0]
+        assert (root.trace_id, root.parent_id, root.state) == (TRACE, SPAN, "rojo=1")
+        assert root.attributes["network.protocol.name"] == "websocket"
+        tunnel = receiver.find(TUNNEL, user_id=str(uid))[0]
+        assert (tunnel.span_id, tunnel.parent_id) == (span_id, root.span_id)
+    else:
+        gateway.wait_gauge("connections", 0)
+        assert gateway.counter("spans_finished") == 0
+
+
+@pytest.mark.parametrize("parent", [f"00-{TRACE}-{SPAN}-1", f"00-{TRACE.upper()}-{SPAN}-01",
+                                    [f"00-{TRACE}-{SPAN}-01"] * 2, "x" * 5000])
+def test_a_malformed_traceparent_is_none(start, backend, receiver, parent):
+    gateway = traced(start, backend, receiver)
+    with gateway.websocket(uid=7102, upgrade=False) as player:
+        player.upgrade(traceparent=parent)
+        player.login()
+    root = receiver.find("connection", user_id="7102")[0]
+    assert root.parent_id == "" and root.trace_id != TRACE
+
+
+def test_without_an_endpoint_there_is_no_trace_context(start, backend, receiver):
+    gateway = start(Gateway, nodes=nodes_of(backend.address))
+    with gateway.player(uid=7103) as player:
+        player.ask(3, 1)
+        assert "traceparent" not in backend.stream_of(7103).metadata
+    assert gateway.counter("spans_finished") == 0
+
+
+def test_a_collector_that_is_gone_and_back_gets_the_spans(start, backend):
+    receiver = start(OtlpReceiver)
+    receiver.stop()
+    gateway = traced(start, backend, receiver)
+    with gateway.player(uid=7104) as player:
+        player.ask(3, 1)
+        gateway.wait_counter("span_export_failures", 1)
+        back = start(OtlpReceiver, port=receiver.port)
+    back.find("connection", user_id="7104")
+    assert gateway.counter("spans_dropped") == 0
+
+
+def test_a_slow_collector_holds_up_nobody(start, backend, receiver):
+    gateway = traced(start, backend, receiver)
+    receiver.proceed.clear()
+    with gateway.player(uid=7105) as player:
+        for i in range(20):
+            player.ask(3, i)
+    receiver.proceed.set()
+    assert len(receiver.find("message", 20, user_id="7105")) == 20
+
+
 def test_a_collector_that_is_away_gets_the_spans_later(start, backend, receiver):
     gateway = traced(start, backend, receiver)
     receiver.answers = [(429, {"Retry-After": "1"}), (503, {})]
     with gateway.player(uid=7005) as player:
-        player.ask(1, 1)
+        player.ask(3, 1)
     receiver.find("connection", user_id="7005")
     assert gateway.counter("span_export_retries") == 2
     wait_for(lambda: gateway.counter("spans_exported") == gateway.counter("spans_finished"),
@@ -103,7 +167,7 @@ def test_what_is_refused_is_not_said_again(start, backend, receiver):
     gateway = traced(start, backend, receiver)
     receiver.answers = [(400, {})] * 100
     with gateway.player(uid=7006) as player:
-        player.ask(1, 1)
+        player.ask(3, 1)
     gateway.wait_counter("spans_rejected", 4)
     assert gateway.counter("span_export_retries") == 0
 
@@ -133,7 +197,8 @@ def test_the_environment_overrides_the_configuration(start, backend, receiver):
 
 def test_the_last_spans_go_out_when_it_stops(start, backend, receiver):
     gateway = traced(start, backend, receiver)
-    gateway.player(uid=7009).ask(1, 1)
-    gateway.stop()
+    with gateway.player(uid=7009) as player:
+        player.ask(3, 1)
+        gateway.stop()
     root = receiver.find("connection", user_id="7009")[0]
     assert root.attributes["janus.close.reason"] == "drain"
