@@ -34,7 +34,10 @@ static bool decode(char *text) {
   char *to = text;
   for (const char *from = text; *from != '\0'; from++, to++) {
     bool is_encoded = *from == '%' && hex(from[1]) >= 0 && hex(from[2]) >= 0;
-    *to = is_encoded ? (char)(hex(from[1]) << 4 | hex(from[2])) : *from;
+    *to = *from;
+    if (is_encoded) {
+      *to = (char)(hex(from[1]) << 4 | hex(from[2]));
+    }
     from += is_encoded ? 2 : 0;
     if ((unsigned char)*to < 0x20 || *to == 0x7f) {
       return false;
