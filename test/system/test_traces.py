@@ -4,7 +4,7 @@ import pytest
 from janus.otlp_receiver import OtlpReceiver
 from janus.patience import wait_for
 from janus.programs import Gateway, nodes_of
-from janus.push import HttpPusher, json_body
+from janus.push import GrpcPusher, HttpPusher, body, json_body
 
 TUNNEL = "player.intra.v1.TunnelService/Tunnel"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -81,10 +81,14 @@ def test_a_push_brings_its_parent(start, backend, receiver, flags, sampled):
         assert pusher.ok("/push", {"uid": "7004", "bodies": [json_body(b"x")]},
                          "-H", f"traceparent: {parent}")["pushed"]
         other.receive()
+        grpc = GrpcPusher(gateway)
+        grpc.metadata.append(("traceparent", parent))
+        assert grpc.push(7004, body(b"y"))
+        other.receive()
     receiver.find("connection", user_id="7004")
     pushes = [span for span in receiver.spans if span.name == "push"]
     assert [(span.trace_id, span.parent_id) for span in pushes] == (
-        [(TRACE, SPAN)] if sampled else [])
+        [(TRACE, SPAN)] * 2 if sampled else [])
 
 
 @pytest.mark.parametrize("flags", ["01", "00"])
