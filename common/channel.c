@@ -65,6 +65,7 @@ static const struct message_form forms[CHANNEL_TYPE_END] = {
     [CHANNEL_WATCH] = {.size = sizeof(struct channel_watch)},
     [CHANNEL_WATCHED_PACKET] = {.size = sizeof(struct channel_watched_packet),
                                 .texts = {TEXT(channel_watched_packet, address)}},
+    [CHANNEL_SPANS] = {.size = sizeof(struct channel_spans), .tail_max = CHANNEL_SPANS_MAX_BYTES},
     [CHANNEL_REDIS_HEALTH] = {.size = sizeof(struct redis_link_health),
                               .texts = {TEXT(redis_link_health, last_error)}},
     [CHANNEL_BROADCAST_DONE] = {.size = sizeof(struct channel_broadcast_done)},
@@ -93,6 +94,22 @@ static bool size_fits(const struct header *header) {
   return header->size >= form->size && header->size - form->size <= form->tail_max;
 }
 
+// Whether what is listed is as many spans, each of the size that it says.
+static bool spans_fit(const struct channel_spans *spans, size_t tail) {
+  const uint8_t *at = (const uint8_t *)(spans + 1);
+  size_t left = tail;
+  uint32_t count = 0;
+  for (uint32_t size; left >= sizeof size; left -= size, at += size, count++) {
+    memcpy(&size, at, sizeof size);
+    left -= sizeof size;
+    at += sizeof size;
+    if (size > left) {
+      return false;
+    }
+  }
+  return left == 0 && spans->bytes == tail && spans->count == count;
+}
+
 // Returns what is wrong with it, or NULL.
 static const char *find_fault(const struct header *header, const void *content) {
   const struct message_form *form = &forms[header->type];
@@ -107,6 +124,9 @@ static const char *find_fault(const struct header *header, const void *content) 
       (push->receiver_count > CHANNEL_PUSH_RECEIVERS_MAX ||
        header->size - form->size != push->receiver_count * sizeof(uint64_t) + push->packet_bytes)) {
     return "a push of another length than it says";
+  }
+  if (header->type == CHANNEL_SPANS && !spans_fit(content, header->size - form->size)) {
+    return "spans of another length than they say";
   }
   return NULL;
 }
@@ -296,4 +316,44 @@ int channel_send_push(struct channel *channel, const struct channel_push *push,
   evbuffer_add(output, receivers, receivers_bytes);
   evbuffer_add(output, packet, push->packet_bytes);
   return 0;
+}
+
+int channel_send_spans(struct channel *channel, const struct channel_spans *spans,
+                       const uint8_t *listed) {
+  struct header header = {.type = CHANNEL_SPANS, .size = (uint32_t)sizeof *spans + spans->bytes};
+  struct evbuffer *output = bufferevent_get_output(channel->buffer);
+  if (sizeof header + header.size > channel_room(channel)) {
+    return ERROR_EXHAUSTED;
+  }
+  // Room first: half a message would break the channel.
+  if (evbuffer_expand(output, sizeof header + header.size) != 0) {
+    return ERROR_MEMORY;
+  }
+  evbuffer_add(output, &header, sizeof header);
+  evbuffer_add(output, spans, sizeof *spans);
+  evbuffer_add(output, listed, spans->bytes);
+  return 0;
+}
+
+size_t channel_queued_bytes(const struct channel *channel) {
+  return evbuffer_get_length(bufferevent_get_output(channel->buffer));
+}
+
+void channel_drain(struct channel *channel) {
+  struct evbuffer *input = bufferevent_get_input(channel->buffer);
+  struct header header;
+  bufferevent_disable(channel->buffer, EV_READ);
+  evbuffer_unfreeze(input, 0);  // what else may be added to it is what bufferevent reads
+  while (evbuffer_read(input, bufferevent_getfd(channel->buffer), -1) > 0) {
+  }
+  channel->reading = true;
+  while (!channel->over &&
+         evbuffer_copyout(input, &header, sizeof header) == (ev_ssize_t)sizeof header &&
+         size_fits(&header) && evbuffer_get_length(input) >= sizeof header + header.size) {
+    take_message(channel, input, &header);
+  }
+  channel->reading = false;
+  if (channel->freed) {
+    release(channel);
+  }
 }

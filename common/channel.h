@@ -19,6 +19,7 @@
 #include "common/keys.h"
 #include "common/redis_link.h"
 #include "common/route_table.h"
+#include "common/trace_context.h"
 
 enum channel_type {
   // From a worker.
@@ -34,6 +35,7 @@ enum channel_type {
   CHANNEL_TUNNEL_REPORT,   // struct channel_tunnel_report
   CHANNEL_REPORT_END,      // struct channel_report_end
   CHANNEL_WATCHED_PACKET,  // struct channel_watched_packet
+  CHANNEL_SPANS,           // struct channel_spans
   // From the master.
   CHANNEL_LOGIN_ANSWER,   // struct channel_login_answer
   CHANNEL_SESSION_CLOSE,  // struct channel_session_close
@@ -127,6 +129,8 @@ struct channel_push {
   uint32_t receiver_count;  // 0 for a broadcast
   uint32_t sessions;        // of this worker that a broadcast is for, as the master knows
   uint32_t packet_bytes;
+  struct trace_context parent;            // who has pushed it, or none
+  uint64_t taken_ns;                      // wall clock, when the master took it in
   char color[ROUTE_COLOR_MAX_BYTES + 1];  // and this color, "" for any
 };
 enum {
@@ -239,6 +243,14 @@ struct channel_broadcast_done {
   uint64_t serial;
 };
 
+// Finished spans (proto/otlp_trace.proto). Listed behind it: each as its size, a uint32_t, and
+// its bytes, encoded.
+struct channel_spans {
+  uint32_t count;
+  uint32_t bytes;  // of all that is listed
+};
+enum { CHANNEL_SPANS_MAX_BYTES = 64 << 10 };
+
 struct channel;
 
 struct channel_events {
@@ -273,5 +285,13 @@ size_t channel_push_bytes(size_t packet_bytes);
 // ERROR_EXHAUSTED: there is no room.
 int channel_send_push(struct channel *channel, const struct channel_push *push,
                       const uint64_t *receivers, const uint8_t *packet) MUST_CHECK;
+// Queues CHANNEL_SPANS, within the same room.
+int channel_send_spans(struct channel *channel, const struct channel_spans *spans,
+                       const uint8_t *listed) MUST_CHECK;
+
+// Bytes that wait to be sent.
+size_t channel_queued_bytes(const struct channel *channel);
+// Gives out all that has come from a peer that is gone, or going.
+void channel_drain(struct channel *channel);
 
 #endif

@@ -12,6 +12,20 @@ const char *close_reason_name(enum close_reason reason) {
   return (unsigned)reason < CLOSE_REASON_COUNT ? names[reason] : "unknown";
 }
 
+bool close_reason_is_failure(enum close_reason reason) {
+  switch (reason) {
+    case CLOSE_CLIENT_CLOSED:
+    case CLOSE_CLIENT_RESET:
+    case CLOSE_IDLE_TIMEOUT:
+    case CLOSE_PING_TIMEOUT:
+    case CLOSE_KICKED:
+    case CLOSE_CONFLICTING_LOGIN:
+    case CLOSE_ROMA_LOGOUT:
+    case CLOSE_DRAIN: return false;
+    default: return true;
+  }
+}
+
 enum logout_code close_reason_logout_code(enum close_reason reason) {
   static const enum logout_code codes[CLOSE_REASON_COUNT] = {
 #define X(identifier, name, code, websocket_code) [CLOSE_##identifier] = code,

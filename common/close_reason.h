@@ -3,6 +3,7 @@
 #ifndef JANUS_COMMON_CLOSE_REASON_H
 #define JANUS_COMMON_CLOSE_REASON_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 // What SCServerLogout says to the client (client protocol, "after the handshake").
@@ -77,6 +78,9 @@ enum close_reason {
       CLOSE_REASON_COUNT
 };
 
+// Whether it is a failure, of whichever side, and not one of the ways in which connections come
+// to their end: the player leaves, falls silent, or is sent away.
+bool close_reason_is_failure(enum close_reason reason);
 const char *close_reason_name(enum close_reason reason);
 enum logout_code close_reason_logout_code(enum close_reason reason);
 uint16_t close_reason_websocket_code(enum close_reason reason);

@@ -744,6 +744,14 @@ static void relations_check(struct loader *loader) {
       }
     }
   }
+  double ratio;
+  if (config->trace.endpoint[0] != '\0' && !config_value_is_url(config->trace.endpoint)) {
+    fault_key(loader, "trace.endpoint",
+              "must be http(s)://host[:port][/path], such as \"http://127.0.0.1:4318\"");
+  }
+  if (!trace_ratio_parse(config->trace.ratio, &ratio)) {
+    fault_key(loader, "trace.ratio", "must be a number from \"0\" to \"1\", such as \"0.01\"");
+  }
   struct origin tcp =
       loader->origins[key_table_find(config_keys, "server.tcp.tls.enabled") - config_keys.keys];
   struct origin ws =

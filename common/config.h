@@ -22,6 +22,7 @@
 #include "common/networks.h"
 #include "common/node_table.h"
 #include "common/route_table.h"
+#include "common/trace_context.h"
 
 enum {
   CONFIG_TEXT_BYTES = 128,  // most strings, with their NUL
@@ -128,6 +129,15 @@ struct config {
     enum log_type type;
     enum log_level level;
   } log;
+
+  struct {
+    char endpoint[CONFIG_PATH_BYTES];  // OTLP over HTTP, "" for no tracing
+    enum trace_sampler_kind sampler;
+    char ratio[CONFIG_TEXT_BYTES];  // of the samplers with one, for trace_ratio_parse
+    int64_t spans_per_s;            // of one worker
+    int64_t queue_bytes;            // of spans that may wait in the master
+    int64_t timeout_ms;             // of one export
+  } trace;
 
   struct {
     int64_t weak_bytes;    // compress.weak: from here zlib level 1

@@ -68,6 +68,15 @@ static const struct key keys[] = {
     SETTING("log.type", KEY_CHOICE, log.type, "text", .choices = "text|json"),
     SETTING("log.level", KEY_CHOICE, log.level, "info", .choices = "debug|info|warn|error"),
 
+    SETTING("trace.endpoint", KEY_TEXT, trace.endpoint, ""),
+    SETTING("trace.sampler", KEY_CHOICE, trace.sampler, "parentbased_always_on",
+            .choices = TRACE_SAMPLER_CHOICES),
+    SETTING("trace.ratio", KEY_TEXT, trace.ratio, "1"),
+    SETTING("trace.spans_per_s", KEY_INTEGER, trace.spans_per_s, "1000", RANGE(1, 1000000)),
+    SETTING("trace.queue_bytes", KEY_INTEGER, trace.queue_bytes, "8388608",
+            RANGE(65536, 1024 * MIB)),
+    SETTING("trace.timeout", KEY_DURATION, trace.timeout_ms, "10s", RANGE(1, DAY_MS)),
+
     SETTING("compress.weak", KEY_INTEGER, compress.weak_bytes, "10240", RANGE(1, 1024 * MIB)),
     SETTING("compress.strong", KEY_INTEGER, compress.strong_bytes, "1024000", RANGE(1, 1024 * MIB)),
 

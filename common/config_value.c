@@ -94,6 +94,20 @@ const char *config_value_skip_scheme(const char *text, bool *tls) {
   return *tls ? text + 8 : strncmp(text, "http://", 7) == 0 ? text + 7 : text;
 }
 
+bool config_value_is_url(const char *text) {
+  bool tls;
+  const char *host = config_value_skip_scheme(text, &tls);
+  size_t host_len = strcspn(host, "/");
+  char address[ADDRESS_MAX_BYTES + 1];
+  bool has_port = memchr(host, ':', host_len) && host[host_len - 1] != ']';
+  if (host == text || host_len + sizeof ":80" > sizeof address) {
+    return false;
+  }
+  snprintf(address, sizeof address, "%.*s%s", (int)host_len, host, has_port ? "" : ":80");
+  return config_value_is_address(address, 1) &&
+         (host[host_len] == '\0' || text_is_of(host + host_len, strlen(host + host_len), "/._-~%"));
+}
+
 bool config_value_is_addresses(const char *text, int64_t min_port, bool urls) {
   char one[ADDRESS_MAX_BYTES + 1];
   size_t count = 0;

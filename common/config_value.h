@@ -24,6 +24,8 @@ bool config_value_is_addresses(const char *text, int64_t min_port, bool urls);
 bool config_value_next_address(const char **rest, char *address, size_t size);
 // Without its http:// or https://, if it has one; *tls says whether it was the latter.
 const char *config_value_skip_scheme(const char *text, bool *tls);
+// http://host[:port][/path] or https://; no user and no query in it.
+bool config_value_is_url(const char *text);
 // "/package.Service/Method"
 bool config_value_is_method(const char *text);
 

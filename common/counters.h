@@ -105,6 +105,13 @@
   X(BANS_LEFT_OUT, MASTER, "bans_left_out",                                                        \
     "bans of that list with no room for them, at each reading")                                    \
   X(WATCHED_LOST, WORKERS, "watched_packets_lost", "packets left out of what follows a player")    \
+  X(SPANS_FINISHED, WORKERS, "spans_finished", "spans that were to be exported")                   \
+  X(SPANS_DROPPED, BOTH, "spans_dropped",                                                          \
+    "of these, over trace.spans_per_s, or with no room for them")                                  \
+  X(SPANS_EXPORTED, MASTER, "spans_exported", "spans that the collector has taken")                \
+  X(SPANS_REJECTED, MASTER, "spans_rejected", "spans that the collector would not take")           \
+  X(SPAN_EXPORT_FAILURES, MASTER, "span_export_failures", "exports of spans that failed")          \
+  X(SPAN_EXPORT_RETRIES, MASTER, "span_export_retries", "exports of spans that were tried again")  \
   X(LOG_SUPPRESSED, BOTH, "log_suppressed", "log lines left out by the rate limit")
 
 // X(identifier, name, help)

@@ -67,8 +67,6 @@ struct stream_events {
 // A message to send: malloc'd in one piece by the caller.
 struct stream_message {
   size_t len;
-  int64_t arrived_us;  // the sender's own, as it likes: monotonic times
-  int64_t queued_us;
   uint8_t bytes[];
 };
 

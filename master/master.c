@@ -31,8 +31,9 @@
 #include "master/routes.h"
 #include "master/session_reports.h"
 #include "master/tls_keys.h"
+#include "master/trace_exporter.h"
 
-enum { LEAVE_MS = 1000 };  // for the last writes to Redis
+enum { LEAVE_MS = 1000 };  // for the last writes to Redis, and the last spans
 
 // --- What the workers say ----------------------------------------------------------
 
@@ -114,6 +115,11 @@ static void on_worker_message(int index, enum channel_type type, const void *con
       return;
     case CHANNEL_WATCHED_PACKET:
       player_watch_on_packet(master->player_watch, index, content);
+      return;
+    case CHANNEL_SPANS:
+      if (master->trace_exporter) {
+        trace_exporter_take(master->trace_exporter, content);
+      }
       return;
     case CHANNEL_REDIS_HEALTH:
       memcpy(&master->worker_redis[index], content, sizeof master->worker_redis[index]);
@@ -307,12 +313,18 @@ void master_tell_tls_changed(struct master *master) {
 
 static void leave(struct master *master) { event_base_loopbreak(master->base); }
 
-// The gateway routes of the players who have just left are still to be removed.
+// The gateway routes of the players who have just left are still to be removed, and the last
+// spans to be sent.
+static bool has_last_words(struct master *master) {
+  bool exporting = master->trace_exporter && trace_exporter_flush(master->trace_exporter);
+  return routes_writing(master->routes) || exporting;
+}
+
 static void on_leave_tick(evutil_socket_t fd, short what, void *owner) {
   struct master *master = owner;
   (void)fd;
   (void)what;
-  if (!routes_writing(master->routes) || clock_monotonic_ms() >= master->leave_by_ms) {
+  if (!has_last_words(master) || clock_monotonic_ms() >= master->leave_by_ms) {
     leave(master);
   }
 }
@@ -320,7 +332,7 @@ static void on_leave_tick(evutil_socket_t fd, short what, void *owner) {
 static void on_all_gone(void *owner) {
   static const struct timeval tick = {.tv_usec = 10000};
   struct master *master = owner;
-  if (!routes_writing(master->routes)) {
+  if (!has_last_words(master)) {
     leave(master);
     return;
   }
@@ -665,6 +677,12 @@ static bool build(struct master *master, char *why, size_t why_size) {
     snprintf(why, why_size, "out of memory");
     return false;
   }
+  if (master->trace_settings.url[0] != '\0' &&
+      !(master->trace_exporter =
+            trace_exporter_new(master->base, &master->trace_settings, config, master->counters))) {
+    snprintf(why, why_size, "out of memory");
+    return false;
+  }
   operations_grpc_serve(master->operations_grpc, master->push_hub);
   operations_http_serve(master->operations_http, master->push_hub);
   const struct player_watch_options watch_options = {
@@ -695,6 +713,7 @@ static void tear_down(struct master *master) {
   session_reports_free(master->session_reports);
   workers_free(master->workers);
   master->workers = NULL;
+  trace_exporter_free(master->trace_exporter);
   close_listeners(master);
   registry_free(master->registry);
   redis_link_close(master->redis);  // answers whoever has asked something of Redis
@@ -741,6 +760,7 @@ int master_run(const struct master_options *options) {
   signal(SIGHUP, SIG_IGN);  // until there is something to reload
   evthread_use_pthreads();
   raise_descriptor_limit(config);
+  trace_settings_init(&master.trace_settings, &master.config);
   if (master.config.worker.count == 0) {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     master.config.worker.count = cores < 1 ? 1 : cores < CONFIG_WORKERS ? cores : CONFIG_WORKERS;

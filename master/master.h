@@ -16,6 +16,7 @@
 #include "master/directory.h"
 #include "master/listeners.h"
 #include "master/push_access.h"
+#include "master/trace_settings.h"
 #include "master/workers.h"
 
 struct admission;
@@ -32,6 +33,7 @@ struct registry;
 struct routes;
 struct session_reports;
 struct tls_keys;
+struct trace_exporter;
 struct tls_material;
 
 struct master {
@@ -51,6 +53,8 @@ struct master {
   struct routes *routes;
   struct node_table *nodes;
   struct tls_keys *tls_keys;
+  struct trace_settings trace_settings;
+  struct trace_exporter *trace_exporter;  // NULL without tracing
   struct registry *registry;
   struct directory *directory;
   struct admission *admission;

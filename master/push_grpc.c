@@ -154,7 +154,7 @@ void push_grpc_on_gone(struct rpc_server_call *call, void *owner) {
 }
 
 static void place_order(struct push_grpc *pushes, struct rpc_server_call *call,
-                        const struct push_order *wanted,
+                        struct push_order *wanted,
                         void (*answer)(struct rpc_server_call *call,
                                        const struct push_outcome *outcome, const int64_t *uids,
                                        size_t uid_count)) {
@@ -169,6 +169,7 @@ static void place_order(struct push_grpc *pushes, struct rpc_server_call *call,
     memcpy(order->uids, wanted->uids, wanted->uid_count * sizeof *wanted->uids);
   }
   rpc_server_set_context(call, order);
+  wanted->parent = trace_context_of_header(rpc_server_metadata(call, "traceparent"));
   push_hub_send(pushes->hub, wanted, on_done, order);
 }
 
@@ -198,12 +199,12 @@ void push_grpc_on_gate_push(struct rpc_server_call *call, const uint8_t *request
     malformed(pushes, call, "the metadata x-md-global-uid is missing, or no number");
   } else {
     struct push_body *body = push_message_bodies(&message->body, 1);
-    const struct push_order order = {.bodies = body,
-                                     .body_count = body ? 1 : 0,
-                                     .uids = &uid,
-                                     .uid_count = 1,
-                                     .color = color ? color : "",
-                                     .here_only = true};
+    struct push_order order = {.bodies = body,
+                               .body_count = body ? 1 : 0,
+                               .uids = &uid,
+                               .uid_count = 1,
+                               .color = color ? color : "",
+                               .here_only = true};
     place_order(pushes, call, &order, answer_push);
     free(body);
   }
@@ -221,11 +222,11 @@ void push_grpc_on_push(struct rpc_server_call *call, const uint8_t *request, siz
     return;
   }
   struct push_body *bodies = push_message_bodies(message->bodies, message->n_bodies);
-  const struct push_order order = {.bodies = bodies,
-                                   .body_count = bodies ? message->n_bodies : 0,
-                                   .uids = &message->uid,
-                                   .uid_count = 1,
-                                   .color = message->color};
+  struct push_order order = {.bodies = bodies,
+                             .body_count = bodies ? message->n_bodies : 0,
+                             .uids = &message->uid,
+                             .uid_count = 1,
+                             .color = message->color};
   place_order(pushes, call, &order, answer_push);
   free(bodies);
   broadcaster__service__push__v1__push_request__free_unpacked(message, NULL);
@@ -241,11 +242,11 @@ void push_grpc_on_multicast(struct rpc_server_call *call, const uint8_t *request
     return;
   }
   struct push_body *bodies = push_message_bodies(message->bodies, message->n_bodies);
-  const struct push_order order = {.bodies = bodies,
-                                   .body_count = bodies ? message->n_bodies : 0,
-                                   .uids = message->uids,
-                                   .uid_count = message->n_uids,
-                                   .color = message->color};
+  struct push_order order = {.bodies = bodies,
+                             .body_count = bodies ? message->n_bodies : 0,
+                             .uids = message->uids,
+                             .uid_count = message->n_uids,
+                             .color = message->color};
   place_order(pushes, call, &order, answer_multicast);
   free(bodies);
   broadcaster__service__push__v1__multicast_request__free_unpacked(message, NULL);
@@ -261,11 +262,11 @@ void push_grpc_on_broadcast(struct rpc_server_call *call, const uint8_t *request
     return;
   }
   struct push_body *bodies = push_message_bodies(message->bodies, message->n_bodies);
-  const struct push_order order = {.bodies = bodies,
-                                   .body_count = bodies ? message->n_bodies : 0,
-                                   .broadcast = true,
-                                   .color = message->color,
-                                   .sid = message->sid};
+  struct push_order order = {.bodies = bodies,
+                             .body_count = bodies ? message->n_bodies : 0,
+                             .broadcast = true,
+                             .color = message->color,
+                             .sid = message->sid};
   place_order(pushes, call, &order, answer_broadcast);
   free(bodies);
   broadcaster__service__push__v1__broadcast_request__free_unpacked(message, NULL);

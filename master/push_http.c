@@ -128,6 +128,7 @@ static void place_order(struct push_http *pushes, struct http_request *request,
   }
   *order = (struct order){.request = request, .json = json, .sending = true};
   http_request_set_context(request, order);
+  json->order.parent = trace_context_of_header(http_request_header(request, "traceparent"));
   push_hub_send(pushes->hub, &json->order, on_done, order);
   order->sending = false;
   if (order->done) {

@@ -132,6 +132,7 @@ static int encode(struct push_hub *hub, const struct push_body *body, size_t *en
 // All bodies, once for all who get them, into hub->packets and hub->about.
 static int encode_all(struct push_hub *hub, const struct push_order *order) {
   size_t end = 0;
+  uint64_t taken_ns = (uint64_t)clock_wall_us() * 1000;
   for (size_t i = 0; i < order->body_count; i++) {
     const struct push_body *body = &order->bodies[i];
     size_t start = end;
@@ -147,7 +148,9 @@ static int encode_all(struct push_hub *hub, const struct push_order *order) {
                                           .data_version = body->data_version,
                                           .mod = body->mod,
                                           .seq = body->seq,
-                                          .packet_bytes = (uint32_t)(end - start)};
+                                          .packet_bytes = (uint32_t)(end - start),
+                                          .parent = order->parent,
+                                          .taken_ns = taken_ns};
   }
   return 0;
 }

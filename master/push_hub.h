@@ -50,7 +50,8 @@ struct push_order {
   bool broadcast;
   const char *color;  // of the players, for finding those who are elsewhere
   int64_t sid;
-  bool here_only;  // it came from another gateway, or is meant for this one
+  struct trace_context parent;  // the span of who pushes it, or none
+  bool here_only;               // it came from another gateway, or is meant for this one
 };
 
 enum push_fate {

@@ -296,6 +296,9 @@ static void on_dead(struct worker_process *process, int status) {
   counters_read(process->counters.base, &last);
   counters_sum(&process->retired, &last, false);
   shm_unmap(&process->counters);
+  if (process->channel) {
+    channel_drain(process->channel);  // its last words
+  }
   channel_free(process->channel);
   process->channel = NULL;
   evtimer_del(process->timer);

@@ -4,6 +4,7 @@
 #include <event2/event.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -13,6 +14,7 @@
 #include "common/tls_server.h"
 #include "worker/arrival.h"
 #include "worker/session.h"
+#include "worker/trace.h"
 #include "worker/worker.h"
 
 // Accepted in one turn of the loop at most, so that a storm of connections does
@@ -40,6 +42,7 @@ struct place *acceptor_take_place(struct listener *listener, enum close_reason *
     return NULL;
   }
   place->listener = listener;
+  place->trace = trace_accepted(acceptor->worker->trace, listener->config, listener->port);
   listener->open_connections++;
   acceptor->open_connections++;
   counters_split_add(acceptor->worker->counters, SPLIT_CONNECTIONS,
@@ -59,6 +62,7 @@ bool acceptor_count_address(struct place *place, const struct sockaddr *address)
 void acceptor_leave_place(struct place *place) {
   struct listener *listener = place->listener;
   struct acceptor *acceptor = listener->acceptor;
+  trace_gone(place->trace);
   if (place->of_all) {
     address_limits_release(acceptor->addresses, place->of_all);
   }
@@ -185,11 +189,22 @@ static void on_backoff_over(evutil_socket_t fd, short what, void *owner) {
 
 // --- Set-up and tear-down ----------------------------------------------------------------
 
+static int port_of(int fd) {
+  struct sockaddr_storage address = {.ss_family = AF_UNSPEC};
+  socklen_t len = sizeof address;
+  if (getsockname(fd, (struct sockaddr *)&address, &len) != 0) {
+    return 0;
+  }
+  return ntohs(address.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&address)->sin6_port
+                                             : ((struct sockaddr_in *)&address)->sin_port);
+}
+
 // False: out of memory. The descriptor is the listener's in any case.
 static bool set_up(struct listener *listener, struct acceptor *acceptor, int fd,
                    const struct config_listener *config) {
   struct worker *worker = acceptor->worker;
   *listener = (struct listener){.acceptor = acceptor, .config = config, .fd = fd};
+  listener->port = port_of(fd);
   listener->acceptable = event_new(worker->base, fd, EV_READ | EV_PERSIST, on_acceptable, listener);
   listener->websocket_rules = (struct websocket_rules){
       .path = config->path, .origins = config->origins, .subprotocols = config->subprotocols};

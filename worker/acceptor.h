@@ -27,6 +27,7 @@ struct listener {
   struct acceptor *acceptor;
   const struct config_listener *config;
   int fd;  // -1 once stopped
+  int port;
   struct event *acceptable;
   SSL_CTX *tls;                      // NULL without
   struct address_limits *addresses;  // NULL: only the limit for all
@@ -69,6 +70,7 @@ size_t acceptor_open_connections(const struct acceptor *acceptor);
 struct place {
   struct listener *listener;
   struct address_count *of_all;       // NULL until its address is known
+  struct trace_connection *trace;     // NULL without tracing
   struct address_count *of_listener;  // NULL as long, and where the listener counts none
 };
 

@@ -13,6 +13,7 @@
 #include "worker/acceptor.h"
 #include "worker/proxy_header.h"
 #include "worker/session.h"
+#include "worker/trace.h"
 
 struct arrival {
   LIST_ENTRY(arrival) link;
@@ -48,6 +49,8 @@ void arrival_refuse(struct arrival *arrival, enum close_reason reason) {
     close(arrival->fd);
   }
   acceptor_refused(arrival->listener, address_of(arrival), arrival->address_len, reason);
+  trace_address(arrival->place->trace, address_of(arrival));
+  trace_refused(arrival->place->trace, reason);
   acceptor_leave_place(arrival->place);
   arrival_free(arrival);
 }
@@ -80,8 +83,9 @@ static void become_session(struct arrival *arrival) {
   struct worker *worker = worker_of(arrival);
   char text[64];
   network_format_socket(address_of(arrival), arrival->address_len, text, sizeof text);
-  if (session_new(worker, config_listener_kind(arrival->listener->config), text, make_transport,
-                  arrival)) {
+  trace_address(arrival->place->trace, address_of(arrival));
+  if (session_new(worker, config_listener_kind(arrival->listener->config), text,
+                  arrival->place->trace, make_transport, arrival)) {
     arrival_free(arrival);
     return;
   }

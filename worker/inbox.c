@@ -145,6 +145,21 @@ bool inbox_report(struct inbox *inbox, enum channel_type type, const void *conte
          inbox_tell(inbox, type, content) == 0;
 }
 
+bool inbox_hand_spans(struct inbox *inbox, const struct channel_spans *spans,
+                      const uint8_t *listed) {
+  return inbox->channel && channel_send_spans(inbox->channel, spans, listed) == 0;
+}
+
+void inbox_send_off(struct inbox *inbox, int64_t ms) {
+  int64_t until_ms = clock_monotonic_ms() + ms;
+  struct timeval tick = {.tv_usec = 10000};
+  while (inbox->channel && channel_queued_bytes(inbox->channel) > 0 &&
+         clock_monotonic_ms() < until_ms) {
+    event_base_loopexit(inbox->worker->base, &tick);
+    event_base_dispatch(inbox->worker->base);
+  }
+}
+
 void inbox_pause(struct inbox *inbox) {
   if (inbox->channel) {
     channel_pause(inbox->channel);

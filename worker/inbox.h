@@ -25,6 +25,11 @@ int inbox_tell(struct inbox *inbox, enum channel_type type, const void *content)
 // Listens no further to the master, and again does.
 void inbox_pause(struct inbox *inbox);
 void inbox_resume(struct inbox *inbox);
+// Finished spans. False when there is no room for them, or no master.
+bool inbox_hand_spans(struct inbox *inbox, const struct channel_spans *spans,
+                      const uint8_t *listed);
+// Runs the loop until the master has taken all, or for so long.
+void inbox_send_off(struct inbox *inbox, int64_t ms);
 // What the master has asked for, which may be a lot. False when there is no room for it.
 bool inbox_report(struct inbox *inbox, enum channel_type type, const void *content);
 

@@ -9,6 +9,7 @@
 #include "worker/inbox.h"
 #include "worker/pushes.h"
 #include "worker/session.h"
+#include "worker/trace.h"
 
 // Answers the handshake, and the session is on. The answer goes out in the clear, for
 // the client does not have the key yet.
@@ -56,6 +57,7 @@ static void end_admission(struct session *session, int refusal) {
   } else if (refusal != CHANNEL_LOGIN_ADMITTED) {
     session_close(session, (enum close_reason)refusal);
   } else {
+    trace_admitted(session);
     session->active_ms = clock_monotonic_ms();
     event_add(&session->timer, session->worker->idle_timeout);
     session_resume_input(session);
@@ -96,6 +98,7 @@ static int log_in(struct session *session, const uint8_t *bytes, size_t len) {
   session->status = handshake.token.status;
   memcpy(session->color, handshake.token.color, sizeof session->color);
   session->state = SESSION_ADMISSION;
+  trace_checked(session);
   HASH_ADD(hh, worker->logged_in, connection, sizeof session->connection, session);
   if (!inbox_has_master(worker->inbox)) {
     end_admission(session, CHANNEL_LOGIN_ADMITTED);

@@ -127,12 +127,19 @@ size_t push_queue_conflate(struct push_queue *queue) {
   return gave_way;
 }
 
-size_t push_queue_drop_oldest(struct push_queue *queue, size_t bytes) {
+size_t push_queue_drop_oldest(struct push_queue *queue, size_t bytes, push_on_dropped *on_dropped,
+                              void *owner) {
   size_t before = queue->count;
   while (queue->bytes > bytes) {
-    push_unref(push_queue_take(queue));
+    struct push *push = push_queue_take(queue);
+    if (on_dropped) {
+      on_dropped(push, owner);
+    }
+    push_unref(push);
   }
   return before - queue->count;
 }
 
-size_t push_queue_clear(struct push_queue *queue) { return push_queue_drop_oldest(queue, 0); }
+size_t push_queue_clear(struct push_queue *queue, push_on_dropped *on_dropped, void *owner) {
+  return push_queue_drop_oldest(queue, 0, on_dropped, owner);
+}

@@ -51,9 +51,13 @@ struct push *push_queue_take(struct push_queue *queue);
 // one of the same mod, seq and obj that came later and has a higher one. Returns how many
 // gave way. Ends when the queue is empty.
 size_t push_queue_conflate(struct push_queue *queue);
-// Drops the oldest until no more than so many bytes are left; returns how many.
-size_t push_queue_drop_oldest(struct push_queue *queue, size_t bytes);
+// Told of each push that is dropped, before it is let go of.
+typedef void push_on_dropped(const struct push *push, void *owner);
+// Drops the oldest until no more than so many bytes are left; returns how many. on_dropped may
+// be NULL.
+size_t push_queue_drop_oldest(struct push_queue *queue, size_t bytes, push_on_dropped *on_dropped,
+                              void *owner);
 // Drops all; returns how many.
-size_t push_queue_clear(struct push_queue *queue);
+size_t push_queue_clear(struct push_queue *queue, push_on_dropped *on_dropped, void *owner);
 
 #endif

@@ -12,6 +12,7 @@
 #include "worker/login.h"
 #include "worker/pushes.h"
 #include "worker/session_output.h"
+#include "worker/trace.h"
 #include "worker/tunnel.h"
 #include "worker/watch.h"
 
@@ -49,6 +50,7 @@ static void close_with(struct session *session, enum close_reason reason, enum l
     watch_session_end(session);
   }
   session->state = SESSION_CLOSED;
+  trace_closing(session, reason);
   counters_closed(worker->counters, reason);
   session_log(session, WORKER_LOG_CLOSED, close_reason_name(reason));
 
@@ -83,6 +85,7 @@ void session_bury_all(struct worker *worker) {
   struct session *session;
   while ((session = LIST_FIRST(&worker->dead_sessions))) {
     LIST_REMOVE(session, link);
+    trace_forget_session(session);
     seal_free(session->seal);
     free(session->handshake);
     free(session);
@@ -158,6 +161,7 @@ static void forward(struct session *session, struct packet *packet) {
     counters_add(worker->counters, COUNTER_UNKNOWN_MODULES, 1);
     session_send_unexpected_error(session, packet->mod, packet->seq,
                                   "no tunnel serves this module");
+    trace_unserved(session, packet, "unknown_module");
     return;
   }
   if (packet->obj == 0) {
@@ -167,6 +171,7 @@ static void forward(struct session *session, struct packet *packet) {
     counters_add(worker->counters, COUNTER_FOREIGN_OBJECTS, 1);
     session_send_unexpected_error(session, packet->mod, packet->seq,
                                   "this object belongs to another player");
+    trace_unserved(session, packet, "foreign_object");
     return;
   }
   bool limited = false;
@@ -177,6 +182,7 @@ static void forward(struct session *session, struct packet *packet) {
     counters_add(worker->counters, COUNTER_TUNNEL_LIMITED, 1);
     session_send_unexpected_error(session, packet->mod, packet->seq,
                                   "this session has too many tunnels open");
+    trace_unserved(session, packet, "tunnel_limited");
   } else {
     session_close(session, CLOSE_OUT_OF_MEMORY);
   }
@@ -253,11 +259,17 @@ static void on_message(uint8_t *bytes, size_t len, void *owner) {
   if (session->watched) {
     watch_arrived(session, len);
   }
+  trace_message(session, len);
   charge_rate(session, len, session->active_ms);
   on_packet(session, bytes, len);
   if (session->watched) {
     watch_done(session);
   }
+}
+
+static void on_trace_context(const char *parent, size_t parent_len, const char *state,
+                             size_t state_len, void *owner) {
+  trace_parent(owner, parent, parent_len, state, state_len);
 }
 
 static void on_ended(enum close_reason reason, void *owner) { session_close(owner, reason); }
@@ -301,8 +313,9 @@ static uint64_t next_connection(const struct worker *worker) {
 }
 
 bool session_new(struct worker *worker, enum listener_kind kind, const char *address,
-                 transport_maker *make, void *context) {
-  static const struct transport_events events = {on_message, on_ended, session_on_drained};
+                 struct trace_connection *trace, transport_maker *make, void *context) {
+  static const struct transport_events events = {on_message, on_ended, session_on_drained,
+                                                 on_trace_context};
   const struct config *config = &worker->config;
   int64_t now_ms = clock_monotonic_ms();
   struct session *session = calloc(1, sizeof *session);
@@ -331,5 +344,6 @@ bool session_new(struct worker *worker, enum listener_kind kind, const char *add
   evtimer_assign(&session->grace_timer, worker->base, session_on_grace_over, session);
   event_add(&session->timer, worker->handshake_timeout);
   LIST_INSERT_HEAD(&worker->sessions, session, link);
+  trace_session(session, trace);
   return true;
 }

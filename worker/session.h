@@ -23,6 +23,8 @@
 #include "worker/push_queue.h"
 #include "worker/worker.h"
 
+struct trace_connection;
+
 enum session_state {
   SESSION_HANDSHAKE,
   SESSION_ADMISSION,  // the handshake is good; the master is asked
@@ -54,6 +56,8 @@ struct session {
   enum listener_kind listener_kind;
   uint64_t connection;  // unique among all connections of this gateway, ever
   char address[64];     // the client's ip:port
+
+  struct trace_connection *trace;  // NULL without tracing
 
   struct handshake *handshake;  // while the master is asked; else NULL
 
@@ -93,10 +97,10 @@ struct session {
 };
 
 // A new client of a listener of this kind, of this address (ip:port), at the transport that
-// make makes, with context.
-// False when out of memory: then there is no transport.
+// make makes, with context; trace is its connection's, or NULL. False when out of memory: then
+// there is no transport.
 bool session_new(struct worker *worker, enum listener_kind kind, const char *address,
-                 transport_maker *make, void *context);
+                 struct trace_connection *trace, transport_maker *make, void *context);
 
 // The one way out: tells the client where the reason asks for it, ends the
 // tunnels, counts and logs, and has the session freed after this turn of the loop.

@@ -8,6 +8,7 @@
 #include "common/packet_deflate.h"
 #include "common/system_message.h"
 #include "worker/pushes.h"
+#include "worker/trace.h"
 #include "worker/tunnel.h"
 #include "worker/watch.h"
 
@@ -151,11 +152,20 @@ static void deliver(struct session *session, const struct push *push, bool waite
     watch_push(session, push, sealed_size(session, len), waited);
   }
   counters_add(worker->counters, error == 0 ? COUNTER_PUSHES_DELIVERED : COUNTER_PUSHES_MISSED, 1);
+  trace_pushed(session, push, error == 0 ? NULL : "not_sent");
   if (error != 0) {
     session_close(session, reason_of(error));
   } else if (session_is_logout(push->about.mod, push->about.seq)) {
     session_close(session, CLOSE_ROMA_LOGOUT);
   }
+}
+
+static void on_dropped(const struct push *push, void *owner) {
+  trace_pushed(owner, push, "dropped_oldest");
+}
+
+static void on_missed(const struct push *push, void *owner) {
+  trace_pushed(owner, push, "session_ended");
 }
 
 // What waits is over a bound: something gives way, as the setting asks. Nothing does with
@@ -165,7 +175,7 @@ static void make_room(struct session *session, size_t bytes) {
   enum slow_client policy = session->worker->config.push.slow_client;
   size_t gone = 0;
   if (policy == SLOW_CLIENT_DROP_OLDEST) {
-    gone = push_queue_drop_oldest(&session->pushes, bytes);
+    gone = push_queue_drop_oldest(&session->pushes, bytes, on_dropped, session);
     counters_add(counters, COUNTER_PUSHES_DROPPED_OLDEST, gone);
   } else if (policy == SLOW_CLIENT_CONFLATE) {
     gone = push_queue_conflate(&session->pushes);
@@ -188,10 +198,12 @@ static void keep(struct session *session, struct push *push) {
   bool fits = session->pushes.bytes + push_queue_cost(push) <= bound;
   if (!fits && worker->config.push.slow_client == SLOW_CLIENT_DROP_NEWEST) {
     counters_add(worker->counters, COUNTER_PUSHES_DROPPED_NEWEST, 1);
+    trace_pushed(session, push, "dropped_newest");
     return;
   }
   if (push_queue_add(&session->pushes, push, &gave_way) != 0) {
     counters_add(worker->counters, COUNTER_PUSHES_MISSED, 1);
+    trace_pushed(session, push, "out_of_memory");
     session_close(session, CLOSE_OUT_OF_MEMORY);
     return;
   }
@@ -210,6 +222,7 @@ void session_push(struct session *session, struct push *push) {
   counters_add(counters, COUNTER_PUSHES_ADDRESSED, 1);
   if (session->state != SESSION_PLAYING) {
     counters_add(counters, COUNTER_PUSHES_MISSED, 1);
+    trace_pushed(session, push, "session_ended");
   } else if (session->output_full && !session_is_logout(push->about.mod, push->about.seq)) {
     keep(session, push);
   } else {
@@ -230,7 +243,7 @@ static void deliver_waiting(struct session *session) {
 }
 
 void session_drop_pushes(struct session *session) {
-  size_t gone = push_queue_clear(&session->pushes);
+  size_t gone = push_queue_clear(&session->pushes, on_missed, session);
   counters_add(session->worker->counters, COUNTER_PUSHES_MISSED, gone);
   counters_gauge_add(session->worker->counters, GAUGE_PUSHES_WAITING, -(int64_t)gone);
 }

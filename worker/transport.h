@@ -33,6 +33,10 @@ struct transport_events {
   void (*on_ended)(enum close_reason reason, void *owner);
   // What was waiting has fallen below the wires' low_bytes.
   void (*on_drained)(void *owner);
+  // The client's request had these headers, traceparent and tracestate: "" for one that it had
+  // not. Hostile, and valid for the call; before all else. NULL: not wanted.
+  void (*on_trace_context)(const char *parent, size_t parent_len, const char *state,
+                           size_t state_len, void *owner);
 };
 
 struct transport_kind {

@@ -335,6 +335,11 @@ static size_t take_upgrade(struct websocket *websocket, const uint8_t *bytes, si
     return len;
   }
   websocket->state = WEBSOCKET_OPEN;
+  const struct transport_events *events = websocket->transport.events;
+  if (events->on_trace_context) {
+    events->on_trace_context(answer.traceparent, answer.traceparent_len, answer.tracestate,
+                             answer.tracestate_len, websocket->transport.owner);
+  }
   if (websocket->options->ping_interval) {
     event_add(&websocket->timer, websocket->options->ping_interval);
   }

@@ -9,6 +9,7 @@
 #include "common/loop.h"
 #include "worker/inbox.h"
 #include "worker/session.h"
+#include "worker/trace.h"
 #include "worker/watch.h"
 #include "worker/worker.h"
 
@@ -23,10 +24,10 @@ static const struct config_tunnel_type *tunnel_type(const struct tunnel *tunnel)
 
 // --- The queue ---------------------------------------------------------------
 
-static int queue_push(struct tunnel_queue *queue, struct stream_message *message) {
+static int queue_push(struct tunnel_queue *queue, const struct tunnel_queued *queued) {
   if (queue->count == queue->room) {
     size_t room = queue->room > 0 ? queue->room * 2 : 2;
-    struct stream_message **ring = malloc(room * sizeof(struct stream_message *));
+    struct tunnel_queued *ring = malloc(room * sizeof *ring);
     if (!ring) {
       return ERROR_MEMORY;
     }
@@ -38,18 +39,18 @@ static int queue_push(struct tunnel_queue *queue, struct stream_message *message
     queue->room = room;
     queue->head = 0;
   }
-  queue->ring[(queue->head + queue->count) & (queue->room - 1)] = message;
+  queue->ring[(queue->head + queue->count) & (queue->room - 1)] = *queued;
   queue->count++;
-  queue->bytes += message->len;
+  queue->bytes += queued->message->len;
   return 0;
 }
 
-static struct stream_message *queue_pop(struct tunnel_queue *queue) {
-  struct stream_message *message = queue->ring[queue->head];
+static struct tunnel_queued queue_pop(struct tunnel_queue *queue) {
+  struct tunnel_queued queued = queue->ring[queue->head];
   queue->head = (queue->head + 1) & (queue->room - 1);
   queue->count--;
-  queue->bytes -= message->len;
-  return message;
+  queue->bytes -= queued.message->len;
+  return queued;
 }
 
 // The client is read no further while the queue is over its bound, and again when
@@ -70,10 +71,12 @@ static void check_bound(struct tunnel *tunnel) {
 
 static void queue_clear(struct tunnel *tunnel) {
   while (tunnel->queue.count > 0) {
-    struct stream_message *message = queue_pop(&tunnel->queue);
-    counters_gauge_add(tunnel->worker->counters, GAUGE_QUEUED_IN_BYTES, -(int64_t)message->len);
+    struct tunnel_queued queued = queue_pop(&tunnel->queue);
+    counters_gauge_add(tunnel->worker->counters, GAUGE_QUEUED_IN_BYTES,
+                       -(int64_t)queued.message->len);
     counters_add(tunnel->worker->counters, COUNTER_DROPPED_IN, 1);
-    free(message);
+    trace_handed_over(tunnel, &queued, "dropped");
+    free(queued.message);
   }
   free(tunnel->queue.ring);
   tunnel->queue = (struct tunnel_queue){0};
@@ -107,6 +110,7 @@ static void release_route(struct tunnel *tunnel) {
 static void end_stream(struct tunnel *tunnel) {
   struct stream *stream = tunnel->stream;
   release_route(tunnel);
+  trace_opened(tunnel, STREAM_CANCELLED);  // if it was being opened
   if (tunnel->state == TUNNEL_OPEN) {
     counters_split_add(tunnel->worker->counters, SPLIT_TUNNELS, (size_t)tunnel->type, -1);
   }
@@ -151,6 +155,7 @@ static void tunnel_free(struct tunnel *tunnel) {
   } else {
     worker_leave_if_done(tunnel->worker);
   }
+  trace_forget_tunnel(tunnel);
   free(tunnel);
 }
 
@@ -189,10 +194,12 @@ static void refused(struct tunnel *tunnel) {
                                   "the server refused it");
   }
   while (session->state == SESSION_PLAYING && tunnel->queue.count > 0) {
-    struct stream_message *message = queue_pop(&tunnel->queue);
+    struct tunnel_queued queued = queue_pop(&tunnel->queue);
+    struct stream_message *message = queued.message;
     struct packet packet;
     counters_gauge_add(tunnel->worker->counters, GAUGE_QUEUED_IN_BYTES, -(int64_t)message->len);
     counters_add(tunnel->worker->counters, COUNTER_DROPPED_IN, 1);
+    trace_handed_over(tunnel, &queued, "refused");
     if (tunnel_message_decode(&packet, message->bytes, message->len) == 0) {
       session_send_unexpected_error(session, packet.mod, packet.seq, "the server refused it");
     }
@@ -378,16 +385,17 @@ static void pump(struct tunnel *tunnel) {
     }
     return;
   }
-  struct stream_message *message = queue_pop(&tunnel->queue);
-  counters_gauge_add(worker->counters, GAUGE_QUEUED_IN_BYTES, -(int64_t)message->len);
+  struct tunnel_queued queued = queue_pop(&tunnel->queue);
+  counters_gauge_add(worker->counters, GAUGE_QUEUED_IN_BYTES, -(int64_t)queued.message->len);
   counters_split_add(worker->counters, SPLIT_TUNNEL_MESSAGES_OUT, (size_t)tunnel->type, 1);
   counters_record_us(worker->counters, HISTOGRAM_MESSAGE_IN,
-                     clock_monotonic_us() - message->arrived_us);
+                     clock_monotonic_us() - queued.arrived_us);
+  trace_handed_over(tunnel, &queued, NULL);
   tunnel->sending = true;
   if (is_watched(tunnel)) {
-    watch_to_tunnel(tunnel, message);
+    watch_to_tunnel(tunnel, &queued);
   }
-  stream_send(tunnel->stream, message);
+  stream_send(tunnel->stream, queued.message);
   if (tunnel->session) {
     check_bound(tunnel);
   }
@@ -415,6 +423,7 @@ static void on_opened(void *owner) {
   counters_record_us(worker->counters, HISTOGRAM_TUNNEL_OPEN,
                      clock_monotonic_us() - tunnel->sought_us);
   tunnel->sought_us = 0;
+  trace_opened(tunnel, STREAM_OK);
   tunnel->state = TUNNEL_OPEN;
   tunnel->opened_ms = clock_monotonic_ms();
   if (is_watched(tunnel)) {
@@ -509,6 +518,7 @@ static void on_ended(void *owner, int status, const char *detail) {
   if (is_watched(tunnel)) {
     watch_tunnel_event(tunnel, WATCHED_TUNNEL_BROKEN, status);
   }
+  trace_opened(tunnel, status);
   end_stream(tunnel);
   tunnel->state = TUNNEL_WAITING;
   if (!tunnel->session) {
@@ -568,7 +578,9 @@ static void open_stream(struct tunnel *tunnel, const struct node *node) {
   snprintf(status, sizeof status, "%" PRId32, session->status);
   snprintf(referer, sizeof referer, "%s#%" PRIu64, worker->config.server.grpc.advertise,
            session->connection);
-  const struct stream_metadata metadata[] = {
+  char traceparent[TRACE_PARENT_TEXT_BYTES];
+  enum { COUNT = 8 };
+  struct stream_metadata metadata[COUNT + TRACE_METADATA_MAX] = {
       {"x-md-global-oid", oid},
       {"x-md-global-uid", uid},
       {"x-md-global-sid", sid},
@@ -584,8 +596,8 @@ static void open_stream(struct tunnel *tunnel, const struct node *node) {
   memcpy(tunnel->address, node->address, sizeof tunnel->address);
   tunnel->secure = node->secure;
   hold_route(tunnel);
-  tunnel->stream = stream_open(worker->streams, &target, metadata,
-                               sizeof metadata / sizeof metadata[0], &events, tunnel);
+  size_t count = trace_opening(tunnel, metadata, COUNT, traceparent);
+  tunnel->stream = stream_open(worker->streams, &target, metadata, count, &events, tunnel);
   if (!tunnel->stream) {
     session_close(tunnel->session, CLOSE_OUT_OF_MEMORY);
     return;
@@ -615,6 +627,7 @@ struct tunnel *tunnel_get(struct session *session, int type, int64_t oid, bool *
   tunnel->session = session;
   tunnel->type = type;
   tunnel->oid = oid;
+  trace_tunnel(tunnel);
   tunnel->claim.on_settled = on_settled;
   evtimer_assign(&tunnel->timer, worker->base, on_timer, tunnel);
   LIST_INSERT_HEAD(&session->tunnels, tunnel, link);
@@ -633,10 +646,13 @@ void tunnel_send(struct tunnel *tunnel, const struct packet *packet) {
     return;
   }
   message->len = len;
-  message->arrived_us = tunnel->session->arrived_us;
-  message->queued_us = tunnel->session->watched ? clock_monotonic_us() : 0;
   tunnel_message_encode(packet, fragments, message->bytes);
-  if (queue_push(&tunnel->queue, message) != 0) {
+  const struct tunnel_queued queued = {
+      .message = message,
+      .arrived_us = tunnel->session->arrived_us,
+      .queued_us = tunnel->session->watched ? clock_monotonic_us() : 0,
+      .came_ns = trace_queued(tunnel->session)};
+  if (queue_push(&tunnel->queue, &queued) != 0) {
     free(message);
     session_close(tunnel->session, CLOSE_OUT_OF_MEMORY);
     return;

@@ -12,11 +12,13 @@
 
 #include "common/packet.h"
 #include "common/route_table.h"
+#include "common/trace_context.h"
 #include "worker/route_store.h"
 
 struct session;
 struct stream;
 struct stream_message;
+struct trace_connection;
 struct worker;
 
 enum tunnel_state {
@@ -26,9 +28,16 @@ enum tunnel_state {
   TUNNEL_WAITING,  // for the next try
 };
 
+struct tunnel_queued {
+  struct stream_message *message;
+  int64_t arrived_us;  // from the client: monotonic
+  int64_t queued_us;   // the same, while the session is watched
+  uint64_t came_ns;    // wall clock, with tracing on
+};
+
 // Messages that wait for the stream: a ring that grows on demand.
 struct tunnel_queue {
-  struct stream_message **ring;
+  struct tunnel_queued *ring;
   size_t room;  // a power of two, or 0
   size_t head;
   size_t count;
@@ -54,12 +63,17 @@ struct tunnel {
   uint32_t failures;   // tries in a row that came to nothing
   int32_t last_mod;    // of the message queued last,
   int32_t last_seq;
-  bool secure;       // the stream is TLS
-  bool holds;        // the master has been told to keep the route
-  bool unanswered;   // to which the backend has said nothing yet
-  bool sending;      // the stream has a message and has not said on_sent
-  bool read_wanted;  // the next message was not asked for: the client is slow
-  bool full;         // the queue is over its bound
+  struct trace_connection *trace;  // the session's, which it may outlive; NULL without tracing
+  struct {
+    struct trace_context context;
+    uint64_t start_ns;  // 0: there is none
+  } opening;            // the span of the stream being opened
+  bool secure;          // the stream is TLS
+  bool holds;           // the master has been told to keep the route
+  bool unanswered;      // to which the backend has said nothing yet
+  bool sending;         // the stream has a message and has not said on_sent
+  bool read_wanted;     // the next message was not asked for: the client is slow
+  bool full;            // the queue is over its bound
 };
 
 LIST_HEAD(tunnel_list, tunnel);

@@ -39,7 +39,7 @@ void watch_to_client(struct session *session, const struct packet *packet, size_
 void watch_push(struct session *session, const struct push *push, size_t sealed_bytes, bool waited);
 // A message given to the tunnel's stream; one that has come from there (tunnel NULL: from a
 // node that the session has left).
-void watch_to_tunnel(const struct tunnel *tunnel, const struct stream_message *message);
+void watch_to_tunnel(const struct tunnel *tunnel, const struct tunnel_queued *queued);
 void watch_from_tunnel(struct session *session, const struct tunnel *tunnel,
                        const struct packet *packet, size_t len);
 

@@ -23,9 +23,9 @@ struct text {
 // What the request says, as far as it matters here.
 struct request {
   struct text target;
-  size_t hosts, keys, versions, origins, contents;
+  size_t hosts, keys, versions, origins, contents, traceparents, tracestates;
   bool has_upgrade, has_connection;
-  struct text key, version, origin;
+  struct text key, version, origin, traceparent, tracestate;
   struct text subprotocol;  // the first that we have too
 };
 
@@ -164,6 +164,10 @@ static bool take_header(const struct websocket_rules *rules, struct request *req
   } else if (is_name(name, "Origin")) {
     request->origins++;
     request->origin = value;
+  } else if (is_name(name, "traceparent")) {
+    request->traceparent = request->traceparents++ == 0 ? value : text_of("");
+  } else if (is_name(name, "tracestate")) {
+    request->tracestate = request->tracestates++ == 0 ? value : text_of("");
   } else if (is_name(name, "Sec-WebSocket-Protocol")) {
     struct text entry;
     while (request->subprotocol.len == 0 && next_entry(&value, &entry)) {
@@ -258,7 +262,7 @@ size_t websocket_upgrade(const struct websocket_rules *rules, const uint8_t *byt
                          struct websocket_answer *answer) {
   static const char end[] = "\r\n\r\n";
   const size_t end_len = sizeof end - 1;
-  struct request request = {.target = {"", 0}};
+  struct request request = {.target = {"", 0}, .traceparent = {"", 0}, .tracestate = {"", 0}};
   const uint8_t *found = memmem(bytes, len, end, end_len);
   size_t head_len = found ? (size_t)(found - bytes) + end_len : len;
 
@@ -292,5 +296,9 @@ size_t websocket_upgrade(const struct websocket_rules *rules, const uint8_t *byt
     line = line_end + 2;
   }
   judge(rules, &request, answer);
+  answer->traceparent = request.traceparent.at;
+  answer->traceparent_len = request.traceparent.len;
+  answer->tracestate = request.tracestate.at;
+  answer->tracestate_len = request.tracestate.len;
   return head_len;
 }

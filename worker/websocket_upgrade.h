@@ -24,6 +24,11 @@ struct websocket_answer {
   unsigned status;  // 101: it is a WebSocket from here on; any other: to be closed after it
   size_t len;
   char text[768];
+  // The headers of those names, within the request; "" for one that is missing or there twice.
+  const char *traceparent;
+  size_t traceparent_len;
+  const char *tracestate;
+  size_t tracestate_len;
 };
 
 // Reads the request at the start of bytes. Returns how long it is, with the answer; 0 when

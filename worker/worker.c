@@ -22,8 +22,10 @@
 #include "worker/pushes.h"
 #include "worker/route_store.h"
 #include "worker/session.h"
+#include "worker/trace.h"
 #include "worker/watch.h"
 
+enum { LAST_WORDS_MS = 200 };  // for the master to take them
 static const struct timeval second = {.tv_sec = 1};
 
 bool worker_may_log(struct worker *worker, enum worker_log kind, uint64_t *suppressed) {
@@ -229,6 +231,9 @@ static const char *build(struct worker *worker, char *why, size_t why_size) {
       !(worker->loop_lag = loop_lag_new(worker->base, worker->counters))) {
     return "out of memory";
   }
+  if (TRACE_IS_BUILT && config->trace.endpoint[0] != '\0' && !(worker->trace = trace_new(worker))) {
+    return "out of memory";
+  }
   worker->acceptor = acceptor_new(worker, HANDOVER_LISTENERS, why, why_size);
   return worker->acceptor ? NULL : why;
 }
@@ -241,6 +246,11 @@ static void tear_down(struct worker *worker) {
   acceptor_free(worker->acceptor);
   loop_lag_free(worker->loop_lag);
   pushes_free(worker->pushes);
+  if (worker->trace) {  // the last spans
+    trace_flush(worker->trace);
+    inbox_send_off(worker->inbox, LAST_WORDS_MS);
+    trace_free(worker->trace);
+  }
   inbox_free(worker->inbox);
   route_store_free(worker->route_store);
   node_picker_free(worker->node_picker);

@@ -32,6 +32,7 @@ struct loop_lag;
 struct pushes;
 struct route_store;
 struct session;
+struct trace;
 
 LIST_HEAD(session_list, session);
 
@@ -65,6 +66,7 @@ struct worker {
   struct route_store *route_store;
   struct inbox *inbox;
   struct pushes *pushes;
+  struct trace *trace;  // NULL: there is no tracing
   struct acceptor *acceptor;
   struct loop_lag *loop_lag;
   struct wire_shared wires;

@@ -3,7 +3,7 @@
 
     make bench [ONLY=group[,group]]
 
-Groups: roundtrip, transport, login, idle, route, failover, broadcast, push. Whatever is compared
+Groups: roundtrip, transport, login, idle, route, failover, broadcast, push, trace. Whatever is compared
 is measured in turns within one run, and the medians of the turns are printed; so a ratio holds on
 a busy machine too, where an absolute figure does not. Progress goes to standard error.
 """
@@ -95,12 +95,12 @@ class Rig:
         self.gateway = self.add_gateway("gateway")
         self.key_directory = self.gateway.tool_keys()
 
-    def add_gateway(self, name, settings=None, nodes=None):
+    def add_gateway(self, name, settings=None, nodes=None, kind=QuietGateway):
         directory = os.path.join(self.directory, name)
         os.mkdir(directory)
         if nodes is None:
             nodes = [dict(node, color=COLOR) for node in nodes_of(self.roma.address)]
-        return self.add(QuietGateway(directory, self.keys, nodes,
+        return self.add(kind(directory, self.keys, nodes,
                                      settings=merged(SETTINGS, settings or {})))
 
     def add(self, program):
@@ -516,9 +516,45 @@ def bench_failover(rig):
     report("failover.reopen_1000_ms", statistics.median(again), "ms")
 
 
+# --- trace ----------------------------------------------------------------------------------
+
+TRACE_TURNS = 11
+PLAIN = os.path.join(os.path.dirname(BIN), "..", "plain", "bin")
+
+
+class PlainGateway(QuietGateway):
+    """Built without tracing."""
+
+    def start(self):
+        Program.__init__(self, [os.path.join(PLAIN, "janusd"), "-c", self.config_path])
+        self.await_workers()
+
+
+def bench_trace(rig):
+    from janus.otlp_receiver import OtlpReceiver
+    receiver = OtlpReceiver()
+    one_percent = {"trace": {"endpoint": receiver.url, "sampler": "traceidratio", "ratio": "0.01"}}
+    gateways = {"plain": rig.add_gateway("plain", kind=PlainGateway),
+                "off": rig.add_gateway("off"), "one_percent": rig.add_gateway("one", one_percent)}
+    names = list(gateways)
+    turns = {name: [] for name in names}
+    for turn in range(TRACE_TURNS):
+        say(f"round trips with and without tracing, turn {turn + 1} of {TRACE_TURNS}")
+        for name in names[turn % len(names):] + names[:turn % len(names)]:
+            turns[name].append(rig.load("roundtrip", "--clients", str(CLIENTS), "--size", str(SIZE),
+                                        "--duration", "1500ms", "--warmup", "500ms",
+                                        gateway=gateways[name])["cpu_us"])
+        say(", ".join(f"{name} {results[-1]:.2f} us" for name, results in turns.items()))
+    for name in ("off", "one_percent"):
+        report(f"trace.{name}_ratio", statistics.median(
+            ours / plain for ours, plain in zip(turns[name], turns["plain"])), "ratio")
+    receiver.stop()
+
+
 GROUPS = {"roundtrip": bench_roundtrip, "transport": bench_transport, "login": bench_login,
           "idle": bench_idle, "route": bench_route, "failover": bench_failover,
-          "broadcast": bench_broadcast, "push": bench_push}
+          "broadcast": bench_broadcast, "push": bench_push,
+          "trace": bench_trace}
 
 
 def main():

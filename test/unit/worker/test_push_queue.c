@@ -19,7 +19,7 @@ static int set_up(void **state) {
 
 static int tear_down(void **state) {
   (void)state;
-  push_queue_clear(&queue);
+  push_queue_clear(&queue, NULL, NULL);
   return 0;
 }
 
@@ -85,7 +85,7 @@ static void a_push_is_freed_with_its_last_reference(void **state) {
   assert_int_equal(push_queue_add(&other, push, &gave_way), 0);
   assert_int_equal(push->references, 3);
   push_unref(push);
-  push_queue_clear(&other);
+  push_queue_clear(&other, NULL, NULL);
   assert_int_equal(take(), 7);  // the address sanitizer sees the rest
 }
 
@@ -98,10 +98,10 @@ static void the_oldest_are_dropped_down_to_the_bound(void **state) {
     add(1, 1, 0, i);
   }
   assert_int_equal(queue.bytes, 10 * cost);
-  assert_int_equal(push_queue_drop_oldest(&queue, 10 * cost), 0);
-  assert_int_equal(push_queue_drop_oldest(&queue, 4 * cost + 1), 6);
+  assert_int_equal(push_queue_drop_oldest(&queue, 10 * cost, NULL, NULL), 0);
+  assert_int_equal(push_queue_drop_oldest(&queue, 4 * cost + 1, NULL, NULL), 6);
   assert_int_equal(take(), 6);
-  assert_int_equal(push_queue_drop_oldest(&queue, 0), 3);
+  assert_int_equal(push_queue_drop_oldest(&queue, 0, NULL, NULL), 3);
   assert_empty();
 }
 
@@ -162,9 +162,9 @@ static void a_conflating_queue_is_cut_and_cleared_like_any_other(void **state) {
     }
   }
   assert_int_equal(queue.count, 70);
-  assert_int_equal(push_queue_drop_oldest(&queue, 10 * cost), 60);
+  assert_int_equal(push_queue_drop_oldest(&queue, 10 * cost, NULL, NULL), 60);
   assert_int_equal(add(9, 5, 5000, 1), 1);  // the latest of its kind was among the ten
-  assert_int_equal(push_queue_clear(&queue), 10);
+  assert_int_equal(push_queue_clear(&queue, NULL, NULL), 10);
   assert_empty();
 }
 
