@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -32,6 +33,7 @@ struct worker_process {
   struct channel *channel;
   struct shm counters;
   struct counters_values retired;  // of the predecessors
+  double retired_cpu_s;
   int64_t backoff_ms;
   int64_t started_ms;   // monotonic
   uint64_t pushed;      // sessions that pushes were for, ever
@@ -282,7 +284,11 @@ static int living(const struct workers *workers) {
   return count;
 }
 
-static void on_dead(struct worker_process *process, int status) {
+static double seconds_of(struct timeval time) {
+  return (double)time.tv_sec + (double)time.tv_usec / 1e6;
+}
+
+static void on_dead(struct worker_process *process, int status, const struct rusage *usage) {
   struct workers *workers = process->workers;
   struct counters_values last;
 
@@ -295,6 +301,7 @@ static void on_dead(struct worker_process *process, int status) {
   }
   counters_read(process->counters.base, &last);
   counters_sum(&process->retired, &last, false);
+  process->retired_cpu_s += seconds_of(usage->ru_utime) + seconds_of(usage->ru_stime);
   shm_unmap(&process->counters);
   if (process->channel) {
     channel_drain(process->channel);  // its last words
@@ -315,10 +322,11 @@ static void on_child_signal(evutil_socket_t number, short what, void *owner) {
   (void)what;
   pid_t pid;
   int status;
-  while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+  struct rusage usage;
+  while ((pid = wait4(-1, &status, WNOHANG, &usage)) > 0) {
     for (int i = 0; i < workers->count; i++) {
       if (workers->process[i].info.pid == pid) {
-        on_dead(&workers->process[i], status);
+        on_dead(&workers->process[i], status, &usage);
       }
     }
   }
@@ -462,6 +470,10 @@ void workers_read_counters(const struct workers *workers, int index,
     counters_read(process->counters.base, &live);
     counters_sum(values, &live, true);
   }
+}
+
+double workers_retired_cpu_s(const struct workers *workers, int index) {
+  return workers->process[index].retired_cpu_s;
 }
 
 int workers_send(struct workers *workers, int index, enum channel_type type, const void *content) {

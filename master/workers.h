@@ -78,6 +78,8 @@ void workers_info(const struct workers *workers, int index, struct worker_info *
 // The counts of worker index with those of its predecessors; gauges of the living.
 void workers_read_counters(const struct workers *workers, int index,
                            struct counters_values *values);
+// The CPU time of its predecessors, seconds.
+double workers_retired_cpu_s(const struct workers *workers, int index);
 
 // How many bytes of pushes it takes now (common/channel.h). ERROR_EXHAUSTED: that was too
 // many.
