@@ -63,6 +63,7 @@ static const char options_help[] =
     "  --clients N            connections or streams (default 200; login and handshake 32)\n"
     "  --login-concurrency N  handshakes under way at a time (default 64)\n"
     "  --size N               bytes of data in each message (default 128)\n"
+    "  --each N               with roundtrip: each client sends N messages, and that is all\n"
     "  --mod M --seq N        of the messages (default user, 1)\n"
     "  --rate N               messages a second in all, for rate (default 10000)\n"
     "  --entrance KIND@H:P    of pushes: redis@, grpc@ or http@ and HOST:PORT;\n"
@@ -103,6 +104,7 @@ enum {
   OPTION_CLIENTS,
   OPTION_LOGIN_CONCURRENCY,
   OPTION_SIZE,
+  OPTION_EACH,
   OPTION_MOD,
   OPTION_SEQ,
   OPTION_RATE,
@@ -142,6 +144,7 @@ static const struct option long_options[] = {
     {"clients", required_argument, NULL, OPTION_CLIENTS},
     {"login-concurrency", required_argument, NULL, OPTION_LOGIN_CONCURRENCY},
     {"size", required_argument, NULL, OPTION_SIZE},
+    {"each", required_argument, NULL, OPTION_EACH},
     {"mod", required_argument, NULL, OPTION_MOD},
     {"seq", required_argument, NULL, OPTION_SEQ},
     {"rate", required_argument, NULL, OPTION_RATE},
@@ -263,6 +266,10 @@ static void set_option(struct bench *bench, int option) {
     case OPTION_LOGIN_CONCURRENCY:
       options->login_concurrency =
           (size_t)number_option("--login-concurrency is not 1 to 100000", 1, 100000);
+      break;
+    case OPTION_EACH:
+      options->messages_each =
+          (size_t)number_option("--each is not 1 to 1000000000", 1, 1000000000);
       break;
     case OPTION_SIZE:
       options->data_bytes =

@@ -3,7 +3,7 @@
 
     make bench [ONLY=group[,group]]
 
-Groups: roundtrip, transport, login, idle, route, failover, broadcast, push, trace. Whatever is compared
+Groups: roundtrip, transport, login, idle, route, failover, broadcast, push, trace, scrape. Whatever is compared
 is measured in turns within one run, and the medians of the turns are printed; so a ratio holds on
 a busy machine too, where an absolute figure does not. Progress goes to standard error.
 """
@@ -551,10 +551,61 @@ def bench_trace(rig):
     receiver.stop()
 
 
+# --- scrape -----------------------------------------------------------------------------------
+
+SCRAPE_SESSIONS = 15000
+SCRAPES = 50
+
+
+def bench_scrape(rig):
+    """What a scrape of a gateway with many sessions takes, from the request to the last byte."""
+    gateway = rig.add_gateway("scraped")
+    url = "tcp://" + ":".join(map(str, gateway.address))
+    say(f"{SCRAPE_SESSIONS} players log in and say nothing more")
+    holders = []
+    try:
+        for part in range(2):  # a process may have no more than 20,000 descriptors
+            holder = subprocess.Popen(
+                [os.path.join(BIN, "janus-bench"), "idle", "--json", "--connect", url, "--keys",
+                 rig.key_directory, "--color", COLOR, "--clients", str(SCRAPE_SESSIONS // 2),
+                 "--source", "127.0.0.1-8", "--uid", str(5000000 + part * 1000000)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            holders.append(holder)
+            if not holder.stdout.readline():
+                sys.exit("bench: the idle players did not come in")
+        if gateway.gauge("sessions") < SCRAPE_SESSIONS:
+            sys.exit("bench: not all of the players are there")
+        host, port = gateway.listener("http")
+        connection = http.client.HTTPConnection(host, port, timeout=30)
+        took, cpu_before = [], cpu_seconds(gateway.worker_pids().values())
+        for _ in range(SCRAPES):
+            begun = time.monotonic()
+            connection.request("GET", "/metrics")
+            page = connection.getresponse().read()
+            took.append((time.monotonic() - begun) * 1000)
+        say(f"a page of {len(page)} bytes; the workers' CPU meanwhile: "
+            f"{(cpu_seconds(gateway.worker_pids().values()) - cpu_before) * 1000:.0f} ms")
+        report("scrape_15k.ms", statistics.median(took), "ms")
+        report("scrape_15k.max_ms", max(took), "ms")
+    finally:
+        for holder in holders:
+            holder.stdin.close()
+            holder.wait(60)
+
+
+def cpu_seconds(pids):
+    total = 0
+    for pid in pids:
+        with open(f"/proc/{pid}/stat") as stat:
+            fields = stat.read().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / os.sysconf("SC_CLK_TCK")
+
+
 GROUPS = {"roundtrip": bench_roundtrip, "transport": bench_transport, "login": bench_login,
           "idle": bench_idle, "route": bench_route, "failover": bench_failover,
           "broadcast": bench_broadcast, "push": bench_push,
-          "trace": bench_trace}
+          "trace": bench_trace, "scrape": bench_scrape}
 
 
 def main():

@@ -25,6 +25,7 @@ struct bench_options {
   size_t clients;
   size_t login_concurrency;
   size_t data_bytes;
+  size_t messages_each;  // each client sends so many and no more; 0: until the time is over
   int32_t mod;
   int32_t seq;
   double rate_per_s;

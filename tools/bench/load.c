@@ -29,6 +29,7 @@ struct load {
   struct event *timer;
   int64_t schedule_started_ns;
   uint64_t scheduled_count;
+  size_t finished;  // clients that have sent all of theirs and been answered
 };
 
 static struct load *load_of(struct players *players) { return (struct load *)players; }
@@ -39,6 +40,7 @@ static bool send_one(struct player *player) {
     load->players.bench->failed++;
     return false;
   }
+  player->messages++;
   return true;
 }
 
@@ -134,6 +136,12 @@ static void on_message(struct player *player, const struct client_message *messa
   int64_t now_ns = bench_now_ns();
   if (!load->scheduled) {
     bench_record(bench, now_ns - player->started_ns);
+    if (player->messages == bench->options.messages_each && player->messages > 0) {
+      if (++load->finished == load->players.ready) {
+        bench_stop(bench, BENCH_PASSED);
+      }
+      return;
+    }
     player->started_ns = now_ns;
     send_one(player);
     return;
@@ -167,7 +175,12 @@ static int run(struct bench *bench, bool scheduled) {
     bench->exit_code = BENCH_FAILED;
   }
   if (bench->exit_code == BENCH_PASSED) {
+    uint64_t sent = 0;
+    for (size_t i = 0; i < load.players.count; i++) {
+      sent += load.players.all[i].messages;
+    }
     bench_report_number(bench, "clients", (double)load.players.ready, "");
+    bench_report_number(bench, "sent", (double)sent, "");
     bench_report_work(bench, "msgs_per_s");
     bench_report_end(bench);
   }

@@ -13,6 +13,7 @@ struct player {
   struct client_identity identity;
   size_t number;
   int64_t started_ns;  // of connecting; afterwards the load's own
+  size_t messages;     // sent by the load
   bool ready;
   bool answered;  // the loads' own, as is the next
   void *load;     // freed with the players
