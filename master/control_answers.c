@@ -10,10 +10,9 @@
 #include "master/operations_grpc.h"
 #include "master/operations_http.h"
 #include "master/player_watch.h"
-#include "master/push_topics.h"
 #include "master/registry.h"
 #include "master/reload.h"
-#include "master/routes.h"
+#include "master/stats.h"
 #include "master/tls_keys.h"
 
 enum { LIST_DEFAULT = 100, LIST_MAX = 100000 };
@@ -28,15 +27,6 @@ size_t control_list_limit(const json_t *request) {
   return value < 0 ? 0 : value > LIST_MAX ? LIST_MAX : (size_t)value;
 }
 
-static void read_total(const struct master *master, struct counters_values *total) {
-  counters_read(master->counters, total);
-  for (int i = 0; i < workers_count(master->workers); i++) {
-    struct counters_values values;
-    workers_read_counters(master->workers, i, &values);
-    counters_sum(total, &values, true);
-  }
-}
-
 size_t control_read_nodes(const struct master *master, struct node **nodes) {
   size_t count = 0;
   uint64_t version;
@@ -47,82 +37,6 @@ size_t control_read_nodes(const struct master *master, struct node **nodes) {
 json_t *control_foreign_text(const char *text) {
   json_t *string = json_string(text);
   return string ? string : json_string("(binary)");
-}
-
-static json_t *link_to_json(const char *name, const char *state, const char *where, int64_t lost,
-                            const char *last_error, int64_t last_error_ms) {
-  json_t *one = json_pack("{s:s, s:s, s:o, s:I}", "name", name, "state", state, "where",
-                          control_foreign_text(where), "lost", (json_int_t)lost);
-  if (last_error_ms != 0) {
-    json_object_set_new(one, "last_error", control_foreign_text(last_error));
-    json_object_set_new(one, "last_error_ms", json_integer((json_int_t)last_error_ms));
-  }
-  return one;
-}
-
-static json_t *redis_to_json(const struct master *master, const char *name,
-                             const struct redis_link_health *link) {
-  const char *state = link->masters == 0                  ? "connecting"
-                      : link->masters_up == link->masters ? "up"
-                      : link->masters_up > 0              ? "partly up"
-                                                          : "down";
-  json_t *one = link_to_json(name, state, master->config.data.redis.addr, (int64_t)link->lost,
-                             link->last_error, link->last_error_ms);
-  json_object_set_new(one, "masters", json_integer((json_int_t)link->masters));
-  json_object_set_new(one, "masters_up", json_integer((json_int_t)link->masters_up));
-  if (link->since_ms != 0) {  // else a worker that has not said yet
-    json_object_set_new(one, "since_ms", json_integer((json_int_t)link->since_ms));
-  }
-  return one;
-}
-
-static json_t *topics_to_json(const struct master *master) {
-  struct push_topics_health health;
-  push_topics_health(master->push_topics, &health);
-  json_t *one =
-      link_to_json("topics", health.subscribed ? "subscribed" : "connecting", health.address,
-                   (int64_t)health.lost, health.last_error, health.last_error_ms);
-  json_object_set_new(one, "since_ms", json_integer((json_int_t)health.since_ms));
-  return one;
-}
-
-// How the gateway stands with etcd and Redis; empty where it needs neither.
-static json_t *links_to_json(const struct master *master) {
-  json_t *links = json_array();
-  struct etcd_health etcd;
-  struct routes_health routes;
-  if (registry_health(master->registry, &etcd)) {
-    json_t *one = link_to_json("etcd", etcd.state, etcd.endpoint, (int64_t)etcd.sessions_lost,
-                               etcd.last_error, etcd.last_error_ms);
-    json_object_set_new(one, "registered", json_boolean(etcd.announced));
-    json_object_set_new(one, "revision", json_integer((json_int_t)etcd.revision));
-    json_object_set_new(one, "since_ms", json_integer((json_int_t)etcd.since_ms));
-    json_array_append_new(links, one);
-  }
-  routes_health(master->routes, &routes);
-  if (routes.redis) {
-    json_t *one = redis_to_json(master, "redis", &routes.link);
-    json_object_set_new(one, "queued_writes", json_integer((json_int_t)routes.queued_writes));
-    json_array_append_new(links, one);
-    for (int i = 0; i < workers_count(master->workers); i++) {
-      char name[32];
-      snprintf(name, sizeof name, "redis, worker %d", i);
-      json_array_append_new(links, redis_to_json(master, name, &master->worker_redis[i]));
-    }
-    const char *state = routes.feed.live < routes.feed.masters || routes.feed.masters == 0
-                            ? "connecting"
-                        : routes.feed.scanning > 0 ? "reading"
-                                                   : "following";
-    struct counters_values counts;
-    counters_read(master->counters, &counts);
-    one = link_to_json("route feed", state, master->config.data.redis.addr,
-                       (int64_t)counts.counter[COUNTER_ROUTE_FEED_RESTARTS], routes.feed.last_error,
-                       routes.feed.last_error_ms);
-    json_object_set_new(one, "waiting_keys", json_integer((json_int_t)routes.feed.waiting_keys));
-    json_array_append_new(links, one);
-    json_array_append_new(links, topics_to_json(master));
-  }
-  return links;
 }
 
 // Of what comes to the port: the requests being served, and how many were refused since there
@@ -174,7 +88,7 @@ static json_t *answer_status(struct master *master, const json_t *request,
   size_t nodes_known = control_read_nodes(master, &nodes);
   int64_t now_ms = clock_wall_ms();
   free(nodes);
-  read_total(master, &total);
+  stats_read_total(master, &total);
   return json_pack(
       "{s:b, s:s, s:I, s:s, s:I, s:I, s:s, s:s, s:o, s:s, s:{s:i, s:i}, s:I, s:I, s:I, "
       "s:I, s:I, s:o}",
@@ -188,25 +102,7 @@ static json_t *answer_status(struct master *master, const json_t *request,
       "sessions", (json_int_t)directory_count(master->directory), "connections",
       (json_int_t)total.gauge[GAUGE_CONNECTIONS], "tunnels", (json_int_t)total.gauge[GAUGE_TUNNELS],
       "nodes", (json_int_t)nodes_known, "traces",
-      (json_int_t)player_watch_count(master->player_watch), "links", links_to_json(master));
-}
-
-static json_t *values_to_json(const struct counters_values *values) {
-  json_t *counters = json_object();
-  json_t *closed = json_object();
-  json_t *gauges = json_object();
-  for (int i = 0; i < COUNTER_COUNT; i++) {
-    json_object_set_new(counters, counter_about[i].name,
-                        json_integer((json_int_t)values->counter[i]));
-  }
-  for (int i = 0; i < CLOSE_REASON_COUNT; i++) {
-    json_object_set_new(closed, close_reason_name((enum close_reason)i),
-                        json_integer((json_int_t)values->closed[i]));
-  }
-  for (int i = 0; i < GAUGE_COUNT; i++) {
-    json_object_set_new(gauges, gauge_about[i].name, json_integer((json_int_t)values->gauge[i]));
-  }
-  return json_pack("{s:o, s:o, s:o}", "counters", counters, "closed", closed, "gauges", gauges);
+      (json_int_t)player_watch_count(master->player_watch), "links", stats_links(master));
 }
 
 static json_t *answer_stats(struct master *master, const json_t *request,
@@ -218,13 +114,13 @@ static json_t *answer_stats(struct master *master, const json_t *request,
   for (int i = 0; i < workers_count(master->workers); i++) {
     struct counters_values values;
     workers_read_counters(master->workers, i, &values);
-    json_t *one = values_to_json(&values);
+    json_t *one = stats_values(&values);
     json_object_set_new(one, "worker", json_integer(i));
     json_array_append_new(workers, one);
   }
-  read_total(master, &total);
+  stats_read_total(master, &total);
   json_t *answer = control_ok();
-  json_object_set_new(answer, "total", values_to_json(&total));
+  json_object_set_new(answer, "total", stats_values(&total));
   json_object_set_new(answer, "workers", workers);
   return answer;
 }
@@ -233,24 +129,8 @@ static json_t *answer_workers(struct master *master, const json_t *request,
                               struct question *question) {
   (void)request;
   (void)question;
-  int64_t now_ms = clock_wall_ms();
-  json_t *workers = json_array();
-  for (int i = 0; i < workers_count(master->workers); i++) {
-    struct worker_info info;
-    struct counters_values values;
-    workers_info(master->workers, i, &info);
-    workers_read_counters(master->workers, i, &values);
-    json_array_append_new(
-        workers, json_pack("{s:i, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "worker", i, "pid",
-                           (json_int_t)info.pid, "state", worker_state_name(info.state), "restarts",
-                           (json_int_t)info.restarts, "since_ms", (json_int_t)info.since_ms,
-                           "uptime_ms", (json_int_t)(now_ms - info.since_ms), "connections",
-                           (json_int_t)values.gauge[GAUGE_CONNECTIONS], "sessions",
-                           (json_int_t)values.gauge[GAUGE_SESSIONS], "tunnels",
-                           (json_int_t)values.gauge[GAUGE_TUNNELS]));
-  }
   json_t *answer = control_ok();
-  json_object_set_new(answer, "workers", workers);
+  json_object_set_new(answer, "workers", stats_workers(master));
   return answer;
 }
 

@@ -8,6 +8,7 @@
 #include "master/control_command.h"
 #include "master/registry.h"
 #include "master/routes.h"
+#include "master/stats.h"
 
 struct listing {
   json_t *rows;
@@ -35,22 +36,8 @@ static bool list_route(const struct route_key *key, const struct route *route, v
 }
 
 static json_t *route_stats(const struct master *master) {
-  struct route_table_stats stats;
-  struct routes_health health;
-  json_t *tiers = json_object();
-  route_table_stats(master->route_table, &stats);
-  routes_health(master->routes, &health);
-  for (int i = 0; i < ROUTE_TIER_COUNT; i++) {
-    json_object_set_new(tiers, route_tier_name((enum route_tier)i),
-                        json_pack("{s:I, s:I}", "capacity", (json_int_t)stats.capacity[i], "used",
-                                  (json_int_t)stats.used[i]));
-  }
   json_t *answer = control_ok();
-  json_object_set_new(answer, "stats", tiers);
-  json_object_set_new(answer, "bytes",
-                      json_integer((json_int_t)route_table_bytes(master->route_table)));
-  json_object_set_new(answer, "held", json_integer((json_int_t)health.held));
-  json_object_set_new(answer, "queued_writes", json_integer((json_int_t)health.queued_writes));
+  json_object_update_missing_new(answer, stats_route_table(master));
   return answer;
 }
 

@@ -1,5 +1,5 @@
 // The standard health service (proto/health.proto) on the gateway's gRPC port: the gateway
-// is serving from when all its workers are ready until it is told to stop. Anybody may ask.
+// is serving while it is ready (master/readiness.h). Anybody may ask.
 // Loop thread only.
 #ifndef JANUS_MASTER_HEALTH_GRPC_H
 #define JANUS_MASTER_HEALTH_GRPC_H

@@ -19,6 +19,7 @@
 #include "master/admission.h"
 #include "master/bans.h"
 #include "master/control.h"
+#include "master/metrics.h"
 #include "master/operations_grpc.h"
 #include "master/operations_http.h"
 #include "master/other_gateways.h"
@@ -30,10 +31,51 @@
 #include "master/reload.h"
 #include "master/routes.h"
 #include "master/session_reports.h"
+#include "master/stats_http.h"
 #include "master/tls_keys.h"
 #include "master/trace_exporter.h"
 
 enum { LEAVE_MS = 1000 };  // for the last writes to Redis, and the last spans
+
+// --- How it is ---------------------------------------------------------------------
+
+// Whether it sends its players away. The one place that says so.
+static bool is_draining(const struct master *master) { return master->stopping; }
+
+// The gRPC health service learns of what is found, so that the two never disagree once HTTP has
+// answered; a change that nobody asks for is found within a second (on_second).
+static void evaluate_readiness(struct readiness *readiness, void *owner) {
+  struct master *master = owner;
+  struct node *nodes = NULL;
+  size_t node_count = 0;
+  uint64_t version;
+  struct etcd_health etcd;
+  if (node_table_read(master->nodes, &nodes, &node_count, &version) != 0) {
+    node_count = 0;
+  }
+  const struct readiness_facts facts = {
+      .config = &master->config,
+      .listeners = master->client_listeners,
+      .all_workers_served = master->all_workers_served,
+      .workers = workers_count(master->workers),
+      .workers_running = workers_running(master->workers),
+      .draining = is_draining(master),
+      .nodes = nodes,
+      .node_count = node_count,
+      .etcd = registry_health(master->registry, &etcd) ? etcd.state : NULL,
+      .redis = !master->redis                    ? NULL
+               : redis_link_is_up(master->redis) ? "up"
+                                                 : "down",
+  };
+  readiness_evaluate(&facts, readiness);
+  free(nodes);
+  operations_grpc_set_healthy(master->operations_grpc, readiness->state == READINESS_READY);
+}
+
+static void look_at_readiness(struct master *master) {
+  struct readiness readiness;
+  evaluate_readiness(&readiness, master);
+}
 
 // --- What the workers say ----------------------------------------------------------
 
@@ -153,6 +195,7 @@ static void on_worker_dead(int index, void *owner) {
   }
   dead.master->worker_redis[index] = (struct redis_link_health){0};
   directory_each(dead.master->directory, close_if_of_dead, &dead);
+  look_at_readiness(dead.master);
 }
 
 static bool send_watch(int worker, const struct channel_watch *watch, void *owner) {
@@ -291,8 +334,9 @@ static void on_all_ready(void *owner) {
   log_info("ready", "version=%s workers=%d%s advertise=%s nodes=%zu", JANUS_VERSION,
            workers_count(master->workers), listening, master->config.server.grpc.advertise,
            node_count(master));
+  master->all_workers_served = true;
+  look_at_readiness(master);
   if (!master->stopping) {
-    operations_grpc_set_healthy(master->operations_grpc, true);
     struct registry_endpoint endpoints[CONFIG_LISTENERS];
     for (size_t i = 0; i < master->client_listeners; i++) {
       const struct config_listener *listener = master->client_config[i];
@@ -369,7 +413,7 @@ static void on_stop_signal(evutil_socket_t number, short what, void *owner) {
   }
   log_info("stopping", "signal=%d sessions=%zu", (int)number, directory_count(master->directory));
   master->stopping = true;
-  operations_grpc_set_healthy(master->operations_grpc, false);
+  look_at_readiness(master);
   // First of all nobody is to be sent here any more.
   registry_withdraw(master->registry, on_deregistered, master);
 }
@@ -388,6 +432,7 @@ static void on_second(evutil_socket_t fd, short what, void *owner) {
   registry_tick(master->registry);
   routes_tick(master->routes);
   bans_tick(master->bans, clock_wall_ms());
+  look_at_readiness(master);
   if (tls_keys_tick(master->tls_keys, clock_monotonic_ms())) {
     master_tell_tls_changed(master);
   }
@@ -519,8 +564,18 @@ static bool open_ports(struct master *master, char *why, size_t why_size) {
   }
   derive_advertise(&master->config, operations_grpc_port(master->operations_grpc));
   warn_of_loopback(&master->config);
-  const struct operations_http_options http_options = {
-      .config = &master->config, .access = &master->push_access, .counters = master->counters};
+  struct http_route reports[HEALTH_HTTP_ROUTES + STATS_HTTP_ROUTES + 1];
+  master->health_http = (struct health_http){
+      .evaluate = evaluate_readiness, .owner = master, .started_ms = master->started_ms};
+  size_t report_count = health_http_routes(&master->health_http, reports, 0);
+  report_count = stats_http_routes(master, reports, report_count);
+  reports[report_count++] =
+      (struct http_route){"/metrics", "GET", metrics_on_request, NULL, master};
+  const struct operations_http_options http_options = {.config = &master->config,
+                                                       .access = &master->push_access,
+                                                       .counters = master->counters,
+                                                       .reports = reports,
+                                                       .report_count = report_count};
   master->operations_http = operations_http_new(master->base, &http_options, why, why_size);
   if (!master->operations_http) {
     return false;

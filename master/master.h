@@ -14,6 +14,7 @@
 #include "common/redis_link.h"
 #include "common/route_table.h"
 #include "master/directory.h"
+#include "master/health_http.h"
 #include "master/listeners.h"
 #include "master/push_access.h"
 #include "master/trace_settings.h"
@@ -60,6 +61,7 @@ struct master {
   struct admission *admission;
   struct bans *bans;
   struct push_access push_access;
+  struct health_http health_http;
   struct push_hub *push_hub;
   struct operations_grpc *operations_grpc;
   struct operations_http *operations_http;
@@ -73,6 +75,7 @@ struct master {
   // How each worker stands with Redis, as it said last; all zero until then.
   struct redis_link_health worker_redis[CONFIG_WORKERS];
   struct counters *counters;  // the master's own, beside those of the workers
+  bool all_workers_served;    // at some time since the start
   bool stopping;
   struct loop_lag *loop_lag;
   struct event *leaving;  // the workers are gone; looks whether all else is done

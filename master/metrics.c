@@ -70,8 +70,7 @@ static void line(const struct page *page, const char *name, const char *suffix,
 }
 
 static bool keeps(const struct process *process, enum counters_keeper keeper) {
-  return keeper == KEPT_BY_BOTH ||
-         (keeper == KEPT_BY_MASTER) == (process->worker == OF_MASTER);
+  return keeper == KEPT_BY_BOTH || (keeper == KEPT_BY_MASTER) == (process->worker == OF_MASTER);
 }
 
 // --- What the segments hold ---------------------------------------------------------------
@@ -93,8 +92,8 @@ static void part_label(const struct page *page, enum split_by by, size_t part, c
 static void split_lines(const struct page *page, const char *name, const char *suffix, int split) {
   enum split_by by = split_about[split].by;
   for (int i = 0; i < page->count; i++) {
-    for (size_t part = 0; part < part_count(page, by) && keeps(&page->processes[i], KEPT_BY_WORKERS);
-         part++) {
+    for (size_t part = 0;
+         part < part_count(page, by) && keeps(&page->processes[i], KEPT_BY_WORKERS); part++) {
       char label[CONFIG_TEXT_BYTES + 16];
       part_label(page, by, part, label, sizeof label);
       line(page, name, suffix, &page->processes[i], label,
@@ -287,14 +286,14 @@ static void render_processes(const struct page *page) {
       facts[i].cpu_s += workers_retired_cpu_s(page->master->workers, page->processes[i].worker);
     }
   }
-#define FAMILY(name, type, help, suffix, format, value)        \
-  family(page, name, type, help);                              \
-  for (int i = 0; facts && found && i < page->count; i++) {    \
-    if (found[i]) {                                            \
-      fprintf(page->out, "%s%s", name, suffix);                \
-      labels(page, &page->processes[i], "");                   \
-      fprintf(page->out, " " format "\n", facts[i].value);     \
-    }                                                          \
+#define FAMILY(name, type, help, suffix, format, value)     \
+  family(page, name, type, help);                           \
+  for (int i = 0; facts && found && i < page->count; i++) { \
+    if (found[i]) {                                         \
+      fprintf(page->out, "%s%s", name, suffix);             \
+      labels(page, &page->processes[i], "");                \
+      fprintf(page->out, " " format "\n", facts[i].value);  \
+    }                                                       \
   }
   FAMILY("process_cpu_seconds", "counter",
          "CPU time of the process, and of those before it in its place", "_total", "%.2f", cpu_s)

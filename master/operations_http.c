@@ -1,5 +1,6 @@
 #include "master/operations_http.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,12 +31,16 @@ struct operations_http *operations_http_new(struct event_base *base,
   }
   struct push_http *pushes = &operations->pushes;
   *pushes = (struct push_http){.access = options->access, .counters = options->counters};
-  struct http_route routes[PUSH_ROUTES + WEB_PAGE_ROUTES_MAX] = {
+  struct http_route routes[PUSH_ROUTES + OPERATIONS_HTTP_REPORTS_MAX + WEB_PAGE_ROUTES_MAX] = {
       {"/push", "POST", push_http_on_push, &push_http_rules, pushes},
       {"/multicast", "POST", push_http_on_multicast, &push_http_rules, pushes},
       {"/broadcast", "POST", push_http_on_broadcast, &push_http_rules, pushes},
   };
   size_t route_count = PUSH_ROUTES;
+  assert(options->report_count <= OPERATIONS_HTTP_REPORTS_MAX);
+  for (size_t i = 0; i < options->report_count; i++) {
+    routes[route_count++] = options->reports[i];
+  }
   const char *folder = options->config->server.http.web;
   if (folder[0] != '\0') {
     operations->page = web_page_load(folder, why, why_size);

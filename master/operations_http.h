@@ -1,6 +1,9 @@
 // The operations port, server.http: what can be asked of the gateway over HTTP.
 //
 //   POST /push, /multicast, /broadcast    pushes (master/push_http.h)
+//   GET  /health, /health/ready          how it is (master/health_http.h)
+//   GET  /metrics                        for Prometheus (master/metrics.h)
+//   GET  /stats/...                       its numbers (master/stats_http.h)
 //   GET  /web/                            the browser client, server.http.web (master/web_page.h)
 //
 // Loop thread only.
@@ -18,11 +21,16 @@
 
 struct operations_http;
 
+enum { OPERATIONS_HTTP_REPORTS_MAX = 16 };
+
 // All borrowed, for as long as the port is open.
 struct operations_http_options {
   const struct config *config;
   const struct push_access *access;
   struct counters *counters;
+  // What else can be read there, by anybody, from those who know it. Borrowed for the call.
+  const struct http_route *reports;
+  size_t report_count;
 };
 
 // Listens at once; pushes are refused (503) until operations_http_serve. Reads the browser

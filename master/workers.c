@@ -452,7 +452,8 @@ int workers_count(const struct workers *workers) { return workers->count; }
 int workers_running(const struct workers *workers) {
   int count = 0;
   for (int i = 0; i < workers->count; i++) {
-    count += workers->process[i].info.state == WORKER_RUNNING;
+    const struct worker_info *info = &workers->process[i].info;
+    count += info->state == WORKER_RUNNING && info->pid != 0;  // not one that on_dead is told of
   }
   return count;
 }

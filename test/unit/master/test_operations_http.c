@@ -146,7 +146,8 @@ static int set_up_with(void **state, int64_t timeout_ms) {
   house->listeners = 1;
   add_player(house, HERE, "blue");
   add_player(house, ALSO_HERE, "red");
-  const struct operations_http_options options = {&house->config, &house->access, &house->counters};
+  const struct operations_http_options options = {
+      .config = &house->config, .access = &house->access, .counters = &house->counters};
   house->operations = operations_http_new(house->base, &options, why, sizeof why);
   assert_string_equal(why, "");
   *state = house;
@@ -566,7 +567,8 @@ static void answers_may_be_under_way_when_it_is_freed(void **state) {
 
 static void it_says_where_it_listens_or_why_it_can_not(void **state) {
   struct house *house = *state;
-  const struct operations_http_options options = {&house->config, &house->access, &house->counters};
+  const struct operations_http_options options = {
+      .config = &house->config, .access = &house->access, .counters = &house->counters};
   char wanted[64];
   char why[200];
   snprintf(wanted, sizeof wanted, "127.0.0.1:%d", operations_http_port(house->operations));
