@@ -166,7 +166,7 @@ def test_no_counter_goes_back_when_a_worker_is_replaced(start):
 def test_calls_of_redis_and_etcd_are_timed(start):
     roma, redis, etcd = start(Roma), start(Redis), start(Etcd)
     gateway = start(Gateway, nodes=[], settings={
-        **redis_settings(redis.address), **etcd_settings(etcd.address)})
+        **redis_settings(redis.address), **etcd_settings(*etcd.endpoints)})
     page = scrape(gateway)[1]
     assert total(page, "janus_etcd_call_seconds_count") > 0
     assert total(page, "janus_redis_call_seconds_count", worker="master") > 0
