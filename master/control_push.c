@@ -20,7 +20,7 @@ static void on_pushed(const struct push_outcome *outcome, void *context) {
     answer = control_error(outcome->error == ERROR_INVALID ? "the color is too long for one"
                                                            : "out of memory");
   } else if (outcome->fates[0] == PUSH_NOT_FOUND) {
-    answer = control_error("the player is nowhere: not here, and at no gateway known to Redis");
+    answer = control_error("the player is not here, and at no other gateway that is known");
   } else if (outcome->fates[0] == PUSH_REFUSED) {
     answer = control_error(outcome->too_large ? "it is larger than a client takes"
                                               : "too much is waiting, or Redis is away");

@@ -1,4 +1,4 @@
-// One player's connection: from the accepted socket through the login (worker/login.h)
+// One player's connection: from its first byte of the protocol through the login (worker/login.h)
 // to its one way out, session_close. What it sends to its client is in
 // worker/session_output.c.
 //
