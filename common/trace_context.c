@@ -81,12 +81,11 @@ static char *hex_write(char *text, const uint8_t *bytes, size_t count) {
 
 const char *trace_context_format(const struct trace_context *context,
                                  char text[TRACE_PARENT_TEXT_BYTES]) {
-  char *at = text;
-  memcpy(at, "00-", 3);
-  at = hex_write(at + 3, context->trace_id, TRACE_ID_BYTES);
+  char *at = stpcpy(text, "00-");
+  at = hex_write(at, context->trace_id, TRACE_ID_BYTES);
   *at++ = '-';
   at = hex_write(at, context->span_id, TRACE_SPAN_ID_BYTES);
-  memcpy(at, context->sampled ? "-01" : "-00", 4);
+  strcpy(at, context->sampled ? "-01" : "-00");
   return text;
 }
 
@@ -104,7 +103,7 @@ static bool is_lower_or_digit(char c) { return (c >= 'a' && c <= 'z') || (c >= '
 static bool is_state_key(const char *text, size_t len) {
   bool good = len > 0 && len <= STATE_KEY_MAX_BYTES && is_lower_or_digit(text[0]);
   for (size_t i = 0; good && i < len; i++) {
-    good = is_lower_or_digit(text[i]) || memchr("_-*/@", text[i], 5) != NULL;
+    good = is_lower_or_digit(text[i]) || (text[i] != '\0' && strchr("_-*/@", text[i]));
   }
   return good;
 }
