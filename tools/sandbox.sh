@@ -57,6 +57,7 @@ sandbox_start() {
 server = { tcp = { addr = "$1"; }; ws = { addr = "$2"; }; grpc = { addr = "127.0.0.1:0"; };
            http = { addr = "127.0.0.1:0"; web = "$web"; }; };
 worker = { count = 2; };
+limits = { messages_per_s = 0; bytes_per_s = 0; };  # a bench is to show the gateway, not them
 control = { socket = "$socket"; };
 nodes = (
   { service = "roma.player.service"; addr = "$roma"; color = "demo"; },
