@@ -178,16 +178,14 @@ static void add_counters(json_t *report, const struct counters_values *values,
 #define ADD_COUNTERS(report, values, fields) \
   add_counters(report, values, fields, sizeof fields / sizeof *fields)
 
-// As the sessions name what they came on (config_listener_name).
-static const char *const transports[] = {"tcp", "tls", "ws", "wss"};
-enum { TRANSPORTS = sizeof transports / sizeof *transports };
-
-static bool count_transport(struct directory_session *session, void *context) {
-  json_int_t *counts = context;
-  for (size_t i = 0; i < TRANSPORTS; i++) {
-    counts[i] += strcmp(session->session.transport, transports[i]) == 0;
+// What of this gauge or counter belongs to each kind of listener.
+static json_t *by_listener_kind(const struct counters_values *values, enum split split) {
+  json_t *parts = json_object();
+  for (int i = 0; i < LISTENER_KIND_COUNT; i++) {
+    json_object_set_new(parts, config_listener_kind_name((enum listener_kind)i),
+                        json_integer((json_int_t)values->split[split][i]));
   }
-  return true;
+  return parts;
 }
 
 json_t *stats_connections(const struct master *master) {
@@ -198,23 +196,18 @@ json_t *stats_connections(const struct master *master) {
                                         {"bytes_in", COUNTER_BYTES_IN},
                                         {"bytes_out", COUNTER_BYTES_OUT}};
   struct counters_values total;
-  json_int_t counts[TRANSPORTS] = {0};
   json_t *closed = json_object();
-  json_t *by_transport = json_object();
   stats_read_total(master, &total);
-  directory_each(master->directory, count_transport, counts);
-  for (size_t i = 0; i < TRANSPORTS; i++) {
-    json_object_set_new(by_transport, transports[i], json_integer(counts[i]));
-  }
   for (int i = 0; i < CLOSE_REASON_COUNT; i++) {
     json_object_set_new(closed, close_reason_name((enum close_reason)i),
                         json_integer((json_int_t)total.closed[i]));
   }
   json_t *report = json_pack(
-      "{s:I, s:I, s:o, s:o, s:{s:I, s:I}}", "open", (json_int_t)total.gauge[GAUGE_CONNECTIONS],
-      "sessions", (json_int_t)directory_count(master->directory), "sessions_by_transport",
-      by_transport, "closed", closed, "limits", "connections_per_worker",
-      (json_int_t)master->config.limits.connections_per_worker, "workers",
+      "{s:I, s:o, s:I, s:o, s:o, s:{s:I, s:I}}", "open", (json_int_t)total.gauge[GAUGE_CONNECTIONS],
+      "open_by_transport", by_listener_kind(&total, SPLIT_CONNECTIONS), "sessions",
+      (json_int_t)directory_count(master->directory), "sessions_by_transport",
+      by_listener_kind(&total, SPLIT_SESSIONS), "closed", closed, "limits",
+      "connections_per_worker", (json_int_t)master->config.limits.connections_per_worker, "workers",
       (json_int_t)workers_count(master->workers));
   ADD_COUNTERS(report, &total, fields);
   return report;
@@ -233,8 +226,15 @@ json_t *stats_tunnels(const struct master *master) {
   for (size_t i = 0; i < master->config.tunnel.type_count; i++) {
     const struct config_tunnel_type *type = &master->config.tunnel.types[i];
     json_array_append_new(
-        types, json_pack("{s:s, s:s, s:s, s:b}", "name", type->name, "service", type->service,
-                         "tier", route_tier_name(type->tier), "main", type->main));
+        types, json_pack("{s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "name",
+                         type->name, "service", type->service, "tier", route_tier_name(type->tier),
+                         "main", type->main, "open", (json_int_t)total.split[SPLIT_TUNNELS][i],
+                         "opened", (json_int_t)total.split[SPLIT_TUNNELS_OPENED][i], "reopened",
+                         (json_int_t)total.split[SPLIT_TUNNELS_REOPENED][i], "open_failures",
+                         (json_int_t)total.split[SPLIT_TUNNEL_OPEN_FAILURES][i], "broken",
+                         (json_int_t)total.split[SPLIT_TUNNELS_BROKEN][i], "messages_in",
+                         (json_int_t)total.split[SPLIT_TUNNEL_MESSAGES_IN][i], "messages_out",
+                         (json_int_t)total.split[SPLIT_TUNNEL_MESSAGES_OUT][i]));
   }
   json_t *report =
       json_pack("{s:I, s:I, s:I, s:o}", "open", (json_int_t)total.gauge[GAUGE_TUNNELS],

@@ -119,6 +119,9 @@ def test_the_numbers_are_what_clients_did(start, backend):
         assert connections["sessions_by_transport"] == {"tcp": 2, "tls": 0, "ws": 0, "wss": 0}
         tunnels = port.stats("tunnels")
         assert (tunnels["open"], tunnels["opened"], tunnels["messages_out"]) == (2, 2, 6)
+        types = {one["name"]: one for one in tunnels["types"]}
+        assert (types["player"]["open"], types["player"]["messages_out"]) == (2, 6)
+        assert types["room"]["opened"] == 0
         workers = port.stats("workers")["workers"]
         assert sum(worker["messages_in"] for worker in workers) == 6
         assert {worker["worker"]: worker["pid"] for worker in workers} == gateway.worker_pids()

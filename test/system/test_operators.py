@@ -245,4 +245,4 @@ def test_a_push_by_hand(gateway):
         packet = player.receive()
         assert (packet.mod, packet.seq, packet.obj, packet.data_version) \
             == (-2**31, 2**31 - 1, -2**63, 2**64 - 1)
-    assert "nowhere" in janusctl(gateway, "push", 99_999, "--mod", 1, "--seq", 2, code=1)
+    assert "not here" in janusctl(gateway, "push", 99_999, "--mod", 1, "--seq", 2, code=1)
