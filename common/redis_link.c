@@ -10,6 +10,8 @@
 #include "common/config_value.h"
 #include "common/tls.h"
 
+#define LOG_MODULE LOG_MODULE_REDIS
+
 enum {
   SLOTS = 16384,       // of a Cluster
   MASTERS_MAX = 1024,  // of a Cluster

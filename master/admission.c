@@ -7,6 +7,8 @@
 #include "common/log.h"
 #include "master/replays.h"
 
+#define LOG_MODULE LOG_MODULE_SESSION
+
 // Handshakes that are remembered, about 130 bytes each: what 45 workers at their usual
 // limit can let in within the time.
 enum { REPLAYS_CAPACITY = 1 << 20 };

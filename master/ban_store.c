@@ -11,6 +11,8 @@
 #include "common/clock.h"
 #include "common/log.h"
 
+#define LOG_MODULE LOG_MODULE_BAN
+
 enum {
   // Asked for at a time: few at first, then more and more, as long as what Redis has to go
   // through for a page stays small.

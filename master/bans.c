@@ -8,6 +8,8 @@
 #include "common/clock.h"
 #include "common/log.h"
 
+#define LOG_MODULE LOG_MODULE_BAN
+
 struct held_ban {
   UT_hash_handle hh;  // by uid, or by network
   struct ban ban;

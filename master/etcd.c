@@ -13,6 +13,8 @@
 #include "common/stream_tls.h"
 #include "proto/etcd.pb-c.h"
 
+#define LOG_MODULE LOG_MODULE_ETCD
+
 enum {
   ENDPOINTS_MAX = 32,
   ENDPOINT_BYTES = 256,

@@ -10,6 +10,8 @@
 #include "common/system_message.h"
 #include "master/push_message.h"
 
+#define LOG_MODULE LOG_MODULE_SESSION
+
 enum {
   SESSIONS_MAX = 8,      // of one player that are looked at
   DOUBTS_MAX = 10000,    // players whose route is to be looked at again

@@ -8,6 +8,8 @@
 #include "common/clock.h"
 #include "common/log.h"
 
+#define LOG_MODULE LOG_MODULE_PUSH
+
 struct push_topics {
   struct push_topics_options options;
   struct redis_connection *connection;  // NULL between tries

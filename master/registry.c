@@ -11,6 +11,8 @@
 #include "common/clock.h"
 #include "common/config_value.h"
 
+#define LOG_MODULE LOG_MODULE_REGISTRY
+
 enum {
   INSTANCE_MAX_BYTES = 64 << 10,
   KEY_BYTES = 512,  // of the own one
@@ -214,7 +216,7 @@ static struct instance *take(struct registry *registry, size_t prefix,
     return NULL;
   }
   if (error != 0) {
-    static struct log_limit limit;
+    static struct log_limit limit = {.kind = "node_malformed"};
     uint64_t suppressed;
     char key[128];
     counters_add(registry->counters, COUNTER_NODES_MALFORMED, 1);

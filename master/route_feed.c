@@ -10,6 +10,8 @@
 #include "common/backoff.h"
 #include "common/clock.h"
 
+#define LOG_MODULE LOG_MODULE_ROUTE
+
 enum {
   READS = 256,              // keys that are being read, for each master
   WAITING_MAX = 200000,     // keys to be read; with more of them all are read anew
@@ -87,7 +89,7 @@ static void forget_waiting_keys(struct feed_master *master) {
 }
 
 static void malformed(struct route_feed *feed, const char *what, const char *text, size_t len) {
-  static struct log_limit limit;
+  static struct log_limit limit = {.kind = "route_malformed"};
   uint64_t suppressed;
   char quoted[128];
   counters_add(feed->counters, COUNTER_ROUTES_MALFORMED, 1);

@@ -20,6 +20,8 @@
 #include "common/log.h"
 #include "master/listeners.h"
 
+#define LOG_MODULE LOG_MODULE_GRPC
+
 // A call has up to three batches under way: its end (the close, which is there from the
 // first moment and finishes last or early), the read of its request, and one send. It is
 // freed when none is. The close always finishes: when a status went out, when the client
