@@ -17,26 +17,31 @@
 #ifndef JANUS_COMMON_LOG_H
 #define JANUS_COMMON_LOG_H
 
+#include <inttypes.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "common/clock.h"
 
 enum log_level { LOG_LEVEL_DEBUG, LOG_LEVEL_INFO, LOG_LEVEL_WARN, LOG_LEVEL_ERROR };
 // LOGFMT is another name of TEXT.
 enum log_type { LOG_TYPE_TEXT, LOG_TYPE_JSON, LOG_TYPE_LOGFMT };
 
 // The parts of the gateway, as an operator knows them. X(identifier, name)
-#define LOG_MODULES(X)                                                                      \
-  X(MASTER, "master")                                                                       \
-  X(WORKER, "worker")                                                                       \
-  X(SESSION, "session")                                                                     \
-  X(TUNNEL, "tunnel")                                                                       \
-  X(LISTENER, "listener")                                                                   \
-  X(TLS, "tls") X(ROUTE, "route") X(REDIS, "redis") X(ETCD, "etcd") X(REGISTRY, "registry") \
-      X(GRPC, "grpc") X(PUSH, "push") X(BAN, "ban") X(CONTROL, "control")                   \
-          X(OPERATIONS, "operations") X(CONFIG, "config") X(TRACE, "trace") X(LOG, "log")   \
-              X(OTHER, "other")
+#define LOG_MODULES(X)                                                                        \
+  X(MASTER, "master")                                                                         \
+  X(WORKER, "worker")                                                                         \
+  X(SESSION, "session")                                                                       \
+  X(TUNNEL, "tunnel")                                                                         \
+  X(LISTENER, "listener")                                                                     \
+  X(TLS, "tls")                                                                               \
+  X(ROUTE, "route")                                                                           \
+  X(REDIS, "redis")                                                                           \
+  X(ETCD, "etcd") X(REGISTRY, "registry") X(GRPC, "grpc") X(PUSH, "push") X(BAN, "ban")       \
+      X(CONTROL, "control") X(OPERATIONS, "operations") X(CONFIG, "config") X(TRACE, "trace") \
+          X(LOG, "log") X(OTHER, "other")
 enum log_module {
 #define X(identifier, name) LOG_MODULE_##identifier,
   LOG_MODULES(X)
@@ -90,6 +95,17 @@ struct log_limit {
 bool log_limit_allow(struct log_limit *limit, int64_t now_ms, uint64_t *suppressed);
 // Each second, on the loop: tells what was held back and is followed by no further line.
 void log_limits_tick(int64_t now_ms);
+
+// A line that others can provoke, limited at this place; loop only. event is a literal, and there
+// is at least one field.
+#define log_limited(level, event, format, ...)                                                  \
+  do {                                                                                          \
+    static struct log_limit limit_here = {.kind = event};                                       \
+    uint64_t held_back;                                                                         \
+    if (log_enabled(level) && log_limit_allow(&limit_here, clock_monotonic_ms(), &held_back)) { \
+      log_write(level, event, format " suppressed=%" PRIu64, __VA_ARGS__, held_back);           \
+    }                                                                                           \
+  } while (0)
 
 // text in double quotes with everything but printable ASCII escaped, cut to fit;
 // returns buffer.

@@ -108,7 +108,9 @@ static void admit(struct admission *admission, int worker, const struct channel_
   }
   struct directory_session *added = directory_add(options->directory, newcomer, worker);
   if (!added) {
-    log_error("session_not_listed", "uid=%lld worker=%d", (long long)newcomer->uid, worker);
+    log_limited(LOG_LEVEL_ERROR, "session_not_listed",
+                "connection=%" PRIu64 " uid=%lld of_worker=%d", newcomer->connection,
+                (long long)newcomer->uid, worker);
     refuse(admission, worker, newcomer->connection, CLOSE_OUT_OF_MEMORY);
     return;
   }

@@ -10,6 +10,8 @@
 
 #define LOG_MODULE LOG_MODULE_LOG
 
+static const int64_t FOR_MAX_MS = 365 * 24 * 60 * 60 * INT64_C(1000);
+
 static json_t *levels_to_json(const struct log_control *control) {
   int64_t now_ms = clock_monotonic_ms();
   json_t *modules = json_array();
@@ -57,8 +59,8 @@ json_t *control_log(struct master *master, const json_t *request, struct questio
   if (module_name && !log_module_from_name(module_name, &module)) {
     return unknown_module();
   }
-  if (json_object_get(request, "for_ms") && for_ms <= 0) {
-    return control_error("the time is to be longer than nothing");
+  if (json_object_get(request, "for_ms") && (for_ms <= 0 || for_ms > FOR_MAX_MS)) {
+    return control_error("the time is to be longer than nothing, and at most 365 days");
   }
   log_control_set(control, module_name ? (int)module : LOG_EVERY_MODULE, level, for_ms,
                   clock_monotonic_ms());

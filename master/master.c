@@ -171,7 +171,9 @@ static void on_worker_message(int index, enum channel_type type, const void *con
       return;
     case CHANNEL_ROUTE_HELD: routes_held(master->routes, index, content); return;
     case CHANNEL_ROUTE_RELEASED: routes_released(master->routes, index, content); return;
-    default: log_error("channel_unexpected", "worker=%d type=%d", index, (int)type); return;
+    default:
+      log_limited(LOG_LEVEL_ERROR, "channel_unexpected", "worker=%d type=%d", index, (int)type);
+      return;
   }
 }
 

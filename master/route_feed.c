@@ -248,7 +248,7 @@ static void on_scanned(const redisReply *reply, void *context) {
   }
   master->scanning = strcmp(master->cursor, "0") != 0;
   if (!master->scanning) {
-    log_info("routes_scanned", "address=%s", master->address);
+    log_limited(LOG_LEVEL_INFO, "routes_scanned", "address=%s", master->address);
   }
   read_on(master);
 }
@@ -280,7 +280,7 @@ static void on_invalidated(struct feed_master *master, const redisReply *keys) {
   struct route_feed *feed = master->feed;
   if (keys->type != REDIS_REPLY_ARRAY) {  // all of them
     counters_add(feed->counters, COUNTER_ROUTE_INVALIDATIONS, 1);
-    log_warn("routes_flushed", "address=%s", master->address);
+    log_limited(LOG_LEVEL_WARN, "routes_flushed", "address=%s", master->address);
     forget_waiting_keys(master);
     struct feed_key *key;
     struct feed_key *next;
@@ -341,7 +341,7 @@ static void become_live(struct feed_master *master) {
   struct route_feed *feed = master->feed;
   master->failures = 0;
   master->live = true;
-  log_info("routes_followed", "address=%s", master->address);
+  log_limited(LOG_LEVEL_INFO, "routes_followed", "address=%s", master->address);
   feed->events.on_void(master->address, feed->owner);
   feed->events.on_followed(feed->owner);
   scan_from_start(master);

@@ -190,7 +190,8 @@ void routes_held(struct routes *routes, int worker, const struct channel_route_h
       held_routes_hold(routes->held, worker, held->tunnel_type, held->color, held->oid,
                        held->address, clock_monotonic_ms() + check_interval_ms(routes));
   if (!added) {
-    log_error("route_not_held", "oid=%" PRId64 " error=\"out of memory\"", held->oid);
+    log_limited(LOG_LEVEL_ERROR, "route_not_held", "oid=%" PRId64 " error=\"out of memory\"",
+                held->oid);
   } else if (!lookup(routes, &key, &route)) {
     // Claimed a moment ago, and Redis is about to tell; or vanished meanwhile; or a choice
     // made without the store.

@@ -1,5 +1,4 @@
 #include "worker/session_output.h"
-#include "worker/session_log.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -9,6 +8,7 @@
 #include "common/packet_deflate.h"
 #include "common/system_message.h"
 #include "worker/pushes.h"
+#include "worker/session_log.h"
 #include "worker/trace.h"
 #include "worker/tunnel.h"
 #include "worker/watch.h"

@@ -89,6 +89,7 @@ def test_unknown_levels_and_modules_are_refused_with_what_there_is(start, backen
     gateway = start(Gateway, nodes=nodes_of(backend.address))
     assert "debug, info, warn, error" in janusctl(gateway, "log", "loud", code=1)
     assert "session, tunnel" in janusctl(gateway, "log", "info", "--module", "kitchen", code=1)
+    assert "365 days" in janusctl(gateway, "log", "info", "--for", "9000h", code=1)
     assert "which level" in janusctl(gateway, "log", "--module", "session", code=1)
 
 

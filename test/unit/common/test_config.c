@@ -328,6 +328,8 @@ static void bad_values_are_refused(void **state) {
              addresses[i]);
     expect_fault(text, fault);
   }
+  expect_fault("log = { output = \"file\"; file = \"log\"; };",
+               ":1: log.file: must be a whole path, beginning with /, for output = \"file\"");
   expect_fault("label = { zone = \"a\\nb\"; };",
                ":1: label.zone: must not have control characters, as in \"a\\x0ab\"");
   expect_fault("label = { service = \"\"; };", ":1: label.service: must not be empty");
