@@ -70,6 +70,8 @@ static const struct message_form forms[CHANNEL_TYPE_END] = {
                               .texts = {TEXT(redis_link_health, last_error)}},
     [CHANNEL_BROADCAST_DONE] = {.size = sizeof(struct channel_broadcast_done)},
     [CHANNEL_TLS_CHANGED] = {.size = 0},
+    [CHANNEL_LOG_LEVELS] = {.size = sizeof(struct channel_log_levels)},
+    [CHANNEL_LOG_REOPEN] = {.size = 0},
     [CHANNEL_STOP] = {.size = 0},
 };
 _Static_assert(sizeof(struct channel_push) % sizeof(uint64_t) == 0, "receivers are aligned");
@@ -355,5 +357,19 @@ void channel_drain(struct channel *channel) {
   channel->reading = false;
   if (channel->freed) {
     release(channel);
+  }
+}
+
+void channel_log_levels_now(struct channel_log_levels *levels) {
+  for (int i = 0; i < LOG_MODULE_COUNT; i++) {
+    levels->level[i] = (uint8_t)log_level_of((enum log_module)i);
+  }
+}
+
+void channel_log_levels_take(const struct channel_log_levels *levels) {
+  for (int i = 0; i < LOG_MODULE_COUNT; i++) {
+    if (levels->level[i] <= LOG_LEVEL_ERROR) {
+      log_set_level((enum log_module)i, (enum log_level)levels->level[i]);
+    }
   }
 }

@@ -17,6 +17,7 @@
 
 #include "common/error.h"
 #include "common/keys.h"
+#include "common/log.h"
 #include "common/redis_link.h"
 #include "common/route_table.h"
 #include "common/trace_context.h"
@@ -45,6 +46,8 @@ enum channel_type {
   CHANNEL_REPORT_ASK,     // struct channel_report_ask
   CHANNEL_WATCH,          // struct channel_watch
   CHANNEL_TLS_CHANGED,    // no content: certificates and keys are to be read anew
+  CHANNEL_LOG_LEVELS,     // struct channel_log_levels
+  CHANNEL_LOG_REOPEN,     // no content: the log's file has been renamed
   CHANNEL_STOP,           // no content: close all sessions and exit
   CHANNEL_TYPE_END
 };
@@ -250,6 +253,14 @@ struct channel_spans {
   uint32_t bytes;  // of all that is listed
 };
 enum { CHANNEL_SPANS_MAX_BYTES = 64 << 10 };
+
+// The level of each module of the log.
+struct channel_log_levels {
+  uint8_t level[LOG_MODULE_COUNT];  // enum log_level
+};
+// Those of this process; and takes them over here, but for any that is none.
+void channel_log_levels_now(struct channel_log_levels *levels);
+void channel_log_levels_take(const struct channel_log_levels *levels);
 
 struct channel;
 

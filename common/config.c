@@ -793,6 +793,9 @@ static void relations_check(struct loader *loader) {
                 cert ? pairs[i].key : pairs[i].cert);
     }
   }
+  if (config->log.output == LOG_OUTPUT_FILE && config->log.file[0] != '/') {
+    fault_key(loader, "log.file", "must be a whole path, beginning with /, for output = \"file\"");
+  }
   if (strlen(config->control.socket) >= sizeof((struct sockaddr_un *)0)->sun_path) {
     fault_key(loader, "control.socket", "must be shorter than %zu bytes",
               sizeof((struct sockaddr_un *)0)->sun_path);

@@ -19,6 +19,7 @@
 #include "common/error.h"
 #include "common/keys.h"
 #include "common/log.h"
+#include "common/log_output.h"
 #include "common/networks.h"
 #include "common/node_table.h"
 #include "common/route_table.h"
@@ -128,6 +129,8 @@ struct config {
   struct {
     enum log_type type;
     enum log_level level;
+    enum log_output output;
+    char file[CONFIG_PATH_BYTES];  // "" without
   } log;
 
   struct {

@@ -65,8 +65,10 @@ static const struct key keys[] = {
     SETTING("label.language", KEY_TEXT, label.language, "en"),
     SETTING("label.encrypted", KEY_BOOL, label.encrypted, "true"),
 
-    SETTING("log.type", KEY_CHOICE, log.type, "text", .choices = "text|json"),
+    SETTING("log.type", KEY_CHOICE, log.type, "text", .choices = "text|json|logfmt"),
     SETTING("log.level", KEY_CHOICE, log.level, "info", .choices = "debug|info|warn|error"),
+    SETTING("log.output", KEY_CHOICE, log.output, "stderr", .choices = "stderr|file|syslog"),
+    SETTING("log.file", KEY_TEXT, log.file, ""),
 
     SETTING("trace.endpoint", KEY_TEXT, trace.endpoint, ""),
     SETTING("trace.sampler", KEY_CHOICE, trace.sampler, "parentbased_always_on",

@@ -112,7 +112,8 @@
   X(SPANS_REJECTED, MASTER, "spans_rejected", "spans that the collector would not take")           \
   X(SPAN_EXPORT_FAILURES, MASTER, "span_export_failures", "exports of spans that failed")          \
   X(SPAN_EXPORT_RETRIES, MASTER, "span_export_retries", "exports of spans that were tried again")  \
-  X(LOG_SUPPRESSED, BOTH, "log_suppressed", "log lines left out by the rate limit")
+  X(LOG_SUPPRESSED, BOTH, "log_suppressed", "log lines left out by the rate limit")                \
+  X(LOG_LOST, BOTH, "log_lost", "log lines that could not be written")
 
 // X(identifier, name, help)
 #define GAUGES(X)                                                                   \

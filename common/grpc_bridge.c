@@ -18,6 +18,8 @@
 // finished; ThreadSanitizer, which does not see into it, is told.
 #ifdef __SANITIZE_THREAD__
 #include <sanitizer/tsan_interface.h>
+
+#define LOG_MODULE LOG_MODULE_GRPC
 #else
 #define __tsan_release(address) (void)(address)
 #define __tsan_acquire(address) (void)(address)

@@ -6,44 +6,79 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
+
+#include "common/log_output.h"
 
 enum {
-  LOG_LINE_BYTES = 4096,     // PIPE_BUF: such a write to a pipe is never torn
   LOG_MESSAGE_BYTES = 2048,  // the formatted fields; longer ones are cut
   LOG_WHO_BYTES = 64,
   LOG_LIMIT_PER_S = 10,
   LOG_LIMIT_BURST = 20,
+  LOG_LIMIT_QUIET_MS = 1000,  // after which what was held back is told of without a further line
 };
 
 // Set once before there are threads, only read afterwards.
 static struct {
   enum log_type type;
-  enum log_level level;
-  char who[LOG_WHO_BYTES];
-} settings = {LOG_TYPE_TEXT, LOG_LEVEL_INFO, "janus"};
+  char who[LOG_WHO_BYTES];  // as fields
+} settings = {LOG_TYPE_TEXT, "process=janus"};
+
+_Atomic unsigned char log_levels[LOG_MODULE_COUNT] = {
+#define X(identifier, name) LOG_LEVEL_INFO,
+    LOG_MODULES(X)
+#undef X
+};
 
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
+static const char *const module_names[] = {
+#define X(identifier, name) name,
+    LOG_MODULES(X)
+#undef X
+};
 
 void log_setup(enum log_type type, enum log_level level, const char *who) {
   settings.type = type;
-  settings.level = level;
-  snprintf(settings.who, sizeof settings.who, "%s", who);
+  snprintf(settings.who, sizeof settings.who, "process=%.*s%s%s", (int)strcspn(who, "="), who,
+           strchr(who, '=') ? " " : "", strchr(who, '=') ? who : "");
+  for (int i = 0; i < LOG_MODULE_COUNT; i++) {
+    log_set_level((enum log_module)i, level);
+  }
+}
+
+static int find_name(const char *const *names, size_t count, const char *name) {
+  for (size_t i = 0; i < count; i++) {
+    if (strcmp(name, names[i]) == 0) {
+      return (int)i;
+    }
+  }
+  return -1;
 }
 
 bool log_level_from_name(const char *name, enum log_level *level) {
-  for (size_t i = 0; i < sizeof level_names / sizeof *level_names; i++) {
-    if (strcmp(name, level_names[i]) == 0) {
-      *level = (enum log_level)i;
-      return true;
-    }
+  int found = find_name(level_names, sizeof level_names / sizeof *level_names, name);
+  if (found >= 0) {
+    *level = (enum log_level)found;
   }
-  return false;
+  return found >= 0;
+}
+
+bool log_module_from_name(const char *name, enum log_module *module) {
+  int found = find_name(module_names, LOG_MODULE_COUNT, name);
+  if (found >= 0) {
+    *module = (enum log_module)found;
+  }
+  return found >= 0;
 }
 
 const char *log_level_name(enum log_level level) { return level_names[level]; }
 
-bool log_enabled(enum log_level level) { return level >= settings.level; }
+const char *log_module_name(enum log_module module) { return module_names[module]; }
+
+void log_set_level(enum log_module module, enum log_level level) {
+  atomic_store_explicit(&log_levels[module], (unsigned char)level, memory_order_relaxed);
+}
+
+#define LOG_MODULE LOG_MODULE_LOG
 
 // --- Building a line --------------------------------------------------------
 
@@ -171,23 +206,13 @@ static void line_json_fields(struct line *line, const char *text) {
   }
 }
 
-static void line_json(struct line *line, enum log_level level, const char *event,
-                      const char *message) {
+static void line_json(struct line *line, const char *head, const char *message) {
   static const char tail[] = ",\"cut\":true";
   line->end -= sizeof tail;  // and room for the closing brace
   line_text(line, "{\"time\":\"");
   line_time(line);
-  line_text(line, "\",\"level\":\"");
-  line_text(line, level_names[level]);
   line_text(line, "\"");
-  if (strchr(settings.who, '=') != NULL) {
-    line_json_fields(line, settings.who);
-  } else {
-    line_text(line, ",\"process\":");
-    line_json_string(line, settings.who, strlen(settings.who));
-  }
-  line_text(line, ",\"event\":");
-  line_json_string(line, event, strlen(event));
+  line_json_fields(line, head);
   line_json_fields(line, message);
   line->end += sizeof tail;
   if (line->full) {
@@ -197,25 +222,19 @@ static void line_json(struct line *line, enum log_level level, const char *event
   line_text(line, "}");
 }
 
-static void line_logfmt(struct line *line, enum log_level level, const char *event,
-                        const char *message) {
+static void line_logfmt(struct line *line, const char *head, const char *message) {
+  line_text(line, "time=");
   line_time(line);
   line_text(line, " ");
-  line_text(line, level_names[level]);
-  line_text(line, " ");
-  line_text(line, settings.who);
-  line_text(line, " event=");
-  line_text(line, event);
+  line_text(line, head);
   if (*message != '\0') {
     line_text(line, " ");
     line_text(line, message);
   }
 }
 
-void log_write(enum log_level level, const char *event, const char *format, ...) {
-  if (!log_enabled(level)) {
-    return;
-  }
+void log_line(enum log_module module, enum log_level level, const char *event, const char *format,
+              ...) {
   int saved_errno = errno;
   char message[LOG_MESSAGE_BYTES];
   va_list arguments;
@@ -232,19 +251,42 @@ void log_write(enum log_level level, const char *event, const char *format, ...)
     }
   }
 
-  char bytes[LOG_LINE_BYTES];
+  char head[LOG_WHO_BYTES + 192];
+  char bytes[LOG_OUTPUT_LINE_BYTES];
   struct line line = {bytes, bytes + sizeof bytes - 1, false};
+  snprintf(head, sizeof head, "level=%s %s module=%s event=%.80s", level_names[level], settings.who,
+           module_names[module], event);
   if (settings.type == LOG_TYPE_JSON) {
-    line_json(&line, level, event, message);
+    line_json(&line, head, message);
   } else {
-    line_logfmt(&line, level, event, message);
+    line_logfmt(&line, head, message);
   }
   *line.at++ = '\n';
-  ssize_t written;
-  do {
-    written = write(STDERR_FILENO, bytes, (size_t)(line.at - bytes));
-  } while (written < 0 && errno == EINTR);
+  log_output_write(level, bytes, (size_t)(line.at - bytes));
   errno = saved_errno;
+}
+
+// --- Limits -----------------------------------------------------------------
+
+// Those with a kind that have ever held a line back.
+static struct log_limit *limits;
+
+static void count_left_out(struct log_limit *limit) {
+  limit->left_out++;
+  if (limit->kind != NULL && !limit->listed) {
+    limit->listed = true;
+    limit->next = limits;
+    limits = limit;
+  }
+}
+
+void log_limits_tick(int64_t now_ms) {
+  for (struct log_limit *limit = limits; limit != NULL; limit = limit->next) {
+    if (limit->left_out > 0 && now_ms - limit->refilled_ms >= LOG_LIMIT_QUIET_MS) {
+      log_warn("log_suppressed", "kind=%s count=%" PRIu64, limit->kind, limit->left_out);
+      limit->left_out = 0;
+    }
+  }
 }
 
 bool log_limit_allow(struct log_limit *limit, int64_t now_ms, uint64_t *suppressed) {
@@ -258,7 +300,7 @@ bool log_limit_allow(struct log_limit *limit, int64_t now_ms, uint64_t *suppress
   }
   limit->refilled_ms = now_ms;
   if (limit->tokens < 1) {
-    limit->left_out++;
+    count_left_out(limit);
     *suppressed = 0;
     return false;
   }

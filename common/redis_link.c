@@ -10,6 +10,8 @@
 #include "common/config_value.h"
 #include "common/tls.h"
 
+#define LOG_MODULE LOG_MODULE_REDIS
+
 enum {
   SLOTS = 16384,       // of a Cluster
   MASTERS_MAX = 1024,  // of a Cluster
@@ -98,7 +100,7 @@ static void try_again_later(struct link_master *master) {
 static void on_master_ready(void *owner) {
   struct link_master *master = owner;
   struct redis_link *link = master->link;
-  log_info("redis_up", "address=%s", master->address);
+  log_limited(LOG_LEVEL_INFO, "redis_up", "address=%s", master->address);
   master->failures = 0;
   master->was_up = true;
   link->health.since_ms = clock_wall_ms();
@@ -113,8 +115,8 @@ static void on_master_broken(const char *why, void *owner) {
   note_error(link, master->address, why);
   if (master->failures == 0) {
     char text[256];
-    log_warn("redis_down", "address=%s why=%s", master->address,
-             log_quote(text, sizeof text, why, strlen(why)));
+    log_limited(LOG_LEVEL_WARN, "redis_down", "address=%s why=%s", master->address,
+                log_quote(text, sizeof text, why, strlen(why)));
   }
   try_again_later(master);
   scout_hurry(link);
@@ -205,7 +207,7 @@ static void end_masters(struct redis_link *link, bool added) {
     if (master->wanted) {
       continue;
     }
-    log_info("redis_master_left", "address=%s", master->address);
+    log_limited(LOG_LEVEL_INFO, "redis_master_left", "address=%s", master->address);
     link->master_count--;
     link->masters[i] = link->masters[link->master_count];
     link->addresses[i] = link->addresses[link->master_count];

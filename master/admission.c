@@ -7,6 +7,8 @@
 #include "common/log.h"
 #include "master/replays.h"
 
+#define LOG_MODULE LOG_MODULE_SESSION
+
 // Handshakes that are remembered, about 130 bytes each: what 45 workers at their usual
 // limit can let in within the time.
 enum { REPLAYS_CAPACITY = 1 << 20 };
@@ -106,7 +108,9 @@ static void admit(struct admission *admission, int worker, const struct channel_
   }
   struct directory_session *added = directory_add(options->directory, newcomer, worker);
   if (!added) {
-    log_error("session_not_listed", "uid=%lld worker=%d", (long long)newcomer->uid, worker);
+    log_limited(LOG_LEVEL_ERROR, "session_not_listed",
+                "connection=%" PRIu64 " uid=%lld of_worker=%d", newcomer->connection,
+                (long long)newcomer->uid, worker);
     refuse(admission, worker, newcomer->connection, CLOSE_OUT_OF_MEMORY);
     return;
   }

@@ -11,6 +11,8 @@
 #include "common/clock.h"
 #include "common/log.h"
 
+#define LOG_MODULE LOG_MODULE_BAN
+
 enum {
   // Asked for at a time: few at first, then more and more, as long as what Redis has to go
   // through for a page stays small.
@@ -335,10 +337,12 @@ static void end_reading(struct ban_store *store, bool whole, int next_in_s) {
   store->read_again = false;
   if (whole) {
     if (store->malformed != store->health.malformed && store->malformed > 0) {
-      log_warn("bans_malformed", "count=%zu first=%s", store->malformed, store->first_malformed);
+      log_limited(LOG_LEVEL_WARN, "bans_malformed", "count=%zu first=%s", store->malformed,
+                  store->first_malformed);
     }
     if (store->left_out != store->health.left_out && store->left_out > 0) {
-      log_error("bans_left_out", "count=%zu why=\"there is no room for so many\"", store->left_out);
+      log_limited(LOG_LEVEL_ERROR, "bans_left_out",
+                  "count=%zu why=\"there is no room for so many\"", store->left_out);
     }
     store->read_refused = false;
     store->unanswered = 0;

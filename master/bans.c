@@ -8,6 +8,8 @@
 #include "common/clock.h"
 #include "common/log.h"
 
+#define LOG_MODULE LOG_MODULE_BAN
+
 struct held_ban {
   UT_hash_handle hh;  // by uid, or by network
   struct ban ban;
@@ -175,7 +177,7 @@ static void restore(struct bans *bans) {
       restored += is_missing(bans, held, 0) && ban_store_restore(bans->store, &held->ban) == 0;
     }
   }
-  log_warn("bans_restored", "bans=%zu hint=\"Redis had lost them\"", restored);
+  log_limited(LOG_LEVEL_WARN, "bans_restored", "bans=%zu hint=\"Redis had lost them\"", restored);
 }
 
 static void on_store_read(enum ban_reading reading, void *owner) {
@@ -189,7 +191,8 @@ static void on_store_read(enum ban_reading reading, void *owner) {
   }
   bans->reading++;
   if (whole && (bans->news > 0 || gone > 0)) {
-    log_info("bans_read", "bans=%zu new=%zu gone=%zu", count(bans), bans->news, gone);
+    log_limited(LOG_LEVEL_INFO, "bans_read", "bans=%zu new=%zu gone=%zu", count(bans), bans->news,
+                gone);
   }
   if (whole) {  // else, maybe, at the end of everything
     tell(bans);

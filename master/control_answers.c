@@ -161,6 +161,9 @@ static const struct {
     {"bans", control_bans},
     {"push", control_push},
     {"trace", control_trace},
+    {"log", control_log},
+    {"log reset", control_log_reset},
+    {"log reopen", control_log_reopen},
 };
 
 void control_answer(struct master *master, const json_t *request, control_reply *reply,
@@ -176,8 +179,10 @@ void control_answer(struct master *master, const json_t *request, control_reply 
       return;
     }
   }
-  reply(control_error("unknown command; there are status, stats, workers, reload, sessions, "
-                      "session, kick, ban, unban, "
-                      "bans, push, trace, routes, routes stats, routes get, nodes"),
-        context);
+  reply(
+      control_error(
+          "unknown command; there are status, stats, workers, reload, sessions, "
+          "session, kick, ban, unban, "
+          "bans, push, trace, log, log reset, log reopen, routes, routes stats, routes get, nodes"),
+      context);
 }

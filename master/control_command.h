@@ -28,6 +28,8 @@ control_command control_ban, control_unban, control_bans;
 control_command control_push;
 // control_trace.c
 control_command control_trace;
+// control_log.c
+control_command control_log, control_log_reset, control_log_reopen;
 // control_routes.c
 control_command control_routes, control_route_stats, control_route_get, control_nodes;
 

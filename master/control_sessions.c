@@ -11,6 +11,8 @@
 #include "master/control_command.h"
 #include "master/session_reports.h"
 
+#define LOG_MODULE LOG_MODULE_CONTROL
+
 // --- Which sessions -------------------------------------------------------------------
 
 // All of what a request names must fit.

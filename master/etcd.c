@@ -13,6 +13,8 @@
 #include "common/stream_tls.h"
 #include "proto/etcd.pb-c.h"
 
+#define LOG_MODULE LOG_MODULE_ETCD
+
 enum {
   ENDPOINTS_MAX = 32,
   ENDPOINT_BYTES = 256,
@@ -302,8 +304,9 @@ static void session_lost(struct etcd *etcd, const char *where, const char *why) 
            etcd->endpoints[etcd->endpoint], where, why);
   health->last_error_ms = clock_wall_ms();
   if (etcd->failures == 0) {
-    log_warn("etcd_lost", "endpoint=%s call=%s why=%s", etcd->endpoints[etcd->endpoint], where,
-             log_quote(quoted, sizeof quoted, why, strlen(why)));
+    log_limited(LOG_LEVEL_WARN, "etcd_lost", "endpoint=%s call=%s why=%s",
+                etcd->endpoints[etcd->endpoint], where,
+                log_quote(quoted, sizeof quoted, why, strlen(why)));
   }
   session_end(etcd);
   etcd->endpoint = (etcd->endpoint + 1) % etcd->endpoint_count;
@@ -345,7 +348,8 @@ static void on_put(struct etcd *etcd, size_t number, const uint8_t *bytes, size_
     grant(etcd);  // removed already, before we knew that it was there
     return;
   }
-  log_info("registered", "key=%s lease=%" PRIx64, etcd->key, (uint64_t)etcd->lease);
+  log_limited(LOG_LEVEL_INFO, "registered", "key=%s lease=%" PRIx64, etcd->key,
+              (uint64_t)etcd->lease);
   etcd->announced = true;
   if (etcd->own_revision == 0) {
     etcd->own_revision = revision + 1;
@@ -417,14 +421,14 @@ static void announce_refused(struct etcd *etcd, const char *method, const char *
   }
   if (etcd->resuming) {
     etcd->resuming = false;
-    log_warn("lease_lost", "lease=%" PRIx64 " why=%s", (uint64_t)etcd->lease,
-             log_quote(quoted, sizeof quoted, why, strlen(why)));
+    log_limited(LOG_LEVEL_WARN, "lease_lost", "lease=%" PRIx64 " why=%s", (uint64_t)etcd->lease,
+                log_quote(quoted, sizeof quoted, why, strlen(why)));
     grant(etcd);
     return;
   }
   if (etcd->refusals == 0) {
-    log_error("not_registered", "call=%s why=%s", method,
-              log_quote(quoted, sizeof quoted, why, strlen(why)));
+    log_limited(LOG_LEVEL_ERROR, "not_registered", "call=%s why=%s", method,
+                log_quote(quoted, sizeof quoted, why, strlen(why)));
   }
   start_timer(etcd->announce_timer,
               backoff_ms(config->etcd.backoff_ms, config->etcd.backoff_max_ms, etcd->refusals++));
@@ -478,7 +482,7 @@ static void on_keepalive_message(void *owner, const uint8_t *bytes, size_t len) 
   }
   etcd->keepalive_asked = false;
   if (ttl == 0) {
-    log_warn("lease_lost", "lease=%" PRIx64, (uint64_t)etcd->lease);
+    log_limited(LOG_LEVEL_WARN, "lease_lost", "lease=%" PRIx64, (uint64_t)etcd->lease);
     stream_end(etcd->keepalive, false);
     etcd->keepalive = NULL;
     evtimer_del(etcd->keepalive_timer);
@@ -527,7 +531,7 @@ static void on_own_key_removed(struct etcd *etcd) {
   if (!etcd->announced || etcd->announcing || etcd->withdrawing) {
     return;
   }
-  log_warn("registration_removed", "key=%s", etcd->key);
+  log_limited(LOG_LEVEL_WARN, "registration_removed", "key=%s", etcd->key);
   stream_end(etcd->keepalive, false);
   etcd->keepalive = NULL;
   evtimer_del(etcd->keepalive_timer);
@@ -694,7 +698,7 @@ static void on_watch_message(void *owner, const uint8_t *bytes, size_t len) {
   note_revision(etcd, reply->header);
   if (reply->canceled && is_own_watch(etcd, reply)) {
     // Not allowed to read it, say. The nodes are what matters.
-    log_warn("registration_not_watched", "key=%s", etcd->key);
+    log_limited(LOG_LEVEL_WARN, "registration_not_watched", "key=%s", etcd->key);
     etcd__watch_response__free_unpacked(reply, NULL);
     stream_read(etcd->watch);
     return;
@@ -740,8 +744,8 @@ static void watch_start(struct etcd *etcd) {
     session_lost(etcd, "Watch", "out of memory");
     return;
   }
-  log_info("etcd_watching", "endpoint=%s revision=%" PRId64, etcd->endpoints[etcd->endpoint],
-           etcd->revisions[0]);
+  log_limited(LOG_LEVEL_INFO, "etcd_watching", "endpoint=%s revision=%" PRId64,
+              etcd->endpoints[etcd->endpoint], etcd->revisions[0]);
   set_state(etcd, SESSION_WATCHING);
   etcd->failures = 0;
   etcd->events.on_settled(etcd->owner);
@@ -763,8 +767,8 @@ static void on_range(struct etcd *etcd, size_t number, const uint8_t *bytes, siz
   }
   // Revisions only grow, unless data was lost: from a backup, or all of it.
   if (reply->header->revision < etcd->known_revision && !etcd->lost_data) {
-    log_warn("etcd_went_back", "revision=%" PRId64 " before=%" PRId64, reply->header->revision,
-             etcd->known_revision);
+    log_limited(LOG_LEVEL_WARN, "etcd_went_back", "revision=%" PRId64 " before=%" PRId64,
+                reply->header->revision, etcd->known_revision);
     etcd->lost_data = true;
     etcd->health.revision = 0;
   }

@@ -20,6 +20,8 @@
 #include "common/networks.h"
 #include "master/listeners.h"
 
+#define LOG_MODULE LOG_MODULE_OPERATIONS
+
 enum {
   CONNECTION_MEMORY_BYTES = 32 << 10,  // of one: its head, and what is read at a time
   // Of a refused body that is still read. A connection that is closed with bytes unread is
@@ -117,7 +119,7 @@ static void on_turn(evutil_socket_t fd, short what, void *owner) {
 static void on_library_log(void *owner, const char *format, va_list arguments)
     __attribute__((format(printf, 2, 0)));
 static void on_library_log(void *owner, const char *format, va_list arguments) {
-  static struct log_limit limit;
+  static struct log_limit limit = {.kind = "http_library"};
   uint64_t suppressed;
   char text[256];
   char quoted[320];
@@ -494,7 +496,7 @@ static void on_completed(void *owner, struct MHD_Connection *handle, void **cont
 // --- Connections ---------------------------------------------------------------------
 
 static void log_too_slow(const char *event, const struct connection *connection) {
-  static struct log_limit limit;
+  static struct log_limit limit = {.kind = "http_too_slow"};
   uint64_t suppressed;
   const struct http_route *route = connection->request->route;
   if (log_limit_allow(&limit, clock_monotonic_ms(), &suppressed)) {
@@ -585,7 +587,7 @@ static void on_connection(void *owner, struct MHD_Connection *handle, void **con
 
 static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address,
                       int len, void *owner) {
-  static struct log_limit limit;
+  static struct log_limit limit = {.kind = "http_refused"};
   struct http_server *server = owner;
   uint64_t suppressed;
   char peer[64];
@@ -604,7 +606,7 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
 
 // No descriptor is left: to try at once again would keep the loop busy with nothing else.
 static void on_accept_error(struct evconnlistener *listener, void *owner) {
-  static struct log_limit limit;
+  static struct log_limit limit = {.kind = "http_accept_failed"};
   struct http_server *server = owner;
   uint64_t suppressed;
   int error = EVUTIL_SOCKET_ERROR();

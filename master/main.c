@@ -1,4 +1,5 @@
 // janusd: reads the command line and the configuration, then runs the master.
+#include <errno.h>
 #include <getopt.h>
 #include <limits.h>
 #include <sodium.h>
@@ -7,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/log_output.h"
 #include "master/master.h"
 #include "master/tls_keys.h"
 
@@ -24,8 +26,9 @@ static void print_help(void) {
       "  -h, --help          this text\n"
       "  -V, --version       the version\n"
       "\n"
-      "It runs in the foreground and logs to standard error. SIGTERM closes every session\n"
-      "and ends it; SIGHUP reads the certificates anew, as `janusctl reload` does. `janusctl "
+      "It runs in the foreground and logs to standard error, or as `log` in the configuration\n"
+      "says. SIGTERM closes every session and ends it; SIGUSR1 opens the log's file anew; SIGHUP "
+      "reads the certificates anew, as `janusctl reload` does. `janusctl "
       "status` shows how it is doing.\n"
       "\n"
       "Exit status: 0 after a stop or a good check, 1 for a faulty configuration or a start\n"
@@ -101,6 +104,12 @@ int main(int argc, char **argv) {
   }
   if (worker[0] == '\0') {
     find_worker(worker, sizeof worker);
+  }
+  if (log_output_open(config.log.output, config.log.file) != 0) {
+    fprintf(stderr, "janusd: the log can't be opened: %s: %s\n", config.log.file, strerror(errno));
+    tls_material_free(tls_material);
+    sodium_free(secrets);
+    return 1;
   }
   const struct master_options start = {.config_path = config_path,
                                        .config = &config,

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/log_output.h"
 #include "common/loop.h"
 #include "common/loop_lag.h"
 #include "common/tls.h"
@@ -34,6 +35,8 @@
 #include "master/stats_http.h"
 #include "master/tls_keys.h"
 #include "master/trace_exporter.h"
+
+#define LOG_MODULE LOG_MODULE_MASTER
 
 enum { LEAVE_MS = 1000 };  // for the last writes to Redis, and the last spans
 
@@ -168,7 +171,9 @@ static void on_worker_message(int index, enum channel_type type, const void *con
       return;
     case CHANNEL_ROUTE_HELD: routes_held(master->routes, index, content); return;
     case CHANNEL_ROUTE_RELEASED: routes_released(master->routes, index, content); return;
-    default: log_error("channel_unexpected", "worker=%d type=%d", index, (int)type); return;
+    default:
+      log_limited(LOG_LEVEL_ERROR, "channel_unexpected", "worker=%d type=%d", index, (int)type);
+      return;
   }
 }
 
@@ -424,10 +429,20 @@ static void on_hangup(evutil_socket_t number, short what, void *owner) {
   json_decref(reload(owner));
 }
 
+static void on_reopen_signal(evutil_socket_t number, short what, void *owner) {
+  struct master *master = owner;
+  (void)number;
+  (void)what;
+  (void)!log_control_reopen(&master->log_control);  // says itself what is wrong
+}
+
 static void on_second(evutil_socket_t fd, short what, void *owner) {
   struct master *master = owner;
   (void)fd;
   (void)what;
+  log_limits_tick(clock_monotonic_ms());
+  counters_add(master->counters, COUNTER_LOG_LOST, log_output_tick());
+  log_control_tick(&master->log_control, clock_monotonic_ms());
   workers_watch(master->workers);
   registry_tick(master->registry);
   routes_tick(master->routes);
@@ -760,6 +775,7 @@ static bool build(struct master *master, char *why, size_t why_size) {
     snprintf(why, why_size, "the workers can't be started");
     return false;
   }
+  log_control_init(&master->log_control, master->workers, config->log.level);
   master->session_reports = session_reports_new(master->base, master->workers);
   return master->session_reports != NULL;
 }
@@ -804,15 +820,18 @@ int master_run(const struct master_options *options) {
     int number;
     event_callback_fn callback;
     struct event *event;
-  } signals[] = {
-      {SIGTERM, on_stop_signal, NULL}, {SIGINT, on_stop_signal, NULL}, {SIGHUP, on_hangup, NULL}};
+  } signals[] = {{SIGTERM, on_stop_signal, NULL},
+                 {SIGINT, on_stop_signal, NULL},
+                 {SIGHUP, on_hangup, NULL},
+                 {SIGUSR1, on_reopen_signal, NULL}};
   const size_t signal_count = sizeof signals / sizeof signals[0];
   char why[512] = "out of memory, or of descriptors";
   int status = 1;
 
   log_setup(config->log.type, config->log.level, "master");
   signal(SIGPIPE, SIG_IGN);
-  signal(SIGHUP, SIG_IGN);  // until there is something to reload
+  signal(SIGUSR1, SIG_IGN);  // until the log can be reopened
+  signal(SIGHUP, SIG_IGN);   // until there is something to reload
   evthread_use_pthreads();
   raise_descriptor_limit(config);
   trace_settings_init(&master.trace_settings, &master.config);

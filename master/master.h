@@ -16,6 +16,7 @@
 #include "master/directory.h"
 #include "master/health_http.h"
 #include "master/listeners.h"
+#include "master/log_control.h"
 #include "master/push_access.h"
 #include "master/trace_settings.h"
 #include "master/workers.h"
@@ -72,6 +73,7 @@ struct master {
   struct session_reports *session_reports;
   struct player_watch *player_watch;
   struct control *control;
+  struct log_control log_control;
   // How each worker stands with Redis, as it said last; all zero until then.
   struct redis_link_health worker_redis[CONFIG_WORKERS];
   struct counters *counters;  // the master's own, beside those of the workers

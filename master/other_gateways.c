@@ -10,6 +10,8 @@
 #include "common/system_message.h"
 #include "master/push_message.h"
 
+#define LOG_MODULE LOG_MODULE_SESSION
+
 enum {
   SESSIONS_MAX = 8,      // of one player that are looked at
   DOUBTS_MAX = 10000,    // players whose route is to be looked at again
@@ -94,7 +96,8 @@ static void on_found(int error, const char *address, int64_t ttl_ms, void *conte
     if (came_later(session, asked)) {
       routes_player_came(options->routes, session, true);
     } else {
-      log_info("player_elsewhere", "uid=%lld gateway=%s", (long long)asked->uid, address);
+      log_limited(LOG_LEVEL_INFO, "player_elsewhere", "connection=%" PRIu64 " uid=%lld gateway=%s",
+                  asked->connections[i], (long long)asked->uid, address);
       options->on_conflict(session, options->owner);
     }
   }

@@ -8,6 +8,8 @@
 #include "common/clock.h"
 #include "common/log.h"
 
+#define LOG_MODULE LOG_MODULE_PUSH
+
 // Compared as hashes, which are of one length: how long it takes tells nothing.
 static bool token_is(const char *wanted, const char *given) {
   unsigned char hashes[2][crypto_generichash_BYTES];
@@ -36,7 +38,7 @@ static bool is_allowed(const struct push_access *access, const char *peer) {
 
 enum push_access_result push_access_check(const struct push_access *access, const char *peer,
                                           const char *authorization) {
-  static struct log_limit limit;
+  static struct log_limit limit = {.kind = "push_denied"};
   uint64_t suppressed;
   bool allowed = is_allowed(access, peer);
   if (allowed && shows_token(access, authorization)) {

@@ -12,6 +12,8 @@
 #include "master/push_elsewhere.h"
 #include "master/push_job.h"
 
+#define LOG_MODULE LOG_MODULE_PUSH
+
 // --- The end of an order -----------------------------------------------------------
 
 static void job_free(struct job *job) {
@@ -75,7 +77,7 @@ void push_job_finish(struct job *job) {
 // --- The packets of an order ---------------------------------------------------------
 
 static void log_too_large(const struct push_body *body) {
-  static struct log_limit limit;
+  static struct log_limit limit = {.kind = "push_too_large"};
   uint64_t suppressed;
   if (log_limit_allow(&limit, clock_monotonic_ms(), &suppressed)) {
     log_warn("push_too_large", "mod=%d seq=%d data_bytes=%zu suppressed=%llu", body->mod, body->seq,

@@ -7,8 +7,10 @@
 #include "common/log.h"
 #include "master/push_message.h"
 
+#define LOG_MODULE LOG_MODULE_PUSH
+
 static void malformed(struct counters *counters, const char *why) {
-  static struct log_limit limit;
+  static struct log_limit limit = {.kind = "push_malformed"};
   uint64_t suppressed;
   counters_add(counters, COUNTER_PUSH_ORDERS_MALFORMED, 1);
   if (log_limit_allow(&limit, clock_monotonic_ms(), &suppressed)) {

@@ -8,6 +8,8 @@
 #include "common/clock.h"
 #include "common/log.h"
 
+#define LOG_MODULE LOG_MODULE_PUSH
+
 struct push_topics {
   struct push_topics_options options;
   struct redis_connection *connection;  // NULL between tries
@@ -27,8 +29,8 @@ static void try_later(struct push_topics *topics, const char *why) {
       config->data.redis.backoff_ms, config->data.redis.backoff_max_ms, topics->failures));
   char quoted[300];
   if (topics->failures++ == 0) {
-    log_warn("topics_lost", "address=%s why=%s", health->address,
-             log_quote(quoted, sizeof quoted, why, strlen(why)));
+    log_limited(LOG_LEVEL_WARN, "topics_lost", "address=%s why=%s", health->address,
+                log_quote(quoted, sizeof quoted, why, strlen(why)));
   }
   snprintf(health->last_error, sizeof health->last_error, "%.100s: %.140s", health->address, why);
   health->last_error_ms = clock_wall_ms();
@@ -69,7 +71,7 @@ static void on_confirmed(struct push_topics *topics) {
     topics->failures = 0;
     topics->health.subscribed = true;
     topics->health.since_ms = clock_wall_ms();
-    log_info("topics_subscribed", "address=%s", topics->health.address);
+    log_limited(LOG_LEVEL_INFO, "topics_subscribed", "address=%s", topics->health.address);
     topics->options.on_subscribed(topics->options.owner);
   }
 }

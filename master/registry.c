@@ -11,6 +11,8 @@
 #include "common/clock.h"
 #include "common/config_value.h"
 
+#define LOG_MODULE LOG_MODULE_REGISTRY
+
 enum {
   INSTANCE_MAX_BYTES = 64 << 10,
   KEY_BYTES = 512,  // of the own one
@@ -162,8 +164,9 @@ static void publish(struct registry *registry) {
     }
   }
   if (node_table_publish(registry->table, nodes, kept) != 0) {
-    log_error("nodes_left_out", "known=%zu capacity=%" PRId64 " hint=\"raise node_table.capacity\"",
-              kept, registry->config->registry.capacity);
+    log_limited(LOG_LEVEL_ERROR, "nodes_left_out",
+                "known=%zu capacity=%" PRId64 " hint=\"raise node_table.capacity\"", kept,
+                registry->config->registry.capacity);
   }
   free(nodes);
   registry->changed = false;
@@ -172,8 +175,8 @@ static void publish(struct registry *registry) {
 // --- What etcd says --------------------------------------------------------------------
 
 static void drop(struct registry *registry, struct instance *instance, const char *why) {
-  log_info("node_gone", "service=%s address=%s why=\"%s\"", instance->node.service,
-           instance->node.address, why);
+  log_limited(LOG_LEVEL_INFO, "node_gone", "service=%s address=%s why=\"%s\"",
+              instance->node.service, instance->node.address, why);
   // NOLINTNEXTLINE(clang-analyzer-*): uthash, whose table has this one in it
   HASH_DELETE(hh, registry->instances, instance);
   free(instance);
@@ -214,7 +217,7 @@ static struct instance *take(struct registry *registry, size_t prefix,
     return NULL;
   }
   if (error != 0) {
-    static struct log_limit limit;
+    static struct log_limit limit = {.kind = "node_malformed"};
     uint64_t suppressed;
     char key[128];
     counters_add(registry->counters, COUNTER_NODES_MALFORMED, 1);
@@ -238,8 +241,9 @@ static struct instance *take(struct registry *registry, size_t prefix,
     instance->key_len = pair->key_len;
     instance->node.since_ms = clock_wall_ms();
     HASH_ADD_KEYPTR(hh, registry->instances, instance->key, pair->key_len, instance);
-    log_info("node_new", "service=%s address=%s color=%s weight=%" PRIu32 " tls=%s", node.service,
-             node.address, node.color, node.weight, node.secure ? "true" : "false");
+    log_limited(LOG_LEVEL_INFO, "node_new",
+                "service=%s address=%s color=%s weight=%" PRIu32 " tls=%s", node.service,
+                node.address, node.color, node.weight, node.secure ? "true" : "false");
   }
   node.since_ms = instance->node.since_ms;
   instance->prefix = prefix;
@@ -280,10 +284,10 @@ static void on_list(size_t prefix, const struct etcd_pair *pairs, size_t count, 
   }
   if (held > 0) {
     counters_add(registry->counters, COUNTER_NODES_HELD, held);
-    log_warn("nodes_held",
-             "service=%s nodes=%zu for_ms=%" PRId64
-             " hint=\"etcd has lost them; those known before are kept for a while\"",
-             registry->services[prefix], held, hold_ms);
+    log_limited(LOG_LEVEL_WARN, "nodes_held",
+                "service=%s nodes=%zu for_ms=%" PRId64
+                " hint=\"etcd has lost them; those known before are kept for a while\"",
+                registry->services[prefix], held, hold_ms);
   }
 }
 

@@ -10,6 +10,8 @@
 #include "master/master.h"
 #include "master/tls_keys.h"
 
+#define LOG_MODULE LOG_MODULE_CONFIG
+
 static void on_fault(const char *fault, void *context) {
   char quoted[1024];
   log_error("reload_fault", "text=%s", log_quote(quoted, sizeof quoted, fault, strlen(fault)));

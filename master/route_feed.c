@@ -10,6 +10,8 @@
 #include "common/backoff.h"
 #include "common/clock.h"
 
+#define LOG_MODULE LOG_MODULE_ROUTE
+
 enum {
   READS = 256,              // keys that are being read, for each master
   WAITING_MAX = 200000,     // keys to be read; with more of them all are read anew
@@ -87,7 +89,7 @@ static void forget_waiting_keys(struct feed_master *master) {
 }
 
 static void malformed(struct route_feed *feed, const char *what, const char *text, size_t len) {
-  static struct log_limit limit;
+  static struct log_limit limit = {.kind = "route_malformed"};
   uint64_t suppressed;
   char quoted[128];
   counters_add(feed->counters, COUNTER_ROUTES_MALFORMED, 1);
@@ -246,7 +248,7 @@ static void on_scanned(const redisReply *reply, void *context) {
   }
   master->scanning = strcmp(master->cursor, "0") != 0;
   if (!master->scanning) {
-    log_info("routes_scanned", "address=%s", master->address);
+    log_limited(LOG_LEVEL_INFO, "routes_scanned", "address=%s", master->address);
   }
   read_on(master);
 }
@@ -278,7 +280,7 @@ static void on_invalidated(struct feed_master *master, const redisReply *keys) {
   struct route_feed *feed = master->feed;
   if (keys->type != REDIS_REPLY_ARRAY) {  // all of them
     counters_add(feed->counters, COUNTER_ROUTE_INVALIDATIONS, 1);
-    log_warn("routes_flushed", "address=%s", master->address);
+    log_limited(LOG_LEVEL_WARN, "routes_flushed", "address=%s", master->address);
     forget_waiting_keys(master);
     struct feed_key *key;
     struct feed_key *next;
@@ -339,7 +341,7 @@ static void become_live(struct feed_master *master) {
   struct route_feed *feed = master->feed;
   master->failures = 0;
   master->live = true;
-  log_info("routes_followed", "address=%s", master->address);
+  log_limited(LOG_LEVEL_INFO, "routes_followed", "address=%s", master->address);
   feed->events.on_void(master->address, feed->owner);
   feed->events.on_followed(feed->owner);
   scan_from_start(master);

@@ -10,6 +10,8 @@
 #include "common/redis_routes.h"
 #include "master/route_keeper.h"
 
+#define LOG_MODULE LOG_MODULE_ROUTE
+
 static const int64_t TTL_MAX_MS = (int64_t)30 * 24 * 3600 * 1000;
 
 struct routes {
@@ -37,7 +39,7 @@ static int put(struct routes *routes, const struct route_key *key, const char *a
   ttl_ms = ttl_ms < TTL_MAX_MS ? ttl_ms : TTL_MAX_MS;
   int error = route_table_put(routes->options.table, key, address, now_ms + ttl_ms, now_ms);
   if (error != 0) {
-    static struct log_limit limit;
+    static struct log_limit limit = {.kind = "route_not_kept"};
     uint64_t suppressed;
     counters_add(routes->options.counters, COUNTER_ROUTES_NOT_KEPT, 1);
     if (log_limit_allow(&limit, clock_monotonic_ms(), &suppressed)) {
@@ -188,7 +190,8 @@ void routes_held(struct routes *routes, int worker, const struct channel_route_h
       held_routes_hold(routes->held, worker, held->tunnel_type, held->color, held->oid,
                        held->address, clock_monotonic_ms() + check_interval_ms(routes));
   if (!added) {
-    log_error("route_not_held", "oid=%" PRId64 " error=\"out of memory\"", held->oid);
+    log_limited(LOG_LEVEL_ERROR, "route_not_held", "oid=%" PRId64 " error=\"out of memory\"",
+                held->oid);
   } else if (!lookup(routes, &key, &route)) {
     // Claimed a moment ago, and Redis is about to tell; or vanished meanwhile; or a choice
     // made without the store.

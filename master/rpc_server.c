@@ -20,6 +20,8 @@
 #include "common/log.h"
 #include "master/listeners.h"
 
+#define LOG_MODULE LOG_MODULE_GRPC
+
 // A call has up to three batches under way: its end (the close, which is there from the
 // first moment and finishes last or early), the read of its request, and one send. It is
 // freed when none is. The close always finishes: when a status went out, when the client
@@ -136,7 +138,8 @@ static void set_state(struct rpc_server_call *call, enum call_state state) {
 
 static void give_up(const char *what, grpc_call_error error) {
   // Only a fault of ours in the order of batches leads here.
-  log_error("rpc_server_fault", "call=%s error=\"%s\"", what, grpc_call_error_to_string(error));
+  log_limited(LOG_LEVEL_ERROR, "rpc_server_fault", "call=%s error=\"%s\"", what,
+              grpc_call_error_to_string(error));
   abort();
 }
 

@@ -8,6 +8,8 @@
 #include "common/log.h"
 #include "common/tls_server.h"
 
+#define LOG_MODULE LOG_MODULE_TLS
+
 enum {
   HOUR_MS = 60 * 60 * 1000,
   // OpenSSL's tickets are good for two hours; one key's are for twice this.

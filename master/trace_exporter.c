@@ -13,6 +13,8 @@
 #include "common/loop.h"
 #include "proto/otlp_trace.pb-c.h"
 
+#define LOG_MODULE LOG_MODULE_TRACE
+
 enum {
   DELAY_MS = 500,       // from the first span that waits to its export
   EXPORT_SPANS = 2048,  // of one export, about; then it does not wait
@@ -236,9 +238,10 @@ static void say_failure(struct trace_exporter *exporter, const char *why, long s
   uint64_t suppressed;
   if (log_limit_allow(&exporter->log_limit, clock_monotonic_ms(), &suppressed)) {
     char quoted[300];
-    log_warn("trace_export_failed", "status=%ld why=%s spans=%zu failures=%u then=\"%s\"", status,
+    log_warn("trace_export_failed",
+             "status=%ld why=%s spans=%zu failures=%u then=\"%s\" suppressed=%llu", status,
              log_quote(quoted, sizeof quoted, why, strlen(why)), exporter->body_spans,
-             exporter->failures, then);
+             exporter->failures, then, (unsigned long long)suppressed);
   }
 }
 

@@ -9,6 +9,8 @@
 #include "common/config_value.h"
 #include "common/log.h"
 
+#define LOG_MODULE LOG_MODULE_CONFIG
+
 // That of the environment; an empty one is as good as none, as the specification has it.
 static const char *variable(const char *name) {
   const char *text = getenv(name);

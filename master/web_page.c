@@ -14,6 +14,8 @@
 
 #include "common/log.h"
 
+#define LOG_MODULE LOG_MODULE_OPERATIONS
+
 #define PREFIX "/web/"
 
 struct file {

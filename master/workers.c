@@ -16,6 +16,8 @@
 #include "common/handover.h"
 #include "common/shm.h"
 
+#define LOG_MODULE LOG_MODULE_MASTER
+
 enum {
   FDS_MAX = HANDOVER_LISTENERS + CONFIG_LISTENERS,
   READY_TIMEOUT_MS = 30000,  // for a worker to come up
@@ -175,6 +177,11 @@ static int start(struct worker_process *process) {
   process->channel = channel_new(workers->base, pair[0], &events, process);
   pair[0] = -1;
   if (!process->channel) {
+    kill(pid, SIGKILL);
+  }
+  struct channel_log_levels levels;  // as they are now, not as configured
+  channel_log_levels_now(&levels);
+  if (process->channel && channel_send(process->channel, CHANNEL_LOG_LEVELS, &levels) != 0) {
     kill(pid, SIGKILL);
   }
   process->info.pid = pid;

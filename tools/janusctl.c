@@ -63,6 +63,12 @@ static const char help[] =
     "  routes get TIER OID    one, and what the store says  [--color C] [--service NAME]\n"
     "  routes stats           how many there are\n"
     "\n"
+    "The log:\n"
+    "  log          the level of each module; with LEVEL (debug, info, warn or error) sets it:\n"
+    "               [LEVEL [--module NAME] [--for TIME]]\n"
+    "  log reset    the level that is configured, for all\n"
+    "  log reopen   opens the log's file anew, after it was renamed\n"
+    "\n"
     "Options:\n"
     "  -s, --socket PATH  the gateway's control.socket (default: $JANUS_CONTROL_SOCKET,\n"
     "                     else " CONFIG_CONTROL_SOCKET
@@ -316,6 +322,8 @@ static const struct argument {
     {"hex", 'X', "data", KIND_HEX, 0, 0},
     {"tier", 't', "tier", KIND_TIER, 0, 0},
     {"service", 'S', "service", KIND_TEXT, 0, 0},
+    {"level", 'l', "level", KIND_TEXT, 0, 0},
+    {"module", 'm', "module", KIND_TEXT, 0, 0},
 };
 enum { ARGUMENTS = sizeof arguments / sizeof *arguments };
 
@@ -412,8 +420,10 @@ static const char *take(json_t *request, const struct argument *argument, const 
 static int take_words(json_t *request, const struct ctl_command *command, int argc, char **argv) {
   int count = 0;
   for (const char *word = command->words; *word != '\0'; word++) {
-    bool optional = *word == 'U';
-    const struct argument *argument = argument_of(*word == 'o' ? 'u' : optional ? 'u' : *word);
+    bool optional = *word >= 'A' && *word <= 'Z';
+    const struct argument *argument = argument_of(*word == 'o' ? 'u'
+                                                  : optional   ? *word - 'A' + 'a'
+                                                               : *word);
     const char *text = count < argc ? argv[count] : NULL;
     if (!text && optional) {
       break;
@@ -453,6 +463,12 @@ static const char *check_options(const struct ctl_command *command, const char *
 static const struct ctl_command *find_command(int argc, char **argv, int *words) {
   char name[64];
   *words = 1;
+  if (strcmp(argv[0], "log") == 0 && argc > 1) {
+    snprintf(name, sizeof name, "log %.32s", argv[1]);
+    const struct ctl_command *command = ctl_command_named(name);
+    *words = command ? 2 : 1;  // else it is a level
+    return command ? command : ctl_command_named("log");
+  }
   if (strcmp(argv[0], "routes") == 0 && argc > 1) {
     *words = 2;
     if (strcmp(argv[1], "list") != 0) {
@@ -522,7 +538,7 @@ static int run(int argc, char **argv, struct line *line) {
   if (optind == argc) {
     return usage(
         "which command? status, stats, workers, reload, sessions, session, kick, ban, unban, "
-        "bans, push, trace, routes or nodes");
+        "bans, push, trace, log, routes or nodes");
   }
   const struct ctl_command *command = find_command(argc - optind, argv + optind, &words);
   if (!command) {

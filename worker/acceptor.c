@@ -17,6 +17,8 @@
 #include "worker/trace.h"
 #include "worker/worker.h"
 
+#define LOG_MODULE LOG_MODULE_LISTENER
+
 // Accepted in one turn of the loop at most, so that a storm of connections does
 // not hold up the players who are in.
 enum { ACCEPT_BATCH = 64 };

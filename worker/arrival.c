@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <event2/event_struct.h>
+#include <inttypes.h>
 #include <openssl/err.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,8 @@
 #include "worker/proxy_header.h"
 #include "worker/session.h"
 #include "worker/trace.h"
+
+#define LOG_MODULE LOG_MODULE_TLS
 
 struct arrival {
   LIST_ENTRY(arrival) link;
@@ -150,7 +153,11 @@ static void on_tls_ready(evutil_socket_t fd, short what, void *owner) {
       return;
     default: {
       const char *why = ERR_reason_error_string(ERR_peek_last_error());
-      log_debug("tls_failed", "why=\"%s\"", why ? why : "unknown");
+      uint64_t suppressed;
+      if (log_enabled(LOG_LEVEL_DEBUG) && worker_may_log(worker, WORKER_LOG_TLS, &suppressed)) {
+        log_debug("tls_failed", "why=\"%s\" suppressed=%" PRIu64, why ? why : "unknown",
+                  suppressed);
+      }
       arrival_refuse(arrival, CLOSE_TLS_FAILED);
       return;
     }

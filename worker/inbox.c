@@ -16,6 +16,8 @@
 #include "worker/watch.h"
 #include "worker/worker.h"
 
+#define LOG_MODULE LOG_MODULE_WORKER
+
 struct inbox {
   struct worker *worker;
   struct channel *channel;  // NULL once the master is gone
@@ -94,8 +96,10 @@ static void on_message(enum channel_type type, const void *content, void *owner)
     case CHANNEL_ROUTE_ANSWER: route_store_on_answer(inbox->worker->route_store, content); return;
     case CHANNEL_ROUTE_MOVED: tunnel_on_route_moved(inbox->worker, content); return;
     case CHANNEL_TLS_CHANGED: load_tls(inbox->worker); return;
+    case CHANNEL_LOG_LEVELS: channel_log_levels_take(content); return;
+    case CHANNEL_LOG_REOPEN: (void)!log_output_reopen(); return;  // says itself what is wrong
     case CHANNEL_STOP: worker_stop(inbox->worker, CLOSE_DRAIN); return;
-    default: log_error("channel_unexpected", "type=%d", (int)type); return;
+    default: log_limited(LOG_LEVEL_ERROR, "channel_unexpected", "type=%d", (int)type); return;
   }
 }
 
@@ -135,7 +139,8 @@ int inbox_tell(struct inbox *inbox, enum channel_type type, const void *content)
   }
   int error = channel_send(inbox->channel, type, content);
   if (error != 0) {
-    log_error("channel_full", "type=%d error=\"%s\"", (int)type, error_text(error));
+    log_limited(LOG_LEVEL_ERROR, "channel_full", "type=%d error=\"%s\"", (int)type,
+                error_text(error));
   }
   return error;
 }

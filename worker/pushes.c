@@ -1,5 +1,6 @@
 #include "worker/pushes.h"
 
+#include <inttypes.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,8 @@
 #include "worker/push_queue.h"
 #include "worker/session.h"
 #include "worker/worker.h"
+
+#define LOG_MODULE LOG_MODULE_PUSH
 
 // In one turn of the loop. A delivery costs some 7 us, most of it in the kernel.
 enum { SLICE_US = 100, DELIVERIES_BETWEEN_LOOKS = 8 };
@@ -168,7 +171,10 @@ void pushes_on_push(struct pushes *pushes, const struct channel_push *about) {
     uint64_t sessions = about->receiver_count > 0 ? about->receiver_count : about->sessions;
     counters_add(pushes->worker->counters, COUNTER_PUSHES_ADDRESSED, sessions);
     counters_add(pushes->worker->counters, COUNTER_PUSHES_LOST, sessions);
-    log_error("push_lost", "why=\"out of memory\"");
+    uint64_t suppressed;
+    if (worker_may_log(pushes->worker, WORKER_LOG_PUSH, &suppressed)) {
+      log_error("push_lost", "why=\"out of memory\" suppressed=%" PRIu64, suppressed);
+    }
     return;
   }
   push->came_us = LIST_EMPTY(&pushes->worker->watched_sessions) ? 0 : clock_monotonic_us();

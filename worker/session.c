@@ -11,10 +11,13 @@
 #include "worker/inbox.h"
 #include "worker/login.h"
 #include "worker/pushes.h"
+#include "worker/session_log.h"
 #include "worker/session_output.h"
 #include "worker/trace.h"
 #include "worker/tunnel.h"
 #include "worker/watch.h"
+
+#define LOG_MODULE LOG_MODULE_SESSION
 
 // --- The way out -------------------------------------------------------------
 
@@ -24,11 +27,12 @@ void session_log(struct session *session, enum worker_log kind, const char *reas
     return;
   }
   char color[2 * sizeof session->color];
+  char fields[SESSION_LOG_BYTES];
   log_info(kind == WORKER_LOG_OPENED ? "session_opened" : "session_closed",
-           "%s%s%sconnection=%" PRIu64 " address=%s transport=%s uid=%" PRId64 " sid=%" PRId64
-           " color=%s suppressed=%" PRIu64,
-           reason ? "reason=" : "", reason ? reason : "", reason ? " " : "", session->connection,
-           session->address, session->transport->kind->name, session->uid, session->sid,
+           "%s%s%s%s address=%s transport=%s sid=%" PRId64 " color=%s suppressed=%" PRIu64,
+           reason ? "reason=" : "", reason ? reason : "", reason ? " " : "",
+           session_log_fields(fields, session->connection, session->uid, session->trace),
+           session->address, session->transport->kind->name, session->sid,
            log_quote(color, sizeof color, session->color, strlen(session->color)), suppressed);
 }
 

@@ -8,9 +8,12 @@
 #include "common/packet_deflate.h"
 #include "common/system_message.h"
 #include "worker/pushes.h"
+#include "worker/session_log.h"
 #include "worker/trace.h"
 #include "worker/tunnel.h"
 #include "worker/watch.h"
+
+#define LOG_MODULE LOG_MODULE_SESSION
 
 // During the grace time so many times push.waiting_bytes may wait: a burst cuts nobody.
 enum { PUSH_GRACE_FACTOR = 4 };
@@ -109,8 +112,10 @@ void session_send(struct session *session, const struct packet *packet) {
       uint64_t suppressed;
       counters_add(worker->counters, COUNTER_TOO_LARGE_OUT, 1);
       if (worker_may_log(worker, WORKER_LOG_MESSAGE, &suppressed)) {
-        log_warn("message_too_large", "uid=%" PRId64 " mod=%d seq=%d data_bytes=%zu", session->uid,
-                 packet->mod, packet->seq, packet->data_len);
+        char fields[SESSION_LOG_BYTES];
+        log_warn("message_too_large", "%s mod=%d seq=%d data_bytes=%zu suppressed=%" PRIu64,
+                 session_log_fields(fields, session->connection, session->uid, session->trace),
+                 packet->mod, packet->seq, packet->data_len, suppressed);
       }
       session_send_unexpected_error(session, packet->mod, packet->seq,
                                     "the server's message is larger than a client takes");

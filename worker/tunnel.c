@@ -9,9 +9,12 @@
 #include "common/loop.h"
 #include "worker/inbox.h"
 #include "worker/session.h"
+#include "worker/session_log.h"
 #include "worker/trace.h"
 #include "worker/watch.h"
 #include "worker/worker.h"
+
+#define LOG_MODULE LOG_MODULE_TUNNEL
 
 const char *tunnel_state_name(enum tunnel_state state) {
   static const char *const names[] = {"routing", "opening", "open", "waiting"};
@@ -459,8 +462,10 @@ static void on_message(void *owner, const uint8_t *bytes, size_t len) {
     counters_add(worker->counters, COUNTER_TUNNEL_MALFORMED, 1);
     uint64_t suppressed;
     if (worker_may_log(worker, WORKER_LOG_TUNNEL, &suppressed)) {
-      log_warn("tunnel_malformed", "address=%s uid=%" PRId64 " type=%s bytes=%zu", tunnel->address,
-               session->uid, tunnel_type(tunnel)->name, len);
+      char fields[SESSION_LOG_BYTES];
+      log_warn("tunnel_malformed", "%s address=%s type=%s bytes=%zu suppressed=%" PRIu64,
+               session_log_fields(fields, tunnel->connection, tunnel->uid, tunnel->trace),
+               tunnel->address, tunnel_type(tunnel)->name, len, suppressed);
     }
   } else {
     if (session->watched) {
@@ -496,11 +501,12 @@ static void log_ended(struct tunnel *tunnel, bool was_open, int status, const ch
     return;
   }
   char text[256];
+  char fields[SESSION_LOG_BYTES];
   log_warn(was_open ? "tunnel_broken" : "tunnel_open_failed",
-           "address=%s tls=%s type=%s oid=%" PRId64 " uid=%" PRId64 " status=%d detail=%s",
+           "%s address=%s tls=%s type=%s oid=%" PRId64 " status=%d detail=%s suppressed=%" PRIu64,
+           session_log_fields(fields, tunnel->connection, tunnel->uid, tunnel->trace),
            tunnel->address, tunnel->secure ? "true" : "false", tunnel_type(tunnel)->name,
-           tunnel->oid, tunnel->session ? tunnel->session->uid : 0, status,
-           log_quote(text, sizeof text, detail, strlen(detail)));
+           tunnel->oid, status, log_quote(text, sizeof text, detail, strlen(detail)), suppressed);
 }
 
 static void on_ended(void *owner, int status, const char *detail) {
@@ -625,6 +631,8 @@ struct tunnel *tunnel_get(struct session *session, int type, int64_t oid, bool *
   }
   tunnel->worker = worker;
   tunnel->session = session;
+  tunnel->connection = session->connection;
+  tunnel->uid = session->uid;
   tunnel->type = type;
   tunnel->oid = oid;
   trace_tunnel(tunnel);

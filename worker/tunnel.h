@@ -49,7 +49,9 @@ struct tunnel {
   LIST_ENTRY(tunnel) held;  // among the worker's held ones of the same hash, while holds is set
   struct worker *worker;
   struct session *session;  // NULL once it is only being drained
-  int type;                 // index into the configured types
+  uint64_t connection;      // the session's, also then
+  int64_t uid;
+  int type;  // index into the configured types
   int64_t oid;
   enum tunnel_state state;
   char address[ROUTE_ADDRESS_MAX_BYTES + 1];  // of the node, while opening or open

@@ -25,6 +25,8 @@
 #include "worker/trace.h"
 #include "worker/watch.h"
 
+#define LOG_MODULE LOG_MODULE_WORKER
+
 enum { LAST_WORDS_MS = 200 };  // for the master to take them
 static const struct timeval second = {.tv_sec = 1};
 
@@ -90,6 +92,8 @@ static void on_second(evutil_socket_t fd, short what, void *owner) {
   (void)fd;
   (void)what;
   beat(worker);
+  log_limits_tick(clock_monotonic_ms());
+  counters_add(worker->counters, COUNTER_LOG_LOST, log_output_tick());
   route_store_tick(worker->route_store);
   watch_tick(worker);
   counters_gauge_set(worker->counters, GAUGE_BACKEND_CONNECTIONS,
@@ -151,6 +155,8 @@ static const char *take_over(struct worker *worker) {
   char who[32];
   snprintf(who, sizeof who, "worker=%d", worker->index);
   log_setup(worker->config.log.type, worker->config.log.level, who);
+  // One that can't be opened now is tried again; players are served all the same.
+  log_output_open_later(worker->config.log.output, worker->config.log.file);
   if (seal_global_init(worker->config.seal.aes_ni) != 0) {
     return "the cryptographic library can't be set up";
   }
@@ -298,6 +304,18 @@ int worker_run(int index) {
   struct event *tick;
   struct event *stop;
 
+  static const char *const kinds[WORKER_LOG_COUNT] = {
+      [WORKER_LOG_REFUSED] = "connection_refused",
+      [WORKER_LOG_OPENED] = "session_opened",
+      [WORKER_LOG_CLOSED] = "session_closed",
+      [WORKER_LOG_MESSAGE] = "message_too_large",
+      [WORKER_LOG_TUNNEL] = "tunnel",
+      [WORKER_LOG_TLS] = "tls_failed",
+      [WORKER_LOG_PUSH] = "push_lost",
+  };
+  for (int i = 0; i < WORKER_LOG_COUNT; i++) {
+    worker.log_limits[i].kind = kinds[i];
+  }
   LIST_INIT(&worker.sessions);
   LIST_INIT(&worker.dead_sessions);
   LIST_INIT(&worker.watched_sessions);
@@ -305,7 +323,8 @@ int worker_run(int index) {
   signal(SIGPIPE, SIG_IGN);
   signal(SIGINT, SIG_IGN);  // from a terminal it reaches everyone; the master decides
   signal(SIGHUP, SIG_IGN);
-  let_batches_grow();  // before any thread is started, so that all have it
+  signal(SIGUSR1, SIG_IGN);  // for the master alone, which tells us
+  let_batches_grow();        // before any thread is started, so that all have it
   evthread_use_pthreads();
   worker.base = new_base();
   const char *wrong = worker.base ? take_over(&worker) : "no event loop";

@@ -13,6 +13,7 @@
 #include "common/counters.h"
 #include "common/deflate.h"
 #include "common/log.h"
+#include "common/log_output.h"
 #include "common/node_table.h"
 #include "common/route_table.h"
 #include "common/seal.h"
@@ -43,6 +44,8 @@ enum worker_log {
   WORKER_LOG_CLOSED,
   WORKER_LOG_MESSAGE,
   WORKER_LOG_TUNNEL,
+  WORKER_LOG_TLS,
+  WORKER_LOG_PUSH,
   WORKER_LOG_COUNT
 };
 

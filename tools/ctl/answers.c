@@ -312,6 +312,23 @@ static void push_print(const json_t *answer) {
   printf("pushed: %s\n", fate);
 }
 
+static void log_print(const json_t *answer) {
+  static const struct column columns[] = {
+      {"module", "module", CELL_TEXT},
+      {"level", "level", CELL_TEXT},
+      {"for", "for_ms", CELL_DURATION},
+      {"then", "then", CELL_TEXT},
+  };
+  line_print("configured", json_object_get(answer, "configured"), CELL_TEXT);
+  printf("\n");
+  TABLE_PRINT(json_object_get(answer, "modules"), columns, "");
+}
+
+static void reopen_print(const json_t *answer) {
+  (void)answer;
+  printf("reopened\n");
+}
+
 static void reload_print(const json_t *answer) {
   const json_t *name;
   size_t i;
@@ -339,6 +356,9 @@ static const struct ctl_command commands[] = {
     {"bans", bans_print, "n", "", NULL},
     {"push", push_print, "ucMQBXDE", "u", "MQ"},
     {"trace", NULL, "ucNFKo", "u", NULL},
+    {"log", log_print, "mF", "L", NULL},
+    {"log reset", log_print, "", "", NULL},
+    {"log reopen", reopen_print, "", "", NULL},
     {"routes", routes_print, "tn", "", NULL},
     {"routes stats", route_stats_print, "", "", NULL},
     {"routes get", route_get_print, "cS", "to", NULL},

@@ -199,7 +199,7 @@ static void values_are_read_from_the_file(void **state) {
   (void)state;
   load_good(
       "label = { color = \"blue\"; encrypted = false; };\n"
-      "log = { type = \"json\"; level = \"debug\"; };\n"
+      "log = { type = \"json\"; level = \"debug\"; output = \"file\"; file = \"/x/log\"; };\n"
       "server = { tcp = { addr = \"[::1]:0\"; backlog = 7; };\n"
       "           grpc = { advertise = \"gate-1.example.net:19100\"; }; };\n"
       "data : { app_route_table_alive_duration = \"5m\"; };\n"
@@ -212,6 +212,8 @@ static void values_are_read_from_the_file(void **state) {
   assert_false(config.label.encrypted);
   assert_int_equal((int)config.log.type, LOG_TYPE_JSON);
   assert_int_equal((int)config.log.level, LOG_LEVEL_DEBUG);
+  assert_int_equal((int)config.log.output, LOG_OUTPUT_FILE);
+  assert_string_equal(config.log.file, "/x/log");
   assert_string_equal(config.server.listeners[LISTENER_TCP].addr, "[::1]:0");
   assert_int_equal(config.server.listeners[LISTENER_TCP].backlog, 7);
   assert_string_equal(config.server.grpc.advertise, "gate-1.example.net:19100");
@@ -247,7 +249,7 @@ static void every_fault_is_reported_in_one_run(void **state) {
                         "@include \"secret.conf\"\n"),
                    ERROR_INVALID);
   assert_fault("janus.conf:1: log.levle: unknown key; did you mean \"log.level\"?");
-  assert_fault("janus.conf:2: log.type: must be one of text|json, not \"xml\"");
+  assert_fault("janus.conf:2: log.type: must be one of text|json|logfmt, not \"xml\"");
   assert_fault("janus.conf:3: server.tcp.addr: must be host:port in quotes, not a number");
   assert_fault("janus.conf:4: server.tcp.backlog: must be a whole number from 1 to 65535, not 0");
   assert_fault("janus.conf:5: server.udp: unknown key; did you mean \"server.tcp\"?");
@@ -326,6 +328,8 @@ static void bad_values_are_refused(void **state) {
              addresses[i]);
     expect_fault(text, fault);
   }
+  expect_fault("log = { output = \"file\"; file = \"log\"; };",
+               ":1: log.file: must be a whole path, beginning with /, for output = \"file\"");
   expect_fault("label = { zone = \"a\\nb\"; };",
                ":1: label.zone: must not have control characters, as in \"a\\x0ab\"");
   expect_fault("label = { service = \"\"; };", ":1: label.service: must not be empty");

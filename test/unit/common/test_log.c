@@ -13,6 +13,8 @@
 
 #include <cmocka.h>
 
+#define LOG_MODULE LOG_MODULE_SESSION
+
 // Standard error goes into a file while a test logs; captured is what came.
 static char captured[1 << 20];
 static int capture_fd, stderr_fd;
@@ -51,11 +53,14 @@ static void a_text_line_has_time_level_process_event_and_fields(void **state) {
   capture_start();
   log_info("session_open", "uid=%d color=%s", 10001, "blue");
   capture_stop();
-  assert_int_equal(captured[4], '-');
-  assert_int_equal(captured[10], 'T');
-  assert_int_equal(captured[19], '.');
-  assert_int_equal(captured[23], 'Z');
-  assert_string_equal(captured + 24, " info worker=1 event=session_open uid=10001 color=blue\n");
+  assert_memory_equal(captured, "time=", 5);
+  assert_int_equal(captured[9], '-');
+  assert_int_equal(captured[15], 'T');
+  assert_int_equal(captured[24], '.');
+  assert_int_equal(captured[28], 'Z');
+  assert_string_equal(captured + 29,
+                      " level=info process=worker worker=1 module=session event=session_open "
+                      "uid=10001 color=blue\n");
 }
 
 static void a_line_below_the_level_is_not_written(void **state) {
@@ -66,7 +71,7 @@ static void a_line_below_the_level_is_not_written(void **state) {
   log_warn("loud", "a=1");
   capture_stop();
   assert_null(strstr(captured, "quiet"));
-  assert_non_null(strstr(captured, " warn master event=loud a=1\n"));
+  assert_non_null(strstr(captured, " level=warn process=master module=session event=loud a=1\n"));
   assert_false(log_enabled(LOG_LEVEL_INFO));
   assert_true(log_enabled(LOG_LEVEL_ERROR));
 }
@@ -102,6 +107,8 @@ static void a_json_line_has_the_same_fields(void **state) {
   capture_stop();
   json_t *object = captured_json();
   assert_int_equal(json_integer_value(json_object_get(object, "worker")), 1);
+  assert_string_equal(json_string_value(json_object_get(object, "process")), "worker");
+  assert_string_equal(json_string_value(json_object_get(object, "module")), "session");
   assert_string_equal(json_string_value(json_object_get(object, "level")), "debug");
   assert_string_equal(json_string_value(json_object_get(object, "event")), "session_close");
   assert_int_equal(json_integer_value(json_object_get(object, "uid")), 10001);
@@ -170,8 +177,11 @@ static void lines_of_many_threads_do_not_mix(void **state) {
   for (char *line = strtok(captured, "\n"); line != NULL; line = strtok(NULL, "\n")) {
     int thread, i, used = 0;
     assert_int_equal(
-        sscanf(line + 24, " info master event=line thread=%d i=%d end=1%n", &thread, &i, &used), 2);
-    assert_int_equal((int)strlen(line), 24 + used);
+        sscanf(line + 29,
+               " level=info process=master module=session event=line thread=%d i=%d end=1%n",
+               &thread, &i, &used),
+        2);
+    assert_int_equal((int)strlen(line), 29 + used);
     lines++;
   }
   assert_int_equal(lines, 2000);
@@ -213,6 +223,42 @@ static void the_rate_limit_counts_what_it_leaves_out(void **state) {
   assert_int_equal(suppressed, 0);
 }
 
+static void a_module_has_a_level_of_its_own(void **state) {
+  (void)state;
+  log_setup(LOG_TYPE_TEXT, LOG_LEVEL_WARN, "master");
+  log_set_level(LOG_MODULE_SESSION, LOG_LEVEL_DEBUG);
+  capture_start();
+  log_debug("here", "a=1");
+  log_line(LOG_MODULE_TUNNEL, LOG_LEVEL_ERROR, "there", "a=1");
+  capture_stop();
+  assert_non_null(strstr(captured, "module=session event=here"));
+  assert_non_null(strstr(captured, "module=tunnel event=there"));
+  assert_int_equal(log_level_of(LOG_MODULE_TUNNEL), LOG_LEVEL_WARN);
+}
+
+static void what_is_held_back_is_told_when_no_further_line_comes(void **state) {
+  (void)state;
+  static struct log_limit limit = {.kind = "flood"};
+  uint64_t suppressed;
+  log_setup(LOG_TYPE_TEXT, LOG_LEVEL_INFO, "master");
+  for (int i = 0; i < 25; i++) {
+    (void)!log_limit_allow(&limit, 1000, &suppressed);
+  }
+  capture_start();
+  log_limits_tick(1999);
+  capture_stop();
+  assert_string_equal(captured, "");
+  capture_start();
+  log_limits_tick(2000);
+  log_limits_tick(9000);
+  capture_stop();
+  const char *line = strstr(captured, "event=log_suppressed kind=flood count=5\n");
+  assert_non_null(line);
+  assert_null(strstr(line + 20, "log_suppressed"));
+  assert_true(log_limit_allow(&limit, 9000, &suppressed));
+  assert_int_equal(suppressed, 0);
+}
+
 static void level_names_go_both_ways(void **state) {
   (void)state;
   enum log_level level;
@@ -221,6 +267,12 @@ static void level_names_go_both_ways(void **state) {
     assert_int_equal((int)level, i);
   }
   assert_false(log_level_from_name("loud", &level));
+  enum log_module module;
+  for (int i = 0; i < LOG_MODULE_COUNT; i++) {
+    assert_true(log_module_from_name(log_module_name((enum log_module)i), &module));
+    assert_int_equal((int)module, i);
+  }
+  assert_false(log_module_from_name("kitchen", &module));
 }
 
 int main(void) {
@@ -236,6 +288,8 @@ int main(void) {
       cmocka_unit_test(quoting_escapes_all_but_printable_ascii),
       cmocka_unit_test(quoting_cuts_to_fit_without_splitting_an_escape),
       cmocka_unit_test(the_rate_limit_counts_what_it_leaves_out),
+      cmocka_unit_test(a_module_has_a_level_of_its_own),
+      cmocka_unit_test(what_is_held_back_is_told_when_no_further_line_comes),
       cmocka_unit_test(level_names_go_both_ways),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
