@@ -39,9 +39,10 @@ enum log_type { LOG_TYPE_TEXT, LOG_TYPE_JSON, LOG_TYPE_LOGFMT };
   X(TLS, "tls")                                                                               \
   X(ROUTE, "route")                                                                           \
   X(REDIS, "redis")                                                                           \
-  X(ETCD, "etcd") X(REGISTRY, "registry") X(GRPC, "grpc") X(PUSH, "push") X(BAN, "ban")       \
-      X(CONTROL, "control") X(OPERATIONS, "operations") X(CONFIG, "config") X(TRACE, "trace") \
-          X(LOG, "log") X(OTHER, "other")
+  X(ETCD, "etcd")                                                                             \
+  X(REGISTRY, "registry") X(GRPC, "grpc") X(PUSH, "push") X(BAN, "ban") X(CONTROL, "control") \
+      X(OPERATIONS, "operations") X(CONFIG, "config") X(TRACE, "trace") X(LOG, "log")         \
+          X(OTHER, "other")
 enum log_module {
 #define X(identifier, name) LOG_MODULE_##identifier,
   LOG_MODULES(X)
