@@ -134,14 +134,6 @@ static inline void trace_closing(struct session *session, enum close_reason reas
   }
 }
 
-// The trace's id in hex for log lines; "" with tracing off. Returns text.
-static inline const char *trace_id(const struct session *session, char text[TRACE_ID_TEXT_BYTES]) {
-  text[0] = '\0';
-  return TRACE_IS_BUILT && session->trace
-             ? trace_id_format(trace_connection_trace_id(session->trace), text)
-             : text;
-}
-
 // --- A message from the client ----------------------------------------------------------
 
 static inline void trace_message(struct session *session, size_t bytes) {
