@@ -161,6 +161,9 @@ struct channel_session_report {
   uint64_t messages_out;
   uint64_t bytes_in;
   uint64_t bytes_out;
+  uint64_t recent_messages_in;  // of these, since somebody looked at all sessions before
+  uint64_t recent_messages_out;
+  int64_t recent_ms;        // how long ago that was, a second or more but for the first time
   uint64_t queued_bytes;    // that wait for the client
   uint64_t pushes_waiting;  // that wait aside
   int64_t quiet_ms;         // since the client was last heard

@@ -70,13 +70,14 @@ static void filter_each(const struct master *master, const struct session_filter
 
 // --- The list ----------------------------------------------------------------------------
 
-enum sort { SORT_NONE, SORT_AGE, SORT_TRAFFIC, SORT_QUEUE };
+enum sort { SORT_NONE, SORT_AGE, SORT_TRAFFIC, SORT_QUEUE, SORT_HOT };
 
 static enum sort sort_named(const char *name) {
   return !name                          ? SORT_NONE
          : strcmp(name, "age") == 0     ? SORT_AGE
          : strcmp(name, "traffic") == 0 ? SORT_TRAFFIC
          : strcmp(name, "queue") == 0   ? SORT_QUEUE
+         : strcmp(name, "hot") == 0     ? SORT_HOT
                                         : SORT_NONE;
 }
 
@@ -107,11 +108,17 @@ static json_t *session_to_json(const struct channel_session *session, int worker
                    (json_int_t)session->since_ms);
 }
 
+static double per_s(uint64_t count, int64_t ms) {
+  return ms > 0 ? (double)count * 1000 / (double)ms : 0;
+}
+
 static void add_report(json_t *one, const struct channel_session_report *report) {
   json_t *more = json_pack(
-      "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b}", "messages_in",
+      "{s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:I, s:I, s:b, s:b}", "messages_in",
       (json_int_t)report->messages_in, "messages_out", (json_int_t)report->messages_out, "bytes_in",
-      (json_int_t)report->bytes_in, "bytes_out", (json_int_t)report->bytes_out, "queued_bytes",
+      (json_int_t)report->bytes_in, "bytes_out", (json_int_t)report->bytes_out, "messages_in_per_s",
+      per_s(report->recent_messages_in, report->recent_ms), "messages_out_per_s",
+      per_s(report->recent_messages_out, report->recent_ms), "queued_bytes",
       (json_int_t)report->queued_bytes, "pushes_waiting", (json_int_t)report->pushes_waiting,
       "quiet_ms", (json_int_t)report->quiet_ms, "tunnels", (json_int_t)report->tunnels,
       "input_paused", report->input_paused, "output_paused", report->output_paused);
@@ -178,6 +185,13 @@ static int compare_reports(const void *a, const void *b) {
   return (left->connection > right->connection) - (left->connection < right->connection);
 }
 
+static uint64_t sort_key(enum sort sort, const struct channel_session_report *report) {
+  uint64_t recent = report->recent_messages_in + report->recent_messages_out;
+  return sort == SORT_TRAFFIC ? report->bytes_in + report->bytes_out
+         : sort == SORT_HOT   ? (uint64_t)(per_s(recent, report->recent_ms) * 1000)
+                              : report->queued_bytes;
+}
+
 static void on_reports(struct session_reports_answer *reports, void *context) {
   struct listing *listing = context;
   if (reports->session_count > 0) {
@@ -193,8 +207,7 @@ static void on_reports(struct session_reports_answer *reports, void *context) {
     row->key = 0;
     if (report) {
       row->report = *report;
-      row->key = listing->sort == SORT_TRAFFIC ? report->bytes_in + report->bytes_out
-                                               : report->queued_bytes;
+      row->key = sort_key(listing->sort, report);
     }
   }
   json_t *answer = listing_answer(listing);
@@ -212,7 +225,7 @@ json_t *control_sessions(struct master *master, const json_t *request, struct qu
   bool empty;
   const char *wrong = filter_read(request, &listing.filter, &empty);
   if (wrong || (sort && listing.sort == SORT_NONE)) {
-    return control_error(wrong ? wrong : "sort by age, traffic or queue");
+    return control_error(wrong ? wrong : "sort by age, traffic, queue or hot");
   }
   filter_each(master, &listing.filter, note_session, &listing);
   if (listing.sort == SORT_NONE || listing.sort == SORT_AGE) {

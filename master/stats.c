@@ -101,6 +101,26 @@ json_t *stats_links(const struct master *master) {
   return links;
 }
 
+// By the metric's name, its label behind it. The buckets' bounds are histogram_bounds_us.
+static json_t *histograms_to_json(const struct counters_values *values) {
+  json_t *histograms = json_object();
+  for (int i = 0; i < HISTOGRAM_COUNT; i++) {
+    const struct histogram_about *about = &histogram_about[i];
+    const struct histogram_values *histogram = &values->histogram[i];
+    char name[96];
+    json_t *buckets = json_array();
+    bool labelled = about->label[0] != '\0';
+    snprintf(name, sizeof name, labelled ? "%s{%s}" : "%s", about->name, about->label);
+    for (int j = 0; j <= HISTOGRAM_BOUNDS; j++) {
+      json_array_append_new(buckets, json_integer((json_int_t)histogram->bucket[j]));
+    }
+    json_object_set_new(
+        histograms, name,
+        json_pack("{s:I, s:o}", "sum_us", (json_int_t)histogram->sum_us, "buckets", buckets));
+  }
+  return histograms;
+}
+
 json_t *stats_values(const struct counters_values *values) {
   json_t *counters = json_object();
   json_t *closed = json_object();
@@ -116,7 +136,8 @@ json_t *stats_values(const struct counters_values *values) {
   for (int i = 0; i < GAUGE_COUNT; i++) {
     json_object_set_new(gauges, gauge_about[i].name, json_integer((json_int_t)values->gauge[i]));
   }
-  return json_pack("{s:o, s:o, s:o}", "counters", counters, "closed", closed, "gauges", gauges);
+  return json_pack("{s:o, s:o, s:o, s:o}", "counters", counters, "closed", closed, "gauges", gauges,
+                   "histograms", histograms_to_json(values));
 }
 
 json_t *stats_workers(const struct master *master) {

@@ -18,6 +18,7 @@
 #include "common/config_value.h"
 #include "tools/ctl/answers.h"
 #include "tools/ctl/table.h"
+#include "tools/ctl/top.h"
 #include "tools/ctl/trace.h"
 
 enum {
@@ -41,12 +42,14 @@ static const char help[] =
     "  stats      counters and gauges, in total and for each worker\n"
     "  workers    the worker processes\n"
     "  nodes      the backends known\n"
+    "  top        live: throughput, times taken, queues, the hottest sessions; q ends it\n"
+    "             [--interval TIME] [--count N]\n"
     "  reload     reads the configuration; TLS certificates and keys are replaced, and\n"
     "             what else has changed is named: it waits for a restart\n"
     "\n"
     "Players:\n"
     "  sessions   those logged in   [--uid N] [--color C] [--sid N] [--address NET]\n"
-    "                               [--worker N] [--sort age|traffic|queue] [--limit N]\n"
+    "                               [--worker N] [--sort age|traffic|queue|hot] [--limit N]\n"
     "  session    one player, in detail       UID\n"
     "  kick       closes sessions   UID, or as for sessions  [--code C] [--reason TEXT]\n"
     "  ban        keeps out         UID, or --address NET  [--for TIME] [--reason TEXT]\n"
@@ -80,7 +83,7 @@ static const char help[] =
     "                     conflicting-login, admin-kick-out (the default) or banned\n"
     "      --reason TEXT  why: for the log, and for the list of bans\n"
     "      --for TIME     such as 90s, 10m or 24h (default: for ever)\n"
-    "      --count N      trace: ends after so many packets\n"
+    "      --count N      trace: ends after so many packets; top: after so many looks\n"
     "      --once         trace: ends with the player's last session; an error if he is not here\n"
     "      --limit N      at most so many (default 100)\n"
     "      --color C      routes get, push: of this color (default: the gateway's own)\n"
@@ -184,30 +187,33 @@ static char *gateway_receive(int fd, size_t *len) {
   return NULL;
 }
 
-static int ask(const char *path, const json_t *request, const struct ctl_command *command,
-               bool as_json) {
-  int status = EXIT_UNREACHABLE;
+// The answer, ok or not; NULL when there is none, with the exit status in *status.
+static json_t *gateway_ask(const char *path, const json_t *request, int *status) {
   size_t len = 0;
   char *line = NULL, *bytes = NULL;
   json_t *answer = NULL;
   json_error_t error;
   int fd = gateway_connect(path);
   if (fd < 0) {
-    return unreachable(path, errno);
+    *status = unreachable(path, errno);
+    return NULL;
   }
   line = json_dumps(request, JSON_COMPACT);
   if (line == NULL || !gateway_send(fd, line, strlen(line)) || !gateway_send(fd, "\n", 1) ||
       (bytes = gateway_receive(fd, &len)) == NULL) {
-    status = unreachable(path, errno);
+    *status = unreachable(path, errno);
     goto out;
   }
   answer = json_loadb(bytes, len, 0, &error);
   if (!json_is_object(answer)) {
     fprintf(stderr, "janusctl: what answers at %s is not a gateway of this kind\n", path);
+    *status = EXIT_UNREACHABLE;
+    json_decref(answer);
+    answer = NULL;
     goto out;
   }
   bool ok = json_is_true(json_object_get(answer, "ok"));
-  status = ok ? EXIT_SUCCESS : EXIT_REFUSED;
+  *status = ok ? EXIT_SUCCESS : EXIT_REFUSED;
   if (!ok) {
     char text[CELL_BYTES];
     cell_format(json_object_get(answer, "error"), CELL_TEXT, text);
@@ -218,22 +224,53 @@ static int ask(const char *path, const json_t *request, const struct ctl_command
       fprintf(stderr, "  %s\n", json_is_string(fault) ? json_string_value(fault) : "?");
     }
   }
+out:
+  free(bytes);
+  free(line);
+  close(fd);
+  return answer;
+}
+
+static int ask(const char *path, const json_t *request, const struct ctl_command *command,
+               bool as_json) {
+  int status;
+  json_t *answer = gateway_ask(path, request, &status);
+  if (!answer) {
+    return status;
+  }
   if (as_json) {
     json_dumpf(answer, stdout, JSON_INDENT(2));
     printf("\n");
-  } else if (ok) {
+  } else if (status == EXIT_SUCCESS) {
     command->print(answer);
   }
   if (fflush(stdout) != 0) {
     fprintf(stderr, "janusctl: can't write: %s\n", strerror(errno));
     status = EXIT_REFUSED;
   }
-out:
   json_decref(answer);
-  free(bytes);
-  free(line);
-  close(fd);
   return status;
+}
+
+static json_t *top_ask(const char *path, const json_t *request, int *status) {
+  json_t *answer = gateway_ask(path, request, status);
+  if (*status != EXIT_SUCCESS) {
+    json_decref(answer);
+    answer = NULL;
+  }
+  return answer;
+}
+
+static int top(const char *path, const json_t *request, bool as_json) {
+  const json_t *interval_ms = json_object_get(request, "interval_ms");
+  const struct ctl_top wanted = {
+      .path = path,
+      .ask = top_ask,
+      .as_json = as_json,
+      .interval_ms = interval_ms ? json_integer_value(interval_ms) : 1000,
+      .looks = json_integer_value(json_object_get(request, "count")),
+  };
+  return ctl_top_run(&wanted);
 }
 
 static int trace(const char *path, const json_t *request, bool as_json) {
@@ -314,6 +351,7 @@ static const struct argument {
     {"count", 'K', "count", KIND_NUMBER, 1, INT64_MAX},
     {"once", 'o', "once", KIND_FLAG, 0, 0},
     {"for", 'F', "for_ms", KIND_DURATION, 0, 0},
+    {"interval", 'i', "interval_ms", KIND_DURATION, 0, 0},
     {"mod", 'M', "mod", KIND_NUMBER, INT32_MIN, INT32_MAX},
     {"seq", 'Q', "seq", KIND_NUMBER, INT32_MIN, INT32_MAX},
     {"obj", 'B', "obj", KIND_NUMBER, INT64_MIN, INT64_MAX},
@@ -537,7 +575,7 @@ static int run(int argc, char **argv, struct line *line) {
   }
   if (optind == argc) {
     return usage(
-        "which command? status, stats, workers, reload, sessions, session, kick, ban, unban, "
+        "which command? status, stats, top, workers, reload, sessions, session, kick, ban, unban, "
         "bans, push, trace, log, routes or nodes");
   }
   const struct ctl_command *command = find_command(argc - optind, argv + optind, &words);
@@ -558,6 +596,9 @@ static int run(int argc, char **argv, struct line *line) {
     return usage("one command at a time; %s is too much", argv[optind + taken]);
   }
   json_object_set_new(line->request, "command", json_string(command->name));
+  if (strcmp(command->name, "top") == 0) {
+    return top(line->socket, line->request, line->as_json);
+  }
   if (!command->print) {
     return trace(line->socket, line->request, line->as_json);
   }

@@ -37,6 +37,7 @@ static int answer_handshake(struct session *session) {
   session->next_index = HANDSHAKE_START_INDEX;
   session->broadcast_seen = pushes_latest(worker->pushes);
   session->state = SESSION_PLAYING;
+  session->look.at_ms = clock_monotonic_ms();
   session_log(session, WORKER_LOG_OPENED, NULL);
   counters_split_add(worker->counters, SPLIT_LOGINS, session->listener_kind, 1);
   counters_split_add(worker->counters, SPLIT_SESSIONS, session->listener_kind, 1);

@@ -8,6 +8,7 @@
 #include "worker/tunnel.h"
 
 static bool report_session(struct session *session, uint64_t id) {
+  int64_t now_ms = clock_monotonic_ms();
   const struct channel_session_report report = {
       .id = id,
       .connection = session->connection,
@@ -15,9 +16,12 @@ static bool report_session(struct session *session, uint64_t id) {
       .messages_out = session->traffic.messages_out,
       .bytes_in = session->traffic.bytes_in,
       .bytes_out = session->traffic.bytes_out,
+      .recent_messages_in = session->traffic.messages_in - session->look.messages_in,
+      .recent_messages_out = session->traffic.messages_out - session->look.messages_out,
+      .recent_ms = now_ms - session->look.at_ms,
       .queued_bytes = transport_queued_bytes(session->transport) + session->pushes.bytes,
       .pushes_waiting = session->pushes.count,
-      .quiet_ms = clock_monotonic_ms() - session->active_ms,
+      .quiet_ms = now_ms - session->active_ms,
       .tunnels = (uint32_t)session->tunnel_count,
       .input_paused = session->rate_paused || session->full_tunnels > 0,
       .output_paused = session->output_full,
@@ -48,11 +52,25 @@ static bool report_one(struct session *session, uint64_t id) {
   return complete;
 }
 
+// Several may look, each as often as he likes: what is recent begins anew after a second.
+static void renew_look(struct session *session) {
+  enum { RECENT_MS = 900 };  // he who looks each second may be a little early
+  int64_t now_ms = clock_monotonic_ms();
+  if (now_ms - session->look.at_ms >= RECENT_MS) {
+    session->look = (struct session_look){.messages_in = session->traffic.messages_in,
+                                          .messages_out = session->traffic.messages_out,
+                                          .at_ms = now_ms};
+  }
+}
+
 static bool report_all(struct worker *worker, uint64_t id) {
   bool complete = true;
   for (struct session *session = worker->logged_in; session && complete;
        session = session->hh.next) {
-    complete = session->state != SESSION_PLAYING || report_session(session, id);
+    if (session->state == SESSION_PLAYING) {
+      complete = report_session(session, id);
+      renew_look(session);
+    }
   }
   return complete;
 }

@@ -47,6 +47,13 @@ struct session_watch {
   uint64_t lost;       // packets that were not told
 };
 
+// When somebody looked at all sessions last, and what it had counted by then.
+struct session_look {
+  uint64_t messages_in;
+  uint64_t messages_out;
+  int64_t at_ms;  // monotonic; at first: of the login
+};
+
 struct session {
   LIST_ENTRY(session) link;
   UT_hash_handle hh;  // by connection, from the login on
@@ -82,6 +89,7 @@ struct session {
   struct token_bucket messages;
   struct token_bucket bytes;
   struct session_traffic traffic;
+  struct session_look look;
   bool watched;  // an operator follows it (worker/watch.h)
   bool rate_paused;
   uint32_t full_tunnels;  // tunnels whose queue is over its bound: input is paused

@@ -355,6 +355,7 @@ static const struct ctl_command commands[] = {
     {"unban", unban_print, "uA", "U", NULL},
     {"bans", bans_print, "n", "", NULL},
     {"push", push_print, "ucMQBXDE", "u", "MQ"},
+    {"top", NULL, "iK", "", NULL},
     {"trace", NULL, "ucNFKo", "u", NULL},
     {"log", log_print, "mF", "L", NULL},
     {"log reset", log_print, "", "", NULL},
