@@ -21,9 +21,9 @@ enum log_output { LOG_OUTPUT_STDERR, LOG_OUTPUT_FILE, LOG_OUTPUT_SYSLOG };
 
 // Until then, and when it fails, lines go to standard error. file is copied. Nonzero, with
 // errno: the file can't be opened.
-int log_output_open(enum log_output output, const char *file) MUST_CHECK;
+int log_output_open(enum log_output where, const char *file) MUST_CHECK;
 // The same, but a file that can't be opened is tried again at each tick; till then lines are lost.
-void log_output_open_later(enum log_output output, const char *file);
+void log_output_open_later(enum log_output where, const char *file);
 // Opens the file anew. Nonzero, with errno: it can't be, and the one that is open is kept.
 int log_output_reopen(void);
 // Each second: opens a file anew that is gone from its folder, and says when lines are written
