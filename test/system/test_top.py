@@ -103,6 +103,6 @@ def test_a_gateway_that_goes_ends_it(start):
     top = subprocess.Popen(command(gateway, "--json", "--interval", "100ms"),
                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert top.stdout.readline()
-    gateway.kill()
+    gateway.stop()
     assert top.wait(patient(30)) == 3
     assert b"no gateway answers" in top.stderr.read()

@@ -61,8 +61,8 @@ static json_t *compare_histogram(const json_t *before, const json_t *now, const 
 }
 
 // Counters of which the growth is told, and its rate.
-static const char *const counted[] = {"messages_in", "messages_out", "received_bytes",
-                                      "sent_bytes", "logins"};
+static const char *const counted[] = {"messages_in", "messages_out", "received_bytes", "sent_bytes",
+                                      "logins"};
 static const char *const levels[] = {"sessions",        "connections",      "tunnels",
                                      "queued_in_bytes", "queued_out_bytes", "pushes_waiting"};
 
@@ -128,17 +128,11 @@ static const char *shorten(double value, char text[16]) {
 }
 
 static void print_row(FILE *out, const char *name, const json_t *row) {
-  static const char *const columns[] = {"sessions",
-                                        "connections",
-                                        "tunnels",
-                                        "messages_in_per_s",
-                                        "messages_out_per_s",
-                                        "received_bytes_per_s",
-                                        "sent_bytes_per_s",
-                                        "queued_in_bytes",
-                                        "queued_out_bytes"};
-  const json_t *lag =
-      json_object_get(json_object_get(row, "latencies"), "loop_lag_seconds");
+  static const char *const columns[] = {
+      "sessions",          "connections",        "tunnels",
+      "messages_in_per_s", "messages_out_per_s", "received_bytes_per_s",
+      "sent_bytes_per_s",  "queued_in_bytes",    "queued_out_bytes"};
+  const json_t *lag = json_object_get(json_object_get(row, "latencies"), "loop_lag_seconds");
   fprintf(out, "%-7s", name);
   for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) {
     char text[16];
