@@ -30,22 +30,29 @@ enum log_level { LOG_LEVEL_DEBUG, LOG_LEVEL_INFO, LOG_LEVEL_WARN, LOG_LEVEL_ERRO
 enum log_type { LOG_TYPE_TEXT, LOG_TYPE_JSON, LOG_TYPE_LOGFMT };
 
 // The parts of the gateway, as an operator knows them. X(identifier, name)
-#define LOG_MODULES(X)                                                                    \
-  X(MASTER, "master")                                                                     \
-  X(WORKER, "worker")                                                                     \
-  X(SESSION, "session")                                                                   \
-  X(TUNNEL, "tunnel")                                                                     \
-  X(LISTENER, "listener")                                                                 \
-  X(TLS, "tls")                                                                           \
-  X(ROUTE, "route")                                                                       \
-  X(REDIS, "redis")                                                                       \
-  X(ETCD, "etcd")                                                                         \
-  X(REGISTRY, "registry")                                                                 \
-  X(GRPC, "grpc")                                                                         \
-  X(PUSH, "push")                                                                         \
-  X(BAN, "ban")                                                                           \
-  X(CONTROL, "control") X(OPERATIONS, "operations") X(CONFIG, "config") X(TRACE, "trace") \
-      X(LOG, "log") X(OTHER, "other")
+// clang-format off: it takes the long list for an expression
+#define LOG_MODULES(X)        \
+  X(MASTER, "master")         \
+  X(WORKER, "worker")         \
+  X(SESSION, "session")       \
+  X(TUNNEL, "tunnel")         \
+  X(LISTENER, "listener")     \
+  X(TLS, "tls")               \
+  X(ROUTE, "route")           \
+  X(REDIS, "redis")           \
+  X(ETCD, "etcd")             \
+  X(REGISTRY, "registry")     \
+  X(GRPC, "grpc")             \
+  X(PUSH, "push")             \
+  X(BAN, "ban")               \
+  X(CONTROL, "control")       \
+  X(OPERATIONS, "operations") \
+  X(CONFIG, "config")         \
+  X(TRACE, "trace")           \
+  X(LOG, "log")               \
+  X(OTHER, "other")
+// clang-format on
+
 enum log_module {
 #define X(identifier, name) LOG_MODULE_##identifier,
   LOG_MODULES(X)
