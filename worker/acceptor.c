@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "common/clock.h"
@@ -192,13 +193,17 @@ static void on_backoff_over(evutil_socket_t fd, short what, void *owner) {
 // --- Set-up and tear-down ----------------------------------------------------------------
 
 static int port_of(int fd) {
-  struct sockaddr_storage address = {.ss_family = AF_UNSPEC};
+  union {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+  } address;
   socklen_t len = sizeof address;
-  if (getsockname(fd, (struct sockaddr *)&address, &len) != 0) {
+  memset(&address, 0, sizeof address);
+  if (getsockname(fd, &address.any, &len) != 0) {
     return 0;
   }
-  return ntohs(address.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&address)->sin6_port
-                                             : ((struct sockaddr_in *)&address)->sin_port);
+  return ntohs(address.any.sa_family == AF_INET6 ? address.v6.sin6_port : address.v4.sin_port);
 }
 
 // False: out of memory. The descriptor is the listener's in any case.
