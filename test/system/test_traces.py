@@ -206,3 +206,36 @@ def test_the_last_spans_go_out_when_it_stops(start, backend, receiver):
         gateway.stop()
     root = receiver.find("connection", user_id="7009")[0]
     assert root.attributes["janus.close.reason"] == "drain"
+
+
+def test_a_log_line_names_its_trace(start, backend, receiver):
+    gateway = traced(start, backend, receiver)
+    with gateway.player(uid=7010) as player:
+        player.ask(3, 1)
+    root = receiver.find("connection", user_id="7010")[0]
+    for event in "session_opened", "session_closed":
+        line = gateway.wait_log(rf"event={event} .*uid=7010\b.*").group(0)
+        assert f"trace_id={root.trace_id}" in line
+
+
+def test_spans_that_the_collector_would_not_take_are_counted(start, backend):
+    receiver = start(OtlpReceiver, partial=1)
+    gateway = traced(start, backend, receiver)
+    with gateway.player(uid=7011) as player:
+        player.ask(3, 1)
+    receiver.find("connection", user_id="7011")
+    finished = gateway.counter("spans_finished")
+    wait_for(lambda: gateway.counter("spans_exported") + gateway.counter("spans_rejected") ==
+             finished, "every span to be told of")
+    assert gateway.counter("spans_rejected") == len(receiver.requests)
+
+
+@pytest.mark.parametrize("variable, value", [("OTEL_SDK_DISABLED", "true"),
+                                             ("OTEL_TRACES_EXPORTER", "none")])
+def test_the_environment_switches_it_off(start, backend, receiver, variable, value):
+    gateway = traced(start, backend, receiver, environment={variable: value})
+    with gateway.player(uid=7012) as player:
+        player.ask(3, 1)
+        assert "traceparent" not in backend.stream_of(7012).metadata
+    gateway.wait_gauge("connections", 0)
+    assert gateway.counter("spans_finished") == 0 and receiver.requests == []
