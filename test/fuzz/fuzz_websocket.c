@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/trace_context.h"
 #include "worker/transport.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
@@ -74,6 +75,16 @@ static void on_ended(enum close_reason reason, void *owner) {
   (void)owner;
   transport_close(transport, reason, false);
 }
+// As the worker takes it.
+static void on_trace_context(const char *parent, size_t parent_len, const char *state,
+                             size_t state_len, void *owner) {
+  struct trace_context context;
+  (void)owner;
+  if (trace_context_parse(parent, parent_len, &context) == 0) {
+    (void)trace_state_is_sound(state, state_len);
+  }
+}
+
 static void on_drained(void *owner) { (void)owner; }
 static void on_gone(void *context, void *cookie) {
   (void)context;
@@ -81,7 +92,8 @@ static void on_gone(void *context, void *cookie) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
-  static const struct transport_events events = {on_message, on_ended, on_drained};
+  static const struct transport_events events = {on_message, on_ended, on_drained,
+                                                 on_trace_context};
   static const struct transport_gone gone = {on_gone, NULL};
   static const struct websocket_rules rules = {
       .path = "/ws", .origins = "https://a.example,https://b.example", .subprotocols = "one,two"};
