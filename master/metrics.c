@@ -62,6 +62,20 @@ static void labels(const struct page *page, const struct process *process, const
   }
 }
 
+// Names are the operator's choice. The format escapes three characters in a label.
+enum { LABEL_BYTES = 2 * CONFIG_TEXT_BYTES };
+static const char *escape(const char *text, char escaped[LABEL_BYTES]) {
+  char *at = escaped;
+  for (; *text != '\0' && at < escaped + LABEL_BYTES - 2; text++) {
+    if (*text == '"' || *text == '\\' || *text == '\n') {
+      *at++ = '\\';
+    }
+    *at++ = *text == '\n' ? 'n' : *text;
+  }
+  *at = '\0';
+  return escaped;
+}
+
 static void line(const struct page *page, const char *name, const char *suffix,
                  const struct process *process, const char *more, uint64_t value) {
   fprintf(page->out, "janus_%s%s", name, suffix);
@@ -85,7 +99,9 @@ static void part_label(const struct page *page, enum split_by by, size_t part, c
   if (by == SPLIT_BY_LISTENER_KIND) {
     snprintf(label, size, "transport=\"%s\"", config_listener_kind_name((enum listener_kind)part));
   } else {
-    snprintf(label, size, "tunnel=\"%s\"", page->master->config.tunnel.types[part].name);
+    char name[LABEL_BYTES];
+    snprintf(label, size, "tunnel=\"%s\"",
+             escape(page->master->config.tunnel.types[part].name, name));
   }
 }
 
@@ -94,7 +110,7 @@ static void split_lines(const struct page *page, const char *name, const char *s
   for (int i = 0; i < page->count; i++) {
     for (size_t part = 0;
          part < part_count(page, by) && keeps(&page->processes[i], KEPT_BY_WORKERS); part++) {
-      char label[CONFIG_TEXT_BYTES + 16];
+      char label[LABEL_BYTES + 16];
       part_label(page, by, part, label, sizeof label);
       line(page, name, suffix, &page->processes[i], label,
            page->processes[i].values.split[split][part]);
@@ -339,7 +355,8 @@ static void render_nodes(const struct page *page) {
       known += strcmp(nodes[j].service, service) == 0;
     }
     if (!said) {
-      fprintf(page->out, "janus_nodes{service=\"%s\"} %zu\n", service, known);
+      char name[LABEL_BYTES];
+      fprintf(page->out, "janus_nodes{service=\"%s\"} %zu\n", escape(service, name), known);
     }
   }
   free(nodes);

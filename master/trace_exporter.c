@@ -308,7 +308,7 @@ static size_t on_answer(char *bytes, size_t size, size_t count, void *owner) {
   size_t taken = len < room ? len : room;
   memcpy(exporter->answer + exporter->answer_len, bytes, taken);
   exporter->answer_len += taken;
-  return taken;  // less than there is: libcurl gives up
+  return len;  // what more there is does not matter
 }
 
 // --- libcurl on the loop ------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 
 from janus import wire
 from janus.patience import wait_for
-from janus.programs import Gateway, Roma, etcd_settings, nodes_of, redis_settings, run
+from janus.programs import Gateway, Roma, etcd_settings, node, nodes_of, redis_settings, run
 from janus.prometheus import (OPENMETRICS, Prometheus, check_metrics, samples, scrape, total)
 from janus.etcd_server import Etcd
 from janus.redis_server import Redis
@@ -137,6 +137,17 @@ def test_each_process_is_there_with_what_the_kernel_says(watched):
         assert total(page, "process_start_time_seconds", worker=worker) == pytest.approx(
             os.stat(f"/proc/{pid}").st_mtime, abs=30)
         assert total(page, "process_threads", worker=worker) >= 1
+
+
+def test_a_name_that_the_format_has_to_escape_is_escaped(start, backend):
+    name = 'pl"ay\\er'
+    types = [{"name": name, "service": name, "method": "/a.B/C", "default": True, "main": True}]
+    gateway = start(Gateway, nodes=[node(backend.address, name)], settings={
+        "tunnel": {"types": types}})
+    page = scrape(gateway)[1]
+    assert check_metrics(page) == ""
+    assert total(page, "janus_nodes", service='pl\\"ay\\\\er') == 1
+    assert total(page, "janus_tunnels", tunnel='pl\\"ay\\\\er') == 0
 
 
 def test_no_counter_goes_back_when_a_worker_is_replaced(start):
