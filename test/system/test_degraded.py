@@ -202,7 +202,7 @@ def test_sentinel_failover_planned_and_by_death(start, backends):
     master = sentinels.fail_over()
     for gateway in gateways:  # a worker may write to the old one for as long as it takes writes
         for process in ("master", "worker=0", "worker=1"):
-            gateway.wait_log(rf"{process} event=redis_up address={re.escape(master.address)}",
+            gateway.wait_log(rf"{process} .*event=redis_up address={re.escape(master.address)}",
                              timeout=60)
     for player in players.staying:
         master.wait_key(player_key(player.uid))

@@ -286,7 +286,7 @@ def test_ipv6_from_the_socket_to_the_backend(gateway, backend, places):
             assert gateway.session_of(uid)["address"] == client.name()
             assert backend.streams_of(uid)[-1].metadata["x-md-global-client-ip"] == client.name()
             assert gateway.ctl("sessions", "--address", "::1")["total"] == 1
-            gateway.wait_log(rf"event=session_opened .*address=\[::1\]:\d+ .*uid={uid}\b")
+            gateway.wait_log(rf"event=session_opened .*uid={uid} address=\[::1\]:\d+ ")
 
 
 def test_backends_redis_and_the_own_ports_over_ipv6(start):
