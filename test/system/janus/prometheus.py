@@ -48,16 +48,18 @@ def total(page, name, **labels):
 
 
 class Prometheus(Server):
-    def __init__(self, gateway, interval="200ms", extra=""):
+    def __init__(self, gateway, interval="200ms", rules=()):
         super().__init__()
         self.target = "{}:{}".format(*gateway.listener("http"))
-        self.interval, self.extra = interval, extra
+        self.interval, self.rules = interval, [os.path.abspath(path) for path in rules]
         on_free_ports(1, self._begin)
 
     def _begin(self, ports):
         self.address = f"127.0.0.1:{ports[0]}"
         with open(os.path.join(self.directory, "prometheus.yml"), "w") as out:
-            json.dump({"global": {"scrape_interval": self.interval, "scrape_timeout": "200ms"},
+            json.dump({"global": {"scrape_interval": self.interval, "scrape_timeout": "200ms",
+                                  "evaluation_interval": self.interval},
+                       "rule_files": self.rules,
                        "scrape_configs": [{"job_name": "janus", "static_configs": [
                            {"targets": [self.target]}]}]}, out)
         self.start()
