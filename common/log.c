@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -271,8 +272,14 @@ void log_line(enum log_module module, enum log_level level, const char *event, c
 // Those with a kind that have ever held a line back.
 static struct log_limit *limits;
 
+// By all of them, on any thread, since log_held_back was asked last.
+static _Atomic uint64_t held_back;
+
+uint64_t log_held_back(void) { return atomic_exchange(&held_back, 0); }
+
 static void count_left_out(struct log_limit *limit) {
   limit->left_out++;
+  atomic_fetch_add(&held_back, 1);
   if (limit->kind != NULL && !limit->listed) {
     limit->listed = true;
     limit->next = limits;

@@ -106,6 +106,9 @@ struct log_limit {
 bool log_limit_allow(struct log_limit *limit, int64_t now_ms, uint64_t *suppressed);
 // Each second, on the loop: tells what was held back and is followed by no further line.
 void log_limits_tick(int64_t now_ms);
+// How many lines all limits of the process have left out since this was asked last, for a
+// counter. Any thread.
+uint64_t log_held_back(void);
 
 // A line that others can provoke, limited at this place; loop only. event is a literal, and there
 // is at least one field.

@@ -441,6 +441,7 @@ static void on_second(evutil_socket_t fd, short what, void *owner) {
   (void)fd;
   (void)what;
   log_limits_tick(clock_monotonic_ms());
+  counters_add(master->counters, COUNTER_LOG_SUPPRESSED, log_held_back());
   counters_add(master->counters, COUNTER_LOG_LOST, log_output_tick());
   log_control_tick(&master->log_control, clock_monotonic_ms());
   workers_watch(master->workers);

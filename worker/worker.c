@@ -34,7 +34,7 @@ bool worker_may_log(struct worker *worker, enum worker_log kind, uint64_t *suppr
   if (log_limit_allow(&worker->log_limits[kind], clock_monotonic_ms(), suppressed)) {
     return true;
   }
-  counters_add(worker->counters, COUNTER_LOG_SUPPRESSED, 1);
+  counters_add(worker->counters, COUNTER_LOG_SUPPRESSED, log_held_back());
   return false;
 }
 
@@ -93,6 +93,7 @@ static void on_second(evutil_socket_t fd, short what, void *owner) {
   (void)what;
   beat(worker);
   log_limits_tick(clock_monotonic_ms());
+  counters_add(worker->counters, COUNTER_LOG_SUPPRESSED, log_held_back());
   counters_add(worker->counters, COUNTER_LOG_LOST, log_output_tick());
   route_store_tick(worker->route_store);
   watch_tick(worker);
