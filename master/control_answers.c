@@ -111,14 +111,15 @@ static json_t *answer_stats(struct master *master, const json_t *request,
   (void)question;
   struct counters_values total;
   json_t *workers = json_array();
+  counters_read(master->counters, &total);
   for (int i = 0; i < workers_count(master->workers); i++) {
     struct counters_values values;
     workers_read_counters(master->workers, i, &values);
+    counters_sum(&total, &values, true);  // read once, so that the workers add up to the total
     json_t *one = stats_values(&values);
     json_object_set_new(one, "worker", json_integer(i));
     json_array_append_new(workers, one);
   }
-  stats_read_total(master, &total);
   json_t *answer = control_ok();
   json_object_set_new(answer, "total", stats_values(&total));
   json_object_set_new(answer, "workers", workers);
