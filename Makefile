@@ -110,7 +110,8 @@ $(BIN)/janus-bench: $(B)/tools/janus_bench.o $(BENCH_OBJECTS) $(CLIENT_OBJECTS) 
 
 # A test is linked with all there is beside it.
 $(B)/test/unit/%: LINK_EXTRA = -lcmocka -lm
-$(B)/test/unit/%: $(B)/test/unit/%.o $(COMMON_OBJECTS) $(WORKER_OBJECTS) $(MASTER_OBJECTS) $(CLIENT_OBJECTS)
+$(B)/test/unit/%: $(B)/test/unit/%.o $(COMMON_OBJECTS) $(WORKER_OBJECTS) $(MASTER_OBJECTS) $(CLIENT_OBJECTS) \
+  $(CTL_OBJECTS)
 	$(link)
 $(B)/test/fuzz/%: $(B)/test/fuzz/%.o $(COMMON_OBJECTS) $(WORKER_OBJECTS) $(MASTER_OBJECTS)
 	$(link)

@@ -30,6 +30,7 @@ enum {
 enum {
   ANSWER_MAX_BYTES = 64 << 20,
   TIMEOUT_S = 5,
+  TOP_INTERVAL_LEAST_MS = 100,
 };
 
 static const char help[] =
@@ -107,13 +108,13 @@ static const char help[] =
 
 // --- Asking ---------------------------------------------------------------------
 
-static int unreachable(const char *path, int code) {
-  fprintf(stderr, "janusctl: no gateway answers at %s: %s\n", path,
+static int unreachable(FILE *complaints, const char *path, int code) {
+  fprintf(complaints, "janusctl: no gateway answers at %s: %s\n", path,
           code == EAGAIN ? "not in time" : strerror(code));
   if (code == EACCES || code == EPERM) {
-    fprintf(stderr, "Run it as root or as a member of the gateway's group.\n");
+    fprintf(complaints, "Run it as root or as a member of the gateway's group.\n");
   } else {
-    fprintf(stderr,
+    fprintf(complaints,
             "Is janusd running? If its control.socket is another one, name it by --socket PATH.\n");
   }
   return EXIT_UNREACHABLE;
@@ -188,25 +189,25 @@ static char *gateway_receive(int fd, size_t *len) {
 }
 
 // The answer, ok or not; NULL when there is none, with the exit status in *status.
-static json_t *gateway_ask(const char *path, const json_t *request, int *status) {
+static json_t *gateway_ask(const char *path, const json_t *request, FILE *complaints, int *status) {
   size_t len = 0;
   char *line = NULL, *bytes = NULL;
   json_t *answer = NULL;
   json_error_t error;
   int fd = gateway_connect(path);
   if (fd < 0) {
-    *status = unreachable(path, errno);
+    *status = unreachable(complaints, path, errno);
     return NULL;
   }
   line = json_dumps(request, JSON_COMPACT);
   if (line == NULL || !gateway_send(fd, line, strlen(line)) || !gateway_send(fd, "\n", 1) ||
       (bytes = gateway_receive(fd, &len)) == NULL) {
-    *status = unreachable(path, errno);
+    *status = unreachable(complaints, path, errno);
     goto out;
   }
   answer = json_loadb(bytes, len, 0, &error);
   if (!json_is_object(answer)) {
-    fprintf(stderr, "janusctl: what answers at %s is not a gateway of this kind\n", path);
+    fprintf(complaints, "janusctl: what answers at %s is not a gateway of this kind\n", path);
     *status = EXIT_UNREACHABLE;
     json_decref(answer);
     answer = NULL;
@@ -217,11 +218,11 @@ static json_t *gateway_ask(const char *path, const json_t *request, int *status)
   if (!ok) {
     char text[CELL_BYTES];
     cell_format(json_object_get(answer, "error"), CELL_TEXT, text);
-    fprintf(stderr, "janusctl: the gateway answered: %s\n", text);
+    fprintf(complaints, "janusctl: the gateway answered: %s\n", text);
     const json_t *fault;
     size_t i;
     json_array_foreach(json_object_get(answer, "faults"), i, fault) {
-      fprintf(stderr, "  %s\n", json_is_string(fault) ? json_string_value(fault) : "?");
+      fprintf(complaints, "  %s\n", json_is_string(fault) ? json_string_value(fault) : "?");
     }
   }
 out:
@@ -234,7 +235,7 @@ out:
 static int ask(const char *path, const json_t *request, const struct ctl_command *command,
                bool as_json) {
   int status;
-  json_t *answer = gateway_ask(path, request, &status);
+  json_t *answer = gateway_ask(path, request, stderr, &status);
   if (!answer) {
     return status;
   }
@@ -252,8 +253,8 @@ static int ask(const char *path, const json_t *request, const struct ctl_command
   return status;
 }
 
-static json_t *top_ask(const char *path, const json_t *request, int *status) {
-  json_t *answer = gateway_ask(path, request, status);
+static json_t *top_ask(const char *path, const json_t *request, FILE *complaints, int *status) {
+  json_t *answer = gateway_ask(path, request, complaints, status);
   if (*status != EXIT_SUCCESS) {
     json_decref(answer);
     answer = NULL;
@@ -283,12 +284,12 @@ static int trace(const char *path, const json_t *request, bool as_json) {
   };
   int fd = gateway_connect(path);
   if (fd < 0) {
-    return unreachable(path, errno);
+    return unreachable(stderr, path, errno);
   }
   char *line = json_dumps(request, JSON_COMPACT);
   int status = EXIT_UNREACHABLE;
   if (!line || !gateway_send(fd, line, strlen(line)) || !gateway_send(fd, "\n", 1)) {
-    unreachable(path, errno);
+    unreachable(stderr, path, errno);
   } else {
     switch (ctl_trace_follow(fd, &wanted)) {
       case CTL_TRACE_DONE: status = EXIT_SUCCESS; break;
@@ -597,6 +598,10 @@ static int run(int argc, char **argv, struct line *line) {
   }
   json_object_set_new(line->request, "command", json_string(command->name));
   if (strcmp(command->name, "top") == 0) {
+    const json_t *interval_ms = json_object_get(line->request, "interval_ms");
+    if (interval_ms && json_integer_value(interval_ms) < TOP_INTERVAL_LEAST_MS) {
+      return usage("top takes an --interval of %dms or more", TOP_INTERVAL_LEAST_MS);
+    }
     return top(line->socket, line->request, line->as_json);
   }
   if (!command->print) {

@@ -3,298 +3,192 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/clock.h"
-#include "common/counters.h"
-#include "tools/ctl/table.h"
+#include "tools/ctl/look.h"
 
 enum { HOTTEST = 20, COLUMNS_DEFAULT = 100, LINES_DEFAULT = 40 };
 
 static volatile sig_atomic_t interrupted;
+static volatile sig_atomic_t resized;
 
 static void on_interrupt(int number) {
   (void)number;
   interrupted = 1;
 }
 
-// --- Two looks compared -----------------------------------------------------------------
-
-static double number_at(const json_t *values, const char *group, const char *name) {
-  return json_number_value(json_object_get(json_object_get(values, group), name));
+static void on_resize(int number) {
+  (void)number;
+  resized = 1;
 }
 
-// A gateway that was started in between counts from 0 again.
-static double grown(const json_t *before, const json_t *now, const char *name) {
-  double was = number_at(before, "counters", name);
-  double is = number_at(now, "counters", name);
-  return is >= was ? is - was : is;
-}
-
-static void read_histogram(const json_t *values, const char *name,
-                           struct histogram_values *histogram) {
-  const json_t *one = json_object_get(json_object_get(values, "histograms"), name);
-  const json_t *buckets = json_object_get(one, "buckets");
-  *histogram = (struct histogram_values){.sum_us = 0};
-  for (size_t i = 0; i <= HISTOGRAM_BOUNDS; i++) {
-    histogram->bucket[i] = (uint64_t)json_integer_value(json_array_get(buckets, i));
-  }
-}
-
-static json_t *compare_histogram(const json_t *before, const json_t *now, const char *name) {
-  struct histogram_values was;
-  struct histogram_values is;
-  uint64_t count = 0;
-  read_histogram(before, name, &was);
-  read_histogram(now, name, &is);
-  for (int i = 0; i <= HISTOGRAM_BOUNDS; i++) {
-    is.bucket[i] -= is.bucket[i] >= was.bucket[i] ? was.bucket[i] : 0;
-    count += is.bucket[i];
-  }
-  return json_pack("{s:I, s:f, s:f}", "count", (json_int_t)count, "p50_us",
-                   histogram_quantile_us(&is, 0.5), "p99_us", histogram_quantile_us(&is, 0.99));
-}
-
-// Counters of which the growth is told, and its rate.
-static const char *const counted[] = {"messages_in", "messages_out", "received_bytes", "sent_bytes",
-                                      "logins"};
-static const char *const levels[] = {"sessions",        "connections",      "tunnels",
-                                     "queued_in_bytes", "queued_out_bytes", "pushes_waiting"};
-
-static json_t *compare_values(const json_t *before, const json_t *now, double seconds) {
-  json_t *row = json_object();
-  json_t *latencies = json_object();
-  for (size_t i = 0; i < sizeof counted / sizeof *counted; i++) {
-    char name[64];
-    double more = grown(before, now, counted[i]);
-    snprintf(name, sizeof name, "%s_per_s", counted[i]);
-    json_object_set_new(row, counted[i], json_integer((json_int_t)more));
-    json_object_set_new(row, name, json_real(seconds > 0 ? more / seconds : 0));
-  }
-  for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
-    json_object_set_new(row, levels[i],
-                        json_integer((json_int_t)number_at(now, "gauges", levels[i])));
-  }
-  const char *name;
-  const json_t *histogram;
-  json_object_foreach(json_object_get(now, "histograms"), name, histogram) {
-    json_object_set_new(latencies, name, compare_histogram(before, now, name));
-  }
-  json_object_set_new(row, "latencies", latencies);
-  return row;
-}
-
-json_t *ctl_top_compare(const json_t *before, const json_t *now, double seconds) {
-  json_t *rows = json_array();
-  const json_t *worker;
-  size_t i;
-  json_array_foreach(json_object_get(now, "workers"), i, worker) {
-    const json_t *was = json_array_get(json_object_get(before, "workers"), i);
-    json_t *row = compare_values(was, worker, seconds);
-    json_object_set(row, "worker", json_object_get(worker, "worker"));
-    json_array_append_new(rows, row);
-  }
-  return json_pack(
-      "{s:f, s:o, s:o}", "seconds", seconds, "total",
-      compare_values(json_object_get(before, "total"), json_object_get(now, "total"), seconds),
-      "workers", rows);
-}
-
-// --- On paper ---------------------------------------------------------------------------
-
-static double number_of(const json_t *row, const char *name) {
-  return json_number_value(json_object_get(row, name));
-}
-
-// 1234, 12.3k, 4.5M
-static const char *shorten(double value, char text[16]) {
-  static const char units[] = " kMGT";
-  size_t unit = 0;
-  while (value >= 10000 && unit < sizeof units - 2) {
-    value /= 1000;
-    unit++;
-  }
-  if (unit == 0) {
-    snprintf(text, 16, "%.0f", value);
-  } else {
-    snprintf(text, 16, "%.1f%c", value, units[unit]);
-  }
-  return text;
-}
-
-static void print_row(FILE *out, const char *name, const json_t *row) {
-  static const char *const columns[] = {
-      "sessions",          "connections",        "tunnels",
-      "messages_in_per_s", "messages_out_per_s", "received_bytes_per_s",
-      "sent_bytes_per_s",  "queued_in_bytes",    "queued_out_bytes"};
-  const json_t *lag = json_object_get(json_object_get(row, "latencies"), "loop_lag_seconds");
-  fprintf(out, "%-7s", name);
-  for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) {
-    char text[16];
-    fprintf(out, " %9s", shorten(number_of(row, columns[i]), text));
-  }
-  fprintf(out, " %7.2fms\n", number_of(lag, "p99_us") / 1000);
-}
-
-static void print_latencies(FILE *out, const json_t *total, double seconds) {
-  static const struct {
-    const char *title;
-    const char *name;
-  } shown[] = {
-      {"message in", "message_latency_seconds{direction=\"in\"}"},
-      {"message out", "message_latency_seconds{direction=\"out\"}"},
-      {"login", "handshake_seconds"},
-      {"tunnel opening", "tunnel_open_seconds"},
-      {"Redis call", "redis_call_seconds"},
-      {"etcd call", "etcd_call_seconds"},
-  };
-  fprintf(out, "\n%-16s %9s %11s %11s\n", "time taken by", "a second", "p50", "p99");
-  for (size_t i = 0; i < sizeof shown / sizeof *shown; i++) {
-    const json_t *one = json_object_get(json_object_get(total, "latencies"), shown[i].name);
-    char text[16];
-    if (number_of(one, "count") > 0) {
-      fprintf(out, "%-16s %9s %9.3fms %9.3fms\n", shown[i].title,
-              shorten(number_of(one, "count") / seconds, text), number_of(one, "p50_us") / 1000,
-              number_of(one, "p99_us") / 1000);
-    }
-  }
-}
-
-static void print_sessions(FILE *out, const json_t *sessions) {
-  const json_t *one;
-  size_t i;
-  fprintf(out, "\n%-20s %-20s %6s %9s %9s %9s  %s\n", "hottest sessions", "connection", "worker",
-          "in/s", "out/s", "queued", "address");
-  json_array_foreach(sessions, i, one) {
-    char uid[CELL_BYTES];
-    char connection[CELL_BYTES];
-    char address[CELL_BYTES];
-    char texts[3][16];
-    cell_format(json_object_get(one, "uid"), CELL_TEXT, uid);
-    cell_format(json_object_get(one, "connection"), CELL_TEXT, connection);
-    cell_format(json_object_get(one, "address"), CELL_TEXT, address);
-    fprintf(out, "%-20s %-20s %6.0f %9s %9s %9s  %s\n", uid, connection, number_of(one, "worker"),
-            shorten(number_of(one, "messages_in_per_s"), texts[0]),
-            shorten(number_of(one, "messages_out_per_s"), texts[1]),
-            shorten(number_of(one, "queued_bytes"), texts[2]), address);
-  }
-}
-
-static void print_look(FILE *out, const json_t *look) {
-  const json_t *total = json_object_get(look, "total");
-  const json_t *row;
-  size_t i;
-  fprintf(out, "%-7s %9s %9s %9s %9s %9s %9s %9s %9s %9s %9s\n", "worker", "sessions", "connects",
-          "tunnels", "in/s", "out/s", "inB/s", "outB/s", "queuedin", "queuedout", "lag p99");
-  json_array_foreach(json_object_get(look, "workers"), i, row) {
-    char name[16];
-    snprintf(name, sizeof name, "%.0f", number_of(row, "worker"));
-    print_row(out, name, row);
-  }
-  print_row(out, "total", total);
-  print_latencies(out, total, number_of(look, "seconds"));
-  print_sessions(out, json_object_get(look, "sessions"));
-}
+struct screen {
+  bool painted;     // stdout is a terminal, and is to be painted
+  bool reads_keys;  // from stdin
+  char *text;       // of the last look
+  struct termios as_it_was;
+  sigset_t mask_as_it_was;
+  // What is said meanwhile, to be said again when the screen is the old one: it would go with
+  // the other one.
+  FILE *complaints;
+  char *complaint;
+  size_t complaint_len;
+};
 
 // --- On the screen -----------------------------------------------------------------------
 
-// Over the look before, each line cut to the width, and no more than the screen has.
-static void paint(const char *text) {
-  struct winsize size = {.ws_col = COLUMNS_DEFAULT, .ws_row = LINES_DEFAULT};
+static void paint(const struct screen *screen) {
+  struct winsize size;
   if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0 || size.ws_row == 0) {
     size = (struct winsize){.ws_col = COLUMNS_DEFAULT, .ws_row = LINES_DEFAULT};
   }
-  fputs("\033[H", stdout);
-  for (int line = 1; *text != '\0' && line < size.ws_row; line++) {
-    size_t len = strcspn(text, "\n");
-    int shown = (int)(len < size.ws_col ? len : size.ws_col);
-    printf("%.*s\033[K\n", shown, text);
-    text += len + (text[len] == '\n');
-  }
-  fputs("\033[Jq ends it", stdout);
+  ctl_look_paint(stdout, screen->text ? screen->text : "", "q ends it", size.ws_col, size.ws_row);
+  fflush(stdout);
 }
 
-static int show(const struct ctl_top *top, const json_t *look, bool on_screen) {
+static int show(const struct ctl_top *top, const json_t *look, struct screen *screen) {
   if (top->as_json) {
     json_dumpf(look, stdout, JSON_COMPACT);
     fputs("\n", stdout);
   } else {
-    char *text = NULL;
-    size_t len = 0;
-    FILE *out = open_memstream(&text, &len);
+    size_t len;
+    free(screen->text);
+    screen->text = NULL;
+    FILE *out = open_memstream(&screen->text, &len);
     if (out) {
-      print_look(out, look);
+      ctl_look_print(out, look);
       fclose(out);
-      if (on_screen) {
-        paint(text);
-      } else {
-        printf("%s\n", text);
-      }
     }
-    free(text);
+    if (screen->painted) {
+      paint(screen);
+    } else {
+      printf("%s\n", screen->text ? screen->text : "");
+    }
   }
-  return fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+  if (fflush(stdout) == 0 && !ferror(stdout)) {
+    return EXIT_SUCCESS;
+  }
+  fprintf(screen->complaints, "janusctl: can't write: %s\n", strerror(errno));
+  return EXIT_FAILURE;
 }
 
-// Waits for the next look. False: it is enough.
-static bool wait_for_next(int64_t until_ms, bool reads_keys) {
+// Signals come while it waits for the next look, at no other time, so that none is missed.
+static void catch_signals(struct screen *screen) {
+  static const int ends[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+  struct sigaction action = {.sa_handler = on_interrupt};
+  sigset_t caught;
+  sigemptyset(&caught);
+  for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+    sigaction(ends[i], &action, NULL);
+    sigaddset(&caught, ends[i]);
+  }
+  action.sa_handler = on_resize;
+  sigaction(SIGWINCH, &action, NULL);
+  sigaddset(&caught, SIGWINCH);
+  sigprocmask(SIG_BLOCK, &caught, &screen->mask_as_it_was);
+}
+
+static void screen_enter(struct screen *screen) {
+  if (screen->reads_keys) {
+    struct termios raw = screen->as_it_was;
+    raw.c_lflag &= ~(tcflag_t)(ICANON | ECHO);
+    raw.c_cc[VSUSP] = _POSIX_VDISABLE;  // it would leave the shell on this screen
+    tcsetattr(STDIN_FILENO, TCSANOW, &raw);
+  }
+  if (screen->painted) {
+    fputs("\033[?1049h\033[?25l\033[2J", stdout);  // the other screen, without a cursor
+    paint(screen);
+    FILE *complaints = open_memstream(&screen->complaint, &screen->complaint_len);
+    screen->complaints = complaints ? complaints : stderr;
+  }
+}
+
+static void screen_leave(struct screen *screen) {
+  if (screen->painted) {
+    fputs("\033[?25h\033[?1049l", stdout);
+    fflush(stdout);
+  }
+  if (screen->reads_keys) {
+    tcsetattr(STDIN_FILENO, TCSANOW, &screen->as_it_was);
+  }
+  if (screen->complaints != stderr) {
+    fclose(screen->complaints);
+    fputs(screen->complaint ? screen->complaint : "", stderr);
+    free(screen->complaint);
+  }
+}
+
+// Waits for the next look; meanwhile the last one follows the screen's size. False: it is
+// enough.
+static bool wait_for_next(int64_t until_ms, const struct screen *screen) {
+  struct pollfd input = {.fd = screen->reads_keys ? STDIN_FILENO : -1, .events = POLLIN};
   for (;;) {
     int64_t left_ms = until_ms - clock_monotonic_ms();
-    struct pollfd input = {.fd = reads_keys ? STDIN_FILENO : -1, .events = POLLIN};
+    left_ms = left_ms > 0 ? left_ms : 0;  // keys are heard even when each look comes late
+    const struct timespec left = {.tv_sec = left_ms / 1000,
+                                  .tv_nsec = (long)(left_ms % 1000) * 1000000};
+    int ready = ppoll(&input, 1, &left, &screen->mask_as_it_was);
+    char key = 0;
     if (interrupted) {
       return false;
     }
-    if (left_ms <= 0) {
-      return true;
-    }
-    int ready = poll(&input, 1, (int)left_ms);
-    char key = 0;
     if (ready > 0 && (read(STDIN_FILENO, &key, 1) <= 0 || key == 'q' || key == 'Q')) {
       return false;
+    }
+    if (resized) {
+      resized = 0;
+      if (screen->painted) {
+        paint(screen);
+      }
+    }
+    if (ready == 0) {
+      return true;
     }
   }
 }
 
 // --- Looking --------------------------------------------------------------------------------
 
-static json_t *ask_for_stats(const struct ctl_top *top, int *status) {
+static json_t *ask_for_stats(const struct ctl_top *top, FILE *complaints, int *status) {
   json_t *request = json_pack("{s:s}", "command", "stats");
-  json_t *answer = top->ask(top->path, request, status);
+  json_t *answer = top->ask(top->path, request, complaints, status);
   json_decref(request);
   return answer;
 }
 
 // Since whoever looked before, a second ago or more.
-static json_t *ask_for_hottest(const struct ctl_top *top, int *status) {
+static json_t *ask_for_hottest(const struct ctl_top *top, FILE *complaints, int *status) {
   json_t *request =
       json_pack("{s:s, s:s, s:i}", "command", "sessions", "sort", "hot", "limit", HOTTEST);
-  json_t *answer = top->ask(top->path, request, status);
+  json_t *answer = top->ask(top->path, request, complaints, status);
   json_decref(request);
   return answer;
 }
 
-static int look_on(const struct ctl_top *top, bool on_screen, bool reads_keys) {
+static int look_on(const struct ctl_top *top, struct screen *screen) {
   int status = EXIT_SUCCESS;
-  json_t *hottest = ask_for_hottest(top, &status);  // from here on they are counted
-  json_t *before = hottest ? ask_for_stats(top, &status) : NULL;
+  json_t *hottest = ask_for_hottest(top, screen->complaints, &status);  // now they are counted
+  json_t *before = hottest ? ask_for_stats(top, screen->complaints, &status) : NULL;
   int64_t before_us = clock_monotonic_us();
   json_decref(hottest);
   for (int64_t looks = 0; before && (top->looks == 0 || looks < top->looks); looks++) {
-    if (!wait_for_next(before_us / 1000 + top->interval_ms, reads_keys)) {
+    if (!wait_for_next(before_us / 1000 + top->interval_ms, screen)) {
       break;
     }
-    json_t *now = ask_for_stats(top, &status);
+    json_t *now = ask_for_stats(top, screen->complaints, &status);
     int64_t now_us = clock_monotonic_us();
-    hottest = now ? ask_for_hottest(top, &status) : NULL;
+    hottest = now ? ask_for_hottest(top, screen->complaints, &status) : NULL;
     if (hottest) {
-      json_t *look = ctl_top_compare(before, now, (double)(now_us - before_us) / 1e6);
+      json_t *look = ctl_look_compare(before, now, (double)(now_us - before_us) / 1e6);
       json_object_set(look, "sessions", json_object_get(hottest, "sessions"));
-      status = show(top, look, on_screen);
+      json_object_set(look, "complete", json_object_get(hottest, "complete"));
+      status = show(top, look, screen);
       json_decref(look);
     }
     json_decref(hottest);
@@ -310,27 +204,13 @@ static int look_on(const struct ctl_top *top, bool on_screen, bool reads_keys) {
 }
 
 int ctl_top_run(const struct ctl_top *top) {
-  const struct sigaction action = {.sa_handler = on_interrupt};
-  bool on_screen = !top->as_json && isatty(STDOUT_FILENO);
-  struct termios as_it_was;
-  bool reads_keys = on_screen && tcgetattr(STDIN_FILENO, &as_it_was) == 0;
-  sigaction(SIGINT, &action, NULL);
-  sigaction(SIGTERM, &action, NULL);
-  if (reads_keys) {
-    struct termios raw = as_it_was;
-    raw.c_lflag &= ~(tcflag_t)(ICANON | ECHO);
-    tcsetattr(STDIN_FILENO, TCSANOW, &raw);
-  }
-  if (on_screen) {
-    fputs("\033[?1049h\033[?25l\033[2J", stdout);  // the other screen, without a cursor
-  }
-  int status = look_on(top, on_screen, reads_keys);
-  if (on_screen) {
-    fputs("\033[?25h\033[?1049l", stdout);
-    fflush(stdout);
-  }
-  if (reads_keys) {
-    tcsetattr(STDIN_FILENO, TCSANOW, &as_it_was);
-  }
+  struct screen screen = {.complaints = stderr};
+  screen.painted = !top->as_json && isatty(STDOUT_FILENO);
+  screen.reads_keys = screen.painted && tcgetattr(STDIN_FILENO, &screen.as_it_was) == 0;
+  catch_signals(&screen);
+  screen_enter(&screen);
+  int status = look_on(top, &screen);
+  screen_leave(&screen);
+  free(screen.text);
   return status;
 }

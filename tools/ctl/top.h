@@ -6,10 +6,11 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 // Asks the gateway once: the answer, to be released; NULL when there is none, which has been
-// said on stderr, with the exit status in *status.
-typedef json_t *ctl_top_ask(const char *path, const json_t *request, int *status);
+// said to complaints, with the exit status in *status.
+typedef json_t *ctl_top_ask(const char *path, const json_t *request, FILE *complaints, int *status);
 
 struct ctl_top {
   const char *path;  // of the control socket
@@ -21,9 +22,5 @@ struct ctl_top {
 
 // Returns the exit status.
 int ctl_top_run(const struct ctl_top *top);
-
-// What there was between two answers of `stats`, seconds apart: {"seconds", "total", "workers"}.
-// To be released; NULL when out of memory.
-json_t *ctl_top_compare(const json_t *before, const json_t *now, double seconds);
 
 #endif
