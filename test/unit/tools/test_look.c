@@ -49,8 +49,8 @@ static double number(const json_t *object, const char *name) {
 
 static void rates_are_the_growth_by_the_seconds(void **state) {
   (void)state;
-  json_t *look = compare(stats(100, 3, 100, (int[]){40, 60, -1}),
-                         stats(160, 3, 160, (int[]){50, 110, -1}), 2);
+  json_t *look =
+      compare(stats(100, 3, 100, (int[]){40, 60, -1}), stats(160, 3, 160, (int[]){50, 110, -1}), 2);
   const json_t *total = json_object_get(look, "total");
   const json_t *workers = json_object_get(look, "workers");
   assert_true(number(look, "seconds") == 2);
@@ -97,7 +97,8 @@ static void a_gateway_begun_anew_counts_from_zero(void **state) {
 
 static void answers_of_another_kind_are_compared_without_harm(void **state) {
   (void)state;
-  json_t *look = compare(json_object(), json_pack("{s:s, s:[i, n]}", "total", "x", "workers", 1), 1);
+  json_t *look =
+      compare(json_object(), json_pack("{s:s, s:[i, n]}", "total", "x", "workers", 1), 1);
   assert_true(number(json_object_get(look, "total"), "messages_in") == 0);
   json_decref(look);
 }
@@ -150,8 +151,8 @@ static void sessions_that_are_missing_are_told_of(void **state) {
 
 static void a_text_from_outside_does_not_steer_the_terminal(void **state) {
   (void)state;
-  json_t *look = look_with_sessions(
-      json_pack("[{s:i, s:s}]", "uid", 901, "address", "\033[2J\nroot"), 1);
+  json_t *look =
+      look_with_sessions(json_pack("[{s:i, s:s}]", "uid", 901, "address", "\033[2J\nroot"), 1);
   char *text = printed(look);
   assert_null(strchr(text, '\033'));
   assert_non_null(strstr(text, "?[2J?root"));
