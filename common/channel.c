@@ -298,14 +298,19 @@ size_t channel_room(const struct channel *channel) {
   return queued < CHANNEL_PUSHES_MAX_BYTES ? CHANNEL_PUSHES_MAX_BYTES - queued : 0;
 }
 
-int channel_send_push(struct channel *channel, const struct channel_push *push,
-                      const uint64_t *receivers, const uint8_t *packet) {
-  size_t receivers_bytes = push->receiver_count * sizeof *receivers;
-  struct header header = {
-      .type = CHANNEL_PUSH,
-      .size = (uint32_t)(sizeof *push + receivers_bytes + push->packet_bytes),
-  };
+struct part {
+  const void *bytes;
+  size_t len;
+};
+
+// A message of these parts, if it has room among those that may not fill all.
+static int send_listed(struct channel *channel, enum channel_type type, const struct part *parts,
+                       size_t count) {
+  struct header header = {.type = (uint32_t)type};
   struct evbuffer *output = bufferevent_get_output(channel->buffer);
+  for (size_t i = 0; i < count; i++) {
+    header.size += (uint32_t)parts[i].len;
+  }
   if (sizeof header + header.size > channel_room(channel)) {
     return ERROR_EXHAUSTED;
   }
@@ -314,27 +319,24 @@ int channel_send_push(struct channel *channel, const struct channel_push *push,
     return ERROR_MEMORY;
   }
   evbuffer_add(output, &header, sizeof header);
-  evbuffer_add(output, push, sizeof *push);
-  evbuffer_add(output, receivers, receivers_bytes);
-  evbuffer_add(output, packet, push->packet_bytes);
+  for (size_t i = 0; i < count; i++) {
+    evbuffer_add(output, parts[i].bytes, parts[i].len);
+  }
   return 0;
+}
+
+int channel_send_push(struct channel *channel, const struct channel_push *push,
+                      const uint64_t *receivers, const uint8_t *packet) {
+  const struct part parts[] = {{push, sizeof *push},
+                               {receivers, push->receiver_count * sizeof *receivers},
+                               {packet, push->packet_bytes}};
+  return send_listed(channel, CHANNEL_PUSH, parts, sizeof parts / sizeof *parts);
 }
 
 int channel_send_spans(struct channel *channel, const struct channel_spans *spans,
                        const uint8_t *listed) {
-  struct header header = {.type = CHANNEL_SPANS, .size = (uint32_t)sizeof *spans + spans->bytes};
-  struct evbuffer *output = bufferevent_get_output(channel->buffer);
-  if (sizeof header + header.size > channel_room(channel)) {
-    return ERROR_EXHAUSTED;
-  }
-  // Room first: half a message would break the channel.
-  if (evbuffer_expand(output, sizeof header + header.size) != 0) {
-    return ERROR_MEMORY;
-  }
-  evbuffer_add(output, &header, sizeof header);
-  evbuffer_add(output, spans, sizeof *spans);
-  evbuffer_add(output, listed, spans->bytes);
-  return 0;
+  const struct part parts[] = {{spans, sizeof *spans}, {listed, spans->bytes}};
+  return send_listed(channel, CHANNEL_SPANS, parts, sizeof parts / sizeof *parts);
 }
 
 size_t channel_queued_bytes(const struct channel *channel) {

@@ -3,7 +3,9 @@
 // Standard error that is the systemd journal gets each line behind its priority. A file is
 // appended to; one that was renamed is left for a new one by log_output_reopen, one that was
 // removed by log_output_tick. A line that could not be written is lost and counted, and the
-// first of them is told of on standard error; nothing waits for a disk to become free.
+// first of them is told of on standard error; a full disk is waited for by nobody. A sink that
+// hangs (a pipe that is not read, a network disk, a syslog that is behind) holds up whoever
+// writes to it: log to what does not.
 //
 // log_output_write may be called by any thread, the rest by the loop's.
 #ifndef JANUS_COMMON_LOG_OUTPUT_H

@@ -244,7 +244,8 @@ static void start(struct stream *stream, const grpc_op *ops, size_t count,
   stream->under_way++;
   grpc_call_error error = grpc_bridge_start(stream->call, ops, count, operation);
   if (error != GRPC_CALL_OK) {
-    // Only a fault of ours in the order of batches leads here.
+    // Only a fault of ours in the order of batches leads here (start_call looks at what else is
+    // refused).
     fprintf(stderr, "stream_grpc: batch refused: %s\n", grpc_call_error_to_string(error));
     abort();
   }
@@ -407,7 +408,23 @@ static bool set_metadata(struct stream *stream, const struct stream_metadata *me
   return true;
 }
 
+// gRPC refuses a batch with such metadata, whoever's text it is.
+static bool metadata_is_legal(const struct stream *stream) {
+  for (size_t i = 0; i < stream->metadata_count; i++) {
+    if (!grpc_header_key_is_legal(stream->metadata[i].key) ||
+        !grpc_header_nonbin_value_is_legal(stream->metadata[i].value)) {
+      return false;
+    }
+  }
+  return true;
+}
+
 static void start_call(struct stream *stream) {
+  if (!metadata_is_legal(stream)) {
+    grpc_call_cancel_with_status(stream->call, GRPC_STATUS_INVALID_ARGUMENT,
+                                 "its metadata has bytes that have no place there", NULL);
+    free_metadata(stream);
+  }
   const grpc_op open = {.op = GRPC_OP_SEND_INITIAL_METADATA,
                         .data.send_initial_metadata = {.count = stream->metadata_count,
                                                        .metadata = stream->metadata}};

@@ -27,18 +27,6 @@ size_t control_list_limit(const json_t *request) {
   return value < 0 ? 0 : value > LIST_MAX ? LIST_MAX : (size_t)value;
 }
 
-size_t control_read_nodes(const struct master *master, struct node **nodes) {
-  size_t count = 0;
-  uint64_t version;
-  *nodes = NULL;
-  return node_table_read(master->nodes, nodes, &count, &version) == 0 ? count : 0;
-}
-
-json_t *control_foreign_text(const char *text) {
-  json_t *string = json_string(text);
-  return string ? string : json_string("(binary)");
-}
-
 // Of what comes to the port: the requests being served, and how many were refused since there
 // were too many, had to wait for their answer too long, and were cut off for being slow.
 static json_t *port_to_json(const char *transport, json_t *address, size_t open, uint64_t refused,
@@ -85,7 +73,7 @@ static json_t *answer_status(struct master *master, const json_t *request,
   (void)question;
   struct counters_values total;
   struct node *nodes;
-  size_t nodes_known = control_read_nodes(master, &nodes);
+  size_t nodes_known = master_read_nodes(master, &nodes);
   int64_t now_ms = clock_wall_ms();
   free(nodes);
   stats_read_total(master, &total);

@@ -98,7 +98,7 @@ static bool list_ban(const struct ban *ban, void *context) {
   char field[BAN_FIELD_BYTES];
   ban_field(&ban->subject, field);
   json_t *one = json_pack("{s:s, s:s}", "who", field, "reason", ban->reason);
-  json_object_set_new(one, "by", control_foreign_text(ban->by));
+  json_object_set_new(one, "by", json_foreign_text(ban->by));
   if (ban->since_ms != 0) {
     json_object_set_new(one, "since_ms", json_integer((json_int_t)ban->since_ms));
   }
@@ -122,7 +122,7 @@ json_t *control_bans(struct master *master, const json_t *request, struct questi
   json_object_set_new(answer, "pending_writes",
                       json_integer((json_int_t)health.store.pending_writes));
   if (health.store.last_error_ms != 0) {
-    json_object_set_new(answer, "last_error", control_foreign_text(health.store.last_error));
+    json_object_set_new(answer, "last_error", json_foreign_text(health.store.last_error));
   }
   json_object_set_new(answer, "bans", listing.rows);
   return answer;

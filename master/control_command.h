@@ -8,6 +8,7 @@
 
 #include "common/node_table.h"
 #include "master/control_answers.h"
+#include "master/json_text.h"
 #include "master/master.h"
 
 // Who asked, for an answer that comes later.
@@ -35,11 +36,7 @@ control_command control_routes, control_route_stats, control_route_get, control_
 
 // {"ok": true}
 json_t *control_ok(void);
-// A text of another program's, which need not be UTF-8.
-json_t *control_foreign_text(const char *text);
 // How many rows a list may have, by the request.
 size_t control_list_limit(const json_t *request);
-// All nodes, for the caller to free; returns how many.
-size_t control_read_nodes(const struct master *master, struct node **nodes);
 
 #endif

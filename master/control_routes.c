@@ -28,7 +28,7 @@ static bool list_route(const struct route_key *key, const struct route *route, v
   json_array_append_new(
       listing->rows,
       json_pack("{s:s, s:s, s:o, s:I, s:s, s:s, s:I}", "tier", route_tier_name(key->tier),
-                "service", key->service, "color", control_foreign_text(key->color), "oid",
+                "service", key->service, "color", json_foreign_text(key->color), "oid",
                 (json_int_t)key->oid, "address", route->address, "state",
                 route->in_doubt ? "in doubt" : "known", "expires_in_ms",
                 (json_int_t)(route->expires_at_ms - listing->now_ms)));
@@ -112,7 +112,7 @@ json_t *control_route_get(struct master *master, const json_t *request, struct q
   }
   redis_routes_key(&key, text);
   json_t *answer = control_ok();
-  json_object_set_new(answer, "key", control_foreign_text(text));
+  json_object_set_new(answer, "key", json_foreign_text(text));
   int found = route_table_lookup(master->route_table, &key, now_ms, &route);
   json_object_set_new(answer, "table",
                       found == 0
@@ -176,7 +176,7 @@ json_t *control_nodes(struct master *master, const json_t *request, struct quest
   (void)request;
   (void)question;
   struct node_tunnels of = {.config = &master->config};
-  of.node_count = control_read_nodes(master, &of.nodes);
+  of.node_count = master_read_nodes(master, &of.nodes);
   of.tunnels = calloc(of.node_count + 1, sizeof *of.tunnels);
   json_t *rows = json_array();
   if (of.node_count > 0 && of.tunnels) {

@@ -102,7 +102,7 @@ struct listing {
 
 static json_t *session_to_json(const struct channel_session *session, int worker) {
   return json_pack("{s:I, s:o, s:I, s:i, s:I, s:s, s:s, s:I}", "uid", (json_int_t)session->uid,
-                   "color", control_foreign_text(session->color), "sid", (json_int_t)session->sid,
+                   "color", json_foreign_text(session->color), "sid", (json_int_t)session->sid,
                    "worker", worker, "connection", (json_int_t)session->connection, "address",
                    session->address, "transport", session->transport, "since_ms",
                    (json_int_t)session->since_ms);

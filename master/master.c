@@ -49,13 +49,9 @@ static bool is_draining(const struct master *master) { return master->stopping; 
 // answered; a change that nobody asks for is found within a second (on_second).
 static void evaluate_readiness(struct readiness *readiness, void *owner) {
   struct master *master = owner;
-  struct node *nodes = NULL;
-  size_t node_count = 0;
-  uint64_t version;
+  struct node *nodes;
+  size_t node_count = master_read_nodes(master, &nodes);
   struct etcd_health etcd;
-  if (node_table_read(master->nodes, &nodes, &node_count, &version) != 0) {
-    node_count = 0;
-  }
   const struct readiness_facts facts = {
       .config = &master->config,
       .listeners = master->client_listeners,
@@ -318,18 +314,19 @@ static void on_ban(const struct ban *ban, void *owner) {
 
 // --- The workers as a whole ---------------------------------------------------------
 
-static size_t node_count(const struct master *master) {
-  struct node *nodes = NULL;
+size_t master_read_nodes(const struct master *master, struct node **nodes) {
   size_t count = 0;
   uint64_t version;
-  int error = node_table_read(master->nodes, &nodes, &count, &version);
-  free(nodes);
-  return error == 0 ? count : 0;
+  *nodes = NULL;
+  return node_table_read(master->nodes, nodes, &count, &version) == 0 ? count : 0;
 }
 
 static void on_all_ready(void *owner) {
   struct master *master = owner;
   char listening[CONFIG_LISTENERS * CONFIG_TEXT_BYTES] = "";
+  struct node *nodes;
+  size_t node_count = master_read_nodes(master, &nodes);
+  free(nodes);
   size_t len = 0;
   for (size_t i = 0; i < master->client_listeners; i++) {
     len += (size_t)snprintf(listening + len, sizeof listening - len, " %s=%s",
@@ -338,7 +335,7 @@ static void on_all_ready(void *owner) {
   }
   log_info("ready", "version=%s workers=%d%s advertise=%s nodes=%zu", JANUS_VERSION,
            workers_count(master->workers), listening, master->config.server.grpc.advertise,
-           node_count(master));
+           node_count);
   master->all_workers_served = true;
   look_at_readiness(master);
   if (!master->stopping) {

@@ -91,6 +91,9 @@ void master_close_session(struct master *master, const struct directory_session 
 // Has the workers read the certificates and keys of TLS anew.
 void master_tell_tls_changed(struct master *master);
 
+// All nodes known, for the caller to free; returns how many.
+size_t master_read_nodes(const struct master *master, struct node **nodes);
+
 // What janusd starts with. All is the master's from there on.
 struct master_options {
   const char *config_path;

@@ -337,13 +337,9 @@ static void gauge_line(const struct page *page, const char *name, const char *he
 // Names of services are the operator's: bounded by his configuration.
 static void render_nodes(const struct page *page) {
   const struct config *config = &page->master->config;
-  struct node *nodes = NULL;
-  size_t count = 0;
-  uint64_t version;
+  struct node *nodes;
+  size_t count = master_read_nodes(page->master, &nodes);
   janus_family(page, "nodes", "gauge", "backend nodes known, by service");
-  if (node_table_read(page->master->nodes, &nodes, &count, &version) != 0) {
-    count = 0;
-  }
   for (size_t i = 0; i < config->tunnel.type_count; i++) {
     const char *service = config->tunnel.types[i].service;
     size_t known = 0;

@@ -15,7 +15,7 @@
 static void on_fault(const char *fault, void *context) {
   char quoted[1024];
   log_error("reload_fault", "text=%s", log_quote(quoted, sizeof quoted, fault, strlen(fault)));
-  json_array_append_new(context, control_foreign_text(fault));
+  json_array_append_new(context, json_foreign_text(fault));
 }
 
 static void on_change(const char *name, void *context) {

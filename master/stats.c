@@ -11,7 +11,7 @@
 #include <zlib.h>
 
 #include "common/clock.h"
-#include "master/control_command.h"
+#include "master/json_text.h"
 #include "master/push_topics.h"
 #include "master/registry.h"
 #include "master/routes.h"
@@ -28,9 +28,9 @@ void stats_read_total(const struct master *master, struct counters_values *total
 static json_t *link_to_json(const char *name, const char *state, const char *where, int64_t lost,
                             const char *last_error, int64_t last_error_ms) {
   json_t *one = json_pack("{s:s, s:s, s:o, s:I}", "name", name, "state", state, "where",
-                          control_foreign_text(where), "lost", (json_int_t)lost);
+                          json_foreign_text(where), "lost", (json_int_t)lost);
   if (last_error_ms != 0) {
-    json_object_set_new(one, "last_error", control_foreign_text(last_error));
+    json_object_set_new(one, "last_error", json_foreign_text(last_error));
     json_object_set_new(one, "last_error_ms", json_integer((json_int_t)last_error_ms));
   }
   return one;

@@ -211,6 +211,8 @@ static void go_on(struct trace_exporter *exporter) {
   }
   if (exporter->body) {
     send_body(exporter);
+  } else if (!STAILQ_EMPTY(&exporter->waiting)) {
+    loop_start_timer(exporter->timer, DELAY_MS);  // without memory for those before
   }
 }
 
@@ -366,6 +368,9 @@ static int on_watch_wanted(CURL *easy, curl_socket_t fd, int wanted, void *owner
                        (wanted & CURL_POLL_OUT ? EV_WRITE : 0) | EV_PERSIST);
   event = event_new(exporter->base, fd, what, on_ready, exporter);
   if (!event || event_add(event, NULL) != 0) {
+    if (event) {
+      event_free(event);
+    }
     return -1;
   }
   curl_multi_assign(exporter->multi, fd, event);
@@ -432,6 +437,8 @@ static bool set_up_request(struct trace_exporter *exporter) {
          curl_easy_setopt(easy, CURLOPT_USERAGENT, "janus-gate/" JANUS_VERSION) == CURLE_OK &&
          curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK &&
          curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
+         // Else a transfer that ends while the host is looked up waits for that.
+         curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L) == CURLE_OK &&
          curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)settings->timeout_ms) == CURLE_OK &&
          curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_answer) == CURLE_OK &&
          curl_easy_setopt(easy, CURLOPT_WRITEDATA, exporter) == CURLE_OK;

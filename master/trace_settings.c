@@ -94,6 +94,21 @@ static void read_pairs(struct trace_pairs *pairs, const char *name) {
   }
 }
 
+// Often a secret, which is none of the workers' business: they inherit what is left of the
+// environment.
+static void take_headers(struct trace_pairs *headers) {
+  static const char *const names[] = {"OTEL_EXPORTER_OTLP_HEADERS",
+                                      "OTEL_EXPORTER_OTLP_TRACES_HEADERS"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    read_pairs(headers, names[i]);
+    char *text = getenv(names[i]);
+    if (text) {
+      explicit_bzero(text, strlen(text));  // /proc shows the memory that it stood in
+      unsetenv(names[i]);
+    }
+  }
+}
+
 // --- The settings ----------------------------------------------------------------------
 
 static bool is_disabled(void) {
@@ -178,6 +193,7 @@ static void read_timeout(struct trace_settings *settings, const char *name) {
 
 void trace_settings_init(struct trace_settings *settings, struct config *config) {
   *settings = (struct trace_settings){.timeout_ms = config->trace.timeout_ms};
+  take_headers(&settings->headers);  // first of all, and whether they are needed or not
   read_endpoint(settings, config);
   if (is_disabled()) {
     config->trace.endpoint[0] = '\0';
@@ -191,8 +207,6 @@ void trace_settings_init(struct trace_settings *settings, struct config *config)
   read_sampler(config);
   read_timeout(settings, "OTEL_EXPORTER_OTLP_TIMEOUT");
   read_timeout(settings, "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT");
-  read_pairs(&settings->headers, "OTEL_EXPORTER_OTLP_HEADERS");
-  read_pairs(&settings->headers, "OTEL_EXPORTER_OTLP_TRACES_HEADERS");
   read_pairs(&settings->attributes, "OTEL_RESOURCE_ATTRIBUTES");
   const char *service = config->label.service;
   for (size_t i = 0; i < settings->attributes.count; i++) {

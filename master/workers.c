@@ -260,7 +260,9 @@ static void on_channel_message(enum channel_type type, const void *content, void
   struct worker_process *process = owner;
   struct workers *workers = process->workers;
   if (type == CHANNEL_READY) {
-    on_ready(process);
+    if (process->info.pid != 0) {  // else it came too late
+      on_ready(process);
+    }
   } else {
     workers->events.on_message(process->index, type, content, workers->owner);
   }
@@ -274,7 +276,7 @@ static void on_channel_broken(const char *why, void *owner) {
   log_debug("worker_channel_broken", "worker=%d why=\"%s\"", process->index, why);
   channel_free(process->channel);
   process->channel = NULL;
-  if (process->info.state == WORKER_RUNNING) {
+  if (process->info.state == WORKER_RUNNING && process->info.pid != 0) {
     kill(process->info.pid, SIGTERM);
     set_state(process, WORKER_STOPPING);
     start_timer(process, workers->options.config->worker.stop_timeout_ms + STOP_GRACE_MS);
@@ -310,13 +312,13 @@ static void on_dead(struct worker_process *process, int status, const struct rus
   counters_sum(&process->retired, &last, false);
   process->retired_cpu_s += seconds_of(usage->ru_utime) + seconds_of(usage->ru_stime);
   shm_unmap(&process->counters);
+  process->info.pid = 0;  // may be another's from here on
   if (process->channel) {
     channel_drain(process->channel);  // its last words
   }
   channel_free(process->channel);
   process->channel = NULL;
   evtimer_del(process->timer);
-  process->info.pid = 0;
   workers->events.on_dead(process->index, workers->owner);
   if (!workers->stopping) {
     start_later(process);

@@ -54,6 +54,8 @@ static void on_message(void *owner, const uint8_t *bytes, size_t len) {
     }
     session_on_answer(session, &packet);
     watch_done(session);
+    counters_record_us(counters, HISTOGRAM_MESSAGE_OUT,
+                       clock_monotonic_us() - stream_engine_arrived_us(session->worker->streams));
   }
   if (session->state == SESSION_PLAYING) {  // else it has been ended
     read_on(farewell);

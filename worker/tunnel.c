@@ -599,6 +599,9 @@ static void open_stream(struct tunnel *tunnel, const struct node *node) {
   const struct stream_target target = {
       .address = node->address, .secure = node->secure, .method = tunnel_type(tunnel)->method};
 
+  if (tunnel->sought_us == 0) {  // it has moved: nothing was looked up
+    tunnel->sought_us = clock_monotonic_us();
+  }
   memcpy(tunnel->address, node->address, sizeof tunnel->address);
   tunnel->secure = node->secure;
   hold_route(tunnel);

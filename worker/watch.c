@@ -83,7 +83,7 @@ static int64_t since(int64_t then_us) {
 // --- Packets ---------------------------------------------------------------------
 
 void watch_arrived(struct session *session, size_t wire_bytes) {
-  session->watch.arrived_us = clock_monotonic_us();
+  session->watch.arrived_us = session->arrived_us;
   session->watch.wire_bytes = wire_bytes;
 }
 

@@ -107,12 +107,13 @@ static void start_roma(struct engine *engine, const char *const *arguments) {
   engine->roma = roma_start(arguments);
 }
 
-static struct client *open_at(struct engine *engine, int number, const char *address) {
+static struct client *open_with(struct engine *engine, int number, const char *address,
+                                const char *color) {
   static const struct stream_events events = {on_opened, on_sent, on_message, on_ended};
-  static const struct stream_metadata metadata[] = {
+  const struct stream_metadata metadata[] = {
       {"x-md-global-oid", "7"},       {"x-md-global-uid", "7"},
       {"x-md-global-sid", "1"},       {"x-md-global-status", "1"},
-      {"x-md-global-color", ""},      {"x-md-global-client-ip", "127.0.0.1:1"},
+      {"x-md-global-color", color},   {"x-md-global-client-ip", "127.0.0.1:1"},
       {"x-md-global-referer", "a#1"}, {"x-md-global-gate-referer", "a#1"},
   };
   const struct stream_target target = {.address = address,
@@ -122,6 +123,10 @@ static struct client *open_at(struct engine *engine, int number, const char *add
   client->stream = stream_open(engine->streams, &target, metadata, 8, &events, client);
   assert_non_null(client->stream);
   return client;
+}
+
+static struct client *open_at(struct engine *engine, int number, const char *address) {
+  return open_with(engine, number, address, "");
 }
 
 static struct client *open_one(struct engine *engine, int number) {
@@ -162,6 +167,18 @@ static void a_message_is_echoed(void **state) {
   assert_string_equal(client->last, "hello");
   await(engine, &client->sent, 1);
   assert_int_equal(stream_engine_connections(engine->streams), 1);
+}
+
+static void metadata_that_no_header_can_carry_ends_that_stream_alone(void **state) {
+  struct engine *engine = *state;
+  start_roma(engine, NULL);
+  struct client *good = open_one(engine, 0);
+  struct client *bad = open_with(engine, 1, engine->roma.address, "a\tb");
+  assert_int_equal(bad->ended, 0);  // never from inside stream_open
+  await(engine, &bad->ended, 1);
+  assert_int_equal(bad->opened, 0);
+  assert_int_equal(bad->status, STREAM_INVALID_ARGUMENT);
+  await(engine, &good->opened, 1);
 }
 
 static void messages_keep_their_order(void **state) {
@@ -369,6 +386,7 @@ int main(void) {
 #define FACT(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
   const struct CMUnitTest tests[] = {
       FACT(a_message_is_echoed),
+      FACT(metadata_that_no_header_can_carry_ends_that_stream_alone),
       FACT(messages_keep_their_order),
       FACT(only_what_is_asked_for_is_given),
       FACT(a_finished_stream_brings_its_last_answers_to_its_new_owner),

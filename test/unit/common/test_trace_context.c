@@ -74,8 +74,9 @@ static void a_tracestate_has_members_within_bounds(void **state) {
   (void)state;
   assert_true(trace_state_is_sound("a=1", 3));
   assert_true(trace_state_is_sound("rojo=00f, congo@b=t61 x ,,", 26));
-  static const char *const wrong[] = {"",      ",",      "a",      "a=",    "=1",   "A=1",
-                                      "a=1=2", "a=\x7f", "a=\xc3", "a b=1", "-a=1", "a=1\r\nb=2"};
+  static const char *const wrong[] = {"",       ",",     "a",         "a=",        "=1",
+                                      "A=1",    "a=1=2", "a=1,\tb=2", "a=1\t",     "a=\x7f",
+                                      "a=\xc3", "a b=1", "-a=1",      "a=1\r\nb=2"};
   for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
     assert_false(trace_state_is_sound(wrong[i], strlen(wrong[i])));
   }
