@@ -339,3 +339,17 @@ def test_janus_roma_sends_garbage_sizes_and_logouts_on_demand(roma_gateway):
         assert client.ask(wire.USER, 1, b"sense").data == b"sense"
         client.send(wire.DEV, 1, b"logout 5")
         assert client.receive_end() == 5
+
+
+def test_a_color_that_metadata_can_not_carry_costs_its_player_alone(start, backend):
+    color, second = "blé", start(Backend)
+    gateway = start(Gateway, nodes=nodes_of(backend.address) +
+                    nodes_of(second.address, color=color))
+    pids = gateway.worker_pids()
+    with gateway.player(32090) as other:
+        with gateway.closes("tunnel_refused", others_open=1), \
+                gateway.player(32091, color=color) as client:
+            client.send(wire.USER, 1)
+            assert client.receive_end() == wire.LOGOUT_UNAUTHORIZED
+        other.ask(wire.USER, 1)
+    assert gateway.worker_pids() == pids

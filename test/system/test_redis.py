@@ -200,6 +200,10 @@ def test_a_tunnel_follows_its_route(gateway, redis, backend, second):
         assert other.stream_of(591)
         assert player.ask(1, 2).seq == 2
     assert gateway.counter("routes_moved") >= 1
+    opening = gateway.total()["histograms"]["tunnel_open_seconds"]
+    opened = gateway.counter("tunnels_opened") + gateway.counter("tunnels_reopened")
+    assert sum(opening["buckets"]) == opened
+    assert opening["sum_us"] < opened * patient(10) * 1_000_000
 
 
 def test_what_the_node_before_still_owes_arrives_when_a_tunnel_moves(start, redis):

@@ -125,6 +125,19 @@ def test_a_malformed_traceparent_is_none(start, backend, receiver, parent):
     assert root.parent_id == "" and root.trace_id != TRACE
 
 
+def test_a_tracestate_that_metadata_can_not_carry_is_none(start, backend, receiver):
+    gateway = traced(start, backend, receiver)
+    pids = gateway.worker_pids()
+    with gateway.websocket(uid=7104, upgrade=False) as player:
+        player.upgrade(traceparent=f"00-{TRACE}-{SPAN}-01", tracestate="a=1,\tb=2")
+        player.login()
+        player.ask(3, 1)
+        metadata = backend.stream_of(7104).metadata
+    assert metadata["traceparent"].split("-")[1] == TRACE
+    assert "tracestate" not in metadata
+    assert gateway.worker_pids() == pids
+
+
 def test_without_an_endpoint_there_is_no_trace_context(start, backend, receiver):
     gateway = start(Gateway, nodes=nodes_of(backend.address))
     with gateway.player(uid=7103) as player:
@@ -197,6 +210,11 @@ def test_the_environment_overrides_the_configuration(start, backend, receiver):
     assert (span.resource["service.name"], span.resource["team"]) == ("gate-7", "red")
     path, headers = receiver.requests[0]
     assert (path, headers["x-key"]) == ("/custom", "a b")
+    # What may be a secret is in no process's environment any more, the others are.
+    for pid in (gateway.pid, *gateway.worker_pids().values()):
+        with open(f"/proc/{pid}/environ", "rb") as environ:
+            text = environ.read()
+        assert b"a%20b" not in text and b"OTEL_SERVICE_NAME=gate-7" in text
 
 
 def test_the_last_spans_go_out_when_it_stops(start, backend, receiver):
