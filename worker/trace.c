@@ -64,11 +64,7 @@ struct trace_connection {
   uint8_t address[NETWORK_ADDRESS_BYTES];
 };
 
-static uint64_t now_ns(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_REALTIME, &now);
-  return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
+static uint64_t now_ns(void) { return (uint64_t)clock_wall_us() * 1000; }
 
 // --- Spans -------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from janus.patience import patient, wait_for
 from janus.programs import Gateway, Roma, merged, nodes_of, redis_settings
 from janus.push import HttpPusher, json_body
 from janus.redis_server import Redis, gateway_key, player_key
+from janus.servers import Server, on_free_ports
 
 V2 = b"\r\n\r\n\0\r\nQUIT\n"
 LOCAL = "127.0.0.1"
@@ -200,44 +201,41 @@ listen ws
 """
 
 
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind((LOCAL, 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+class HaProxy(Server):
+    """It stands before three of the gateway's listeners."""
+
+    def __init__(self, places):
+        super().__init__()
+        self.places = places
+        on_free_ports(3, self._begin)
+
+    def _begin(self, ports):
+        self.ports = ports
+        with open(os.path.join(self.directory, "haproxy.cfg"), "w") as out:
+            out.write(HAPROXY.format(ports=ports, tcp="%s:%d" % self.places[PROXIED],
+                                     ws="%s:%d" % self.places[PROXIED_WS]))
+        self.start()
+
+    def command(self):
+        return ["haproxy", "-db", "-f", "haproxy.cfg"]
+
+    def answers(self):
+        for port in self.ports:
+            socket.create_connection((LOCAL, port)).close()
+        return True
 
 
-def test_haproxy_in_front(gateway, places, tmp_path):
-    ports = free_ports(3)
-    config = tmp_path / "haproxy.cfg"
-    config.write_text(HAPROXY.format(ports=ports, tcp="%s:%d" % places[PROXIED],
-                                     ws="%s:%d" % places[PROXIED_WS]))
-    haproxy = subprocess.Popen(["haproxy", "-db", "-f", config])
-    try:
-        def there():
-            for port in ports:
-                try:
-                    socket.create_connection((LOCAL, port)).close()
-                except ConnectionRefusedError:
-                    return False
-            return True
-
-        wait_for(there, "HAProxy to listen")
-        for uid, port in ((30211, ports[0]), (30212, ports[1])):
-            with Client((LOCAL, port), gateway.keys, uid=uid) as client:
-                client.login()
-                works(client)
-                assert gateway.session_of(uid)["address"] == client.name()
-        with gateway.websocket((LOCAL, ports[2]), uid=30213) as client:
+def test_haproxy_in_front(start, gateway, places):
+    ports = start(HaProxy, places).ports
+    for uid, port in ((30211, ports[0]), (30212, ports[1])):
+        with Client((LOCAL, port), gateway.keys, uid=uid) as client:
             client.login()
             works(client)
-            assert gateway.session_of(30213)["address"] == client.name()
-    finally:
-        haproxy.terminate()
-        haproxy.wait(patient(30))
+            assert gateway.session_of(uid)["address"] == client.name()
+    with gateway.websocket((LOCAL, ports[2]), uid=30213) as client:
+        client.login()
+        works(client)
+        assert gateway.session_of(30213)["address"] == client.name()
 
 
 # --- Lists and limits -------------------------------------------------------------------------
