@@ -22,6 +22,7 @@ static atomic_bool failing;  // the last line was lost
 static atomic_bool torn;     // and some of it is in the file
 static atomic_ullong lost;   // not yet given out by log_output_tick
 static uint64_t lost_in_a_row;
+static bool to_journal;  // standard error is the journal
 
 static const int priorities[] = {LOG_DEBUG, LOG_INFO, LOG_WARNING, LOG_ERR};
 
@@ -46,8 +47,6 @@ static bool write_all(int fd, const char *bytes, size_t len, bool *some) {
   return written == (ssize_t)len;
 }
 
-static bool to_journal;
-
 static bool write_stderr(enum log_level level, const char *line, size_t len) {
   char marked[LOG_OUTPUT_LINE_BYTES + 8];
   bool some;
@@ -60,7 +59,8 @@ static bool write_stderr(enum log_level level, const char *line, size_t len) {
 
 // Said there for whoever looks why the file has nothing.
 static void report_failure(int error) {
-  char text[PATH_MAX + 256], quoted[PATH_MAX];
+  // One line like any other: of a very long path, its beginning.
+  char text[LOG_OUTPUT_LINE_BYTES], quoted[LOG_OUTPUT_LINE_BYTES - 256];
   int len = snprintf(text, sizeof text,
                      "level=error module=log event=log_lost file=%s error=\"%s\" hint=\"what can't "
                      "be written is counted (log_lost)\"\n",
