@@ -5,6 +5,7 @@
 #include <sys/queue.h>
 
 #include "common/clock.h"
+#include "master/json_text.h"
 
 struct watcher {
   LIST_ENTRY(watcher) link;
@@ -97,8 +98,7 @@ static void give(struct player_watch *watch, const struct channel_session *sessi
 static json_t *opened_line(const char *event, const struct directory_session *session) {
   const struct channel_session *one = &session->session;
   json_t *line = line_of(event, clock_wall_us(), session);
-  json_t *color = json_string(one->color);
-  json_object_set_new(line, "color", color ? color : json_string("(binary)"));
+  json_object_set_new(line, "color", json_foreign_text(one->color));
   json_object_set_new(line, "sid", json_integer((json_int_t)one->sid));
   json_object_set_new(line, "address", json_string(one->address));
   json_object_set_new(line, "transport", json_string(one->transport));
