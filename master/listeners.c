@@ -11,7 +11,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/log.h"
 #include "common/networks.h"
+
+#define LOG_MODULE LOG_MODULE_MASTER
 
 // Of the kernel's questions to a client that is quiet, after which it is gone.
 static const int keepalive_interval_s = 10;
@@ -53,6 +56,21 @@ static int bind_one(const struct sockaddr *address, socklen_t len, int backlog, 
   return fd;
 }
 
+// The kernel takes in whoever of the same user binds the same port with SO_REUSEPORT, and deals the
+// clients out between them. It is no error: workers whose master died still have the port when the
+// next one comes.
+static void warn_if_shared(const struct sockaddr *address, socklen_t len, const char *addr) {
+  int fd = bind_one(address, len, 1, false);
+  if (fd >= 0) {
+    close(fd);
+  } else if (errno == EADDRINUSE) {
+    log_warn("port_shared",
+             "address=%s hint=\"another process, or another listener of this gateway, has it too, "
+             "and gets some of the clients; workers of a janusd that died leave it within seconds\"",
+             addr);
+  }
+}
+
 static int open_all(struct listeners *listeners, const char *addr, int backlog, size_t count,
                     bool shared, char *why, size_t why_size) {
   struct addrinfo *found = NULL;
@@ -73,6 +91,9 @@ static int open_all(struct listeners *listeners, const char *addr, int backlog, 
   len = found->ai_addrlen;
   memcpy(&bound, found->ai_addr, len);
   freeaddrinfo(found);
+  if (shared) {
+    warn_if_shared((struct sockaddr *)&bound, len, addr);
+  }
   for (size_t i = 0; i < count; i++) {
     int fd = bind_one((struct sockaddr *)&bound, len, backlog, shared);
     if (fd < 0) {

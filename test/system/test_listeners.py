@@ -179,9 +179,12 @@ def test_limits_and_lists_go_by_the_address_of_the_header(gateway, places):
         client.close()
 
 
+# Alone on its ports: it would share one with whatever else asks for SO_REUSEPORT, and each would
+# get some of the connections.
 HAPROXY = """
 global
   maxconn 100
+  noreuseport
 defaults
   mode tcp
   timeout connect 5s
