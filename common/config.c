@@ -14,6 +14,7 @@
 
 #include "common/config_loader.h"
 #include "common/config_value.h"
+#include "common/user_group.h"
 
 enum {
   FAULT_BYTES = 1024,
@@ -703,6 +704,13 @@ static void all_paths_resolve(struct loader *loader) {
   }
 }
 
+static void check_group(struct loader *loader, const char *key, const char *name) {
+  gid_t gid;
+  if (name[0] != '\0' && !user_group_find(name, &gid)) {
+    fault_key(loader, key, "there is no group %s on this machine", name);
+  }
+}
+
 static void relations_check(struct loader *loader) {
   const struct config *config = loader->config;
   const struct {
@@ -800,6 +808,8 @@ static void relations_check(struct loader *loader) {
     fault_key(loader, "control.socket", "must be shorter than %zu bytes",
               sizeof((struct sockaddr_un *)0)->sun_path);
   }
+  check_group(loader, "control.group", config->control.group);
+  check_group(loader, "control.read_group", config->control.read_group);
 }
 
 // --- Loading and saving -------------------------------------------------------

@@ -34,6 +34,7 @@ enum {
   CONFIG_TUNNEL_TYPES = 16,  // at most
   CONFIG_MODULES = 64,       // for each tunnel type, at most
   CONFIG_NODES = 256,        // in the static registry, at most
+  CONFIG_GROUP_BYTES = 64,   // the name of a group of users
   CONFIG_WORKERS = 64,       // at most
   CONFIG_LISTENERS = 16,     // at most, the two that have a name among them
   CONFIG_LIST_BYTES = 1024,  // several texts or paths, with commas between them
@@ -214,7 +215,9 @@ struct config {
   } worker;
 
   struct {
-    char socket[CONFIG_PATH_BYTES];  // janusctl's; at most what sockaddr_un holds
+    char socket[CONFIG_PATH_BYTES];       // janusctl's; at most what sockaddr_un holds
+    char group[CONFIG_GROUP_BYTES];       // who may all; "": the one that janusd runs as
+    char read_group[CONFIG_GROUP_BYTES];  // who may look; "": nobody else
   } control;
 
   struct {

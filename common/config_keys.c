@@ -150,6 +150,8 @@ static const struct key keys[] = {
             RANGE(1, DAY_MS)),
 
     SETTING("control.socket", KEY_TEXT, control.socket, CONFIG_CONTROL_SOCKET, .min = 1),
+    SETTING("control.group", KEY_TEXT, control.group, ""),
+    SETTING("control.read_group", KEY_TEXT, control.read_group, ""),
 
     SETTING("login.conflict", KEY_CHOICE, login.conflict, "newest_wins",
             .choices = "newest_wins|refuse_second"),

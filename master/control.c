@@ -4,6 +4,7 @@
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/listener.h>
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,13 +16,22 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/log.h"
+#include "master/control_access.h"
 #include "master/control_answers.h"
 #include "master/master.h"
 
+#define LOG_MODULE LOG_MODULE_CONTROL
+
 enum {
   REQUEST_MAX_BYTES = 64 << 10,  // a push by hand is the largest
-  CLIENTS_MAX = 16,
   STREAM_MAX_BYTES = 256 << 10,  // that wait for one who reads slowly; what is more he loses
+};
+// At a time. Those who may less never take the places of those who may more.
+static const int clients_max[CONTROL_ACCESS_COUNT] = {
+    [CONTROL_ACCESS_NONE] = 4,
+    [CONTROL_ACCESS_LOOK] = 16,
+    [CONTROL_ACCESS_ALL] = 16,
 };
 static const struct timeval client_timeout = {.tv_sec = 10};
 
@@ -29,6 +39,7 @@ static const struct timeval client_timeout = {.tv_sec = 10};
 struct client {
   LIST_ENTRY(client) link;
   struct control *control;
+  enum control_access access;
   struct bufferevent *buffer;  // NULL: gone, while its answer is awaited
   bool awaiting;               // an answer, which may come from elsewhere, later
   // Of a stream.
@@ -42,8 +53,9 @@ LIST_HEAD(client_list, client);
 struct control {
   struct master *master;
   struct evconnlistener *listener;
+  struct control_groups groups;
   struct client_list clients;
-  int client_count;
+  int client_count[CONTROL_ACCESS_COUNT];
   char path[sizeof((struct sockaddr_un *)NULL)->sun_path];
 };
 
@@ -57,7 +69,7 @@ static void client_free(struct client *client) {
   if (client->buffer) {
     bufferevent_free(client->buffer);
     client->buffer = NULL;
-    client->control->client_count--;
+    client->control->client_count[client->access]--;
   }
   if (!client->awaiting) {  // else whoever answers does the rest
     LIST_REMOVE(client, link);
@@ -159,11 +171,29 @@ void control_stream_end(void *context) {
 
 // --- Questions -----------------------------------------------------------------------------
 
+static void refuse(struct client *client) {
+  const struct control *control = client->control;
+  log_limited(LOG_LEVEL_INFO, "control_refused", "access=%s hint=\"see control.group\"",
+              client->access == CONTROL_ACCESS_NONE ? "none" : "look");
+  if (client->access == CONTROL_ACCESS_LOOK) {
+    reply(control_error("you may look only: this is for root and the group control.group"), client);
+  } else if (control->groups.has_read_group) {
+    reply(control_error("you may not: this is for root and the groups control.group and "
+                        "control.read_group"),
+          client);
+  } else {
+    reply(control_error("you may not: this is for root and the group control.group"), client);
+  }
+}
+
 static void answer(struct client *client, const char *line, size_t len) {
   json_error_t error;
   json_t *request = json_loadb(line, len, 0, &error);
   client->awaiting = true;
-  if (request) {
+  if (client->access == CONTROL_ACCESS_NONE ||
+      (client->access == CONTROL_ACCESS_LOOK && request && !control_only_looks(request))) {
+    refuse(client);
+  } else if (request) {
     control_answer(client->control->master, request, reply, client);
   } else {
     reply(control_error("the request is not a line of JSON"), client);
@@ -191,7 +221,9 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
   struct control *control = owner;
   (void)address;
   (void)len;
-  struct client *client = control->client_count < CLIENTS_MAX ? calloc(1, sizeof *client) : NULL;
+  enum control_access access = control_access_of(fd, &control->groups);
+  struct client *client =
+      control->client_count[access] < clients_max[access] ? calloc(1, sizeof *client) : NULL;
   if (client) {
     client->buffer =
         bufferevent_socket_new(evconnlistener_get_base(listener), fd, BEV_OPT_CLOSE_ON_FREE);
@@ -202,7 +234,8 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
     return;
   }
   client->control = control;
-  control->client_count++;
+  client->access = access;
+  control->client_count[access]++;
   LIST_INSERT_HEAD(&control->clients, client, link);
   bufferevent_setcb(client->buffer, on_read, NULL, on_event, client);
   bufferevent_set_timeouts(client->buffer, &client_timeout, &client_timeout);
@@ -220,7 +253,7 @@ static bool somebody_answers(const struct sockaddr_un *address) {
   return answers;
 }
 
-static void make_folder(const char *path) {
+static void make_folder(const char *path, mode_t mode) {
   char folder[sizeof((struct sockaddr_un *)NULL)->sun_path];
   size_t len = strlen(path);
   if (len >= sizeof folder) {
@@ -230,8 +263,23 @@ static void make_folder(const char *path) {
   char *slash = strrchr(folder, '/');
   if (slash && slash != folder) {
     *slash = '\0';
-    mkdir(folder, 0750);  // where it can't be made, binding says so
+    mkdir(folder, mode);  // where it can't be made, binding says so
   }
+}
+
+// Gives the socket, which so far only our own user and group can connect to, to those who may.
+//
+// A file has one group, and control.read_group is a second one. With it everybody can connect, and
+// it is control_access alone that tells who may what, as it does in any case. Access control
+// lists would keep the others out at the door, but not every file system for /run has them, and
+// whether one of the read group may do more than look is for the master to check all the same.
+// Strangers get nothing but a refusal, and of their connections there are few at a time.
+static int open_socket(const struct control *control, const char *path) {
+  const struct control_groups *groups = &control->groups;
+  if (groups->group != getegid() && chown(path, (uid_t)-1, groups->group) != 0) {
+    return -1;
+  }
+  return groups->has_read_group ? chmod(path, 0666) : 0;
 }
 
 struct control *control_new(struct master *master, char *why, size_t why_size) {
@@ -250,7 +298,13 @@ struct control *control_new(struct master *master, char *why, size_t why_size) {
     free(control);
     return NULL;
   }
-  make_folder(path);
+  if (control_groups_find(&master->config, &control->groups, why, why_size) != 0) {
+    free(control);
+    return NULL;
+  }
+  // Those of other groups than ours have to get through it; what is in it has its own mode.
+  make_folder(path,
+              control->groups.has_read_group || control->groups.group != getegid() ? 0751 : 0750);
   unlink(path);
   control->master = master;
   mode_t mask = umask(0117);  // for the owner and its group only
@@ -265,6 +319,15 @@ struct control *control_new(struct master *master, char *why, size_t why_size) {
     return NULL;
   }
   strcpy(control->path, path);
+  if (open_socket(control, path) != 0) {
+    snprintf(
+        why, why_size,
+        "can't give %s to control.group and control.read_group: %s; a user other than root can "
+        "give it to groups of its own only",
+        path, strerror(errno));
+    control_free(control);
+    return NULL;
+  }
   return control;
 }
 

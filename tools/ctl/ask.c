@@ -48,7 +48,8 @@ static void complain_of_silence(const struct ctl_gateway *gateway, int code) {
   ctl_complain(gateway, "no gateway answers at %s: %s", gateway->path,
                code == EAGAIN ? "not in time" : strerror(code));
   if (code == EACCES || code == EPERM) {
-    fprintf(gateway->complaints, "Run it as root or as a member of the gateway's group.\n");
+    fprintf(gateway->complaints,
+            "Run it as root or as a member of control.group (by default the gateway's own).\n");
   } else {
     fprintf(gateway->complaints,
             "Is janusd running? If its control.socket is another one, name it by --socket PATH.\n");

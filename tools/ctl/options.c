@@ -34,8 +34,8 @@ const struct ctl_option ctl_options[CTL_OPTION_COUNT] = {
                   0},
     [CTL_FOR] = {"for", 0, "TIME", "for_ms", "for so long, such as 90s, 10m or 24h", CTL_DURATION,
                  0, 0},
-    [CTL_INTERVAL] = {"interval", 0, "TIME", "interval_ms", "from look to look (default 1s)",
-                      CTL_DURATION, 0, 0},
+    [CTL_INTERVAL] = {"interval", 0, "TIME", "interval_ms",
+                      "from look to look, 100ms or more (default 1s)", CTL_DURATION, 100, 0},
     [CTL_MOD] = {"mod", 0, "N", "mod", "the message's module", CTL_NUMBER, INT32_MIN, INT32_MAX},
     [CTL_SEQ] = {"seq", 0, "N", "seq", "its sequence", CTL_NUMBER, INT32_MIN, INT32_MAX},
     [CTL_OBJ] = {"obj", 0, "N", "obj", "its object (default 0)", CTL_NUMBER, INT64_MIN, INT64_MAX},
@@ -131,10 +131,14 @@ const char *ctl_option_take(json_t *request, enum ctl_option_id id, const char *
       break;
     case CTL_UNSIGNED: value = unsigned_parse(text, &number) ? json_integer(number) : NULL; break;
     case CTL_DURATION:
-      value = config_value_parse_duration(text, &ms) ? json_integer(ms) : NULL;
+      value =
+          config_value_parse_duration(text, &ms) && ms >= option->least ? json_integer(ms) : NULL;
       break;
     case CTL_TEXT_DATA: value = base64_of((const uint8_t *)text, strlen(text)); break;
     case CTL_HEX_DATA: value = hex_decode(text); break;
+  }
+  if (!value && id == CTL_INTERVAL) {
+    return "a time of 100ms or more";
   }
   if (!value) {
     return wanted[option->kind];

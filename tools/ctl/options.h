@@ -62,8 +62,8 @@ struct ctl_option {
   const char *member;  // of the request
   const char *help;
   enum ctl_kind kind;
-  int64_t least;
-  int64_t most;
+  int64_t least;  // of a number, and of a duration in ms
+  int64_t most;   // of a number
 };
 
 extern const struct ctl_option ctl_options[CTL_OPTION_COUNT];

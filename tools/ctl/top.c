@@ -13,7 +13,7 @@
 #include "common/clock.h"
 #include "tools/ctl/look.h"
 
-enum { HOTTEST = 20, COLUMNS_DEFAULT = 100, LINES_DEFAULT = 40, INTERVAL_LEAST_MS = 100 };
+enum { HOTTEST = 20, COLUMNS_DEFAULT = 100, LINES_DEFAULT = 40 };
 
 struct top {
   struct ctl_gateway gateway;
@@ -221,10 +221,6 @@ int ctl_top_run(const struct ctl_call *call) {
       .looks = json_integer_value(json_object_get(call->request, "count")),
   };
   struct screen screen = {.complaints = stderr};
-  if (top.interval_ms < INTERVAL_LEAST_MS) {
-    ctl_complain(&top.gateway, "top takes an --interval of %dms or more", INTERVAL_LEAST_MS);
-    return CTL_USAGE;
-  }
   screen.painted = !top.gateway.as_json && isatty(STDOUT_FILENO);
   screen.reads_keys = screen.painted && tcgetattr(STDIN_FILENO, &screen.as_it_was) == 0;
   catch_signals(&screen);

@@ -199,11 +199,13 @@ class Gateway(Program):
         self.directory = str(directory)
         self.keys = keys
         self.expect_clean = True
-        self.socket_path = os.path.join(self.directory, "control.sock")
         self.settings = merged(
-            merged(self.DEFAULTS, {"control": {"socket": self.socket_path}, "nodes": nodes}),
+            merged(self.DEFAULTS, {
+                "control": {"socket": os.path.join(self.directory, "control.sock")},
+                "nodes": nodes}),
             settings or {},
         )
+        self.socket_path = self.settings["control"]["socket"]
         secret = os.path.join(self.directory, "secret.conf")
         write_file(secret, libconfig_file(secrets or secret_settings(keys)))
         self.config_path = write_file(

@@ -367,6 +367,10 @@ static void settings_that_do_not_fit_together_are_refused(void **state) {
   char text[256];
   snprintf(text, sizeof text, "control = { socket = \"/%0120d\"; };", 0);
   expect_fault(text, ":1: control.socket: must be shorter than 108 bytes");
+  expect_fault("control = { group = \"no-such-group\"; };",
+               ":1: control.group: there is no group no-such-group on this machine");
+  expect_fault("control = {\n read_group = \"no-such-group\"; };",
+               ":2: control.read_group: there is no group no-such-group on this machine");
 }
 
 #define PLAYER_TYPE                                                                         \
