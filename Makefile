@@ -63,7 +63,7 @@ FUZZERS := $(patsubst %.c,$(B)/%,$(wildcard test/fuzz/fuzz_*.c))
 
 ALL_PROGRAMS := $(PROGRAMS:%=$(BIN)/%) $(LIBEXEC)/janus-worker
 
-.PHONY: all web demo run test check unit system asan tsan fuzz bench interop lint format deps install clean help
+.PHONY: all web man completion demo run test check unit system asan tsan fuzz bench interop lint format deps install clean help
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -120,6 +120,27 @@ $(B)/test/fuzz/%: $(B)/test/fuzz/%.o $(COMMON_OBJECTS) $(WORKER_OBJECTS) $(MASTE
 # it needs.
 web: ## Put the browser client together in build/web
 	@tools/web/build
+
+# What the programs and the configuration files say of themselves, as pages and as completion.
+MAN_PAGES := $(patsubst packaging/man/%.in,build/man/%,$(wildcard packaging/man/*.in))
+COMPLETIONS := build/completion/janusctl.bash build/completion/_janusctl
+
+man: $(MAN_PAGES) ## Make the manual pages in build/man
+completion: $(COMPLETIONS) ## Make janusctl's completion for bash and zsh in build/completion
+
+build/man/janus.conf.5: packaging/man/janus.conf.5.in packaging/man/generate etc/janus.conf \
+  etc/secret.conf
+	@mkdir -p $(@D)
+	$(PYTHON) packaging/man/generate $< etc/janus.conf etc/secret.conf > $@
+build/man/%.1: packaging/man/%.1.in packaging/man/generate $(BIN)/%
+	@mkdir -p $(@D)
+	$(PYTHON) packaging/man/generate $< $(BIN)/$* > $@
+build/man/%.8: packaging/man/%.8.in packaging/man/generate $(BIN)/%
+	@mkdir -p $(@D)
+	$(PYTHON) packaging/man/generate $< $(BIN)/$* > $@
+build/completion/%: packaging/completion/%.in packaging/completion/generate $(BIN)/janusctl
+	@mkdir -p $(@D)
+	$(PYTHON) packaging/completion/generate $(BIN)/janusctl $< > $@
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 
@@ -218,12 +239,20 @@ deps: ## Install everything that any target needs
 
 # --- Installing ----------------------------------------------------------------
 
-install: all web ## Install below PREFIX (default /usr) and /etc/janus-gate; DESTDIR for packaging
+ZSH_FUNCTIONS ?= $(PREFIX)/share/zsh/site-functions
+
+install: all web man completion ## Install below PREFIX (default /usr) and /etc/janus-gate; DESTDIR for packaging
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/janus-gate \
 	  $(DESTDIR)$(PREFIX)/share/janus-gate/web $(DESTDIR)/etc/janus-gate
 	install $(PROGRAMS:%=$(BIN)/%) $(DESTDIR)$(PREFIX)/bin
 	install $(LIBEXEC)/janus-worker $(DESTDIR)$(PREFIX)/libexec/janus-gate
 	install -m 644 build/web/* $(DESTDIR)$(PREFIX)/share/janus-gate/web
+	for page in $(MAN_PAGES); do \
+	  install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit; \
+	done
+	install -D -m 644 build/completion/janusctl.bash \
+	  $(DESTDIR)$(PREFIX)/share/bash-completion/completions/janusctl
+	install -D -m 644 build/completion/_janusctl $(DESTDIR)$(ZSH_FUNCTIONS)/_janusctl
 	[ -e $(DESTDIR)/etc/janus-gate/janus.conf ] || \
 	  install -m 644 etc/janus.conf $(DESTDIR)/etc/janus-gate
 	[ -e $(DESTDIR)/etc/janus-gate/secret.conf ] || \
