@@ -72,6 +72,8 @@ static const struct message_form forms[CHANNEL_TYPE_END] = {
     [CHANNEL_TLS_CHANGED] = {.size = 0},
     [CHANNEL_LOG_LEVELS] = {.size = sizeof(struct channel_log_levels)},
     [CHANNEL_LOG_REOPEN] = {.size = 0},
+    [CHANNEL_DRAIN] = {.size = sizeof(struct channel_drain)},
+    [CHANNEL_UNDRAIN] = {.size = 0},
     [CHANNEL_STOP] = {.size = 0},
 };
 _Static_assert(sizeof(struct channel_push) % sizeof(uint64_t) == 0, "receivers are aligned");

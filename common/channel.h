@@ -48,6 +48,8 @@ enum channel_type {
   CHANNEL_TLS_CHANGED,    // no content: certificates and keys are to be read anew
   CHANNEL_LOG_LEVELS,     // struct channel_log_levels
   CHANNEL_LOG_REOPEN,     // no content: the log's file has been renamed
+  CHANNEL_DRAIN,          // struct channel_drain
+  CHANNEL_UNDRAIN,        // no content: take players again
   CHANNEL_STOP,           // no content: close all sessions and exit
   CHANNEL_TYPE_END
 };
@@ -256,6 +258,15 @@ struct channel_spans {
   uint32_t bytes;  // of all that is listed
 };
 enum { CHANNEL_SPANS_MAX_BYTES = 64 << 10 };
+
+// "Take no new players." Those that there are stay for timeout_ms, and are then sent away, evenly
+// over spread_ms. One that comes later takes the place of the one before.
+struct channel_drain {
+  int64_t timeout_ms;  // CHANNEL_DRAIN_NEVER: until they leave by themselves
+  int64_t spread_ms;
+  uint64_t leave;  // 1: the sockets are another worker's now; exit when the last player has left
+};
+enum { CHANNEL_DRAIN_NEVER = -1 };
 
 // The level of each module of the log.
 struct channel_log_levels {

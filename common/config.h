@@ -35,6 +35,8 @@ enum {
   CONFIG_MODULES = 64,       // for each tunnel type, at most
   CONFIG_NODES = 256,        // in the static registry, at most
   CONFIG_WORKERS = 64,       // at most
+  // Numbers of worker processes: those among them that only wait for their last players to leave.
+  CONFIG_WORKER_NUMBERS = 2 * CONFIG_WORKERS,
   CONFIG_LISTENERS = 16,     // at most, the two that have a name among them
   CONFIG_LIST_BYTES = 1024,  // several texts or paths, with commas between them
 };
@@ -212,6 +214,14 @@ struct config {
     int64_t hang_timeout_ms;    // a loop that has not come round for so long; 0: never
     int64_t orphan_timeout_ms;  // how long a worker goes on without its master
   } worker;
+
+  // Of workers whose players are to leave: for another generation, or with the gateway.
+  struct {
+    int64_t timeout_ms;      // they may stay for so long,
+    int64_t spread_ms;       // and are then sent away, evenly over this
+    int64_t stop_spread_ms;  // the same at SIGTERM, when none may stay
+    int64_t generations;     // of draining workers at a time, at most
+  } drain;
 
   struct {
     char socket[CONFIG_PATH_BYTES];  // janusctl's; at most what sockaddr_un holds

@@ -86,7 +86,7 @@ static json_t *answer_status(struct master *master, const json_t *request,
       master->config.registry.source == REGISTRY_ETCD ? "etcd" : "static", "routes",
       master->config.routes.store == ROUTES_REDIS ? "redis" : "memory", "listeners",
       listeners_to_json(master), "advertise", master->config.server.grpc.advertise, "workers",
-      "configured", workers_count(master->workers), "running", workers_running(master->workers),
+      "configured", workers_places(master->workers), "running", workers_running(master->workers),
       "sessions", (json_int_t)directory_count(master->directory), "connections",
       (json_int_t)total.gauge[GAUGE_CONNECTIONS], "tunnels", (json_int_t)total.gauge[GAUGE_TUNNELS],
       "nodes", (json_int_t)nodes_known, "traces",
@@ -138,6 +138,10 @@ static const struct {
     {"stats", answer_stats},
     {"workers", answer_workers},
     {"reload", answer_reload},
+    {"drain", control_drain},
+    {"drain status", control_drain_status},
+    {"undrain", control_undrain},
+    {"worker restart", control_worker_restart},
     {"sessions", control_sessions},
     {"routes", control_routes},
     {"routes stats", control_route_stats},
@@ -170,7 +174,9 @@ void control_answer(struct master *master, const json_t *request, control_reply 
   }
   reply(
       control_error(
-          "unknown command; there are status, stats, workers, reload, sessions, "
+          "unknown command; there are status, stats, workers, reload, drain, drain status, "
+          "undrain, "
+          "worker restart, sessions, "
           "session, kick, ban, unban, "
           "bans, push, trace, log, log reset, log reopen, routes, routes stats, routes get, nodes"),
       context);

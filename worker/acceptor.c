@@ -133,7 +133,10 @@ const char *acceptor_load_tls(struct acceptor *acceptor, char *why, size_t why_s
 
 // --- Accepting -------------------------------------------------------------------------
 
-static void stop_accepting(struct acceptor *acceptor) {
+void acceptor_rest(struct acceptor *acceptor) {
+  if (acceptor->backoff) {
+    event_del(acceptor->backoff);
+  }
   for (size_t i = 0; i < acceptor->listener_count; i++) {
     if (acceptor->listeners[i].acceptable) {
       event_del(acceptor->listeners[i].acceptable);
@@ -143,7 +146,9 @@ static void stop_accepting(struct acceptor *acceptor) {
 
 void acceptor_start(struct acceptor *acceptor) {
   for (size_t i = 0; i < acceptor->listener_count; i++) {
-    event_add(acceptor->listeners[i].acceptable, NULL);
+    if (acceptor->listeners[i].fd >= 0) {
+      event_add(acceptor->listeners[i].acceptable, NULL);
+    }
   }
 }
 
@@ -159,7 +164,7 @@ static void out_of_descriptors(struct listener *listener) {
   }
   acceptor->reserve = open_reserve();
   counters_add(acceptor->worker->counters, COUNTER_ACCEPT_BACKOFFS, 1);
-  stop_accepting(acceptor);
+  acceptor_rest(acceptor);
   event_add(acceptor->backoff, &backoff_time);
 }
 
@@ -258,17 +263,18 @@ struct acceptor *acceptor_new(struct worker *worker, int first_fd, char *why, si
   return acceptor;
 }
 
-void acceptor_stop(struct acceptor *acceptor, enum close_reason reason) {
-  stop_accepting(acceptor);
-  if (acceptor->backoff) {
-    event_del(acceptor->backoff);
-  }
+void acceptor_give_up_listeners(struct acceptor *acceptor) {
+  acceptor_rest(acceptor);
   for (size_t i = 0; i < acceptor->listener_count; i++) {
     if (acceptor->listeners[i].fd >= 0) {
       close(acceptor->listeners[i].fd);
       acceptor->listeners[i].fd = -1;
     }
   }
+}
+
+void acceptor_stop(struct acceptor *acceptor, enum close_reason reason) {
+  acceptor_give_up_listeners(acceptor);
   struct arrival *arrival;
   while ((arrival = LIST_FIRST(&acceptor->arrivals))) {
     arrival_refuse(arrival, reason);

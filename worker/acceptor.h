@@ -57,8 +57,11 @@ const char *acceptor_load_tls(struct acceptor *acceptor, char *why, size_t why_s
 void acceptor_start(struct acceptor *acceptor);  // accepts, from here on
 void acceptor_free(struct acceptor *acceptor);
 
-// Accepts no more, closes the worker's copies of the sockets, and whatever has not become a
-// session.
+// Accepts no more, until it is started again.
+void acceptor_rest(struct acceptor *acceptor);
+// Never again: closes the worker's copies of the sockets.
+void acceptor_give_up_listeners(struct acceptor *acceptor);
+// The same, and closes whatever has not become a session.
 void acceptor_stop(struct acceptor *acceptor, enum close_reason reason);
 
 // Client sockets that are open, those that are only being flushed among them.

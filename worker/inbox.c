@@ -98,6 +98,8 @@ static void on_message(enum channel_type type, const void *content, void *owner)
     case CHANNEL_TLS_CHANGED: load_tls(inbox->worker); return;
     case CHANNEL_LOG_LEVELS: channel_log_levels_take(content); return;
     case CHANNEL_LOG_REOPEN: (void)!log_output_reopen(); return;  // says itself what is wrong
+    case CHANNEL_DRAIN: drain_on_drain(inbox->worker, content); return;
+    case CHANNEL_UNDRAIN: drain_on_undrain(inbox->worker); return;
     case CHANNEL_STOP: worker_stop(inbox->worker, CLOSE_DRAIN); return;
     default: log_limited(LOG_LEVEL_ERROR, "channel_unexpected", "type=%d", (int)type); return;
   }

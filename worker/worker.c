@@ -73,6 +73,7 @@ static void on_stop_signal(evutil_socket_t number, short what, void *owner) {
 static void on_transport_gone(void *context, void *cookie) {
   struct worker *worker = context;
   acceptor_leave_place(cookie);
+  drain_on_connection_gone(worker);
   worker_leave_if_done(worker);
 }
 
@@ -187,7 +188,9 @@ static void on_store_ready(struct worker *worker) {
     return;
   }
   beat(worker);
-  acceptor_start(worker->acceptor);
+  if (!worker->drain.on) {
+    acceptor_start(worker->acceptor);
+  }
   inbox_tell(worker->inbox, CHANNEL_READY, NULL);
 }
 
@@ -223,7 +226,7 @@ static const char *build(struct worker *worker, char *why, size_t why_size) {
   worker->idle_timeout = common_timeout(worker, config->limits.idle_timeout_ms);
   if (!worker->wires.read_buffer || !worker->send_buffer || !worker->deflater ||
       !worker->node_picker || !worker->bury || !worker->handshake_timeout ||
-      !worker->idle_timeout) {
+      !worker->idle_timeout || !drain_init(worker)) {
     return "out of memory";
   }
   if (!(worker->route_store = route_store_new(worker, on_store_ready, why, why_size))) {
@@ -246,6 +249,7 @@ static const char *build(struct worker *worker, char *why, size_t why_size) {
 }
 
 static void tear_down(struct worker *worker) {
+  drain_fini(worker);
   session_bury_all(worker);
   tunnel_cut_all(worker);
   wire_cut_all(&worker->wires);

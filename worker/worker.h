@@ -21,6 +21,7 @@
 #include "common/stream.h"
 #include "common/tls_material.h"
 #include "worker/dispatch.h"
+#include "worker/drain.h"
 #include "worker/handshake.h"
 #include "worker/limits.h"
 #include "worker/node_picker.h"
@@ -91,6 +92,7 @@ struct worker {
   size_t send_buffer_bytes;
   struct log_limit log_limits[WORKER_LOG_COUNT];
 
+  struct drain drain;
   bool stopping;
 };
 
