@@ -45,6 +45,7 @@ enum channel_type {
   CHANNEL_PUSH,           // struct channel_push
   CHANNEL_REPORT_ASK,     // struct channel_report_ask
   CHANNEL_WATCH,          // struct channel_watch
+  CHANNEL_SETTINGS,       // struct channel_settings
   CHANNEL_TLS_CHANGED,    // no content: certificates and keys are to be read anew
   CHANNEL_LOG_LEVELS,     // struct channel_log_levels
   CHANNEL_LOG_REOPEN,     // no content: the log's file has been renamed
@@ -268,6 +269,16 @@ struct channel_drain {
 };
 enum { CHANNEL_DRAIN_NEVER = -1 };
 
+// The settings that count from now on, as config_save writes them. Listed behind it: the text, with
+// its NUL.
+struct channel_settings {
+  uint64_t bytes;
+};
+enum { CHANNEL_SETTINGS_MAX_BYTES = 1 << 20 };
+static inline const char *channel_settings_text(const struct channel_settings *settings) {
+  return (const char *)(settings + 1);
+}
+
 // The level of each module of the log.
 struct channel_log_levels {
   uint8_t level[LOG_MODULE_COUNT];  // enum log_level
@@ -313,6 +324,8 @@ int channel_send_push(struct channel *channel, const struct channel_push *push,
 // Queues CHANNEL_SPANS, within the same room.
 int channel_send_spans(struct channel *channel, const struct channel_spans *spans,
                        const uint8_t *listed) MUST_CHECK;
+
+int channel_send_settings(struct channel *channel, const char *text) MUST_CHECK;
 
 // Bytes that wait to be sent.
 size_t channel_queued_bytes(const struct channel *channel);

@@ -318,9 +318,24 @@ int config_load_file(const char *path, struct config *config, struct secrets *se
 const struct config_listener *config_listener_next(const struct config *config,
                                                    const struct config_listener *listener);
 
-// Calls on_change with the name of each setting that differs. Secrets are no settings.
-void config_each_change(const struct config *before, const struct config *after,
-                        void (*on_change)(const char *name, void *context), void *context);
+// What becomes of a setting that has changed, in a gateway that runs.
+enum config_change {
+  CONFIG_IN_PLACE,     // it counts from now on
+  CONFIG_NEW_WORKERS,  // for workers that start from now on
+  CONFIG_RESTART,      // it waits until the gateway is started anew, or upgraded
+};
+const char *config_change_name(
+    enum config_change change);  // "in_place", "new_generation", "restart"
+
+typedef void config_on_change(const char *name, enum config_change change, void *context);
+// Takes over from fresh what does not wait for a restart and differs from loaded, which is what was
+// read before: into running, which goes by it, and into loaded. on_change for each setting that
+// differs. Secrets are no settings.
+void config_take(struct config *running, struct config *loaded, struct config *fresh,
+                 config_on_change *on_change, void *context);
+// The place in fresh of the listener that is this one; CONFIG_LISTENERS: there is none.
+size_t config_listener_counterpart(const struct config *running, size_t index,
+                                   const struct config *fresh);
 
 // Where it stands in the configuration: "server.ws", "server.listeners[2]". Returns name.
 const char *config_listener_path(const struct config *config,
@@ -343,5 +358,7 @@ const char *config_transport_name(enum transport_name transport);  // "tcp", "ws
 // back to an equal struct.
 int config_save(const struct config *config, FILE *out) MUST_CHECK;
 int config_load_fd(int fd, struct config *config, config_report *report, void *context) MUST_CHECK;
+int config_load_text(const char *text, struct config *config, config_report *report,
+                     void *context) MUST_CHECK;
 
 #endif

@@ -41,13 +41,12 @@ static json_t *answer_status(const struct master *master) {
       json_pack("{s:s, s:I, s:I}", "state", drain_state_name(status.state), "sessions",
                 (json_int_t)status.sessions, "connections", (json_int_t)status.connections);
   if (status.state != DRAIN_SERVING) {
-    json_object_update_new(
-        drain, json_pack("{s:I, s:I, s:I, s:I, s:I}", "sessions_at_start",
-                         (json_int_t)master->drain.sessions_before, "since_ms",
-                         (json_int_t)master->drain.since_wall_ms, "timeout_ms",
-                         (json_int_t)master->drain.timeout_ms, "spread_ms",
-                         (json_int_t)master->drain.spread_ms, "left_ms",
-                         (json_int_t)status.left_ms));
+    json_object_update_new(drain, json_pack("{s:I, s:I, s:I, s:I, s:I}", "sessions_at_start",
+                                            (json_int_t)master->drain.sessions_before, "since_ms",
+                                            (json_int_t)master->drain.since_wall_ms, "timeout_ms",
+                                            (json_int_t)master->drain.timeout_ms, "spread_ms",
+                                            (json_int_t)master->drain.spread_ms, "left_ms",
+                                            (json_int_t)status.left_ms));
   }
   json_t *answer = control_ok();
   json_object_set_new(answer, "drain", drain);

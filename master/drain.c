@@ -83,12 +83,12 @@ void gateway_drain_status(const struct master *master, struct drain_status *stat
     workers_read_counters(master->workers, i, &values);
     status->connections += (int64_t)values.gauge[GAUGE_CONNECTIONS];
   }
-  int64_t end_ms = (drain->refusing ? drain->send_from_ms : now_ms + drain->timeout_ms) +
-                   drain->spread_ms;
+  int64_t end_ms =
+      (drain->refusing ? drain->send_from_ms : now_ms + drain->timeout_ms) + drain->spread_ms;
   status->left_ms = !drain->on || end_ms <= now_ms ? 0 : end_ms - now_ms;
-  status->state = !drain->on                                           ? DRAIN_SERVING
-                  : !drain->refusing                                   ? DRAIN_DEREGISTERING
+  status->state = !drain->on                                          ? DRAIN_SERVING
+                  : !drain->refusing                                  ? DRAIN_DEREGISTERING
                   : status->sessions == 0 && status->connections == 0 ? DRAIN_DRAINED
-                  : now_ms >= drain->send_from_ms                      ? DRAIN_SENDING_AWAY
-                                                                       : DRAIN_DRAINING;
+                  : now_ms >= drain->send_from_ms                     ? DRAIN_SENDING_AWAY
+                                                                      : DRAIN_DRAINING;
 }

@@ -1,6 +1,6 @@
-// The gateway is to be left by its players: it is taken out of the registry, takes no new ones, lets
-// those that there are stay for a while, and then sends them away, evenly over a time. It can be
-// undone, and it may end in the end of the gateway.
+// The gateway is to be left by its players: it is taken out of the registry, takes no new ones,
+// lets those that there are stay for a while, and then sends them away, evenly over a time. It can
+// be undone, and it may end in the end of the gateway.
 //
 // Each step is announced to whoever sends players here before it is done: readiness says draining
 // from the first moment, the registry is told next, and only then are clients refused.

@@ -176,13 +176,12 @@ static bool set_options(int fd, const struct config_listener *listener) {
     socklen_t size;
   } options[] = {
       {true, IPPROTO_TCP, TCP_NODELAY, &nodelay, sizeof nodelay},
-      {defer_s > 0, IPPROTO_TCP, TCP_DEFER_ACCEPT, &defer_s, sizeof defer_s},
+      {true, IPPROTO_TCP, TCP_DEFER_ACCEPT, &defer_s, sizeof defer_s},
       {true, SOL_SOCKET, SO_KEEPALIVE, &keepalive, sizeof keepalive},
       {keepalive, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s},
       {keepalive, IPPROTO_TCP, TCP_KEEPINTVL, &keepalive_interval_s, sizeof keepalive_interval_s},
       {keepalive, IPPROTO_TCP, TCP_KEEPCNT, &keepalive_probes, sizeof keepalive_probes},
-      {user_timeout_ms > 0, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout_ms,
-       sizeof user_timeout_ms},
+      {true, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout_ms, sizeof user_timeout_ms},
   };
   for (size_t i = 0; i < sizeof options / sizeof options[0]; i++) {
     if (options[i].wanted &&
@@ -193,17 +192,26 @@ static bool set_options(int fd, const struct config_listener *listener) {
   return true;
 }
 
+int listeners_set_options(struct listeners *listeners, const struct config_listener *listener,
+                          char *why, size_t why_size) {
+  for (size_t i = 0; i < listeners->count; i++) {
+    if (!set_options(listeners->fds[i], listener) ||
+        listen(listeners->fds[i], (int)listener->backlog) != 0) {
+      snprintf(why, why_size, "can't set the options of the listener on %s: %s", listener->addr,
+               strerror(errno));
+      return ERROR_SYSTEM;
+    }
+  }
+  listeners->backlog = (int)listener->backlog;
+  return 0;
+}
+
 static int open_for_clients(struct listeners *listeners, const struct config_listener *listener,
                             bool known, size_t count, char *why, size_t why_size) {
   int error = open_all(listeners, listener->addr, (int)listener->backlog, count,
                        known ? JOINING : SHARED, why, why_size);
-  for (size_t i = 0; error == 0 && i < count; i++) {
-    if (!set_options(listeners->fds[i], listener)) {
-      snprintf(why, why_size, "can't set the options of the listener on %s: %s", listener->addr,
-               strerror(errno));
-      listeners_close(listeners);
-      error = ERROR_SYSTEM;
-    }
+  if (error == 0 && (error = listeners_set_options(listeners, listener, why, why_size)) != 0) {
+    listeners_close(listeners);
   }
   return error;
 }

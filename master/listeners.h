@@ -33,6 +33,11 @@ void listeners_close(struct listeners *listeners);
 void listeners_suspend(const struct listeners *listeners);
 int listeners_resume(const struct listeners *listeners) MUST_CHECK;
 
+// Options of the sockets that the listener has changed; what is accepted from now on has them.
+// ERROR_SYSTEM.
+int listeners_set_options(struct listeners *listeners, const struct config_listener *listener,
+                          char *why, size_t why_size) MUST_CHECK;
+
 // As many sockets more as it takes to have count, with the options of the first. As
 // listeners_open.
 int listeners_grow(struct listeners *listeners, const struct config_listener *listener,

@@ -398,6 +398,43 @@ static void on_all_gone(void *owner) {
   event_add(master->leaving, &tick);
 }
 
+// --- Fewer workers ---------------------------------------------------------------------
+
+int64_t master_worker_count(void) {
+  long cores = sysconf(_SC_NPROCESSORS_ONLN);
+  return cores < 1 ? 1 : cores < CONFIG_WORKERS ? cores : CONFIG_WORKERS;
+}
+
+// Those who were on their way to the sockets have arrived by now.
+static void on_places_left(evutil_socket_t fd, short what, void *owner) {
+  struct master *master = owner;
+  size_t count = (size_t)master->config.worker.count;
+  const struct channel_drain drain = {.timeout_ms = master->config.drain.timeout_ms,
+                                      .spread_ms = master->config.drain.spread_ms};
+  (void)fd;
+  (void)what;
+  if (master->stopping) {
+    return;
+  }
+  workers_resize(master->workers, (int)count, &drain);
+  for (size_t i = 0; i < master->client_listeners; i++) {
+    listeners_shrink(&master->clients[i], count);
+  }
+}
+
+void master_leave_places(struct master *master, int count) {
+  static const struct timeval on_their_way = {.tv_sec = 1};
+  for (size_t i = 0; i < master->client_listeners; i++) {
+    if (listeners_prefer(&master->clients[i], (size_t)count) != 0) {
+      log_warn("clients_may_be_reset",
+               "listener=%s hint=\"the kernel can't be told to send no more "
+               "clients to the workers that leave\"",
+               master->clients[i].address);
+    }
+  }
+  evtimer_add(master->places_left, &on_their_way);
+}
+
 // --- Signals and time ----------------------------------------------------------------
 
 static void close_listeners(struct master *master) {
@@ -850,8 +887,7 @@ int master_run(const struct master_options *options) {
   raise_descriptor_limit(config);
   trace_settings_init(&master.trace_settings, &master.config);
   if (master.config.worker.count == 0) {
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    master.config.worker.count = cores < 1 ? 1 : cores < CONFIG_WORKERS ? cores : CONFIG_WORKERS;
+    master.config.worker.count = master_worker_count();
   }
   master.loaded = malloc(sizeof *config);
   master.tls_keys = tls_keys_new(config, options->tls_material);
@@ -860,10 +896,11 @@ int master_run(const struct master_options *options) {
       master.base ? event_new(master.base, -1, EV_PERSIST, on_second, &master) : NULL;
   master.leaving =
       master.base ? event_new(master.base, -1, EV_PERSIST, on_leave_tick, &master) : NULL;
+  master.places_left = master.base ? evtimer_new(master.base, on_places_left, &master) : NULL;
   if (master.loaded) {
     *master.loaded = *config;
   }
-  if (tick && master.leaving && master.loaded && master.tls_keys &&
+  if (tick && master.places_left && master.leaving && master.loaded && master.tls_keys &&
       build(&master, options->worker_program, why, sizeof why)) {
     const struct timeval second = {.tv_sec = 1};
     event_add(tick, &second);
@@ -896,6 +933,9 @@ int master_run(const struct master_options *options) {
   }
   if (master.leaving) {
     event_free(master.leaving);
+  }
+  if (master.places_left) {
+    event_free(master.places_left);
   }
   tear_down(&master);
   loop_free(master.base);

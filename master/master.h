@@ -80,6 +80,7 @@ struct master {
   // How each worker stands with Redis, as it said last; all zero until then.
   struct redis_link_health worker_redis[CONFIG_WORKER_NUMBERS];
   struct counters *counters;  // the master's own, beside those of the workers
+  struct event *places_left;  // sockets of places that are given up are to be closed
   bool all_workers_served;    // at some time since the start
   struct gateway_drain drain;
   bool stopping;
@@ -94,6 +95,10 @@ void master_close_session(struct master *master, const struct directory_session 
 
 // Says to whoever asks whether players may be sent here what is true now.
 void master_look_at_readiness(struct master *master);
+// How many workers there are to be when worker.count is 0.
+int64_t master_worker_count(void);
+// Takes the sockets of all places from count on from their workers, which drain.
+void master_leave_places(struct master *master, int count);
 // Registers this gateway: players may come.
 void master_announce(struct master *master);
 

@@ -41,6 +41,7 @@ struct worker_process {
   int64_t started_ms;  // monotonic
   uint64_t pushed;     // sessions that pushes were for, ever
   bool hangs;          // and has been told to end
+  bool settings_due;   // there was no room to tell it of them
   // Of a successor, until it is ready: who has the place before it (NOBODY), and is then to drain
   // so.
   int predecessor;
@@ -216,6 +217,7 @@ static int start(struct worker_process *process) {
   }
   process->info.pid = pid;
   process->hangs = false;
+  process->settings_due = false;
   process->pushed = 0;
   set_state(process, WORKER_STARTING);
   start_timer(process, READY_TIMEOUT_MS);
@@ -459,7 +461,47 @@ static void on_stop_timeout(evutil_socket_t fd, short what, void *owner) {
   workers_kill(workers);
 }
 
+// The settings as text, malloc'd; NULL when out of memory.
+static char *settings_text(const struct config *config) {
+  char *text = NULL;
+  size_t len = 0;
+  FILE *file = open_memstream(&text, &len);
+  bool good = file && config_save(config, file) == 0;
+  if (file && fclose(file) != 0) {
+    good = false;
+  }
+  if (!good) {
+    free(text);
+    return NULL;
+  }
+  return text;
+}
+
+static void send_due_settings(struct workers *workers) {
+  char *text = NULL;
+  for (int i = 0; i < workers->count; i++) {
+    struct worker_process *process = &workers->process[i];
+    if (!process->settings_due) {
+      continue;
+    }
+    if (!text && !(text = settings_text(workers->options.config))) {
+      return;
+    }
+    process->settings_due =
+        process->channel && channel_send_settings(process->channel, text) == ERROR_EXHAUSTED;
+  }
+  free(text);
+}
+
+void workers_settings_changed(struct workers *workers) {
+  for (int i = 0; i < workers->count; i++) {
+    workers->process[i].settings_due = workers->process[i].channel != NULL;
+  }
+  send_due_settings(workers);
+}
+
 void workers_watch(struct workers *workers) {
+  send_due_settings(workers);
   int64_t bound_ms = workers->options.config->worker.hang_timeout_ms;
   int64_t now_ms = clock_monotonic_ms();
   for (int i = 0; bound_ms > 0 && i < workers->count; i++) {

@@ -22,6 +22,7 @@
 #include "worker/pushes.h"
 #include "worker/route_store.h"
 #include "worker/session.h"
+#include "worker/settings.h"
 #include "worker/trace.h"
 #include "worker/watch.h"
 
@@ -139,11 +140,6 @@ static int set_up_keys(struct worker *worker) {
   return worker->handshake_keys.account_seal ? 0 : ERROR_MEMORY;
 }
 
-static const struct timeval *common_timeout(struct worker *worker, int64_t ms) {
-  struct timeval time = clock_timeval(ms);
-  return event_base_init_common_timeout(worker->base, &time);
-}
-
 // What the master handed over. Returns what is wrong, or NULL.
 static const char *take_over(struct worker *worker) {
   int error;
@@ -203,30 +199,17 @@ static const char *build(struct worker *worker, char *why, size_t why_size) {
       .message_bytes = (size_t)config->tunnel.message_bytes,
   };
 
-  dispatch_init(&worker->dispatch, config->tunnel.types, config->tunnel.type_count);
-  token_bucket_init(&worker->handshakes, config->limits.handshakes_per_s,
-                    config->limits.handshake_burst, clock_monotonic_ms());
-  token_bucket_init(&worker->tls_handshakes, config->limits.tls_handshakes_per_s,
-                    config->limits.tls_handshake_burst, clock_monotonic_ms());
-  worker->send_buffer_bytes = TRANSPORT_HEADROOM_BYTES + SEAL_OVERHEAD_BYTES +
-                              (size_t)config->limits.message_to_client_bytes;
   worker->wires = (struct wire_shared){
       .base = worker->base,
       .counters = worker->counters,
-      .low_bytes = (size_t)config->queue.client_low_bytes,
-      .linger_ms = config->worker.stop_timeout_ms,
       .read_buffer = malloc(WIRE_READ_BUFFER_BYTES),
   };
   worker->transport_gone = (struct transport_gone){on_transport_gone, worker};
-  worker->send_buffer = malloc(worker->send_buffer_bytes);
   worker->deflater = deflater_new();
   worker->node_picker = node_picker_new();
   worker->bury = event_new(worker->base, -1, 0, on_bury, worker);
-  worker->handshake_timeout = common_timeout(worker, config->limits.handshake_timeout_ms);
-  worker->idle_timeout = common_timeout(worker, config->limits.idle_timeout_ms);
-  if (!worker->wires.read_buffer || !worker->send_buffer || !worker->deflater ||
-      !worker->node_picker || !worker->bury || !worker->handshake_timeout ||
-      !worker->idle_timeout || !drain_init(worker)) {
+  if (!worker->wires.read_buffer || !worker->deflater || !worker->node_picker || !worker->bury ||
+      settings_apply(worker) != 0 || !drain_init(worker)) {
     return "out of memory";
   }
   if (!(worker->route_store = route_store_new(worker, on_store_ready, why, why_size))) {

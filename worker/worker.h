@@ -86,6 +86,8 @@ struct worker {
   struct tunnel_list held_tunnels[TUNNEL_HELD_BUCKETS];  // whose route the master keeps
   const struct timeval *handshake_timeout;               // common timeouts: cheap in large numbers
   const struct timeval *idle_timeout;
+  struct timeval handshake_timeout_value;
+  struct timeval idle_timeout_value;
   struct token_bucket handshakes;
   struct token_bucket tls_handshakes;
   uint8_t *send_buffer;  // one message under construction

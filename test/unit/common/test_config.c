@@ -707,9 +707,10 @@ static void listeners_may_share_a_port(void **state) {
   load_good("server = { tcp = { addr = \"\"; }; ws = { addr = \"h:1\"; }; };");
 }
 
-static void note_change(const char *name, void *context) {
-  strcat(context, name);
-  strcat(context, " ");
+static void note_change(const char *name, enum config_change change, void *context) {
+  char *changes = context;
+  size_t len = strlen(changes);
+  snprintf(changes + len, 512 - len, "%s:%s ", name, config_change_name(change));
 }
 
 static void changes_are_named(void **state) {
