@@ -475,14 +475,15 @@ static void a_secret_in_the_environment_is_refused(void **state) {
 static void secrets_are_read(void **state) {
   (void)state;
   load_good("");
-  assert_int_equal(secrets.account_aes_key_len, 32);
-  assert_memory_equal(secrets.account_aes_key, ACCOUNT_KEY, 32);
-  assert_int_equal(secrets.server_cert_version, 3);
-  assert_int_equal(secrets.client_cert_version, 4);
+  assert_int_equal(secrets.current.account_aes_key_len, 32);
+  assert_memory_equal(secrets.current.account_aes_key, ACCOUNT_KEY, 32);
+  assert_int_equal(secrets.current.server_cert_version, 3);
+  assert_int_equal(secrets.current.client_cert_version, 4);
   // The certificate is for the same key: what the one signs, the other verifies.
   uint8_t signature[KEY_ED25519_SIGNATURE_BYTES];
-  key_sign(&secrets.server_key, (const uint8_t *)"text", 4, signature);
-  assert_int_equal(key_verify(&secrets.client_key, (const uint8_t *)"text", 4, signature), 0);
+  key_sign(&secrets.current.server_key, (const uint8_t *)"text", 4, signature);
+  assert_int_equal(key_verify(&secrets.current.client_key, (const uint8_t *)"text", 4, signature),
+                   0);
 }
 
 static void a_secret_file_that_others_can_read_is_refused(void **state) {
@@ -553,7 +554,7 @@ static void without_encryption_the_client_certificate_may_be_missing(void **stat
              "server_cert_private_key = \"" SERVER_KEY "\"; };",
              0600);
   assert_int_equal(load("label = { encrypted = false; };\n@include \"secret.conf\"\n"), 0);
-  assert_int_equal(secrets.account_aes_key_len, 16);
+  assert_int_equal(secrets.current.account_aes_key_len, 16);
   assert_int_equal(load("@include \"secret.conf\"\n"), ERROR_INVALID);
   assert_int_equal(fault_count, 2);
 }
