@@ -255,6 +255,10 @@ static void previous_read(struct loader *loader, const struct group *group,
                              &keys->client_cert_version);
   keys->has_certs = (has_server || has_client) && !is_stale;
   until_read(loader, group, keys);
+  int others = config_setting_get_member(group->setting, "until") != NULL;
+  if (config_setting_length(group->setting) == others) {
+    loader_fault(loader, at(group->setting), group->name, "has no key in it");
+  }
 }
 
 // What stands in a group, at any depth: whether its keys are known, and whether the file of
