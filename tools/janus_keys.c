@@ -269,6 +269,26 @@ static int print_token(const struct options *options) {
   return EXIT_OK;
 }
 
+// By the account keys of secret.previous, one group or a list of them.
+static enum token_result read_by_previous(const char *path, const char *text, struct token *token) {
+  static const char *const places[] = {"previous", "previous.[0]", "previous.[1]", "previous.[2]"};
+  enum token_result result = TOKEN_BAD_SEAL;
+  config_t config;
+  config_init(&config);
+  bool read = config_read_file(&config, path) == CONFIG_TRUE;
+  for (size_t i = 0; read && result == TOKEN_BAD_SEAL && i < sizeof places / sizeof *places; i++) {
+    char name[64];
+    const char *key;
+    snprintf(name, sizeof name, "secret.%s.account_aes_key", places[i]);
+    bool found = config_lookup_string(&config, name, &key);
+    struct seal *seal = found ? seal_new((const uint8_t *)key, strlen(key)) : NULL;
+    result = seal ? token_read(seal, text, strlen(text), token) : result;
+    seal_free(seal);
+  }
+  config_destroy(&config);
+  return result;
+}
+
 static int show_token(const char *text, const struct options *options) {
   struct token token;
   char when[64];
@@ -279,6 +299,10 @@ static int show_token(const char *text, const struct options *options) {
   }
   enum token_result result = token_read(seal, text, strlen(text), &token);
   seal_free(seal);
+  bool by_previous = result == TOKEN_BAD_SEAL && options->secret;
+  if (by_previous) {
+    result = read_by_previous(options->secret, text, &token);
+  }
   switch (result) {
     case TOKEN_OK: break;
     case TOKEN_BAD_ENCODING: return fail("the token", "is not padded URL-safe base64");
@@ -293,6 +317,9 @@ static int show_token(const char *text, const struct options *options) {
          "\ntimeout   %s%s\n",
          token.account_id, token.color, token.server_id, token.status, when,
          token.timeout <= time(NULL) ? " (has passed)" : "");
+  if (by_previous) {
+    printf("key       a previous one\n");
+  }
   return EXIT_OK;
 }
 

@@ -155,6 +155,16 @@ def test_a_rotation_keeps_the_old_keys_as_previous_ones(folder):
         assert secret not in said
 
 
+def test_a_token_under_a_previous_key_is_shown_as_such(folder):
+    secret = str(folder / "secret.conf")
+    token = keys("token", "--secret", secret, "--uid", "5").strip()
+    assert "previous" not in keys("show-token", "--secret", secret, token)
+    for _ in range(2):
+        keys("rotate", str(folder), "--only", "account-key")
+        shown = keys("show-token", "--secret", secret, token)
+        assert "uid       5\n" in shown and "key       a previous one\n" in shown
+
+
 @pytest.mark.parametrize("only, same, other", [
     ("account-key", ("client_cert", "server_cert_version"), "account_aes_key"),
     ("certs", ("account_aes_key",), "client_cert")])
