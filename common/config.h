@@ -229,6 +229,7 @@ struct config {
 
   struct {
     enum login_conflict conflict;
+    int64_t key_overlap_ms;  // how long keys that a reload replaces stay good; 0: no longer
   } login;
 
   struct {
@@ -283,15 +284,26 @@ struct config {
   } seal;
 };
 
-// From etc/secret.conf, section `secret`, and the key files of TLS. Never logged, never in the
-// environment.
-struct secrets {
+// What logins go by. Of a previous one either part may be missing.
+struct login_keys {
   uint8_t account_aes_key[32];
-  size_t account_aes_key_len;  // 16, 24 or 32
+  size_t account_aes_key_len;  // 16, 24 or 32; 0: none
+  bool has_certs;              // the four below
   struct signing_key server_key;
   int32_t server_cert_version;
-  struct verify_key client_key;
+  struct verify_key client_key;  // all zero where label.encrypted = false lets it be left out
   int32_t client_cert_version;
+  int64_t until_ms;  // good before then, by the wall clock; 0: for good
+};
+
+enum { LOGIN_KEYS_PREVIOUS = 3 };  // at most
+
+// From etc/secret.conf, section `secret`, and the key files of TLS. Never logged, never in the
+// environment. No pointers: it is handed on to other processes byte by byte.
+struct secrets {
+  struct login_keys current;
+  struct login_keys previous[LOGIN_KEYS_PREVIOUS];  // the newest first; see secrets_rotate.h
+  size_t previous_count;
   char redis_password[CONFIG_PASSWORD_BYTES];  // each empty where there is none
   char redis_sentinel_password[CONFIG_PASSWORD_BYTES];
   char etcd_password[CONFIG_PASSWORD_BYTES];

@@ -8,6 +8,7 @@ enum {
   DAY_MS = 24 * 60 * 60 * 1000,
   MIB = 1 << 20,
 };
+#define YEAR_MS (365 * (int64_t)DAY_MS)
 
 #define FIELD(type, member) .offset = offsetof(type, member), .size = sizeof((type *)0)->member
 #define RANGE(least, most)  .min = least, .max = most
@@ -178,6 +179,7 @@ static const struct key keys[] = {
 
     SETTING("login.conflict", KEY_CHOICE, login.conflict, "newest_wins",
             .choices = "newest_wins|refuse_second"),
+    SETTING("login.key_overlap", KEY_DURATION, login.key_overlap_ms, "24h", RANGE(0, YEAR_MS)),
 
     SETTING("limits.connections_per_worker", KEY_INTEGER, limits.connections_per_worker, "20000",
             RANGE(1, 10000000)),

@@ -129,15 +129,9 @@ static struct secrets *take_secrets(int fd) {
 }
 
 static int set_up_keys(struct worker *worker) {
-  const struct secrets *secrets = worker->secrets;
-  worker->handshake_keys = (struct handshake_keys){
-      .account_seal = seal_new(secrets->account_aes_key, secrets->account_aes_key_len),
-      .client_key = &secrets->client_key,
-      .server_key = &secrets->server_key,
-      .encrypted = worker->config.label.encrypted,
-      .clock_tolerance_s = worker->config.limits.handshake_clock_ms / 1000,
-  };
-  return worker->handshake_keys.account_seal ? 0 : ERROR_MEMORY;
+  worker->handshake_keys.encrypted = worker->config.label.encrypted;
+  worker->handshake_keys.clock_tolerance_s = worker->config.limits.handshake_clock_ms / 1000;
+  return handshake_keys_set(&worker->handshake_keys, worker->secrets);
 }
 
 // What the master handed over. Returns what is wrong, or NULL.
@@ -249,7 +243,7 @@ static void tear_down(struct worker *worker) {
   route_store_free(worker->route_store);
   node_picker_free(worker->node_picker);
   deflater_free(worker->deflater);
-  seal_free(worker->handshake_keys.account_seal);
+  handshake_keys_fini(&worker->handshake_keys);
   sodium_free(worker->secrets);
   route_table_free(worker->routes);
   node_table_free(worker->nodes);
