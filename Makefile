@@ -55,6 +55,7 @@ WORKER_OBJECTS := $(patsubst %.c,$(B)/%.o,$(filter-out worker/main.c,$(wildcard 
 CLIENT_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/client/*.c))
 CTL_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/ctl/*.c))
 BENCH_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/bench/*.c))
+KEYS_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/keys/*.c))
 ROMA_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/roma/*.c))
 
 PROGRAMS := janusd janusctl janus-keys janus-client janus-roma janus-bench
@@ -99,7 +100,7 @@ $(LIBEXEC)/janus-worker: $(B)/worker/main.o $(WORKER_OBJECTS) $(COMMON_OBJECTS)
 $(BIN)/janusctl: $(B)/tools/janusctl.o $(CTL_OBJECTS) $(COMMON_OBJECTS) \
   $(B)/tools/client/names.o $(B)/tools/client/script.o
 	$(link)
-$(BIN)/janus-keys: $(B)/tools/janus_keys.o $(COMMON_OBJECTS)
+$(BIN)/janus-keys: $(B)/tools/janus_keys.o $(KEYS_OBJECTS) $(COMMON_OBJECTS)
 	$(link)
 $(BIN)/janus-client: $(B)/tools/janus_client.o $(CLIENT_OBJECTS) $(COMMON_OBJECTS)
 	$(link)

@@ -915,7 +915,8 @@ static char *descriptor_read(int fd) {
   return NULL;
 }
 
-int config_load_fd(int fd, struct config *config, config_report *report, void *context) {
+int config_load_text(const char *text, struct config *config, config_report *report,
+                     void *context) {
   struct loader loader = {.config = config,
                           .path = "settings",
                           .folder = ".",
@@ -923,11 +924,6 @@ int config_load_fd(int fd, struct config *config, config_report *report, void *c
                           .report = report,
                           .context = context};
   loader_defaults(&loader);
-  char *text = descriptor_read(fd);
-  if (text == NULL) {
-    loader_fault(&loader, (struct origin){0}, "the settings", "can't be read, or are too large");
-    return ERROR_INVALID;
-  }
   config_t tree;
   config_init(&tree);
   if (config_read_string(&tree, text) != CONFIG_TRUE) {
@@ -941,6 +937,16 @@ int config_load_fd(int fd, struct config *config, config_report *report, void *c
     relations_check(&loader);
   }
   config_destroy(&tree);
-  free(text);
   return loader.faults > 0 ? ERROR_INVALID : 0;
+}
+
+int config_load_fd(int fd, struct config *config, config_report *report, void *context) {
+  char *text = descriptor_read(fd);
+  if (text == NULL) {
+    report("the settings can't be read, or are too large", context);
+    return ERROR_INVALID;
+  }
+  int error = config_load_text(text, config, report, context);
+  free(text);
+  return error;
 }

@@ -86,7 +86,7 @@ static json_t *answer_status(struct master *master, const json_t *request,
       master->config.registry.source == REGISTRY_ETCD ? "etcd" : "static", "routes",
       master->config.routes.store == ROUTES_REDIS ? "redis" : "memory", "listeners",
       listeners_to_json(master), "advertise", master->config.server.grpc.advertise, "workers",
-      "configured", workers_count(master->workers), "running", workers_running(master->workers),
+      "configured", workers_places(master->workers), "running", workers_running(master->workers),
       "sessions", (json_int_t)directory_count(master->directory), "connections",
       (json_int_t)total.gauge[GAUGE_CONNECTIONS], "tunnels", (json_int_t)total.gauge[GAUGE_TUNNELS],
       "nodes", (json_int_t)nodes_known, "traces",
@@ -146,6 +146,10 @@ static const struct {
     {"stats", answer_stats, TO_WHO_LOOKS},
     {"workers", answer_workers, TO_WHO_LOOKS},
     {"reload", answer_reload, TO_WHO_ACTS},
+    {"drain", control_drain, TO_WHO_ACTS},
+    {"drain status", control_drain_status, TO_WHO_LOOKS},
+    {"undrain", control_undrain, TO_WHO_ACTS},
+    {"worker restart", control_worker_restart, TO_WHO_ACTS},
     {"sessions", control_sessions, TO_WHO_LOOKS},
     {"routes", control_routes, TO_WHO_LOOKS},
     {"routes stats", control_route_stats, TO_WHO_LOOKS},
@@ -190,7 +194,9 @@ void control_answer(struct master *master, const json_t *request, control_reply 
   }
   reply(
       control_error(
-          "unknown command; there are status, stats, workers, reload, sessions, "
+          "unknown command; there are status, stats, workers, reload, drain, drain status, "
+          "undrain, "
+          "worker restart, sessions, "
           "session, kick, ban, unban, "
           "bans, push, trace, log, log reset, log reopen, routes, routes stats, routes get, nodes"),
       context);

@@ -25,7 +25,7 @@ int tls_keys_fd(const struct tls_keys *keys);
 // the places where kept is true keep what they have. Workers are to be told. ERROR_INVALID, and
 // all is as before.
 int tls_keys_reload(struct tls_keys *keys, const struct config *config, const bool *kept,
-                    config_report *report, void *context) MUST_CHECK;
+                    bool *changed, config_report *report, void *context) MUST_CHECK;
 
 // Now and then new tickets get a new key. True: they do, and workers are to be told.
 bool tls_keys_tick(struct tls_keys *keys, int64_t now_ms);

@@ -182,13 +182,14 @@ def write_file(path, text, mode=0o600):
 
 class Gateway(Program):
     """janusd with its workers, on a free port. settings are laid over these, which differ from
-    the product's own: two workers, and no rates, so that a test may hurry."""
+    the product's own: two workers, no rates, and a stop at once, so that a test may hurry."""
 
     DEFAULTS = {
         "server": {"tcp": {"addr": "127.0.0.1:0"}, "ws": {"addr": "127.0.0.1:0"},
                    "grpc": {"addr": "127.0.0.1:0"},
                    "http": {"addr": "127.0.0.1:0"}},
         "worker": {"count": 2},
+        "drain": {"stop_spread": "0s"},
         "limits": {"messages_per_s": 0, "bytes_per_s": 0, "handshakes_per_s": 0,
                    "tls_handshakes_per_s": 0},
         "log": {"level": "debug"},

@@ -479,14 +479,15 @@ static void a_secret_in_the_environment_is_refused(void **state) {
 static void secrets_are_read(void **state) {
   (void)state;
   load_good("");
-  assert_int_equal(secrets.account_aes_key_len, 32);
-  assert_memory_equal(secrets.account_aes_key, ACCOUNT_KEY, 32);
-  assert_int_equal(secrets.server_cert_version, 3);
-  assert_int_equal(secrets.client_cert_version, 4);
+  assert_int_equal(secrets.current.account_aes_key_len, 32);
+  assert_memory_equal(secrets.current.account_aes_key, ACCOUNT_KEY, 32);
+  assert_int_equal(secrets.current.server_cert_version, 3);
+  assert_int_equal(secrets.current.client_cert_version, 4);
   // The certificate is for the same key: what the one signs, the other verifies.
   uint8_t signature[KEY_ED25519_SIGNATURE_BYTES];
-  key_sign(&secrets.server_key, (const uint8_t *)"text", 4, signature);
-  assert_int_equal(key_verify(&secrets.client_key, (const uint8_t *)"text", 4, signature), 0);
+  key_sign(&secrets.current.server_key, (const uint8_t *)"text", 4, signature);
+  assert_int_equal(key_verify(&secrets.current.client_key, (const uint8_t *)"text", 4, signature),
+                   0);
 }
 
 static void a_secret_file_that_others_can_read_is_refused(void **state) {
@@ -557,9 +558,189 @@ static void without_encryption_the_client_certificate_may_be_missing(void **stat
              "server_cert_private_key = \"" SERVER_KEY "\"; };",
              0600);
   assert_int_equal(load("label = { encrypted = false; };\n@include \"secret.conf\"\n"), 0);
-  assert_int_equal(secrets.account_aes_key_len, 16);
+  assert_int_equal(secrets.current.account_aes_key_len, 16);
   assert_int_equal(load("@include \"secret.conf\"\n"), ERROR_INVALID);
   assert_int_equal(fault_count, 2);
+}
+
+#define OLD_ACCOUNT_KEY "fedcba9876543210"
+
+// Loads good secrets with more text in their group, on its second line.
+static int load_with_secrets(const char *more) {
+  char text[16384];
+  const char *good = GOOD_SECRET;
+  snprintf(text, sizeof text, "secret = {\n%s\n%s", more, good + strlen("secret = {"));
+  write_file(secret_file, text, 0600);
+  return load("@include \"secret.conf\"\n");
+}
+
+static void without_previous_keys_there_are_none(void **state) {
+  (void)state;
+  load_good("");
+  assert_int_equal(secrets.previous_count, 0);
+  assert_true(secrets.current.has_certs);
+  assert_int_equal(secrets.current.until_ms, 0);
+  assert_int_equal(config.login.key_overlap_ms, 24 * 3600 * 1000);
+  assert_int_equal(load_with_secrets("previous = ();"), 0);
+  assert_int_equal(secrets.previous_count, 0);
+}
+
+static void a_previous_account_key_may_stand_alone(void **state) {
+  (void)state;
+  assert_int_equal(load_with_secrets("previous = { account_aes_key = \"" OLD_ACCOUNT_KEY
+                                     "\"; until = \"2026-12-01T12:00:00Z\"; };"),
+                   0);
+  assert_int_equal(secrets.previous_count, 1);
+  assert_int_equal(secrets.previous[0].account_aes_key_len, 16);
+  assert_memory_equal(secrets.previous[0].account_aes_key, OLD_ACCOUNT_KEY, 16);
+  assert_false(secrets.previous[0].has_certs);
+  assert_int_equal(secrets.previous[0].until_ms, 1796126400000);
+  assert_int_equal(secrets.current.account_aes_key_len, 32);
+}
+
+static void previous_certificates_are_as_the_current_ones_where_they_are_left_out(void **state) {
+  (void)state;
+  assert_int_equal(
+      load_with_secrets("previous = (\n"
+                        "{ client_cert_version = 2; },\n"
+                        "{ server_cert_version = 1; server_cert_private_key = \"" SERVER_KEY
+                        "\"; },\n"
+                        "{ client_cert_version = 1; client_cert = \"" CLIENT_CERT_UNTIL_2119
+                        "\"; account_aes_key = \"" OLD_ACCOUNT_KEY "\"; });"),
+      0);
+  static const int32_t versions[][2] = {{3, 2}, {1, 4}, {3, 1}};
+  assert_int_equal(secrets.previous_count, 3);
+  for (size_t i = 0; i < 3; i++) {
+    const struct login_keys *keys = &secrets.previous[i];
+    assert_true(keys->has_certs);
+    assert_int_equal(keys->server_cert_version, versions[i][0]);
+    assert_int_equal(keys->client_cert_version, versions[i][1]);
+    assert_memory_equal(&keys->server_key, &secrets.current.server_key, sizeof keys->server_key);
+    assert_memory_equal(&keys->client_key, &secrets.current.client_key, sizeof keys->client_key);
+    assert_int_equal(keys->account_aes_key_len, i == 2 ? 16 : 0);
+    assert_int_equal(keys->until_ms, 0);
+  }
+}
+
+static void a_previous_certificate_that_has_run_out_is_no_fault_and_of_no_use(void **state) {
+  (void)state;
+  assert_int_equal(
+      load_with_secrets(
+          "previous = { client_cert_version = 1; client_cert = \"" CLIENT_CERT_UNTIL_2021
+          "\"; account_aes_key = \"" OLD_ACCOUNT_KEY "\"; };"),
+      0);
+  assert_int_equal(secrets.previous_count, 1);
+  assert_false(secrets.previous[0].has_certs);
+  assert_int_equal(secrets.previous[0].account_aes_key_len, 16);
+}
+
+static void faults_of_previous_keys_are_reported_at_their_place_without_being_shown(void **state) {
+  (void)state;
+  char text[4096];
+  snprintf(text, sizeof text,
+           "previous = (\n"
+           "{ account_aes_key = \"seventeen letters\"; },\n"
+           "{ server_cert_private_key = \"%s\"; client_cert = \"no PEM\";\n"
+           "  client_cert_version = \"1\"; until = \"tomorrow\"; push_token = \"mine\"; },\n"
+           "\"a key\");",
+           X25519_KEY);
+  assert_int_equal(load_with_secrets(text), ERROR_INVALID);
+  assert_fault(
+      "secret.conf:3: secret.previous[0].account_aes_key: must have 16, 24 or 32 bytes, and has "
+      "17");
+  assert_fault("secret.conf:4: secret.previous[1].server_cert_private_key: is not an Ed25519 key");
+  assert_fault(
+      "secret.conf:4: secret.previous[1].server_cert_version: is missing; of which version is the "
+      "key beside it?");
+  assert_non_null(
+      strstr(faults, "secret.previous[1].client_cert: is not an X.509 certificate in PEM"));
+  assert_non_null(strstr(
+      faults, "secret.previous[1].client_cert_version: must be a whole number, not a string"));
+  assert_non_null(strstr(faults,
+                         "secret.previous[1].until: must be a time such as "
+                         "\"2026-12-01T12:00:00Z\""));
+  assert_non_null(strstr(faults, "secret.previous[1].push_token: unknown key"));
+  assert_non_null(strstr(faults, "secret.previous[2]: must be a group { ... }, not a string"));
+  assert_int_equal(fault_count, 8);
+  assert_null(strstr(faults, "seventeen letters"));
+  assert_null(strstr(faults, "mine"));
+  struct secrets none;
+  memset(&none, 0, sizeof none);
+  assert_memory_equal(&secrets, &none, sizeof none);
+
+  assert_int_equal(load_with_secrets("previous = \"a key\";"), ERROR_INVALID);
+  assert_fault(
+      "secret.conf:2: secret.previous: must be a group { ... } or a list of them, not a string");
+  assert_int_equal(load_with_secrets("previous = { until = \"2026-12-01T12:00:00Z\"; };"),
+                   ERROR_INVALID);
+  assert_fault("secret.conf:2: secret.previous: has no key in it");
+  assert_int_equal(load_with_secrets("previous = ({}, {}, {}, {});"), ERROR_INVALID);
+  assert_fault("secret.conf:2: secret.previous: has 4 groups, and may have 3");
+  assert_int_equal(load_with_secrets("previous = { account_aes_kye = \"x\"; };"), ERROR_INVALID);
+  assert_fault(
+      "secret.conf:2: secret.previous.account_aes_kye: unknown key; did you mean "
+      "\"secret.previous.account_aes_key\"?");
+  assert_int_equal(load_with_secrets("previous = { account_aes_key = \"REPLACE me\"; };"),
+                   ERROR_INVALID);
+  assert_non_null(strstr(faults, "secret.previous.account_aes_key: is still the template's"));
+
+  setenv("JANUS_SECRET_PREVIOUS_ACCOUNT_AES_KEY", OLD_ACCOUNT_KEY, 1);
+  assert_int_equal(load_with_secrets(""), ERROR_INVALID);
+  unsetenv("JANUS_SECRET_PREVIOUS_ACCOUNT_AES_KEY");
+  assert_int_equal(fault_count, 1);
+  assert_null(strstr(faults, OLD_ACCOUNT_KEY));
+}
+
+static void previous_keys_in_a_file_that_others_can_read_are_refused(void **state) {
+  (void)state;
+  char inner[96];
+  snprintf(inner, sizeof inner, "%s/inner.conf", folder);
+  write_file(inner, "account_aes_key = \"" OLD_ACCOUNT_KEY "\";\n", 0604);
+  assert_int_equal(load_with_secrets("previous = {\n@include \"inner.conf\"\n};"), ERROR_INVALID);
+  unlink(inner);
+  assert_int_equal(fault_count, 1);
+  assert_non_null(strstr(faults, "(mode 0604)"));
+}
+
+static void a_time_has_a_date_a_clock_and_an_offset(void **state) {
+  (void)state;
+  static const struct {
+    const char *text;
+    int64_t ms;  // -1: a fault
+  } times[] = {
+      {"2026-12-01T12:00:00Z", 1796126400000},
+      {"2026-12-01t12:00:00z", 1796126400000},
+      {"2026-12-01T14:00:00+02:00", 1796126400000},
+      {"2026-12-01T06:30:00.25-05:30", 1796126400000},
+      {"1970-01-01T00:00:00Z", 1},
+      {"1969-01-01T00:00:00Z", 1},
+      {"2028-02-29T00:00:00Z", 1835395200000},
+      {"2027-02-29T00:00:00Z", -1},
+      {"2026-12-01T24:00:00Z", -1},
+      {"2026-13-01T00:00:00Z", -1},
+      {"2026-12-01T12:00:00", -1},
+      {"2026-12-01 12:00:00Z", -1},
+      {"2026-12-01T12:00:00.Z", -1},
+      {"2026-12-01T12:00:00+0200", -1},
+      {"2026-12-01T12:00:00+24:00", -1},
+      {"2026-12-01T12:00:00Z ", -1},
+      {"2026-12-01T12:00:00+ 2:00", -1},
+      {"2026-12-1T12:00:00Z", -1},
+      {"", -1},
+  };
+  for (size_t i = 0; i < sizeof times / sizeof *times; i++) {
+    char text[128];
+    snprintf(text, sizeof text,
+             "previous = { account_aes_key = \"" OLD_ACCOUNT_KEY "\"; until = \"%s\"; };",
+             times[i].text);
+    int result = load_with_secrets(text);
+    if (times[i].ms < 0) {
+      assert_int_equal(result, ERROR_INVALID);
+    } else {
+      assert_int_equal(result, 0);
+      assert_int_equal(secrets.previous[0].until_ms, times[i].ms);
+    }
+  }
 }
 
 static void what_is_saved_loads_to_an_equal_struct(void **state) {
@@ -711,9 +892,10 @@ static void listeners_may_share_a_port(void **state) {
   load_good("server = { tcp = { addr = \"\"; }; ws = { addr = \"h:1\"; }; };");
 }
 
-static void note_change(const char *name, void *context) {
-  strcat(context, name);
-  strcat(context, " ");
+static void note_change(const char *name, enum config_change change, void *context) {
+  char *changes = context;
+  size_t len = strlen(changes);
+  snprintf(changes + len, 512 - len, "%s:%s ", name, config_change_name(change));
 }
 
 static void changes_are_named(void **state) {
@@ -971,6 +1153,13 @@ int main(void) {
       cmocka_unit_test(a_secret_file_that_others_can_read_is_refused),
       cmocka_unit_test(bad_secrets_are_refused_without_being_shown),
       cmocka_unit_test(without_encryption_the_client_certificate_may_be_missing),
+      cmocka_unit_test(without_previous_keys_there_are_none),
+      cmocka_unit_test(a_previous_account_key_may_stand_alone),
+      cmocka_unit_test(previous_certificates_are_as_the_current_ones_where_they_are_left_out),
+      cmocka_unit_test(a_previous_certificate_that_has_run_out_is_no_fault_and_of_no_use),
+      cmocka_unit_test(faults_of_previous_keys_are_reported_at_their_place_without_being_shown),
+      cmocka_unit_test(previous_keys_in_a_file_that_others_can_read_are_refused),
+      cmocka_unit_test(a_time_has_a_date_a_clock_and_an_offset),
       cmocka_unit_test(what_is_saved_loads_to_an_equal_struct),
       cmocka_unit_test(listeners_are_read_and_travel),
       cmocka_unit_test(listeners_that_do_not_fit_together_are_refused),
