@@ -253,33 +253,31 @@ static bool somebody_answers(const struct sockaddr_un *address) {
   return answers;
 }
 
-static void make_folder(const char *path, mode_t mode) {
+// Its folder, made where it is missing. others: of further groups than ours have to get through;
+// what is in it has a mode of its own.
+static void make_folder(const char *path, bool others) {
   char folder[sizeof((struct sockaddr_un *)NULL)->sun_path];
   size_t len = strlen(path);
+  struct stat status;
   if (len >= sizeof folder) {
     return;
   }
   memcpy(folder, path, len + 1);
   char *slash = strrchr(folder, '/');
-  if (slash && slash != folder) {
-    *slash = '\0';
-    mkdir(folder, mode);  // where it can't be made, binding says so
+  if (!slash || slash == folder) {
+    return;
   }
-}
-
-// Gives the socket, which so far only our own user and group can connect to, to those who may.
-//
-// A file has one group, and control.read_group is a second one. With it everybody can connect, and
-// it is control_access alone that tells who may what, as it does in any case. Access control
-// lists would keep the others out at the door, but not every file system for /run has them, and
-// whether one of the read group may do more than look is for the master to check all the same.
-// Strangers get nothing but a refusal, and of their connections there are few at a time.
-static int open_socket(const struct control *control, const char *path) {
-  const struct control_groups *groups = &control->groups;
-  if (groups->group != getegid() && chown(path, (uid_t)-1, groups->group) != 0) {
-    return -1;
+  *slash = '\0';
+  if (mkdir(folder, 0750) == 0 && others) {  // where it can't be made, binding says so
+    (void)!chmod(folder, 0751);              // whatever our umask
   }
-  return groups->has_read_group ? chmod(path, 0666) : 0;
+  if (others && stat(folder, &status) == 0 && (status.st_mode & S_IXOTH) == 0) {
+    char quoted[256];
+    log_warn("control_folder_closed",
+             "path=%s hint=\"control.group or control.read_group may not "
+             "get through it; chmod o+x\"",
+             log_quote(quoted, sizeof quoted, folder, strlen(folder)));
+  }
 }
 
 struct control *control_new(struct master *master, char *why, size_t why_size) {
@@ -302,12 +300,17 @@ struct control *control_new(struct master *master, char *why, size_t why_size) {
     free(control);
     return NULL;
   }
-  // Those of other groups than ours have to get through it; what is in it has its own mode.
-  make_folder(path,
-              control->groups.has_read_group || control->groups.group != getegid() ? 0751 : 0750);
+  // A file has one group, and that is ours. For further ones everybody can connect, and it is
+  // control_access alone that tells who may what, as it does in any case. An access control list
+  // would keep strangers out at the door, but not every file system has them; giving the file to
+  // another group takes a system call that a sandboxed service lacks; and neither tells who may
+  // only look. Strangers get nothing but a refusal, and of their connections there are few at a
+  // time.
+  bool others = control->groups.has_read_group || control->groups.group != getegid();
+  make_folder(path, others);
   unlink(path);
   control->master = master;
-  mode_t mask = umask(0117);  // for the owner and its group only
+  mode_t mask = umask(others ? 0111 : 0117);
   control->listener = evconnlistener_new_bind(master->base, on_accept, control,
                                               LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, -1,
                                               (struct sockaddr *)&address, sizeof address);
@@ -319,15 +322,6 @@ struct control *control_new(struct master *master, char *why, size_t why_size) {
     return NULL;
   }
   strcpy(control->path, path);
-  if (open_socket(control, path) != 0) {
-    snprintf(
-        why, why_size,
-        "can't give %s to control.group and control.read_group: %s; a user other than root can "
-        "give it to groups of its own only",
-        path, strerror(errno));
-    control_free(control);
-    return NULL;
-  }
   return control;
 }
 

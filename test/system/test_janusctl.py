@@ -399,13 +399,21 @@ input()
 
 
 @needs_root
-def test_without_a_read_group_the_socket_itself_keeps_the_others_out(start_module, backend):
-    for control, gid in (({}, 0), ({"group": "games"}, grp.getgrnam("games").gr_gid)):
-        one = Guarded(start_module, backend, **control)
-        status = os.stat(one.path)
-        assert (status.st_mode & 0o777, status.st_gid) == (0o660, gid)
-        done = one.run("status", "--json", group="users")
-        assert done.returncode == UNREACHABLE and "Permission denied" in error_of(done)
-        assert "control.group" in done.stderr
-        assert one.run("status", group="games").returncode == (0 if control else UNREACHABLE)
-        shutil.rmtree(one.folder, ignore_errors=True)
+def test_without_further_groups_the_socket_itself_keeps_the_others_out(start_module, backend):
+    one = Guarded(start_module, backend)
+    status = os.stat(one.path)
+    assert (status.st_mode & 0o777, status.st_gid) == (0o660, os.getegid())
+    assert os.stat(os.path.dirname(one.path)).st_mode & 0o777 == 0o750
+    done = one.run("status", "--json", group="users")
+    assert done.returncode == UNREACHABLE and "Permission denied" in error_of(done)
+    assert "control.group" in done.stderr
+    shutil.rmtree(one.folder, ignore_errors=True)
+
+
+@needs_root
+def test_a_folder_that_its_groups_can_not_get_through_is_told(start_module, backend):
+    folder = tempfile.mkdtemp(prefix="janus-control-")  # mode 0700
+    gateway = start_module(Gateway, nodes=nodes_of(backend.address), settings={
+        "control": {"socket": os.path.join(folder, "control.sock"), "read_group": "users"}})
+    gateway.wait_log(f"level=warn .*event=control_folder_closed .*{folder}")
+    shutil.rmtree(folder, ignore_errors=True)
