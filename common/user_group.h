@@ -1,5 +1,5 @@
-// A group of the system's users, by its name. Not for threads, nor for a loop that may not wait:
-// groups may come over the network.
+// A group of the system's users, by its name. It may have to be asked for over the network: for
+// the start, and for a reload. One thread.
 #ifndef JANUS_COMMON_USER_GROUP_H
 #define JANUS_COMMON_USER_GROUP_H
 

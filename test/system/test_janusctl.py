@@ -215,7 +215,7 @@ def test_a_drain_is_shown_until_the_last_player_has_left(stand, options):
         draining(3, left_ms=60000), draining(2), draining(2), None, draining(1, "sending_away"),
         draining(0, "drained")])
     done = gateway.janusctl("drain", *options)
-    assert done.stdout == ("draining: 3 players\ndraining: 2 players\nsending away: 1 players\n"
+    assert done.stdout == ("draining: 3 players\ndraining: 2 players\nsending away: 1 player\n"
                            "drained: no player is left\n")
 
 
@@ -275,7 +275,7 @@ def test_a_reload_is_told_in_three_groups(stand):
         "changed       limits.idle_timeout\n"
         "              log.level\n"
         "generation 4  server.tcp.addr\n"
-        "needs a restart control.socket\n"
+        "at a restart  control.socket\n"
         "note          the old key is good until noon\n")
     assert stand(reload={"ok": True, "changed": [], "notes": []}).janusctl("reload").stdout \
         == "nothing has changed\n"

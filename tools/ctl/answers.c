@@ -371,7 +371,7 @@ void ctl_print_reload(const json_t *answer) {
   }
   count += print_changed(changed, "in_place", "changed");
   count += print_changed(changed, "new_generation", generation);
-  count += print_changed(changed, "restart", "needs a restart");
+  count += print_changed(changed, "restart", "at a restart");
   if (count == 0) {
     printf("nothing has changed\n");
   }

@@ -36,8 +36,8 @@ static void show(struct progress *progress, const json_t *drain) {
     *c = *c == '_' ? ' ' : *c;
   }
   cell_format(left, CELL_DURATION, time_left);
-  printf("%s%s: %" JSON_INTEGER_FORMAT " players%s%s%s", progress->painted ? "\r" : "", state,
-         sessions, left ? ", done within " : "", left ? time_left : "",
+  printf("%s%s: %" JSON_INTEGER_FORMAT " player%s%s%s%s", progress->painted ? "\r" : "", state,
+         sessions, sessions == 1 ? "" : "s", left ? ", done within " : "", left ? time_left : "",
          progress->painted ? "\033[K" : "\n");
   fflush(stdout);
   progress->said = sessions;
