@@ -170,7 +170,9 @@ static void number_reread(const struct loader *loader, const config_setting_t *s
     value += *value == '=' || *value == ':';
     value += strspn(value, " \t");
     size_t len = strspn(value, "-0123456789");
-    if (len > 0 && len < size && strchr("xX", value[len]) == NULL) {
+    // Another one of this name may be on the line.
+    bool is_it = (int32_t)strtoll(value, NULL, 10) == (int32_t)config_setting_get_int64(setting);
+    if (len > 0 && len < size && is_it && strchr("xX", value[len]) == NULL) {
       snprintf(text, size, "%.*s", (int)len, value);
       return;
     }

@@ -154,8 +154,8 @@ size_t config_listener_counterpart(const struct config *running, size_t index,
     // At its own place first: several may have port 0.
     size_t at = LISTENER_MORE + (index - LISTENER_MORE + i) % more;
     const struct config_listener *other = &fresh->server.listeners[at];
-    if (listener->transport == other->transport &&
-        listener->tls.enabled == other->tls.enabled && strcmp(listener->addr, other->addr) == 0) {
+    if (listener->transport == other->transport && listener->tls.enabled == other->tls.enabled &&
+        strcmp(listener->addr, other->addr) == 0) {
       return at;
     }
   }

@@ -900,6 +900,9 @@ int master_run(const struct master_options *options) {
   if (master.loaded) {
     *master.loaded = *config;
   }
+  if (master.tls_keys) {
+    tls_keys_set_logins(master.tls_keys, master.secrets);
+  }
   if (tick && master.places_left && master.leaving && master.loaded && master.tls_keys &&
       build(&master, options->worker_program, why, sizeof why)) {
     const struct timeval second = {.tv_sec = 1};

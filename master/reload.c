@@ -6,6 +6,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/secrets_rotate.h"
 #include "common/tls.h"
 #include "master/control_answers.h"
 #include "master/control_command.h"
@@ -119,7 +120,7 @@ static void name_tls_files(struct reload *reload) {
     char name[64], whole[96];
     if (reload->tls_changed[i]) {
       config_listener_path(&reload->next, listener, name, sizeof name);
-      snprintf(whole, sizeof whole, "%s.tls (files)", name);
+      snprintf(whole, sizeof whole, "%s.tls", name);
       on_change(whole, CONFIG_IN_PLACE, reload);
     }
   }
@@ -167,6 +168,33 @@ static void take_secrets(struct reload *reload) {
   TAKE(etcd_password, CONFIG_RESTART);
   TAKE(etcd_tls_key, CONFIG_RESTART);
 #undef TAKE
+}
+
+// Players whose tokens and certificates are of the keys before come in for a while yet.
+static void take_login_keys(struct reload *reload) {
+  struct master *master = reload->master;
+  struct secrets *running = master->secrets;
+  struct secrets *fresh = reload->secrets;
+  size_t dropped =
+      secrets_rotate(fresh, running, clock_wall_ms(), reload->next.login.key_overlap_ms);
+  if (dropped > 0) {
+    json_array_append_new(reload->notes,
+                          json_sprintf("%zu previous login keys are good no longer: there are too "
+                                       "many at a time",
+                                       dropped));
+  }
+  if (memcmp(&running->current, &fresh->current, sizeof fresh->current) != 0) {
+    on_change("secret (login keys)", CONFIG_IN_PLACE, reload);
+  }
+  running->current = fresh->current;
+  memcpy(running->previous, fresh->previous, sizeof running->previous);
+  running->previous_count = fresh->previous_count;
+  if (running->previous_count > 0) {
+    json_array_append_new(reload->notes,
+                          json_sprintf("%zu previous login keys are good beside the current ones",
+                                       running->previous_count));
+  }
+  tls_keys_set_logins(master->tls_keys, running);
 }
 
 static void take_levels(struct master *master, enum log_level before) {
@@ -219,6 +247,7 @@ static void take(struct reload *reload) {
   *master->loaded = reload->next_loaded;
   name_tls_files(reload);
   take_secrets(reload);
+  take_login_keys(reload);
   take_levels(master, level);
   take_sockets(master);
   if (master->config.registry.source == REGISTRY_STATIC) {

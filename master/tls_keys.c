@@ -97,6 +97,14 @@ void tls_keys_free(struct tls_keys *keys) {
   }
 }
 
+void tls_keys_set_logins(struct tls_keys *keys, const struct secrets *secrets) {
+  struct secrets *logins = &keys->material->secrets;
+  logins->current = secrets->current;
+  memcpy(logins->previous, secrets->previous, sizeof logins->previous);
+  logins->previous_count = secrets->previous_count;
+  tls_segment_publish(keys->segment, keys->material);
+}
+
 int tls_keys_fd(const struct tls_keys *keys) { return tls_segment_fd(keys->segment); }
 
 static int read_anew(struct tls_material *fresh, const struct tls_material *running,
@@ -154,6 +162,7 @@ int tls_keys_reload(struct tls_keys *keys, const struct config *config, const bo
     changed[i] = differ(keys->material, fresh, (uint32_t)i);
   }
   memcpy(fresh->tickets, keys->material->tickets, sizeof fresh->tickets);
+  fresh->secrets = keys->material->secrets;
   tls_material_free(keys->material);
   keys->material = fresh;
   tls_segment_publish(keys->segment, fresh);

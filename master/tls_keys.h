@@ -19,6 +19,9 @@ int tls_keys_read(struct tls_material *material, const struct config *config, co
 // Takes over material, as it was read, and publishes it. NULL when out of memory or descriptors.
 struct tls_keys *tls_keys_new(const struct config *config, struct tls_material *material);
 void tls_keys_free(struct tls_keys *keys);  // accepts NULL
+// Publishes the keys that logins go by from now on.
+void tls_keys_set_logins(struct tls_keys *keys, const struct secrets *secrets);
+
 int tls_keys_fd(const struct tls_keys *keys);
 
 // Publishes what the files hold now, by config; tickets that are out stay good. The listeners at

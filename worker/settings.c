@@ -51,6 +51,25 @@ int settings_apply(struct worker *worker) {
   return set_send_buffer(worker);
 }
 
+static void take_login_keys(struct worker *worker) {
+  struct tls_material *material = tls_material_new();
+  // While the master is changing them nothing is had: it tells when it is done.
+  if (material && tls_segment_read(worker->tls, material) == 0 &&
+      handshake_keys_set(&worker->handshake_keys, &material->secrets) != 0) {
+    log_error("login_keys_refused", "error=\"%s\"", error_text(ERROR_MEMORY));
+  }
+  tls_material_free(material);
+}
+
+void settings_take_keys(struct worker *worker) {
+  char why[512], quoted[sizeof why + 64];
+  const char *wrong = acceptor_load_tls(worker->acceptor, why, sizeof why);
+  if (wrong) {
+    log_error("tls_keys_refused", "why=%s", log_quote(quoted, sizeof quoted, wrong, strlen(wrong)));
+  }
+  take_login_keys(worker);
+}
+
 static void report_fault(const char *fault, void *context) {
   char quoted[1024];
   (void)context;
@@ -83,8 +102,7 @@ static void take(struct worker *worker, struct config *fresh) {
 
 void settings_on_change(struct worker *worker, const struct channel_settings *settings) {
   struct config *fresh = malloc(sizeof *fresh);
-  if (fresh &&
-      config_load_text(channel_settings_text(settings), fresh, report_fault, NULL) == 0) {
+  if (fresh && config_load_text(channel_settings_text(settings), fresh, report_fault, NULL) == 0) {
     take(worker, fresh);
   } else {
     log_error("settings_not_taken", "hint=\"this worker goes on as before\"");

@@ -10,6 +10,8 @@ struct worker;
 
 // From worker->config. ERROR_MEMORY: something stays as it was before.
 int settings_apply(struct worker *worker) MUST_CHECK;
+// The keys of TLS and of logins, as the master publishes them now.
+void settings_take_keys(struct worker *worker);
 // Takes them over, but for what only a new worker can.
 void settings_on_change(struct worker *worker, const struct channel_settings *settings);
 

@@ -209,14 +209,25 @@ class Gateway(Program):
         self.socket_path = self.settings["control"]["socket"]
         secret = os.path.join(self.directory, "secret.conf")
         write_file(secret, libconfig_file(secrets or secret_settings(keys)))
+        self.configure({})
+        self.environment = environment
+        if start:
+            self.start()
+
+    def configure(self, changes):
+        """Lays changes over the settings in its file."""
+        self.settings = merged(self.settings, changes)
         self.config_path = write_file(
             os.path.join(self.directory, "janus.conf"),
             libconfig_file(self.settings) + '@include "secret.conf"\n',
             0o644,
         )
-        self.environment = environment
-        if start:
-            self.start()
+
+    def reload(self, changes=None):
+        """{setting: how} of what it says has changed."""
+        if changes is not None:
+            self.configure(changes)
+        return {one["setting"]: one["how"] for one in self.ctl("reload")["changed"]}
 
     def start(self):
         super().__init__([os.path.join(BIN, "janusd"), "-c", self.config_path], self.environment)

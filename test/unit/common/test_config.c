@@ -46,7 +46,7 @@
 #define GOOD_SECRET SECRET(ACCOUNT_KEY, SERVER_KEY, CLIENT_CERT_UNTIL_2119)
 
 static char folder[64], main_file[96], secret_file[96];
-static struct config config, other;
+static struct config config, other, running;
 static struct secrets secrets;
 static char faults[1 << 16];
 static int fault_count;
@@ -898,22 +898,152 @@ static void note_change(const char *name, enum config_change change, void *conte
   snprintf(changes + len, 512 - len, "%s:%s ", name, config_change_name(change));
 }
 
-static void changes_are_named(void **state) {
-  (void)state;
-  char changes[512] = "";
-  load_good("server = { listeners = ( { transport = \"tcp\"; addr = \"h:1\"; } ); };");
-  other = config;
-  config_each_change(&other, &config, note_change, changes);
-  assert_string_equal(changes, "");
-  load_good(
-      "server = { listeners = ( { transport = \"tcp\"; addr = \"h:1\"; backlog = 5; } ); };\n"
-      "log = { level = \"debug\"; }; nodes = ( { service = \"s\"; addr = \"h:1\"; } );");
-  config_each_change(&other, &config, note_change, changes);
-  assert_string_equal(changes, "log.level nodes server.listeners[0].backlog ");
+// Takes text over into what runs; returns what is said of it.
+static const char *take(const char *text) {
+  static char changes[512];
   changes[0] = '\0';
-  load_good("");
-  config_each_change(&other, &config, note_change, changes);
-  assert_string_equal(changes, "server.listeners ");
+  load_good(text);
+  config_take(&running, &other, &config, note_change, changes);
+  return changes;
+}
+
+static void begin(const char *text) {
+  load_good(text);
+  other = config;
+  running = config;
+}
+
+static void what_can_change_in_place_is_taken_and_the_rest_named(void **state) {
+  (void)state;
+  begin("limits = { idle_timeout = \"60s\"; };");
+  assert_string_equal(take("limits = { idle_timeout = \"60s\"; };"), "");
+  assert_string_equal(take("limits = { idle_timeout = \"9s\"; }; seal = { aes_ni = false; };\n"
+                           "etcd = { timeout = \"1s\"; };"),
+                      "etcd.timeout:restart limits.idle_timeout:in_place "
+                      "seal.aes_ni:new_generation ");
+  assert_int_equal(running.limits.idle_timeout_ms, 9000);
+  assert_false(running.seal.aes_ni);
+  assert_int_equal(running.etcd.timeout_ms, 3000);
+  // What waits is named each time, until it is as it was.
+  assert_string_equal(take("limits = { idle_timeout = \"9s\"; }; seal = { aes_ni = false; };\n"
+                           "etcd = { timeout = \"1s\"; };"),
+                      "etcd.timeout:restart ");
+  assert_string_equal(take("limits = { idle_timeout = \"9s\"; }; seal = { aes_ni = false; };"), "");
+}
+
+static void what_was_derived_stays_where_nothing_was_said_of_it(void **state) {
+  (void)state;
+  begin("");
+  running.worker.count = 2;  // of 0, the cores
+  assert_string_equal(take("log = { level = \"debug\"; };"), "log.level:in_place ");
+  assert_int_equal(running.worker.count, 2);
+  assert_string_equal(take("log = { level = \"debug\"; }; worker = { count = 3; };"),
+                      "worker.count:in_place ");
+  assert_int_equal(running.worker.count, 3);
+}
+
+static void nodes_are_taken_as_a_whole(void **state) {
+  (void)state;
+  begin("nodes = ( { service = \"s\"; addr = \"h:1\"; } );");
+  assert_string_equal(take("nodes = ( { service = \"s\"; addr = \"h:1\"; weight = 5; },\n"
+                           "{ service = \"s\"; addr = \"h:2\"; } );"),
+                      "nodes:in_place ");
+  assert_int_equal(running.registry.node_count, 2);
+  assert_int_equal(running.registry.nodes[0].weight, 5);
+  assert_string_equal(take(""), "nodes:in_place ");
+  assert_int_equal(running.registry.node_count, 0);
+}
+
+#define PLAYER_TUNNEL \
+  "{ name = \"player\"; service = \"p\"; method = \"/p.S/T\"; default = true; main = true; }"
+#define ROOM_TUNNEL(modules) \
+  "{ name = \"room\"; service = \"r\"; method = \"/r.S/T\"; modules = " modules "; }"
+#define TEAM_TUNNEL   "{ name = \"team\"; service = \"t\"; method = \"/t.S/T\"; modules = [9]; }"
+#define TUNNELS(list) "tunnel = { types = ( " list " ); };"
+
+static void tunnel_types_keep_their_places(void **state) {
+  (void)state;
+  begin(TUNNELS(PLAYER_TUNNEL ", " ROOM_TUNNEL("[6]")));
+  // In another order, with other modules, and a new one.
+  assert_string_equal(take(TUNNELS(TEAM_TUNNEL ", " ROOM_TUNNEL("[6, 7]") ", " PLAYER_TUNNEL)),
+                      "tunnel.types.team:in_place tunnel.types.room:in_place ");
+  assert_int_equal(running.tunnel.type_count, 3);
+  assert_string_equal(running.tunnel.types[0].name, "player");
+  assert_string_equal(running.tunnel.types[1].name, "room");
+  assert_int_equal(running.tunnel.types[1].module_count, 2);
+  assert_string_equal(running.tunnel.types[2].name, "team");
+  // One that is gone serves no module; when it comes back it is the same again.
+  assert_string_equal(take(TUNNELS(PLAYER_TUNNEL ", " TEAM_TUNNEL)), "tunnel.types.room:in_place ");
+  assert_int_equal(running.tunnel.type_count, 3);
+  assert_int_equal(running.tunnel.types[1].module_count, 0);
+  assert_string_equal(take(TUNNELS(PLAYER_TUNNEL ", " TEAM_TUNNEL)), "");
+  assert_string_equal(take(TUNNELS(PLAYER_TUNNEL ", " TEAM_TUNNEL ", " ROOM_TUNNEL("[6]"))),
+                      "tunnel.types.room:in_place ");
+  assert_int_equal(running.tunnel.types[1].module_count, 1);
+}
+
+static void a_tunnel_type_that_is_another_now_waits(void **state) {
+  (void)state;
+  begin(TUNNELS(PLAYER_TUNNEL ", " ROOM_TUNNEL("[6]")));
+  assert_string_equal(
+      take(TUNNELS(PLAYER_TUNNEL ", { name = \"room\"; service = \"other\"; method = \"/r.S/T\"; "
+                                 "modules = [6]; }")),
+      "tunnel.types.room:restart ");
+  assert_string_equal(running.tunnel.types[1].service, "r");
+  assert_string_equal(
+      take(TUNNELS("{ name = \"hero\"; service = \"p\"; method = \"/p.S/T\"; main = true; }")),
+      "tunnel.types.hero:restart tunnel.types.player:restart tunnel.types.room:in_place ");
+  assert_true(running.tunnel.types[0].main);
+}
+
+static void a_new_service_has_to_be_watched_in_etcd_from_the_start(void **state) {
+  (void)state;
+  begin("registry = \"etcd\"; " TUNNELS(PLAYER_TUNNEL));
+  assert_string_equal(take("registry = \"etcd\"; " TUNNELS(PLAYER_TUNNEL ", " TEAM_TUNNEL)),
+                      "tunnel.types.team:restart ");
+  assert_int_equal(running.tunnel.type_count, 1);
+}
+
+static void there_is_room_for_so_many_tunnel_types(void **state) {
+  (void)state;
+  char text[4096] = "tunnel = { types = ( " PLAYER_TUNNEL;
+  begin(TUNNELS(PLAYER_TUNNEL));
+  for (int i = 1; i < CONFIG_TUNNEL_TYPES; i++) {
+    snprintf(text + strlen(text), sizeof text - strlen(text),
+             ", { name = \"t%d\"; service = \"s\"; method = \"/t.S/T\"; modules = [%d]; }", i,
+             10 + i);
+  }
+  strcat(text, " ); };");
+  take(text);
+  assert_int_equal(running.tunnel.type_count, CONFIG_TUNNEL_TYPES);
+  take(
+      TUNNELS(PLAYER_TUNNEL ", " TEAM_TUNNEL));  // the others have no modules now, but their places
+  assert_string_equal(take(TUNNELS(PLAYER_TUNNEL ", " TEAM_TUNNEL)), "tunnel.types.team:restart ");
+  assert_int_equal(running.tunnel.type_count, CONFIG_TUNNEL_TYPES);
+}
+
+#define TCP_LISTENER(addr, more) "{ transport = \"tcp\"; addr = \"" addr "\"; " more " }"
+#define LISTENER_LIST(list)      "server = { listeners = ( " list " ); };"
+
+static void listeners_are_known_by_their_address(void **state) {
+  (void)state;
+  begin(LISTENER_LIST(TCP_LISTENER("h:1", "") ", " TCP_LISTENER("h:2", "backlog = 7;")));
+  // In another order, one of them changed.
+  assert_string_equal(take(LISTENER_LIST(TCP_LISTENER("h:2", "backlog = 7;") ", " TCP_LISTENER(
+                          "h:1", "backlog = 5;"))),
+                      "server.listeners[0].backlog:in_place ");
+  assert_int_equal(running.server.listeners[LISTENER_MORE].backlog, 5);
+  assert_int_equal(running.server.listeners[LISTENER_MORE + 1].backlog, 7);
+  assert_string_equal(take(LISTENER_LIST(TCP_LISTENER("h:1", "backlog = 5;"))),
+                      "server.listeners:restart ");
+  assert_string_equal(
+      take(LISTENER_LIST(TCP_LISTENER("h:1", "backlog = 5;") ", " TCP_LISTENER("h:3", ""))),
+      "server.listeners:restart ");
+  assert_int_equal(running.server.listener_count, LISTENER_MORE + 2);
+  assert_string_equal(take(LISTENER_LIST(TCP_LISTENER("h:2", "backlog = 7;") ", " TCP_LISTENER(
+                          "h:1", "allow = \"192.0.2.0/24\"; backlog = 5;"))),
+                      "server.listeners[0].allow:in_place ");
+  assert_int_equal(running.server.listeners[LISTENER_MORE].allow.count, 1);
 }
 
 static void etcd_and_redis_are_read_and_travel(void **state) {
@@ -1164,7 +1294,14 @@ int main(void) {
       cmocka_unit_test(listeners_are_read_and_travel),
       cmocka_unit_test(listeners_that_do_not_fit_together_are_refused),
       cmocka_unit_test(listeners_may_share_a_port),
-      cmocka_unit_test(changes_are_named),
+      cmocka_unit_test(what_can_change_in_place_is_taken_and_the_rest_named),
+      cmocka_unit_test(what_was_derived_stays_where_nothing_was_said_of_it),
+      cmocka_unit_test(nodes_are_taken_as_a_whole),
+      cmocka_unit_test(tunnel_types_keep_their_places),
+      cmocka_unit_test(a_tunnel_type_that_is_another_now_waits),
+      cmocka_unit_test(a_new_service_has_to_be_watched_in_etcd_from_the_start),
+      cmocka_unit_test(there_is_room_for_so_many_tunnel_types),
+      cmocka_unit_test(listeners_are_known_by_their_address),
       cmocka_unit_test(saved_settings_that_are_damaged_are_refused),
   };
   return cmocka_run_group_tests(tests, set_up, tear_down);
