@@ -7,13 +7,14 @@ import pty
 import re
 import shlex
 import shutil
+import socket
 import socketserver
 import subprocess
 import tempfile
 import threading
 
 import pytest
-from janus.patience import patient
+from janus.patience import patient, wait_for
 from janus.programs import BIN, Gateway, nodes_of, run
 
 REFUSED, USAGE, UNREACHABLE = 1, 2, 3
@@ -240,6 +241,19 @@ def test_a_gateway_that_stops_after_its_drain_ends_it_well(stand):
         == {"ok": True, "drain": {"state": "stopped"}}
 
 
+def test_a_gateway_that_starts_anew_has_not_stopped(stand):
+    gateway = stand(drain=draining(3), drain_status=[draining(2), Stand.GOES])
+    process = subprocess.Popen(
+        [os.path.join(BIN, "janusctl"), "--socket", gateway.path, "drain", "--json"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for(lambda: not os.path.exists(gateway.path), "the gateway to have gone")
+    successor = Stand(gateway.path, {"drain status": draining(2, "serving")})
+    assert process.wait(patient(30)) == REFUSED
+    assert b"undrained" in process.stdout.read()
+    successor.shutdown()
+    successor.server_close()
+
+
 def test_a_drain_that_the_gateway_can_not_tell_of_ends_with_1(stand):
     gateway = stand(drain=draining(3), drain_status={"ok": False, "error": "unknown command"})
     assert "unknown command" in gateway.janusctl("drain", code=REFUSED).stderr
@@ -375,6 +389,19 @@ def test_who_looks_only_may_what_help_says(guarded, name):
         assert "you may" not in as_users
     if name == "log":
         assert guarded.run("log", group="users").returncode == 0
+
+
+def test_the_gateway_knows_every_command(guarded):
+    with socket.socket(socket.AF_UNIX) as asker:
+        asker.connect(guarded.path)
+        asker.sendall(b'{"command": "nonsense"}\n')
+        answer = json.loads(asker.makefile().read())
+    assert answer["ok"] is False
+    said, _, names = answer["error"].partition("; there are ")
+    assert said == "unknown command"
+    # top asks for stats and sessions.
+    assert set(COMMAND) - set(names.split(", ")) <= {"top", "upgrade"}
+    assert set(names.split(", ")) <= set(COMMAND)
 
 
 @needs_root
