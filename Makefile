@@ -218,16 +218,36 @@ deps: ## Install everything that any target needs
 
 # --- Installing ----------------------------------------------------------------
 
+ZSH_FUNCTIONS ?= $(PREFIX)/share/zsh/site-functions
+UNIT_DIR := $(DESTDIR)$(PREFIX)/lib/systemd/system
+SHARE := $(DESTDIR)$(PREFIX)/share/janus-gate
+
 install: all web ## Install below PREFIX (default /usr) and /etc/janus-gate; DESTDIR for packaging
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/janus-gate \
-	  $(DESTDIR)$(PREFIX)/share/janus-gate/web $(DESTDIR)/etc/janus-gate
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/janus-gate $(SHARE)/web \
+	  $(SHARE)/prometheus $(SHARE)/grafana $(UNIT_DIR) $(DESTDIR)$(PREFIX)/lib/sysusers.d \
+	  $(DESTDIR)/etc/logrotate.d $(DESTDIR)/etc/janus-gate
 	install $(PROGRAMS:%=$(BIN)/%) $(DESTDIR)$(PREFIX)/bin
 	install $(LIBEXEC)/janus-worker $(DESTDIR)$(PREFIX)/libexec/janus-gate
-	install -m 644 build/web/* $(DESTDIR)$(PREFIX)/share/janus-gate/web
+	install -m 644 build/web/* $(SHARE)/web
+	install -m 644 packaging/prometheus/* $(SHARE)/prometheus
+	install -m 644 packaging/grafana/* $(SHARE)/grafana
+	sed 's|/usr/bin/|$(PREFIX)/bin/|' packaging/systemd/janus-gate.service \
+	  > $(UNIT_DIR)/janus-gate.service
+	chmod 644 $(UNIT_DIR)/janus-gate.service
+	install -m 644 packaging/systemd/janus-gate.sysusers \
+	  $(DESTDIR)$(PREFIX)/lib/sysusers.d/janus-gate.conf
+	install -m 644 packaging/logrotate/janus-gate $(DESTDIR)/etc/logrotate.d
+	for page in $(wildcard packaging/man/*.[158]); do \
+	  install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit; \
+	done
+	[ ! -d packaging/completion ] || { \
+	  install -D -m 644 packaging/completion/janusctl.bash \
+	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions/janusctl && \
+	  install -D -m 644 packaging/completion/_janusctl $(DESTDIR)$(ZSH_FUNCTIONS)/_janusctl; }
 	[ -e $(DESTDIR)/etc/janus-gate/janus.conf ] || \
 	  install -m 644 etc/janus.conf $(DESTDIR)/etc/janus-gate
 	[ -e $(DESTDIR)/etc/janus-gate/secret.conf ] || \
-	  install -m 600 etc/secret.conf $(DESTDIR)/etc/janus-gate
+	  install -m 640 etc/secret.conf $(DESTDIR)/etc/janus-gate
 
 clean: ## Remove everything built
 	rm -rf build
