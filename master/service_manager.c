@@ -99,8 +99,9 @@ struct service_manager *service_manager_new(struct event_base *base) {
   const char *const *taken = (const char *const *)manager->environment;
   if (manager->fd < 0 || !taken[0] || !take_address(manager, taken[0]) ||
       !start_watchdog(manager, base, taken[1], taken[2])) {
-    log_warn("service_manager_unreachable", "hint=\"NOTIFY_SOCKET is no address, or there is no "
-                                            "memory or descriptor for it\"");
+    log_warn("service_manager_unreachable",
+             "hint=\"NOTIFY_SOCKET is no address, or there is no "
+             "memory or descriptor for it\"");
     service_manager_free(manager);
     return NULL;
   }
