@@ -64,7 +64,7 @@ FUZZERS := $(patsubst %.c,$(B)/%,$(wildcard test/fuzz/fuzz_*.c))
 
 ALL_PROGRAMS := $(PROGRAMS:%=$(BIN)/%) $(LIBEXEC)/janus-worker
 
-.PHONY: all web man completion demo run test check unit system asan tsan fuzz bench interop lint format deps install clean help
+.PHONY: all web man completion demo run test check unit system asan tsan fuzz bench interop lint format deps install deb package-test clean help
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -241,13 +241,24 @@ deps: ## Install everything that any target needs
 # --- Installing ----------------------------------------------------------------
 
 ZSH_FUNCTIONS ?= $(PREFIX)/share/zsh/site-functions
+UNIT_DIR := $(DESTDIR)$(PREFIX)/lib/systemd/system
+SHARE := $(DESTDIR)$(PREFIX)/share/janus-gate
 
 install: all web man completion ## Install below PREFIX (default /usr) and /etc/janus-gate; DESTDIR for packaging
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/janus-gate \
-	  $(DESTDIR)$(PREFIX)/share/janus-gate/web $(DESTDIR)/etc/janus-gate
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/janus-gate $(SHARE)/web \
+	  $(SHARE)/prometheus $(SHARE)/grafana $(UNIT_DIR) $(DESTDIR)$(PREFIX)/lib/sysusers.d \
+	  $(DESTDIR)/etc/logrotate.d $(DESTDIR)/etc/janus-gate
 	install $(PROGRAMS:%=$(BIN)/%) $(DESTDIR)$(PREFIX)/bin
 	install $(LIBEXEC)/janus-worker $(DESTDIR)$(PREFIX)/libexec/janus-gate
-	install -m 644 build/web/* $(DESTDIR)$(PREFIX)/share/janus-gate/web
+	install -m 644 build/web/* $(SHARE)/web
+	install -m 644 packaging/prometheus/* $(SHARE)/prometheus
+	install -m 644 packaging/grafana/* $(SHARE)/grafana
+	sed 's|/usr/bin/|$(PREFIX)/bin/|' packaging/systemd/janus-gate.service \
+	  > $(UNIT_DIR)/janus-gate.service
+	chmod 644 $(UNIT_DIR)/janus-gate.service
+	install -m 644 packaging/systemd/janus-gate.sysusers \
+	  $(DESTDIR)$(PREFIX)/lib/sysusers.d/janus-gate.conf
+	install -m 644 packaging/logrotate/janus-gate $(DESTDIR)/etc/logrotate.d
 	for page in $(MAN_PAGES); do \
 	  install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit; \
 	done
@@ -257,10 +268,30 @@ install: all web man completion ## Install below PREFIX (default /usr) and /etc/
 	[ -e $(DESTDIR)/etc/janus-gate/janus.conf ] || \
 	  install -m 644 etc/janus.conf $(DESTDIR)/etc/janus-gate
 	[ -e $(DESTDIR)/etc/janus-gate/secret.conf ] || \
-	  install -m 600 etc/secret.conf $(DESTDIR)/etc/janus-gate
+	  install -m 640 etc/secret.conf $(DESTDIR)/etc/janus-gate
+
+# --- Packages ------------------------------------------------------------------
+
+# The same sources give the same packages, byte for byte, wherever and whenever they are built.
+DEB_TREE := build/deb/janus-gate-$(VERSION)
+
+deb: web ## Build the packages for Debian in build/deb
+	@tools/setup deb
+	rm -rf $(DEB_TREE)
+	mkdir -p $(DEB_TREE)/build
+	git ls-files -z | xargs -0 cp --parents -t $(DEB_TREE)
+	cp -r packaging/debian $(DEB_TREE)
+	cp -r build/web $(DEB_TREE)/build
+	sed -i '1s/([^)]*)/($(VERSION))/' $(DEB_TREE)/debian/changelog
+	cd $(DEB_TREE) && env -u MAKEFLAGS -u MAKELEVEL CC="$(CC)" dpkg-buildpackage -us -uc -b
+	@ls build/deb/*_$(VERSION)_*.deb
+
+package-test: ## Install, upgrade, remove and purge the packages in a fresh Debian (as root)
+	@tools/setup deb
+	@test/package/run
 
 clean: ## Remove everything built
 	rm -rf build
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18

@@ -33,6 +33,7 @@
 #include "master/registry.h"
 #include "master/reload.h"
 #include "master/routes.h"
+#include "master/service_manager.h"
 #include "master/session_reports.h"
 #include "master/stats_http.h"
 #include "master/tls_keys.h"
@@ -353,6 +354,7 @@ static void on_all_ready(void *owner) {
            workers_places(master->workers), listening, master->config.server.grpc.advertise,
            node_count);
   master->all_workers_served = true;
+  service_manager_ready(master->service_manager);
   master_look_at_readiness(master);
   if (!is_draining(master)) {
     master_announce(master);
@@ -464,6 +466,7 @@ static void on_stop_signal(evutil_socket_t number, short what, void *owner) {
   }
   log_info("stopping", "signal=%d sessions=%zu", (int)number, directory_count(master->directory));
   master->stopping = true;
+  service_manager_stopping(master->service_manager);
   master_look_at_readiness(master);
   // First of all nobody is to be sent here any more.
   registry_withdraw(master->registry, on_deregistered, master);
@@ -482,6 +485,13 @@ static void on_reopen_signal(evutil_socket_t number, short what, void *owner) {
   (void)!log_control_reopen(&master->log_control);  // says itself what is wrong
 }
 
+static void tell_status(const struct master *master) {
+  service_manager_status(master->service_manager, "%s%zu sessions, %d of %d workers running",
+                         is_draining(master) ? "draining: " : "",
+                         directory_count(master->directory), workers_running(master->workers),
+                         workers_count(master->workers));
+}
+
 static void on_second(evutil_socket_t fd, short what, void *owner) {
   struct master *master = owner;
   (void)fd;
@@ -494,6 +504,7 @@ static void on_second(evutil_socket_t fd, short what, void *owner) {
   registry_tick(master->registry);
   routes_tick(master->routes);
   bans_tick(master->bans, clock_wall_ms());
+  tell_status(master);
   master_look_at_readiness(master);
   if (tls_keys_tick(master->tls_keys, clock_monotonic_ms())) {
     master_tell_tls_changed(master);
@@ -900,6 +911,7 @@ int master_run(const struct master_options *options) {
   if (master.loaded) {
     *master.loaded = *config;
   }
+  master.service_manager = master.base ? service_manager_new(master.base) : NULL;
   if (master.tls_keys) {
     tls_keys_set_logins(master.tls_keys, master.secrets);
   }
@@ -940,6 +952,7 @@ int master_run(const struct master_options *options) {
   if (master.places_left) {
     event_free(master.places_left);
   }
+  service_manager_free(master.service_manager);
   tear_down(&master);
   loop_free(master.base);
   return status;

@@ -35,6 +35,7 @@ struct push_hub;
 struct push_topics;
 struct registry;
 struct routes;
+struct service_manager;
 struct session_reports;
 struct tls_keys;
 struct trace_exporter;
@@ -77,6 +78,7 @@ struct master {
   struct control *control;
   struct replacement_list replacements;  // that janusctl waits for
   struct log_control log_control;
+  struct service_manager *service_manager;  // NULL without one
   // How each worker stands with Redis, as it said last; all zero until then.
   struct redis_link_health worker_redis[CONFIG_WORKER_NUMBERS];
   struct counters *counters;  // the master's own, beside those of the workers

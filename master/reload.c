@@ -12,6 +12,7 @@
 #include "master/control_command.h"
 #include "master/master.h"
 #include "master/registry.h"
+#include "master/service_manager.h"
 #include "master/tls_keys.h"
 
 #define LOG_MODULE LOG_MODULE_CONFIG
@@ -286,6 +287,7 @@ json_t *reload(struct master *master) {
   reload->changed = json_array();
   reload->notes = json_array();
   json_t *answer;
+  service_manager_reloading(master->service_manager);
   if (master->drain.on) {
     answer = control_error("the gateway is draining; reload when it serves again (undrain)");
   } else if (is_good(reload)) {
@@ -304,5 +306,6 @@ json_t *reload(struct master *master) {
   json_decref(reload->notes);
   sodium_free(secrets);
   free(reload);
+  service_manager_reloaded(master->service_manager);
   return answer;
 }
