@@ -63,7 +63,7 @@ FUZZERS := $(patsubst %.c,$(B)/%,$(wildcard test/fuzz/fuzz_*.c))
 
 ALL_PROGRAMS := $(PROGRAMS:%=$(BIN)/%) $(LIBEXEC)/janus-worker
 
-.PHONY: all web demo run test check unit system asan tsan fuzz bench interop lint format deps install clean help
+.PHONY: all web demo run test check unit system asan tsan fuzz bench interop lint format deps install rpm clean help
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -248,6 +248,10 @@ install: all web ## Install below PREFIX (default /usr) and /etc/janus-gate; DES
 	  install -m 644 etc/janus.conf $(DESTDIR)/etc/janus-gate
 	[ -e $(DESTDIR)/etc/janus-gate/secret.conf ] || \
 	  install -m 640 etc/secret.conf $(DESTDIR)/etc/janus-gate
+
+rpm: ## Build the .rpm packages with rpmbuild, into build/rpm
+	@tools/setup rpm
+	@packaging/rpm/build
 
 clean: ## Remove everything built
 	rm -rf build
