@@ -63,7 +63,7 @@ FUZZERS := $(patsubst %.c,$(B)/%,$(wildcard test/fuzz/fuzz_*.c))
 
 ALL_PROGRAMS := $(PROGRAMS:%=$(BIN)/%) $(LIBEXEC)/janus-worker
 
-.PHONY: all web demo run test check unit system asan tsan fuzz bench interop lint format deps install rpm clean help
+.PHONY: all web demo run test check unit system asan tsan fuzz bench interop lint format deps install deb rpm package-test clean help
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -249,12 +249,32 @@ install: all web ## Install below PREFIX (default /usr) and /etc/janus-gate; DES
 	[ -e $(DESTDIR)/etc/janus-gate/secret.conf ] || \
 	  install -m 640 etc/secret.conf $(DESTDIR)/etc/janus-gate
 
-rpm: ## Build the .rpm packages with rpmbuild, into build/rpm
+# --- Packages ------------------------------------------------------------------
+
+# The same sources give the same packages, byte for byte, wherever and whenever they are built.
+DEB_TREE := build/deb/janus-gate-$(VERSION)
+
+deb: web ## Build the packages for Debian in build/deb
+	@tools/setup deb
+	rm -rf $(DEB_TREE)
+	mkdir -p $(DEB_TREE)/build
+	git ls-files -z | xargs -0 cp --parents -t $(DEB_TREE)
+	cp -r packaging/debian $(DEB_TREE)
+	cp -r build/web $(DEB_TREE)/build
+	sed -i '1s/([^)]*)/($(VERSION))/' $(DEB_TREE)/debian/changelog
+	cd $(DEB_TREE) && env -u MAKEFLAGS -u MAKELEVEL CC="$(CC)" dpkg-buildpackage -us -uc -b
+	@ls build/deb/*_$(VERSION)_*.deb
+
+rpm: web ## Build the packages for Fedora and its kin in build/rpm
 	@tools/setup rpm
 	@packaging/rpm/build
+
+package-test: ## Install, upgrade, remove and purge the packages in a fresh Debian (as root)
+	@tools/setup deb
+	@test/package/run
 
 clean: ## Remove everything built
 	rm -rf build
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18

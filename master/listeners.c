@@ -64,10 +64,11 @@ static void warn_if_shared(const struct sockaddr *address, socklen_t len, const 
   if (fd >= 0) {
     close(fd);
   } else if (errno == EADDRINUSE) {
-    log_warn("port_shared",
-             "address=%s hint=\"another process, or another listener of this gateway, has it too, "
-             "and gets some of the clients; workers of a janusd that died leave it within seconds\"",
-             addr);
+    log_warn(
+        "port_shared",
+        "address=%s hint=\"another process, or another listener of this gateway, has it too, "
+        "and gets some of the clients; workers of a janusd that died leave it within seconds\"",
+        addr);
   }
 }
 

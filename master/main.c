@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "common/log_output.h"
@@ -59,6 +60,16 @@ static void find_worker(char *path, size_t size) {
   }
 }
 
+// A dump of a worker would have keys in it: those of the sessions, and what OpenSSL and the
+// ciphers made of the others. The hard limit stays, for prlimit(1) to allow one.
+static void forbid_core_dumps(void) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_CORE, &limit) == 0) {
+    limit.rlim_cur = 0;
+    setrlimit(RLIMIT_CORE, &limit);
+  }
+}
+
 int main(int argc, char **argv) {
   static const struct option options[] = {
       {"config", required_argument, NULL, 'c'}, {"test", no_argument, NULL, 't'},
@@ -84,6 +95,7 @@ int main(int argc, char **argv) {
     fprintf(stderr, "janusd: unexpected argument `%s`; try `janusd --help`\n", argv[optind]);
     return 2;
   }
+  forbid_core_dumps();
   struct secrets *secrets = sodium_init() >= 0 ? sodium_malloc(sizeof *secrets) : NULL;
   if (!secrets) {
     fprintf(stderr, "janusd: no locked memory to be had for the secrets\n");

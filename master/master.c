@@ -31,6 +31,7 @@
 #include "master/registry.h"
 #include "master/reload.h"
 #include "master/routes.h"
+#include "master/service_manager.h"
 #include "master/session_reports.h"
 #include "master/stats_http.h"
 #include "master/tls_keys.h"
@@ -337,6 +338,7 @@ static void on_all_ready(void *owner) {
            workers_count(master->workers), listening, master->config.server.grpc.advertise,
            node_count);
   master->all_workers_served = true;
+  service_manager_ready(master->service_manager);
   look_at_readiness(master);
   if (!master->stopping) {
     struct registry_endpoint endpoints[CONFIG_LISTENERS];
@@ -415,6 +417,7 @@ static void on_stop_signal(evutil_socket_t number, short what, void *owner) {
   }
   log_info("stopping", "signal=%d sessions=%zu", (int)number, directory_count(master->directory));
   master->stopping = true;
+  service_manager_stopping(master->service_manager);
   look_at_readiness(master);
   // First of all nobody is to be sent here any more.
   registry_withdraw(master->registry, on_deregistered, master);
@@ -433,6 +436,13 @@ static void on_reopen_signal(evutil_socket_t number, short what, void *owner) {
   (void)!log_control_reopen(&master->log_control);  // says itself what is wrong
 }
 
+static void tell_status(const struct master *master) {
+  service_manager_status(master->service_manager, "%s%zu sessions, %d of %d workers running",
+                         is_draining(master) ? "draining: " : "",
+                         directory_count(master->directory), workers_running(master->workers),
+                         workers_count(master->workers));
+}
+
 static void on_second(evutil_socket_t fd, short what, void *owner) {
   struct master *master = owner;
   (void)fd;
@@ -445,6 +455,7 @@ static void on_second(evutil_socket_t fd, short what, void *owner) {
   registry_tick(master->registry);
   routes_tick(master->routes);
   bans_tick(master->bans, clock_wall_ms());
+  tell_status(master);
   look_at_readiness(master);
   if (tls_keys_tick(master->tls_keys, clock_monotonic_ms())) {
     master_tell_tls_changed(master);
@@ -847,6 +858,7 @@ int master_run(const struct master_options *options) {
   if (master.loaded) {
     *master.loaded = *config;
   }
+  master.service_manager = master.base ? service_manager_new(master.base) : NULL;
   if (tick && master.leaving && master.loaded && master.tls_keys &&
       build(&master, why, sizeof why)) {
     const struct timeval second = {.tv_sec = 1};
@@ -881,6 +893,7 @@ int master_run(const struct master_options *options) {
   if (master.leaving) {
     event_free(master.leaving);
   }
+  service_manager_free(master.service_manager);
   tear_down(&master);
   loop_free(master.base);
   return status;

@@ -33,6 +33,7 @@ struct push_hub;
 struct push_topics;
 struct registry;
 struct routes;
+struct service_manager;
 struct session_reports;
 struct tls_keys;
 struct trace_exporter;
@@ -74,6 +75,7 @@ struct master {
   struct player_watch *player_watch;
   struct control *control;
   struct log_control log_control;
+  struct service_manager *service_manager;  // NULL without one
   // How each worker stands with Redis, as it said last; all zero until then.
   struct redis_link_health worker_redis[CONFIG_WORKERS];
   struct counters *counters;  // the master's own, beside those of the workers

@@ -8,6 +8,7 @@
 #include "master/control_answers.h"
 #include "master/control_command.h"
 #include "master/master.h"
+#include "master/service_manager.h"
 #include "master/tls_keys.h"
 
 #define LOG_MODULE LOG_MODULE_CONFIG
@@ -115,6 +116,7 @@ json_t *reload(struct master *master) {
   struct secrets *secrets = sodium_malloc(sizeof *secrets);
   const struct outcome outcome = {json_array(), json_array(), json_array()};
   json_t *answer;
+  service_manager_reloading(master->service_manager);
   if (!fresh || !next || !secrets) {
     on_fault("out of memory", outcome.faults);
     answer = control_error("there is no memory for a reload, and nothing has changed");
@@ -134,5 +136,6 @@ json_t *reload(struct master *master) {
   sodium_free(secrets);
   free(next);
   free(fresh);
+  service_manager_reloaded(master->service_manager);
   return answer;
 }

@@ -138,6 +138,10 @@ static int write_file(const char *folder, const char *name, mode_t mode, bool fo
                       const char *text) {
   char path[PATH_MAX];
   snprintf(path, sizeof path, "%s/%s", folder, name);
+  struct stat before;
+  // What everybody could read was never set up so.
+  bool replaces =
+      force && lstat(path, &before) == 0 && S_ISREG(before.st_mode) && (before.st_mode & 007) == 0;
   if (force) {
     unlink(path);  // so that the mode is the new file's
   }
@@ -145,6 +149,10 @@ static int write_file(const char *folder, const char *name, mode_t mode, bool fo
   if (fd < 0) {
     return fail(path,
                 errno == EEXIST ? "is there already; --force writes over it" : strerror(errno));
+  }
+  // A gateway that does not run as root reads its file by the file's group: it stays so.
+  if (replaces && fchown(fd, before.st_uid, before.st_gid) == 0) {
+    (void)!fchmod(fd, mode | (before.st_mode & S_IRGRP));
   }
   size_t len = strlen(text);
   bool written = write(fd, text, len) == (ssize_t)len && fsync(fd) == 0;

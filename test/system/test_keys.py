@@ -49,6 +49,15 @@ def test_nothing_is_written_over_without_force(folder):
     assert mode(folder / "secret.conf") == 0o600
 
 
+def test_the_group_that_may_read_the_secrets_stays_so(folder):
+    before = (folder / "secret.conf").read_text()
+    os.chmod(folder / "secret.conf", 0o640)
+    keys("init", str(folder), "--force")
+    assert (folder / "secret.conf").read_text() != before
+    assert mode(folder / "secret.conf") == 0o640
+    assert mode(folder / "client.key") == 0o600
+
+
 def test_a_set_is_made_whole_or_not_at_all(folder):
     os.remove(folder / "secret.conf")
     keys("init", str(folder), exit_code=1)

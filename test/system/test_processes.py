@@ -1,6 +1,7 @@
 """Master and workers: what holds when one of them ends, as asked or not."""
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -252,6 +253,18 @@ def test_no_secret_shows_in_an_environment_an_argument_list_or_the_log(start, ba
     log = gateway.log()
     for secret in (account_key.decode(), token[:40], "nobody's business", "PRIVATE KEY"):
         assert secret not in log
+
+
+def test_no_process_leaves_a_core_dump_which_would_have_keys_in_it(start, backend):
+    allowed, most = resource.getrlimit(resource.RLIMIT_CORE)
+    assert most != 0, "this machine allows no core dumps anyway"
+    resource.setrlimit(resource.RLIMIT_CORE, (most, most))
+    try:
+        gateway = start(Gateway, nodes=nodes_of(backend.address))
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, (allowed, most))
+    for pid in [gateway.pid, *gateway.worker_pids().values()]:
+        assert resource.prlimit(pid, resource.RLIMIT_CORE) == (0, most)
 
 
 def test_the_status_tells_what_runs(start, backend):
