@@ -221,16 +221,18 @@ deps: ## Install everything that any target needs
 ZSH_FUNCTIONS ?= $(PREFIX)/share/zsh/site-functions
 UNIT_DIR := $(DESTDIR)$(PREFIX)/lib/systemd/system
 SHARE := $(DESTDIR)$(PREFIX)/share/janus-gate
+DOC := $(DESTDIR)$(PREFIX)/share/doc/janus-gate
 
 install: all web ## Install below PREFIX (default /usr) and /etc/janus-gate; DESTDIR for packaging
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/janus-gate $(SHARE)/web \
-	  $(SHARE)/prometheus $(SHARE)/grafana $(UNIT_DIR) $(DESTDIR)$(PREFIX)/lib/sysusers.d \
+	  $(SHARE)/prometheus $(SHARE)/grafana $(DOC) $(UNIT_DIR) $(DESTDIR)$(PREFIX)/lib/sysusers.d \
 	  $(DESTDIR)/etc/logrotate.d $(DESTDIR)/etc/janus-gate
 	install $(PROGRAMS:%=$(BIN)/%) $(DESTDIR)$(PREFIX)/bin
 	install $(LIBEXEC)/janus-worker $(DESTDIR)$(PREFIX)/libexec/janus-gate
 	install -m 644 build/web/* $(SHARE)/web
 	install -m 644 packaging/prometheus/* $(SHARE)/prometheus
 	install -m 644 packaging/grafana/* $(SHARE)/grafana
+	install -m 644 README.md packaging/doc/*.md $(DOC)
 	sed 's|/usr/bin/|$(PREFIX)/bin/|' packaging/systemd/janus-gate.service \
 	  > $(UNIT_DIR)/janus-gate.service
 	chmod 644 $(UNIT_DIR)/janus-gate.service
