@@ -269,7 +269,7 @@ deb: web ## Build the packages for Debian in build/deb
 
 rpm: web ## Build the packages for Fedora and its kin in build/rpm
 	@tools/setup rpm
-	@packaging/rpm/build
+	@packaging/rpm/build --version $(VERSION)
 
 package-test: ## Install, upgrade, remove and purge the packages in a fresh Debian (as root)
 	@tools/setup deb
