@@ -64,7 +64,7 @@ FUZZERS := $(patsubst %.c,$(B)/%,$(wildcard test/fuzz/fuzz_*.c))
 
 ALL_PROGRAMS := $(PROGRAMS:%=$(BIN)/%) $(LIBEXEC)/janus-worker
 
-.PHONY: all web man completion demo run test check unit system asan tsan fuzz bench interop lint format deps install deb package-test clean help
+.PHONY: all web man completion demo run test check unit system asan tsan fuzz bench interop lint format deps install deb rpm package-test clean help
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -243,16 +243,18 @@ deps: ## Install everything that any target needs
 ZSH_FUNCTIONS ?= $(PREFIX)/share/zsh/site-functions
 UNIT_DIR := $(DESTDIR)$(PREFIX)/lib/systemd/system
 SHARE := $(DESTDIR)$(PREFIX)/share/janus-gate
+DOC := $(DESTDIR)$(PREFIX)/share/doc/janus-gate
 
 install: all web man completion ## Install below PREFIX (default /usr) and /etc/janus-gate; DESTDIR for packaging
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/janus-gate $(SHARE)/web \
-	  $(SHARE)/prometheus $(SHARE)/grafana $(UNIT_DIR) $(DESTDIR)$(PREFIX)/lib/sysusers.d \
+	  $(SHARE)/prometheus $(SHARE)/grafana $(DOC) $(UNIT_DIR) $(DESTDIR)$(PREFIX)/lib/sysusers.d \
 	  $(DESTDIR)/etc/logrotate.d $(DESTDIR)/etc/janus-gate
 	install $(PROGRAMS:%=$(BIN)/%) $(DESTDIR)$(PREFIX)/bin
 	install $(LIBEXEC)/janus-worker $(DESTDIR)$(PREFIX)/libexec/janus-gate
 	install -m 644 build/web/* $(SHARE)/web
 	install -m 644 packaging/prometheus/* $(SHARE)/prometheus
 	install -m 644 packaging/grafana/* $(SHARE)/grafana
+	install -m 644 README.md packaging/doc/*.md $(DOC)
 	sed 's|/usr/bin/|$(PREFIX)/bin/|' packaging/systemd/janus-gate.service \
 	  > $(UNIT_DIR)/janus-gate.service
 	chmod 644 $(UNIT_DIR)/janus-gate.service
@@ -285,6 +287,10 @@ deb: web ## Build the packages for Debian in build/deb
 	sed -i '1s/([^)]*)/($(VERSION))/' $(DEB_TREE)/debian/changelog
 	cd $(DEB_TREE) && env -u MAKEFLAGS -u MAKELEVEL CC="$(CC)" dpkg-buildpackage -us -uc -b
 	@ls build/deb/*_$(VERSION)_*.deb
+
+rpm: web ## Build the packages for Fedora and its kin in build/rpm
+	@tools/setup rpm
+	@packaging/rpm/build --version $(VERSION)
 
 package-test: ## Install, upgrade, remove and purge the packages in a fresh Debian (as root)
 	@tools/setup deb
