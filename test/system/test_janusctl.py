@@ -140,6 +140,15 @@ def test_wrong_usage_ends_with_2(stand, arguments):
     assert gateway.requests == []
 
 
+@pytest.mark.parametrize("typed, meant", [
+    ("statsu", "stats"), ("worker restrt 1", "worker restart"), ("drian", "drain"),
+    ("help sesions", "sessions"), ("worker", "workers"), ("nonsense", None), ("", None),
+    ("x" * 10_000, None)])
+def test_what_was_meant_is_asked(stand, typed, meant):
+    said = stand().janusctl(*(typed.split(" ")), code=USAGE).stderr
+    assert f"did you mean {meant}?" in said if meant else "did you mean" not in said
+
+
 @pytest.mark.parametrize("name", COMMAND)
 def test_without_a_gateway_each_command_ends_with_3_and_says_so(tmp_path, name):
     words = [*name.split(), *[{"TIER": "player"}.get(word["name"], "1")
