@@ -45,7 +45,7 @@ class Stand(socketserver.ThreadingUnixStreamServer):
     def __init__(self, path, answers):
         super().__init__(path, Asked)
         self.path, self.answers, self.requests = path, answers, []
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     def go(self):
         os.unlink(self.path)
