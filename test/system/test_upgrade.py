@@ -214,7 +214,8 @@ def test_an_upgrade_of_a_gateway_that_drains_is_refused(gateway):
 
 
 def test_upgrades_under_traffic_lose_nothing(start, backend):
-    gateway = start(Gateway, nodes=nodes_of(backend.address))
+    gateway = start(Gateway, nodes=nodes_of(backend.address),
+                    settings={"drain": {"generations": 16}})  # nobody is sent away
     players = [gateway.player(uid) for uid in range(42800, 42830)]
     stop = threading.Event()
     faults = []
@@ -224,8 +225,9 @@ def test_upgrades_under_traffic_lose_nothing(start, backend):
         while not stop.is_set() and not faults:
             data = b"%d" % rounds[at]
             try:
-                if player.ask(wire.USER, 1, data).data != data:
-                    faults.append(f"{player.uid}: another answer than to {data}")
+                answer = player.ask(wire.USER, 1, data)
+                if answer.data != data:
+                    faults.append(f"{player.uid}: {answer} in place of {data}")
             except (AssertionError, OSError) as fault:
                 faults.append(f"{player.uid}: {fault}")
             rounds[at] += 1
