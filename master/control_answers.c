@@ -150,6 +150,7 @@ static const struct command {
     {"drain status", control_drain_status, TO_WHO_LOOKS},
     {"undrain", control_undrain, TO_WHO_ACTS},
     {"worker restart", control_worker_restart, TO_WHO_ACTS},
+    {"upgrade", control_upgrade, TO_WHO_ACTS},
     {"sessions", control_sessions, TO_WHO_LOOKS},
     {"routes", control_routes, TO_WHO_LOOKS},
     {"routes stats", control_route_stats, TO_WHO_LOOKS},
