@@ -290,6 +290,32 @@ static void make_folder(const char *path, bool others) {
   }
 }
 
+// Binds control->path. NULL with the reason in why.
+static struct evconnlistener *listen_at(struct control *control, char *why, size_t why_size) {
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  // A file has one group, and that is ours. For further ones everybody can connect, and it is
+  // control_access alone that tells who may what, as it does in any case. An access control list
+  // would keep strangers out at the door, but not every file system has them; giving the file to
+  // another group takes a system call that a sandboxed service lacks; and neither tells who may
+  // only look. Strangers get nothing but a refusal, and of their connections there are few at a
+  // time.
+  bool others = control->groups.has_read_group || control->groups.group != getegid();
+  strcpy(address.sun_path, control->path);
+  make_folder(control->path, others);
+  unlink(control->path);
+  mode_t mask = umask(others ? 0111 : 0117);
+  struct evconnlistener *listener = evconnlistener_new_bind(
+      control->master->base, on_accept, control, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, -1,
+      (struct sockaddr *)&address, sizeof address);
+  int error = errno;
+  umask(mask);
+  if (!listener) {
+    snprintf(why, why_size, "can't listen on %s (control.socket): %s", control->path,
+             strerror(error));
+  }
+  return listener;
+}
+
 // That of the program before this one in the same process, if it listened at the same path.
 static int inherited_fd(const struct master *master) {
   const char *path = json_string_value(json_object_get(master->saved, "control_path"));
@@ -319,13 +345,6 @@ struct control *control_new(struct master *master, char *why, size_t why_size) {
     free(control);
     return NULL;
   }
-  // A file has one group, and that is ours. For further ones everybody can connect, and it is
-  // control_access alone that tells who may what, as it does in any case. An access control list
-  // would keep strangers out at the door, but not every file system has them; giving the file to
-  // another group takes a system call that a sandboxed service lacks; and neither tells who may
-  // only look. Strangers get nothing but a refusal, and of their connections there are few at a
-  // time.
-  bool others = control->groups.has_read_group || control->groups.group != getegid();
   control->master = master;
   strcpy(control->path, path);
   if (inherited >= 0) {
@@ -339,20 +358,30 @@ struct control *control_new(struct master *master, char *why, size_t why_size) {
     }
     return control;
   }
-  make_folder(path, others);
-  unlink(path);
-  mode_t mask = umask(others ? 0111 : 0117);
-  control->listener = evconnlistener_new_bind(master->base, on_accept, control,
-                                              LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, -1,
-                                              (struct sockaddr *)&address, sizeof address);
-  int error = errno;
-  umask(mask);
+  control->listener = listen_at(control, why, why_size);
   if (!control->listener) {
-    snprintf(why, why_size, "can't listen on %s (control.socket): %s", path, strerror(error));
     free(control);
     return NULL;
   }
   return control;
+}
+
+void control_tick(struct control *control) {
+  char why[256], quoted[320];
+  if (access(control->path, F_OK) == 0 || errno != ENOENT) {
+    return;
+  }
+  struct evconnlistener *listener = listen_at(control, why, sizeof why);
+  if (listener) {
+    evconnlistener_free(control->listener);
+    control->listener = listener;
+    log_warn("control_socket_removed",
+             "path=%s hint=\"somebody has removed it; it is there again\"",
+             log_quote(quoted, sizeof quoted, control->path, strlen(control->path)));
+  } else {
+    log_limited(LOG_LEVEL_ERROR, "control_socket_lost", "why=%s",
+                log_quote(quoted, sizeof quoted, why, strlen(why)));
+  }
 }
 
 int control_fd(const struct control *control) { return evconnlistener_get_fd(control->listener); }

@@ -16,6 +16,8 @@ struct master;
 // NULL on failure.
 struct control *control_new(struct master *master, char *why, size_t why_size);
 void control_free(struct control *control);  // removes the socket
+// Each second: listens anew where somebody has removed the socket.
+void control_tick(struct control *control);
 int control_fd(const struct control *control);
 // The connection of the one whose question has this context.
 int control_asker_fd(const void *context);

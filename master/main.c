@@ -149,8 +149,11 @@ int main(int argc, char **argv) {
   } else {
     find_worker(program, worker, sizeof worker);
   }
-  if (!wrong && !only_test && !only_trial &&
-      log_output_open(config.log.output, config.log.file) != 0) {
+  if (saved) {  // players are here: a log that can't be written must not keep them from being
+                // served
+    log_output_open_later(config.log.output, config.log.file);
+  } else if (!wrong && !only_test && !only_trial &&
+             log_output_open(config.log.output, config.log.file) != 0) {
     snprintf(why, sizeof why, "the log can't be opened: %s: %s", config.log.file, strerror(errno));
     fprintf(stderr, "janusd: %s\n", why);
     wrong = why;

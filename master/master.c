@@ -567,6 +567,7 @@ static void on_second(evutil_socket_t fd, short what, void *owner) {
   counters_add(master->counters, COUNTER_LOG_LOST, log_output_tick());
   log_control_tick(&master->log_control, clock_monotonic_ms());
   workers_watch(master->workers);
+  control_tick(master->control);
   registry_tick(master->registry);
   routes_tick(master->routes);
   bans_tick(master->bans, clock_wall_ms());
@@ -754,6 +755,7 @@ static bool build_tables(struct master *master, char *why, size_t why_size) {
     snprintf(why, why_size, "the shared tables can't be made: %s", error_text(error));
     return false;
   }
+  takeover_keep_counters(master->saved, master->counters);
   return true;
 }
 

@@ -93,6 +93,19 @@ static json_t *save_types(const struct config *config) {
   return types;
 }
 
+// Nothing but numbers, all of them atomic.
+_Static_assert(sizeof(struct counters) % sizeof(uint64_t) == 0, "whole numbers");
+
+static json_t *save_counters(const struct counters *counters) {
+  const _Atomic uint64_t *cells = (const _Atomic uint64_t *)(const void *)counters;
+  json_t *numbers = json_array();
+  for (size_t i = 0; i < sizeof *counters / sizeof *cells; i++) {
+    uint64_t number = atomic_load_explicit(&cells[i], memory_order_relaxed);
+    json_array_append_new(numbers, json_integer((json_int_t)number));
+  }
+  return numbers;
+}
+
 static json_t *save_settings(const struct config *config) {
   char *text = NULL;
   size_t len = 0;
@@ -118,14 +131,14 @@ static json_t *save(struct master *master, int asker_fd, int secrets_fd) {
   json_t *listeners = save_listeners(master, fds);
   char port[16];
   snprintf(port, sizeof port, "%d", operations_grpc_port(master->operations_grpc));
-  return json_pack("{s:o, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:s, s:I, s:I, s:o, s:o, s:o, s:o}",
-                   "settings", save_settings(master->loaded), "version", JANUS_VERSION, "grpc_addr",
-                   master->loaded->server.grpc.addr, "grpc_port", port, "secrets_fd", secrets_fd,
-                   "control_fd", control, "program_fd", program, "asker_fd", asker_fd,
-                   "control_path", master->config.control.socket, "broadcast_serial",
-                   (json_int_t)push_hub_serial(master->push_hub), "started_ms",
-                   (json_int_t)master->started_ms, "types", save_types(&master->config),
-                   "listeners", listeners, "workers", workers, "fds", fds);
+  return json_pack(
+      "{s:o, s:o, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:s, s:I, s:I, s:o, s:o, s:o, s:o}",
+      "settings", save_settings(master->loaded), "counters", save_counters(master->counters),
+      "version", JANUS_VERSION, "grpc_addr", master->loaded->server.grpc.addr, "grpc_port", port,
+      "secrets_fd", secrets_fd, "control_fd", control, "program_fd", program, "asker_fd", asker_fd,
+      "control_path", master->config.control.socket, "broadcast_serial",
+      (json_int_t)push_hub_serial(master->push_hub), "started_ms", (json_int_t)master->started_ms,
+      "types", save_types(&master->config), "listeners", listeners, "workers", workers, "fds", fds);
 }
 
 // saved as text in a memory file.
@@ -287,6 +300,16 @@ void takeover_keep_port(const json_t *saved, struct config *config) {
   size_t len = strlen(own);
   if (addr && port && strcmp(addr, own) == 0 && len > 2 && strcmp(own + len - 2, ":0") == 0) {
     snprintf(own + len - 1, sizeof config->server.grpc.addr - (len - 1), "%s", port);
+  }
+}
+
+void takeover_keep_counters(const json_t *saved, struct counters *counters) {
+  _Atomic uint64_t *cells = (_Atomic uint64_t *)(void *)counters;
+  const json_t *numbers = json_object_get(saved, "counters");
+  const size_t count = sizeof *counters / sizeof *cells;
+  for (size_t i = 0; json_array_size(numbers) == count && i < count; i++) {
+    uint64_t number = (uint64_t)json_integer_value(json_array_get(numbers, i));
+    atomic_store_explicit(&cells[i], number, memory_order_relaxed);
   }
 }
 

@@ -8,6 +8,7 @@
 #include <jansson.h>
 
 #include "common/config.h"
+#include "common/counters.h"
 #include "common/error.h"
 
 struct master;
@@ -38,6 +39,8 @@ bool takeover_read_secrets(const json_t *saved, struct secrets *secrets);
 void takeover_keep_types(const json_t *saved, struct config *config);
 // The port of gRPC, where any free one was asked for: others know the gateway by it.
 void takeover_keep_port(const json_t *saved, struct config *config);
+// What the one before had counted.
+void takeover_keep_counters(const json_t *saved, struct counters *counters);
 // Has listeners_open* find the sockets that were open before.
 void takeover_offer_sockets(const json_t *saved);
 // -1: there is none.

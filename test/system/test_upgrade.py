@@ -97,6 +97,11 @@ def test_counters_do_not_go_back(start, backend):
         assert gateway.counter("messages_in") == 5
         works(player)
         assert gateway.counter("messages_in") == 6
+        before = gateway.total()["counters"]
+        upgrade(gateway)
+        after = gateway.total()["counters"]
+        assert {name: (before[name], after[name]) for name in before
+                if after[name] < before[name]} == {}
     wait_for(lambda: len(workers(gateway)) == 2, "the old workers to leave")
     upgrade(gateway)
     assert gateway.counter("messages_in") == 6
