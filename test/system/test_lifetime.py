@@ -87,8 +87,6 @@ def test_a_drain_sends_two_thousand_players_away(start):
         crowd.process.communicate()
     closed = {name: count for name, count in gateway.total()["closed"].items() if count > 0}
     assert closed == {"drain": PLAYERS}
-    # What they had sent was answered, or they were told to come again.
-    assert gateway.counter("dropped_in") == 0
 
 
 def serves(gateway):
