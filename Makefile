@@ -55,6 +55,7 @@ WORKER_OBJECTS := $(patsubst %.c,$(B)/%.o,$(filter-out worker/main.c,$(wildcard 
 CLIENT_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/client/*.c))
 CTL_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/ctl/*.c))
 BENCH_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/bench/*.c))
+KEYS_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/keys/*.c))
 ROMA_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/roma/*.c))
 
 PROGRAMS := janusd janusctl janus-keys janus-client janus-roma janus-bench
@@ -63,7 +64,7 @@ FUZZERS := $(patsubst %.c,$(B)/%,$(wildcard test/fuzz/fuzz_*.c))
 
 ALL_PROGRAMS := $(PROGRAMS:%=$(BIN)/%) $(LIBEXEC)/janus-worker
 
-.PHONY: all web demo run test check unit system asan tsan fuzz bench interop lint format deps install deb package-test clean help
+.PHONY: all web man completion demo run test check unit system asan tsan fuzz bench interop lint format deps install deb rpm package-test clean help
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -99,7 +100,7 @@ $(LIBEXEC)/janus-worker: $(B)/worker/main.o $(WORKER_OBJECTS) $(COMMON_OBJECTS)
 $(BIN)/janusctl: $(B)/tools/janusctl.o $(CTL_OBJECTS) $(COMMON_OBJECTS) \
   $(B)/tools/client/names.o $(B)/tools/client/script.o
 	$(link)
-$(BIN)/janus-keys: $(B)/tools/janus_keys.o $(COMMON_OBJECTS)
+$(BIN)/janus-keys: $(B)/tools/janus_keys.o $(KEYS_OBJECTS) $(COMMON_OBJECTS)
 	$(link)
 $(BIN)/janus-client: $(B)/tools/janus_client.o $(CLIENT_OBJECTS) $(COMMON_OBJECTS)
 	$(link)
@@ -120,6 +121,27 @@ $(B)/test/fuzz/%: $(B)/test/fuzz/%.o $(COMMON_OBJECTS) $(WORKER_OBJECTS) $(MASTE
 # it needs.
 web: ## Put the browser client together in build/web
 	@tools/web/build
+
+# What the programs and the configuration files say of themselves, as pages and as completion.
+MAN_PAGES := $(patsubst packaging/man/%.in,build/man/%,$(wildcard packaging/man/*.in))
+COMPLETIONS := build/completion/janusctl.bash build/completion/_janusctl
+
+man: $(MAN_PAGES) ## Make the manual pages in build/man
+completion: $(COMPLETIONS) ## Make janusctl's completion for bash and zsh in build/completion
+
+build/man/janus.conf.5: packaging/man/janus.conf.5.in packaging/man/generate etc/janus.conf \
+  etc/secret.conf
+	@mkdir -p $(@D)
+	$(PYTHON) packaging/man/generate $< etc/janus.conf etc/secret.conf > $@
+build/man/%.1: packaging/man/%.1.in packaging/man/generate $(BIN)/%
+	@mkdir -p $(@D)
+	$(PYTHON) packaging/man/generate $< $(BIN)/$* > $@
+build/man/%.8: packaging/man/%.8.in packaging/man/generate $(BIN)/%
+	@mkdir -p $(@D)
+	$(PYTHON) packaging/man/generate $< $(BIN)/$* > $@
+build/completion/%: packaging/completion/%.in packaging/completion/generate $(BIN)/janusctl
+	@mkdir -p $(@D)
+	$(PYTHON) packaging/completion/generate $(BIN)/janusctl $< > $@
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 
@@ -221,29 +243,30 @@ deps: ## Install everything that any target needs
 ZSH_FUNCTIONS ?= $(PREFIX)/share/zsh/site-functions
 UNIT_DIR := $(DESTDIR)$(PREFIX)/lib/systemd/system
 SHARE := $(DESTDIR)$(PREFIX)/share/janus-gate
+DOC := $(DESTDIR)$(PREFIX)/share/doc/janus-gate
 
-install: all web ## Install below PREFIX (default /usr) and /etc/janus-gate; DESTDIR for packaging
+install: all web man completion ## Install below PREFIX (default /usr) and /etc/janus-gate; DESTDIR for packaging
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/janus-gate $(SHARE)/web \
-	  $(SHARE)/prometheus $(SHARE)/grafana $(UNIT_DIR) $(DESTDIR)$(PREFIX)/lib/sysusers.d \
+	  $(SHARE)/prometheus $(SHARE)/grafana $(DOC) $(UNIT_DIR) $(DESTDIR)$(PREFIX)/lib/sysusers.d \
 	  $(DESTDIR)/etc/logrotate.d $(DESTDIR)/etc/janus-gate
 	install $(PROGRAMS:%=$(BIN)/%) $(DESTDIR)$(PREFIX)/bin
 	install $(LIBEXEC)/janus-worker $(DESTDIR)$(PREFIX)/libexec/janus-gate
 	install -m 644 build/web/* $(SHARE)/web
 	install -m 644 packaging/prometheus/* $(SHARE)/prometheus
 	install -m 644 packaging/grafana/* $(SHARE)/grafana
+	install -m 644 README.md packaging/doc/*.md $(DOC)
 	sed 's|/usr/bin/|$(PREFIX)/bin/|' packaging/systemd/janus-gate.service \
 	  > $(UNIT_DIR)/janus-gate.service
 	chmod 644 $(UNIT_DIR)/janus-gate.service
 	install -m 644 packaging/systemd/janus-gate.sysusers \
 	  $(DESTDIR)$(PREFIX)/lib/sysusers.d/janus-gate.conf
 	install -m 644 packaging/logrotate/janus-gate $(DESTDIR)/etc/logrotate.d
-	for page in $(wildcard packaging/man/*.[158]); do \
+	for page in $(MAN_PAGES); do \
 	  install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit; \
 	done
-	[ ! -d packaging/completion ] || { \
-	  install -D -m 644 packaging/completion/janusctl.bash \
-	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions/janusctl && \
-	  install -D -m 644 packaging/completion/_janusctl $(DESTDIR)$(ZSH_FUNCTIONS)/_janusctl; }
+	install -D -m 644 build/completion/janusctl.bash \
+	  $(DESTDIR)$(PREFIX)/share/bash-completion/completions/janusctl
+	install -D -m 644 build/completion/_janusctl $(DESTDIR)$(ZSH_FUNCTIONS)/_janusctl
 	[ -e $(DESTDIR)/etc/janus-gate/janus.conf ] || \
 	  install -m 644 etc/janus.conf $(DESTDIR)/etc/janus-gate
 	[ -e $(DESTDIR)/etc/janus-gate/secret.conf ] || \
@@ -264,6 +287,10 @@ deb: web ## Build the packages for Debian in build/deb
 	sed -i '1s/([^)]*)/($(VERSION))/' $(DEB_TREE)/debian/changelog
 	cd $(DEB_TREE) && env -u MAKEFLAGS -u MAKELEVEL CC="$(CC)" dpkg-buildpackage -us -uc -b
 	@ls build/deb/*_$(VERSION)_*.deb
+
+rpm: web ## Build the packages for Fedora and its kin in build/rpm
+	@tools/setup rpm
+	@packaging/rpm/build --version $(VERSION)
 
 package-test: ## Install, upgrade, remove and purge the packages in a fresh Debian (as root)
 	@tools/setup deb

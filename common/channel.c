@@ -69,9 +69,13 @@ static const struct message_form forms[CHANNEL_TYPE_END] = {
     [CHANNEL_REDIS_HEALTH] = {.size = sizeof(struct redis_link_health),
                               .texts = {TEXT(redis_link_health, last_error)}},
     [CHANNEL_BROADCAST_DONE] = {.size = sizeof(struct channel_broadcast_done)},
+    [CHANNEL_SETTINGS] = {.size = sizeof(struct channel_settings),
+                          .tail_max = CHANNEL_SETTINGS_MAX_BYTES},
     [CHANNEL_TLS_CHANGED] = {.size = 0},
     [CHANNEL_LOG_LEVELS] = {.size = sizeof(struct channel_log_levels)},
     [CHANNEL_LOG_REOPEN] = {.size = 0},
+    [CHANNEL_DRAIN] = {.size = sizeof(struct channel_drain)},
+    [CHANNEL_UNDRAIN] = {.size = 0},
     [CHANNEL_STOP] = {.size = 0},
 };
 _Static_assert(sizeof(struct channel_push) % sizeof(uint64_t) == 0, "receivers are aligned");
@@ -129,6 +133,12 @@ static const char *find_fault(const struct header *header, const void *content) 
   }
   if (header->type == CHANNEL_SPANS && !spans_fit(content, header->size - form->size)) {
     return "spans of another length than they say";
+  }
+  const struct channel_settings *settings = content;
+  if (header->type == CHANNEL_SETTINGS &&
+      (settings->bytes == 0 || header->size - form->size != settings->bytes ||
+       channel_settings_text(settings)[settings->bytes - 1] != '\0')) {
+    return "settings of another length than they say";
   }
   return NULL;
 }
@@ -337,6 +347,14 @@ int channel_send_spans(struct channel *channel, const struct channel_spans *span
                        const uint8_t *listed) {
   const struct part parts[] = {{spans, sizeof *spans}, {listed, spans->bytes}};
   return send_listed(channel, CHANNEL_SPANS, parts, sizeof parts / sizeof *parts);
+}
+
+int channel_send_settings(struct channel *channel, const char *text) {
+  const struct channel_settings settings = {.bytes = strlen(text) + 1};
+  const struct part parts[] = {{&settings, sizeof settings}, {text, settings.bytes}};
+  return settings.bytes > CHANNEL_SETTINGS_MAX_BYTES
+             ? ERROR_TOO_LARGE
+             : send_listed(channel, CHANNEL_SETTINGS, parts, sizeof parts / sizeof *parts);
 }
 
 size_t channel_queued_bytes(const struct channel *channel) {

@@ -45,9 +45,12 @@ enum channel_type {
   CHANNEL_PUSH,           // struct channel_push
   CHANNEL_REPORT_ASK,     // struct channel_report_ask
   CHANNEL_WATCH,          // struct channel_watch
+  CHANNEL_SETTINGS,       // struct channel_settings
   CHANNEL_TLS_CHANGED,    // no content: certificates and keys are to be read anew
   CHANNEL_LOG_LEVELS,     // struct channel_log_levels
   CHANNEL_LOG_REOPEN,     // no content: the log's file has been renamed
+  CHANNEL_DRAIN,          // struct channel_drain
+  CHANNEL_UNDRAIN,        // no content: take players again
   CHANNEL_STOP,           // no content: close all sessions and exit
   CHANNEL_TYPE_END
 };
@@ -257,6 +260,25 @@ struct channel_spans {
 };
 enum { CHANNEL_SPANS_MAX_BYTES = 64 << 10 };
 
+// "Take no new players." Those that there are stay for timeout_ms, and are then sent away, evenly
+// over spread_ms. One that comes later takes the place of the one before.
+struct channel_drain {
+  int64_t timeout_ms;  // CHANNEL_DRAIN_NEVER: until they leave by themselves
+  int64_t spread_ms;
+  uint64_t leave;  // 1: the sockets are another worker's now; exit when the last player has left
+};
+enum { CHANNEL_DRAIN_NEVER = -1 };
+
+// The settings that count from now on, as config_save writes them. Listed behind it: the text, with
+// its NUL.
+struct channel_settings {
+  uint64_t bytes;
+};
+enum { CHANNEL_SETTINGS_MAX_BYTES = 1 << 20 };
+static inline const char *channel_settings_text(const struct channel_settings *settings) {
+  return (const char *)(settings + 1);
+}
+
 // The level of each module of the log.
 struct channel_log_levels {
   uint8_t level[LOG_MODULE_COUNT];  // enum log_level
@@ -302,6 +324,8 @@ int channel_send_push(struct channel *channel, const struct channel_push *push,
 // Queues CHANNEL_SPANS, within the same room.
 int channel_send_spans(struct channel *channel, const struct channel_spans *spans,
                        const uint8_t *listed) MUST_CHECK;
+
+int channel_send_settings(struct channel *channel, const char *text) MUST_CHECK;
 
 // Bytes that wait to be sent.
 size_t channel_queued_bytes(const struct channel *channel);

@@ -14,6 +14,7 @@
 
 #include "common/config_loader.h"
 #include "common/config_value.h"
+#include "common/user_group.h"
 
 enum {
   FAULT_BYTES = 1024,
@@ -169,7 +170,9 @@ static void number_reread(const struct loader *loader, const config_setting_t *s
     value += *value == '=' || *value == ':';
     value += strspn(value, " \t");
     size_t len = strspn(value, "-0123456789");
-    if (len > 0 && len < size && strchr("xX", value[len]) == NULL) {
+    // Another one of this name may be on the line.
+    bool is_it = (int32_t)strtoll(value, NULL, 10) == (int32_t)config_setting_get_int64(setting);
+    if (len > 0 && len < size && is_it && strchr("xX", value[len]) == NULL) {
       snprintf(text, size, "%.*s", (int)len, value);
       return;
     }
@@ -703,6 +706,13 @@ static void all_paths_resolve(struct loader *loader) {
   }
 }
 
+static void check_group(struct loader *loader, const char *key, const char *name) {
+  gid_t gid;
+  if (name[0] != '\0' && !user_group_find(name, &gid)) {
+    fault_key(loader, key, "there is no group %s on this machine", name);
+  }
+}
+
 static void relations_check(struct loader *loader) {
   const struct config *config = loader->config;
   const struct {
@@ -800,6 +810,8 @@ static void relations_check(struct loader *loader) {
     fault_key(loader, "control.socket", "must be shorter than %zu bytes",
               sizeof((struct sockaddr_un *)0)->sun_path);
   }
+  check_group(loader, "control.group", config->control.group);
+  check_group(loader, "control.read_group", config->control.read_group);
 }
 
 // --- Loading and saving -------------------------------------------------------
@@ -905,7 +917,8 @@ static char *descriptor_read(int fd) {
   return NULL;
 }
 
-int config_load_fd(int fd, struct config *config, config_report *report, void *context) {
+int config_load_text(const char *text, struct config *config, config_report *report,
+                     void *context) {
   struct loader loader = {.config = config,
                           .path = "settings",
                           .folder = ".",
@@ -913,11 +926,6 @@ int config_load_fd(int fd, struct config *config, config_report *report, void *c
                           .report = report,
                           .context = context};
   loader_defaults(&loader);
-  char *text = descriptor_read(fd);
-  if (text == NULL) {
-    loader_fault(&loader, (struct origin){0}, "the settings", "can't be read, or are too large");
-    return ERROR_INVALID;
-  }
   config_t tree;
   config_init(&tree);
   if (config_read_string(&tree, text) != CONFIG_TRUE) {
@@ -931,6 +939,16 @@ int config_load_fd(int fd, struct config *config, config_report *report, void *c
     relations_check(&loader);
   }
   config_destroy(&tree);
-  free(text);
   return loader.faults > 0 ? ERROR_INVALID : 0;
+}
+
+int config_load_fd(int fd, struct config *config, config_report *report, void *context) {
+  char *text = descriptor_read(fd);
+  if (text == NULL) {
+    report("the settings can't be read, or are too large", context);
+    return ERROR_INVALID;
+  }
+  int error = config_load_text(text, config, report, context);
+  free(text);
+  return error;
 }

@@ -34,7 +34,10 @@ enum {
   CONFIG_TUNNEL_TYPES = 16,  // at most
   CONFIG_MODULES = 64,       // for each tunnel type, at most
   CONFIG_NODES = 256,        // in the static registry, at most
+  CONFIG_GROUP_BYTES = 64,   // the name of a group of users
   CONFIG_WORKERS = 64,       // at most
+  // Numbers of worker processes: those among them that only wait for their last players to leave.
+  CONFIG_WORKER_NUMBERS = 2 * CONFIG_WORKERS,
   CONFIG_LISTENERS = 16,     // at most, the two that have a name among them
   CONFIG_LIST_BYTES = 1024,  // several texts or paths, with commas between them
 };
@@ -213,12 +216,23 @@ struct config {
     int64_t orphan_timeout_ms;  // how long a worker goes on without its master
   } worker;
 
+  // Of workers whose players are to leave: for another generation, or with the gateway.
   struct {
-    char socket[CONFIG_PATH_BYTES];  // janusctl's; at most what sockaddr_un holds
+    int64_t timeout_ms;      // they may stay for so long,
+    int64_t spread_ms;       // and are then sent away, evenly over this
+    int64_t stop_spread_ms;  // the same at SIGTERM, when none may stay
+    int64_t generations;     // of draining workers at a time, at most
+  } drain;
+
+  struct {
+    char socket[CONFIG_PATH_BYTES];       // janusctl's; at most what sockaddr_un holds
+    char group[CONFIG_GROUP_BYTES];       // who may all; "": the one that janusd runs as
+    char read_group[CONFIG_GROUP_BYTES];  // who may look; "": nobody else
   } control;
 
   struct {
     enum login_conflict conflict;
+    int64_t key_overlap_ms;  // how long keys that a reload replaces stay good; 0: no longer
   } login;
 
   struct {
@@ -273,15 +287,26 @@ struct config {
   } seal;
 };
 
-// From etc/secret.conf, section `secret`, and the key files of TLS. Never logged, never in the
-// environment.
-struct secrets {
+// What logins go by. Of a previous one either part may be missing.
+struct login_keys {
   uint8_t account_aes_key[32];
-  size_t account_aes_key_len;  // 16, 24 or 32
+  size_t account_aes_key_len;  // 16, 24 or 32; 0: none
+  bool has_certs;              // the four below
   struct signing_key server_key;
   int32_t server_cert_version;
-  struct verify_key client_key;
+  struct verify_key client_key;  // all zero where label.encrypted = false lets it be left out
   int32_t client_cert_version;
+  int64_t until_ms;  // good before then, by the wall clock; 0: for good
+};
+
+enum { LOGIN_KEYS_PREVIOUS = 3 };  // at most
+
+// From etc/secret.conf, section `secret`, and the key files of TLS. Never logged, never in the
+// environment. No pointers: it is handed on to other processes byte by byte.
+struct secrets {
+  struct login_keys current;
+  struct login_keys previous[LOGIN_KEYS_PREVIOUS];  // the newest first; see secrets_rotate.h
+  size_t previous_count;
   char redis_password[CONFIG_PASSWORD_BYTES];  // each empty where there is none
   char redis_sentinel_password[CONFIG_PASSWORD_BYTES];
   char etcd_password[CONFIG_PASSWORD_BYTES];
@@ -308,9 +333,24 @@ int config_load_file(const char *path, struct config *config, struct secrets *se
 const struct config_listener *config_listener_next(const struct config *config,
                                                    const struct config_listener *listener);
 
-// Calls on_change with the name of each setting that differs. Secrets are no settings.
-void config_each_change(const struct config *before, const struct config *after,
-                        void (*on_change)(const char *name, void *context), void *context);
+// What becomes of a setting that has changed, in a gateway that runs.
+enum config_change {
+  CONFIG_IN_PLACE,     // it counts from now on
+  CONFIG_NEW_WORKERS,  // for workers that start from now on
+  CONFIG_RESTART,      // it waits until the gateway is started anew, or upgraded
+};
+const char *config_change_name(
+    enum config_change change);  // "in_place", "new_generation", "restart"
+
+typedef void config_on_change(const char *name, enum config_change change, void *context);
+// Takes over from fresh what does not wait for a restart and differs from loaded, which is what was
+// read before: into running, which goes by it, and into loaded. on_change for each setting that
+// differs. Secrets are no settings.
+void config_take(struct config *running, struct config *loaded, struct config *fresh,
+                 config_on_change *on_change, void *context);
+// The place in fresh of the listener that is this one; CONFIG_LISTENERS: there is none.
+size_t config_listener_counterpart(const struct config *running, size_t index,
+                                   const struct config *fresh);
 
 // Where it stands in the configuration: "server.ws", "server.listeners[2]". Returns name.
 const char *config_listener_path(const struct config *config,
@@ -333,5 +373,7 @@ const char *config_transport_name(enum transport_name transport);  // "tcp", "ws
 // back to an equal struct.
 int config_save(const struct config *config, FILE *out) MUST_CHECK;
 int config_load_fd(int fd, struct config *config, config_report *report, void *context) MUST_CHECK;
+int config_load_text(const char *text, struct config *config, config_report *report,
+                     void *context) MUST_CHECK;
 
 #endif

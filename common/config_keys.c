@@ -8,9 +8,13 @@ enum {
   DAY_MS = 24 * 60 * 60 * 1000,
   MIB = 1 << 20,
 };
+#define YEAR_MS (365 * (int64_t)DAY_MS)
 
 #define FIELD(type, member) .offset = offsetof(type, member), .size = sizeof((type *)0)->member
 #define RANGE(least, most)  .min = least, .max = most
+// Of a running gateway; what says neither is taken in place (enum config_change).
+#define AT_RESTART     .change = CONFIG_RESTART
+#define IN_NEW_WORKERS .change = CONFIG_NEW_WORKERS
 #define KEY(name, is, ...) \
   { .path = name, .kind = is, __VA_ARGS__ }
 #define SETTING(name, is, member, text, ...) \
@@ -19,17 +23,19 @@ enum {
 // A password, under the name that the ecosystem has for it.
 #define ELSEWHERE(name, place) \
   { .path = name, .kind = KEY_ELSEWHERE, .choices = place }
-#define TLS_FILES(name, member)                                                                   \
-  SETTING(name ".ca", KEY_PATH, member.ca, ""), SETTING(name ".cert", KEY_PATH, member.cert, ""), \
-      SETTING(name ".key", KEY_PATH, member.key, ""),                                             \
-      SETTING(name ".server_name", KEY_TEXT, member.server_name, "")
-#define TLS_SETTINGS(name, member) \
-  SETTING(name ".enabled", KEY_BOOL, member.enabled, "false"), TLS_FILES(name, member)
+#define TLS_FILES(name, member, when)                         \
+  SETTING(name ".ca", KEY_PATH, member.ca, "", when),         \
+      SETTING(name ".cert", KEY_PATH, member.cert, "", when), \
+      SETTING(name ".key", KEY_PATH, member.key, "", when),   \
+      SETTING(name ".server_name", KEY_TEXT, member.server_name, "", when)
+#define TLS_SETTINGS(name, member)                                         \
+  SETTING(name ".enabled", KEY_BOOL, member.enabled, "false", AT_RESTART), \
+      TLS_FILES(name, member, AT_RESTART)
 
 // What every listener has, and what one for WebSocket has besides. As(name, kind, member,
 // default, ...) makes the row of one; addr is its default.
 #define LISTENER_KEYS(As, address)                                                                \
-  As("addr", KEY_ADDRESS, addr, address, RANGE(0, 1)),                                            \
+  As("addr", KEY_ADDRESS, addr, address, RANGE(0, 1), AT_RESTART),                                \
       As("backlog", KEY_INTEGER, backlog, "4096", RANGE(1, 65535)),                               \
       As("defer_accept", KEY_DURATION, defer_accept_ms, "0s", RANGE(0, DAY_MS)),                  \
       As("keepalive", KEY_DURATION, keepalive_ms, "60s", RANGE(0, KEEPALIVE_MAX_MS)),             \
@@ -39,14 +45,15 @@ enum {
       As("connections_per_address", KEY_INTEGER, connections_per_address, "0",                    \
          RANGE(0, 10000000)),                                                                     \
       As("allow", KEY_NETWORKS, allow, ""), As("deny", KEY_NETWORKS, deny, ""),                   \
-      As("proxy", KEY_NETWORKS, proxy, ""), As("tls.enabled", KEY_BOOL, tls.enabled, "false"),    \
+      As("proxy", KEY_NETWORKS, proxy, ""),                                                       \
+      As("tls.enabled", KEY_BOOL, tls.enabled, "false", AT_RESTART),                              \
       As("tls.cert", KEY_PATHS, tls.cert, ""), As("tls.key", KEY_PATHS, tls.key, ""),             \
       As("tls.client_ca", KEY_PATH, tls.client_ca, ""),                                           \
       As("tls.client_required", KEY_BOOL, tls.client_required, "false"),                          \
       As("tls.min_version", KEY_CHOICE, tls.min_version, "1.2", .choices = "1.2|1.3")
-#define WEBSOCKET_KEYS(As)                                                             \
-  As("path", KEY_TEXT, path, "/ws", .min = 1), As("origins", KEY_TEXTS, origins, "*"), \
-      As("subprotocols", KEY_TEXTS, subprotocols, ""),                                 \
+#define WEBSOCKET_KEYS(As)                                                                         \
+  As("path", KEY_TEXT, path, "/ws", .min = 1, AT_RESTART), As("origins", KEY_TEXTS, origins, "*"), \
+      As("subprotocols", KEY_TEXTS, subprotocols, ""),                                             \
       As("ping_interval", KEY_DURATION, ping_interval_ms, "30s", RANGE(0, DAY_MS))
 #define TCP_SETTING(name, is, member, text, ...) \
   SETTING("server.tcp." name, is, server.listeners[LISTENER_TCP].member, text, __VA_ARGS__)
@@ -56,28 +63,30 @@ enum {
   KEY(name, is, FIELD(struct config_listener, member), .initial = text, __VA_ARGS__)
 
 static const struct key keys[] = {
-    SETTING("label.service", KEY_TEXT, label.service, "janus.gate.interface", .min = 1),
-    SETTING("label.profile", KEY_TEXT, label.profile, "DEV"),
-    SETTING("label.color", KEY_TEXT, label.color, "local"),
-    SETTING("label.version", KEY_TEXT, label.version, JANUS_VERSION),
-    SETTING("label.zone", KEY_TEXT, label.zone, ""),
-    SETTING("label.node", KEY_TEXT, label.node, ""),
-    SETTING("label.language", KEY_TEXT, label.language, "en"),
-    SETTING("label.encrypted", KEY_BOOL, label.encrypted, "true"),
+    SETTING("label.service", KEY_TEXT, label.service, "janus.gate.interface", .min = 1, AT_RESTART),
+    SETTING("label.profile", KEY_TEXT, label.profile, "DEV", AT_RESTART),
+    SETTING("label.color", KEY_TEXT, label.color, "local", AT_RESTART),
+    SETTING("label.version", KEY_TEXT, label.version, JANUS_VERSION, AT_RESTART),
+    SETTING("label.zone", KEY_TEXT, label.zone, "", AT_RESTART),
+    SETTING("label.node", KEY_TEXT, label.node, "", AT_RESTART),
+    SETTING("label.language", KEY_TEXT, label.language, "en", AT_RESTART),
+    SETTING("label.encrypted", KEY_BOOL, label.encrypted, "true", AT_RESTART),
 
     SETTING("log.type", KEY_CHOICE, log.type, "text", .choices = "text|json|logfmt"),
     SETTING("log.level", KEY_CHOICE, log.level, "info", .choices = "debug|info|warn|error"),
-    SETTING("log.output", KEY_CHOICE, log.output, "stderr", .choices = "stderr|file|syslog"),
-    SETTING("log.file", KEY_TEXT, log.file, ""),
+    SETTING("log.output", KEY_CHOICE, log.output, "stderr", .choices = "stderr|file|syslog",
+            AT_RESTART),
+    SETTING("log.file", KEY_TEXT, log.file, "", AT_RESTART),
 
-    SETTING("trace.endpoint", KEY_TEXT, trace.endpoint, ""),
+    SETTING("trace.endpoint", KEY_TEXT, trace.endpoint, "", AT_RESTART),
     SETTING("trace.sampler", KEY_CHOICE, trace.sampler, "parentbased_always_on",
-            .choices = TRACE_SAMPLER_CHOICES),
-    SETTING("trace.ratio", KEY_TEXT, trace.ratio, "1"),
-    SETTING("trace.spans_per_s", KEY_INTEGER, trace.spans_per_s, "1000", RANGE(1, 1000000)),
+            .choices = TRACE_SAMPLER_CHOICES, AT_RESTART),
+    SETTING("trace.ratio", KEY_TEXT, trace.ratio, "1", AT_RESTART),
+    SETTING("trace.spans_per_s", KEY_INTEGER, trace.spans_per_s, "1000", RANGE(1, 1000000),
+            AT_RESTART),
     SETTING("trace.queue_bytes", KEY_INTEGER, trace.queue_bytes, "8388608",
-            RANGE(65536, 1024 * MIB)),
-    SETTING("trace.timeout", KEY_DURATION, trace.timeout_ms, "10s", RANGE(1, DAY_MS)),
+            RANGE(65536, 1024 * MIB), AT_RESTART),
+    SETTING("trace.timeout", KEY_DURATION, trace.timeout_ms, "10s", RANGE(1, DAY_MS), AT_RESTART),
 
     SETTING("compress.weak", KEY_INTEGER, compress.weak_bytes, "10240", RANGE(1, 1024 * MIB)),
     SETTING("compress.strong", KEY_INTEGER, compress.strong_bytes, "1024000", RANGE(1, 1024 * MIB)),
@@ -86,58 +95,69 @@ static const struct key keys[] = {
     LISTENER_KEYS(WS_SETTING, "0.0.0.0:17002"),
     WEBSOCKET_KEYS(WS_SETTING),
     {.path = "server.listeners", .kind = KEY_LISTENERS},
-    SETTING("server.grpc.addr", KEY_ADDRESS, server.grpc.addr, "127.0.0.1:19100"),
-    SETTING("server.grpc.timeout", KEY_DURATION, server.grpc.timeout_ms, "10s", RANGE(1, DAY_MS)),
-    SETTING("server.http.addr", KEY_ADDRESS, server.http.addr, "127.0.0.1:18100"),
-    SETTING("server.http.timeout", KEY_DURATION, server.http.timeout_ms, "10s", RANGE(1, DAY_MS)),
-    SETTING("server.http.web", KEY_PATH, server.http.web, ""),
-    SETTING("server.grpc.advertise", KEY_ADDRESS, server.grpc.advertise, "", RANGE(1, 1)),
+    SETTING("server.grpc.addr", KEY_ADDRESS, server.grpc.addr, "127.0.0.1:19100", AT_RESTART),
+    SETTING("server.grpc.timeout", KEY_DURATION, server.grpc.timeout_ms, "10s", RANGE(1, DAY_MS),
+            AT_RESTART),
+    SETTING("server.http.addr", KEY_ADDRESS, server.http.addr, "127.0.0.1:18100", AT_RESTART),
+    SETTING("server.http.timeout", KEY_DURATION, server.http.timeout_ms, "10s", RANGE(1, DAY_MS),
+            AT_RESTART),
+    SETTING("server.http.web", KEY_PATH, server.http.web, "", AT_RESTART),
+    SETTING("server.grpc.advertise", KEY_ADDRESS, server.grpc.advertise, "", RANGE(1, 1),
+            AT_RESTART),
 
     SETTING("data.gateway_route_table_alive_duration", KEY_DURATION,
             data.gateway_route_table_alive_duration_ms, "600s", RANGE(1000, 7 * DAY_MS)),
     SETTING("data.app_route_table_alive_duration", KEY_DURATION,
             data.app_route_table_alive_duration_ms, "600s", RANGE(1000, 7 * DAY_MS)),
 
-    SETTING("data.redis.addr", KEY_ADDRESSES, data.redis.addr, "127.0.0.1:6379", .min = 1),
-    SETTING("data.redis.username", KEY_TEXT, data.redis.username, ""),
+    SETTING("data.redis.addr", KEY_ADDRESSES, data.redis.addr, "127.0.0.1:6379", .min = 1,
+            AT_RESTART),
+    SETTING("data.redis.username", KEY_TEXT, data.redis.username, "", AT_RESTART),
     ELSEWHERE("data.redis.password", "secret.redis_password"),
-    SETTING("data.redis.db", KEY_INTEGER, data.redis.db, "0", RANGE(0, 65535)),
-    SETTING("data.redis.cluster", KEY_BOOL, data.redis.cluster, "false"),
-    SETTING("data.redis.sentinel_master", KEY_TEXT, data.redis.sentinel_master, ""),
+    SETTING("data.redis.db", KEY_INTEGER, data.redis.db, "0", RANGE(0, 65535), AT_RESTART),
+    SETTING("data.redis.cluster", KEY_BOOL, data.redis.cluster, "false", AT_RESTART),
+    SETTING("data.redis.sentinel_master", KEY_TEXT, data.redis.sentinel_master, "", AT_RESTART),
     SETTING("data.redis.dial_timeout", KEY_DURATION, data.redis.dial_timeout_ms, "2s",
-            RANGE(1, DAY_MS)),
+            RANGE(1, DAY_MS), AT_RESTART),
     SETTING("data.redis.read_timeout", KEY_DURATION, data.redis.read_timeout_ms, "0.5s",
-            RANGE(1, DAY_MS)),
+            RANGE(1, DAY_MS), AT_RESTART),
     SETTING("data.redis.write_timeout", KEY_DURATION, data.redis.write_timeout_ms, "0.5s",
-            RANGE(1, DAY_MS)),
-    SETTING("data.redis.backoff", KEY_DURATION, data.redis.backoff_ms, "100ms", RANGE(1, DAY_MS)),
+            RANGE(1, DAY_MS), AT_RESTART),
+    SETTING("data.redis.backoff", KEY_DURATION, data.redis.backoff_ms, "100ms", RANGE(1, DAY_MS),
+            AT_RESTART),
     SETTING("data.redis.backoff_max", KEY_DURATION, data.redis.backoff_max_ms, "5s",
-            RANGE(1, DAY_MS)),
+            RANGE(1, DAY_MS), AT_RESTART),
     SETTING("data.redis.queued_writes", KEY_INTEGER, data.redis.queued_writes, "100000",
-            RANGE(1, 10000000)),
+            RANGE(1, 10000000), AT_RESTART),
     TLS_SETTINGS("data.redis.tls", data.redis.tls),
 
-    SETTING("etcd.endpoints", KEY_ADDRESSES, etcd.endpoints, "127.0.0.1:2379", RANGE(1, 1)),
-    SETTING("etcd.username", KEY_TEXT, etcd.username, ""),
+    SETTING("etcd.endpoints", KEY_ADDRESSES, etcd.endpoints, "127.0.0.1:2379", RANGE(1, 1),
+            AT_RESTART),
+    SETTING("etcd.username", KEY_TEXT, etcd.username, "", AT_RESTART),
     ELSEWHERE("etcd.password", "secret.etcd_password"),
-    SETTING("etcd.namespace", KEY_TEXT, etcd.namespace, "/microservices", .min = 1),
-    SETTING("etcd.timeout", KEY_DURATION, etcd.timeout_ms, "3s", RANGE(1, DAY_MS)),
-    SETTING("etcd.lease_ttl", KEY_DURATION, etcd.lease_ttl_ms, "15s", RANGE(2000, DAY_MS)),
-    SETTING("etcd.empty_hold", KEY_DURATION, etcd.empty_hold_ms, "30s", RANGE(0, DAY_MS)),
-    SETTING("etcd.backoff", KEY_DURATION, etcd.backoff_ms, "200ms", RANGE(1, DAY_MS)),
-    SETTING("etcd.backoff_max", KEY_DURATION, etcd.backoff_max_ms, "5s", RANGE(1, DAY_MS)),
+    SETTING("etcd.namespace", KEY_TEXT, etcd.namespace, "/microservices", .min = 1, AT_RESTART),
+    SETTING("etcd.timeout", KEY_DURATION, etcd.timeout_ms, "3s", RANGE(1, DAY_MS), AT_RESTART),
+    SETTING("etcd.lease_ttl", KEY_DURATION, etcd.lease_ttl_ms, "15s", RANGE(2000, DAY_MS),
+            AT_RESTART),
+    SETTING("etcd.empty_hold", KEY_DURATION, etcd.empty_hold_ms, "30s", RANGE(0, DAY_MS),
+            AT_RESTART),
+    SETTING("etcd.backoff", KEY_DURATION, etcd.backoff_ms, "200ms", RANGE(1, DAY_MS), AT_RESTART),
+    SETTING("etcd.backoff_max", KEY_DURATION, etcd.backoff_max_ms, "5s", RANGE(1, DAY_MS),
+            AT_RESTART),
     TLS_SETTINGS("etcd.tls", etcd.tls),
 
-    SETTING("registry", KEY_CHOICE, registry.source, "static", .choices = "static|etcd"),
+    SETTING("registry", KEY_CHOICE, registry.source, "static", .choices = "static|etcd",
+            AT_RESTART),
     {.path = "nodes", .kind = KEY_NODES},
-    SETTING("node_table.capacity", KEY_INTEGER, registry.capacity, "4096", RANGE(1, 1000000)),
-    SETTING("routes", KEY_CHOICE, routes.store, "memory", .choices = "memory|redis"),
+    SETTING("node_table.capacity", KEY_INTEGER, registry.capacity, "4096", RANGE(1, 1000000),
+            AT_RESTART),
+    SETTING("routes", KEY_CHOICE, routes.store, "memory", .choices = "memory|redis", AT_RESTART),
     SETTING("route_table.capacity.gateway", KEY_INTEGER, routes.capacity[ROUTE_GATEWAY], "100000",
-            RANGE(1, 100000000)),
+            RANGE(1, 100000000), AT_RESTART),
     SETTING("route_table.capacity.player", KEY_INTEGER, routes.capacity[ROUTE_PLAYER], "100000",
-            RANGE(1, 100000000)),
+            RANGE(1, 100000000), AT_RESTART),
     SETTING("route_table.capacity.object", KEY_INTEGER, routes.capacity[ROUTE_OBJECT], "100000",
-            RANGE(1, 100000000)),
+            RANGE(1, 100000000), AT_RESTART),
 
     SETTING("worker.count", KEY_INTEGER, worker.count, "0", RANGE(0, CONFIG_WORKERS)),
     SETTING("worker.restart_backoff", KEY_DURATION, worker.restart_backoff_ms, "100ms",
@@ -149,10 +169,19 @@ static const struct key keys[] = {
     SETTING("worker.orphan_timeout", KEY_DURATION, worker.orphan_timeout_ms, "60s",
             RANGE(1, DAY_MS)),
 
-    SETTING("control.socket", KEY_TEXT, control.socket, CONFIG_CONTROL_SOCKET, .min = 1),
+    SETTING("drain.timeout", KEY_DURATION, drain.timeout_ms, "4h", RANGE(0, 7 * DAY_MS)),
+    SETTING("drain.spread", KEY_DURATION, drain.spread_ms, "30s", RANGE(0, DAY_MS)),
+    SETTING("drain.stop_spread", KEY_DURATION, drain.stop_spread_ms, "5s", RANGE(0, DAY_MS)),
+    SETTING("drain.generations", KEY_INTEGER, drain.generations, "3", RANGE(1, 16)),
+
+    SETTING("control.socket", KEY_TEXT, control.socket, CONFIG_CONTROL_SOCKET, .min = 1,
+            AT_RESTART),
+    SETTING("control.group", KEY_TEXT, control.group, "", AT_RESTART),
+    SETTING("control.read_group", KEY_TEXT, control.read_group, "", AT_RESTART),
 
     SETTING("login.conflict", KEY_CHOICE, login.conflict, "newest_wins",
             .choices = "newest_wins|refuse_second"),
+    SETTING("login.key_overlap", KEY_DURATION, login.key_overlap_ms, "24h", RANGE(0, YEAR_MS)),
 
     SETTING("limits.connections_per_worker", KEY_INTEGER, limits.connections_per_worker, "20000",
             RANGE(1, 10000000)),
@@ -169,7 +198,7 @@ static const struct key keys[] = {
     SETTING("limits.handshake_timeout", KEY_DURATION, limits.handshake_timeout_ms, "10s",
             RANGE(1, DAY_MS)),
     SETTING("limits.handshake_clock", KEY_DURATION, limits.handshake_clock_ms, "5s",
-            RANGE(1000, DAY_MS)),
+            RANGE(1000, DAY_MS), AT_RESTART),
     SETTING("limits.idle_timeout", KEY_DURATION, limits.idle_timeout_ms, "60s",
             RANGE(1, 7 * DAY_MS)),
     SETTING("limits.messages_per_s", KEY_INTEGER, limits.messages_per_s, "100", RANGE(0, 10000000)),
@@ -195,7 +224,8 @@ static const struct key keys[] = {
     SETTING("queue.client_grace", KEY_DURATION, queue.client_grace_ms, "10s", RANGE(1, DAY_MS)),
 
     {.path = "tunnel.types", .kind = KEY_TUNNEL_TYPES},
-    SETTING("tunnel.open_timeout", KEY_DURATION, tunnel.open_timeout_ms, "3s", RANGE(1, DAY_MS)),
+    SETTING("tunnel.open_timeout", KEY_DURATION, tunnel.open_timeout_ms, "3s", RANGE(1, DAY_MS),
+            IN_NEW_WORKERS),
     SETTING("tunnel.reopen_timeout", KEY_DURATION, tunnel.reopen_timeout_ms, "10s",
             RANGE(1, DAY_MS)),
     SETTING("tunnel.backoff", KEY_DURATION, tunnel.backoff_ms, "100ms", RANGE(1, DAY_MS)),
@@ -204,10 +234,10 @@ static const struct key keys[] = {
     SETTING("tunnel.unknown_node_grace", KEY_DURATION, tunnel.unknown_node_grace_ms, "1s",
             RANGE(0, DAY_MS)),
     SETTING("tunnel.streams_per_connection", KEY_INTEGER, tunnel.streams_per_connection, "100",
-            RANGE(1, 1000000)),
+            RANGE(1, 1000000), IN_NEW_WORKERS),
     SETTING("tunnel.message_bytes", KEY_INTEGER, tunnel.message_bytes, "4194304",
-            RANGE(1024, 64 * MIB)),
-    TLS_FILES("tunnel.tls", tunnel.tls),
+            RANGE(1024, 64 * MIB), IN_NEW_WORKERS),
+    TLS_FILES("tunnel.tls", tunnel.tls, IN_NEW_WORKERS),
 
     SETTING("push.slow_client", KEY_CHOICE, push.slow_client, "disconnect",
             .choices = "disconnect|drop_newest|drop_oldest|conflate"),
@@ -216,7 +246,7 @@ static const struct key keys[] = {
     SETTING("push.allow", KEY_NETWORKS, push.allow,
             "127.0.0.0/8,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"),
 
-    SETTING("seal.aes_ni", KEY_BOOL, seal.aes_ni, "true"),
+    SETTING("seal.aes_ni", KEY_BOOL, seal.aes_ni, "true", IN_NEW_WORKERS),
 
     {.path = "secret", .kind = KEY_SECRET},
 };
@@ -246,7 +276,7 @@ static const struct key type_keys[] = {
 // One entry of `server.listeners`.
 static const struct key listener_keys[] = {
     KEY("transport", KEY_CHOICE, FIELD(struct config_listener, transport), .choices = "tcp|ws",
-        .required = true),
+        .required = true, AT_RESTART),
     LISTENER_KEYS(ENTRY_KEY, ""),
     WEBSOCKET_KEYS(ENTRY_KEY),
 };

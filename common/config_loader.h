@@ -46,6 +46,7 @@ struct key {
   int64_t max;
   const char *choices;  // separated by '|', in the order of the enum
   bool required;
+  enum config_change change;
 };
 
 struct key_table {

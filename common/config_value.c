@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { DISTANCE_MAX_BYTES = 128, ADDRESS_MAX_BYTES = 1023 };
 
@@ -46,6 +47,58 @@ const char *config_value_print_duration(int64_t ms, char *buffer, size_t size) {
   bool whole = ms % 1000 == 0;
   snprintf(buffer, size, "%" PRId64 "%s", whole ? ms / 1000 : ms, whole ? "s" : "ms");
   return buffer;
+}
+
+// Whether text begins as the shape is, where 0 is any digit and a letter is of either case.
+static bool has_shape(const char *text, const char *shape) {
+  for (; *shape != '\0'; text++, shape++) {
+    if (*shape == '0' ? *text < '0' || *text > '9' : toupper((unsigned char)*text) != *shape) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// "Z", or hours and minutes from UTC as "+02:00".
+static bool parse_offset(const char *text, int64_t *seconds) {
+  unsigned hours = 0, minutes = 0;
+  bool is_utc = has_shape(text, "Z") && text[1] == '\0';
+  if (!is_utc && ((!has_shape(text, "+00:00") && !has_shape(text, "-00:00")) || text[6] != '\0' ||
+                  sscanf(text + 1, "%2u:%2u", &hours, &minutes) != 2)) {
+    return false;
+  }
+  *seconds = (text[0] == '-' ? -1 : 1) * (int64_t)(hours * 3600 + minutes * 60);
+  return hours < 24 && minutes < 60;
+}
+
+bool config_value_parse_moment(const char *text, int64_t *ms) {
+  static const char shape[] = "0000-00-00T00:00:00";
+  struct tm tm = {0}, normal;
+  int64_t offset_s;
+  if (!has_shape(text, shape)) {
+    return false;
+  }
+  const char *rest = text + strlen(shape);
+  if (*rest == '.') {  // a part of a second: not looked at
+    size_t digits = strspn(rest + 1, "0123456789");
+    rest += digits > 0 ? 1 + digits : 0;
+  }
+  if (sscanf(text, "%4d-%2d-%2d%*c%2d:%2d:%2d", &tm.tm_year, &tm.tm_mon, &tm.tm_mday, &tm.tm_hour,
+             &tm.tm_min, &tm.tm_sec) != 6 ||
+      !parse_offset(rest, &offset_s)) {
+    return false;
+  }
+  tm.tm_year -= 1900;
+  tm.tm_mon -= 1;
+  normal = tm;
+  time_t seconds = timegm(&normal);
+  // What there is not, such as the 31st of June, has become something else.
+  if (normal.tm_mon != tm.tm_mon || normal.tm_mday != tm.tm_mday || normal.tm_hour != tm.tm_hour ||
+      normal.tm_min != tm.tm_min || normal.tm_sec != tm.tm_sec) {
+    return false;
+  }
+  *ms = ((int64_t)seconds - offset_s) * 1000;
+  return true;
 }
 
 bool config_value_parse_integer(const char *text, int64_t *number) {

@@ -12,6 +12,9 @@ bool config_value_parse_duration(const char *text, int64_t *ms);
 // In s where that is whole, else in ms; returns buffer.
 const char *config_value_print_duration(int64_t ms, char *buffer, size_t size);
 
+// A moment by RFC 3339, "2026-12-01T12:00:00Z" or with an offset, in unix milliseconds.
+bool config_value_parse_moment(const char *text, int64_t *ms);
+
 // A decimal number and nothing else.
 bool config_value_parse_integer(const char *text, int64_t *number);
 

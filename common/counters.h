@@ -25,6 +25,10 @@
   X(TLS_HANDSHAKES, WORKERS, "tls_handshakes", "TLS handshakes with clients")                      \
   X(TLS_RESUMED, WORKERS, "tls_resumed", "of these, with a session ticket")                        \
   X(LOGINS, WORKERS, "logins", "handshakes completed")                                             \
+  X(LOGINS_PREVIOUS_ACCOUNT_KEY, WORKERS, "logins_by_previous_account_key",                        \
+    "of these, with a token under an account key that was replaced")                               \
+  X(LOGINS_PREVIOUS_CERTS, WORKERS, "logins_by_previous_certs",                                    \
+    "of these, by a client certificate or version that was replaced")                              \
   X(MESSAGES_IN, WORKERS, "messages_in", "messages from clients, after the handshake")             \
   X(MESSAGES_OUT, WORKERS, "messages_out", "messages to clients")                                  \
   X(BYTES_IN, WORKERS, "received_bytes", "bytes received from clients")                            \

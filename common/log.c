@@ -46,6 +46,8 @@ void log_setup(enum log_type type, enum log_level level, const char *who) {
   }
 }
 
+void log_set_type(enum log_type type) { settings.type = type; }
+
 static int find_name(const char *const *names, size_t count, const char *name) {
   for (size_t i = 0; i < count; i++) {
     if (strcmp(name, names[i]) == 0) {

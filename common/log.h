@@ -65,6 +65,7 @@ enum { LOG_MODULE = LOG_MODULE_OTHER };
 // who names the process in each line: "master" or "worker=1"; copied. level is that of every
 // module.
 void log_setup(enum log_type type, enum log_level level, const char *who);
+void log_set_type(enum log_type type);
 // "debug", "info", "warn", "error"; false when name is none of them.
 bool log_level_from_name(const char *name, enum log_level *level);
 const char *log_level_name(enum log_level level);

@@ -1,7 +1,8 @@
 // What the listeners need for TLS: certificates, private keys and authorities as their files
-// hold them, and the keys of session tickets. The master reads the files and publishes it all in
-// a segment that it alone writes; workers read it when they start and when they are told that it
-// has changed. A segment is locked in memory and left out of core dumps.
+// hold them, and the keys of session tickets; and the keys of logins, which change as they do. The
+// master reads the files and publishes it all in a segment that it alone writes; workers read it
+// when they start and when they are told that it has changed. A segment is locked in memory and
+// left out of core dumps.
 //
 // Any thread, but one at a time.
 #ifndef JANUS_COMMON_TLS_MATERIAL_H
@@ -35,6 +36,7 @@ struct tls_material {
   // The first is used for new tickets, the second for those that are out. All workers have the
   // same, and they outlive a reload.
   struct tls_ticket_key tickets[TLS_TICKET_KEYS];
+  struct secrets secrets;               // the keys of logins, and nothing else
   int64_t expiry_ms[CONFIG_LISTENERS];  // of the first certificate that does; 0 without TLS
   uint64_t len;                         // of records
   uint8_t records[TLS_RECORDS_MAX_BYTES];

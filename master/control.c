@@ -4,6 +4,7 @@
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/listener.h>
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,13 +16,22 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/log.h"
+#include "master/control_access.h"
 #include "master/control_answers.h"
 #include "master/master.h"
 
+#define LOG_MODULE LOG_MODULE_CONTROL
+
 enum {
   REQUEST_MAX_BYTES = 64 << 10,  // a push by hand is the largest
-  CLIENTS_MAX = 16,
   STREAM_MAX_BYTES = 256 << 10,  // that wait for one who reads slowly; what is more he loses
+};
+// At a time. Those who may less never take the places of those who may more.
+static const int clients_max[CONTROL_ACCESS_COUNT] = {
+    [CONTROL_ACCESS_NONE] = 4,
+    [CONTROL_ACCESS_LOOK] = 16,
+    [CONTROL_ACCESS_ALL] = 16,
 };
 static const struct timeval client_timeout = {.tv_sec = 10};
 
@@ -29,6 +39,7 @@ static const struct timeval client_timeout = {.tv_sec = 10};
 struct client {
   LIST_ENTRY(client) link;
   struct control *control;
+  enum control_access access;
   struct bufferevent *buffer;  // NULL: gone, while its answer is awaited
   bool awaiting;               // an answer, which may come from elsewhere, later
   // Of a stream.
@@ -42,8 +53,9 @@ LIST_HEAD(client_list, client);
 struct control {
   struct master *master;
   struct evconnlistener *listener;
+  struct control_groups groups;
   struct client_list clients;
-  int client_count;
+  int client_count[CONTROL_ACCESS_COUNT];
   char path[sizeof((struct sockaddr_un *)NULL)->sun_path];
 };
 
@@ -57,7 +69,7 @@ static void client_free(struct client *client) {
   if (client->buffer) {
     bufferevent_free(client->buffer);
     client->buffer = NULL;
-    client->control->client_count--;
+    client->control->client_count[client->access]--;
   }
   if (!client->awaiting) {  // else whoever answers does the rest
     LIST_REMOVE(client, link);
@@ -159,11 +171,29 @@ void control_stream_end(void *context) {
 
 // --- Questions -----------------------------------------------------------------------------
 
+static void refuse(struct client *client) {
+  const struct control *control = client->control;
+  log_limited(LOG_LEVEL_INFO, "control_refused", "access=%s hint=\"see control.group\"",
+              client->access == CONTROL_ACCESS_NONE ? "none" : "look");
+  if (client->access == CONTROL_ACCESS_LOOK) {
+    reply(control_error("you may look only: this is for root and the group control.group"), client);
+  } else if (control->groups.has_read_group) {
+    reply(control_error("you may not: this is for root and the groups control.group and "
+                        "control.read_group"),
+          client);
+  } else {
+    reply(control_error("you may not: this is for root and the group control.group"), client);
+  }
+}
+
 static void answer(struct client *client, const char *line, size_t len) {
   json_error_t error;
   json_t *request = json_loadb(line, len, 0, &error);
   client->awaiting = true;
-  if (request) {
+  if (client->access == CONTROL_ACCESS_NONE ||
+      (client->access == CONTROL_ACCESS_LOOK && request && !control_only_looks(request))) {
+    refuse(client);
+  } else if (request) {
     control_answer(client->control->master, request, reply, client);
   } else {
     reply(control_error("the request is not a line of JSON"), client);
@@ -191,7 +221,9 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
   struct control *control = owner;
   (void)address;
   (void)len;
-  struct client *client = control->client_count < CLIENTS_MAX ? calloc(1, sizeof *client) : NULL;
+  enum control_access access = control_access_of(fd, &control->groups);
+  struct client *client =
+      control->client_count[access] < clients_max[access] ? calloc(1, sizeof *client) : NULL;
   if (client) {
     client->buffer =
         bufferevent_socket_new(evconnlistener_get_base(listener), fd, BEV_OPT_CLOSE_ON_FREE);
@@ -202,7 +234,8 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
     return;
   }
   client->control = control;
-  control->client_count++;
+  client->access = access;
+  control->client_count[access]++;
   LIST_INSERT_HEAD(&control->clients, client, link);
   bufferevent_setcb(client->buffer, on_read, NULL, on_event, client);
   bufferevent_set_timeouts(client->buffer, &client_timeout, &client_timeout);
@@ -220,17 +253,30 @@ static bool somebody_answers(const struct sockaddr_un *address) {
   return answers;
 }
 
-static void make_folder(const char *path) {
+// Its folder, made where it is missing. others: of further groups than ours have to get through;
+// what is in it has a mode of its own.
+static void make_folder(const char *path, bool others) {
   char folder[sizeof((struct sockaddr_un *)NULL)->sun_path];
   size_t len = strlen(path);
+  struct stat status;
   if (len >= sizeof folder) {
     return;
   }
   memcpy(folder, path, len + 1);
   char *slash = strrchr(folder, '/');
-  if (slash && slash != folder) {
-    *slash = '\0';
-    mkdir(folder, 0750);  // where it can't be made, binding says so
+  if (!slash || slash == folder) {
+    return;
+  }
+  *slash = '\0';
+  if (mkdir(folder, 0750) == 0 && others) {  // where it can't be made, binding says so
+    (void)!chmod(folder, 0751);              // whatever our umask
+  }
+  if (others && stat(folder, &status) == 0 && (status.st_mode & S_IXOTH) == 0) {
+    char quoted[256];
+    log_warn("control_folder_closed",
+             "path=%s hint=\"control.group or control.read_group may not "
+             "get through it; chmod o+x\"",
+             log_quote(quoted, sizeof quoted, folder, strlen(folder)));
   }
 }
 
@@ -250,10 +296,21 @@ struct control *control_new(struct master *master, char *why, size_t why_size) {
     free(control);
     return NULL;
   }
-  make_folder(path);
+  if (control_groups_find(&master->config, &control->groups, why, why_size) != 0) {
+    free(control);
+    return NULL;
+  }
+  // A file has one group, and that is ours. For further ones everybody can connect, and it is
+  // control_access alone that tells who may what, as it does in any case. An access control list
+  // would keep strangers out at the door, but not every file system has them; giving the file to
+  // another group takes a system call that a sandboxed service lacks; and neither tells who may
+  // only look. Strangers get nothing but a refusal, and of their connections there are few at a
+  // time.
+  bool others = control->groups.has_read_group || control->groups.group != getegid();
+  make_folder(path, others);
   unlink(path);
   control->master = master;
-  mode_t mask = umask(0117);  // for the owner and its group only
+  mode_t mask = umask(others ? 0111 : 0117);
   control->listener = evconnlistener_new_bind(master->base, on_accept, control,
                                               LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, -1,
                                               (struct sockaddr *)&address, sizeof address);

@@ -86,7 +86,7 @@ static json_t *answer_status(struct master *master, const json_t *request,
       master->config.registry.source == REGISTRY_ETCD ? "etcd" : "static", "routes",
       master->config.routes.store == ROUTES_REDIS ? "redis" : "memory", "listeners",
       listeners_to_json(master), "advertise", master->config.server.grpc.advertise, "workers",
-      "configured", workers_count(master->workers), "running", workers_running(master->workers),
+      "configured", workers_places(master->workers), "running", workers_running(master->workers),
       "sessions", (json_int_t)directory_count(master->directory), "connections",
       (json_int_t)total.gauge[GAUGE_CONNECTIONS], "tunnels", (json_int_t)total.gauge[GAUGE_TUNNELS],
       "nodes", (json_int_t)nodes_known, "traces",
@@ -130,30 +130,54 @@ static json_t *answer_reload(struct master *master, const json_t *request,
   return reload(master);
 }
 
+// What a group of users may be given that is to change nothing.
+enum allowed {
+  TO_WHO_ACTS,
+  TO_WHO_LOOKS,
+  TO_WHO_LOOKS_WITHOUT_LEVEL,  // with it, it sets something
+};
+
 static const struct {
   const char *name;
   control_command *answer;
+  enum allowed allowed;
 } commands[] = {
-    {"status", answer_status},
-    {"stats", answer_stats},
-    {"workers", answer_workers},
-    {"reload", answer_reload},
-    {"sessions", control_sessions},
-    {"routes", control_routes},
-    {"routes stats", control_route_stats},
-    {"routes get", control_route_get},
-    {"nodes", control_nodes},
-    {"session", control_session},
-    {"kick", control_kick},
-    {"ban", control_ban},
-    {"unban", control_unban},
-    {"bans", control_bans},
-    {"push", control_push},
-    {"trace", control_trace},
-    {"log", control_log},
-    {"log reset", control_log_reset},
-    {"log reopen", control_log_reopen},
+    {"status", answer_status, TO_WHO_LOOKS},
+    {"stats", answer_stats, TO_WHO_LOOKS},
+    {"workers", answer_workers, TO_WHO_LOOKS},
+    {"reload", answer_reload, TO_WHO_ACTS},
+    {"drain", control_drain, TO_WHO_ACTS},
+    {"drain status", control_drain_status, TO_WHO_LOOKS},
+    {"undrain", control_undrain, TO_WHO_ACTS},
+    {"worker restart", control_worker_restart, TO_WHO_ACTS},
+    {"sessions", control_sessions, TO_WHO_LOOKS},
+    {"routes", control_routes, TO_WHO_LOOKS},
+    {"routes stats", control_route_stats, TO_WHO_LOOKS},
+    {"routes get", control_route_get, TO_WHO_LOOKS},
+    {"nodes", control_nodes, TO_WHO_LOOKS},
+    {"session", control_session, TO_WHO_LOOKS},
+    {"kick", control_kick, TO_WHO_ACTS},
+    {"ban", control_ban, TO_WHO_ACTS},
+    {"unban", control_unban, TO_WHO_ACTS},
+    {"bans", control_bans, TO_WHO_LOOKS},
+    {"push", control_push, TO_WHO_ACTS},
+    {"trace", control_trace, TO_WHO_ACTS},  // it shows what players do
+    {"log", control_log, TO_WHO_LOOKS_WITHOUT_LEVEL},
+    {"log reset", control_log_reset, TO_WHO_ACTS},
+    {"log reopen", control_log_reopen, TO_WHO_ACTS},
 };
+
+bool control_only_looks(const json_t *request) {
+  const char *name = json_string_value(json_object_get(request, "command"));
+  for (size_t i = 0; name && i < sizeof commands / sizeof commands[0]; i++) {
+    if (strcmp(name, commands[i].name) == 0) {
+      return commands[i].allowed == TO_WHO_LOOKS ||
+             (commands[i].allowed == TO_WHO_LOOKS_WITHOUT_LEVEL &&
+              !json_object_get(request, "level"));
+    }
+  }
+  return false;
+}
 
 void control_answer(struct master *master, const json_t *request, control_reply *reply,
                     void *context) {
@@ -170,7 +194,9 @@ void control_answer(struct master *master, const json_t *request, control_reply 
   }
   reply(
       control_error(
-          "unknown command; there are status, stats, workers, reload, sessions, "
+          "unknown command; there are status, stats, workers, reload, drain, drain status, "
+          "undrain, "
+          "worker restart, sessions, "
           "session, kick, ban, unban, "
           "bans, push, trace, log, log reset, log reopen, routes, routes stats, routes get, nodes"),
       context);

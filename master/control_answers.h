@@ -3,6 +3,7 @@
 #define JANUS_MASTER_CONTROL_ANSWERS_H
 
 #include <jansson.h>
+#include <stdbool.h>
 
 struct master;
 
@@ -12,6 +13,9 @@ typedef void control_reply(json_t *answer, void *context);
 // Answers one request, {"command": ...}; whatever else it may be gets an error.
 void control_answer(struct master *master, const json_t *request, control_reply *reply,
                     void *context);
+
+// Whether the request is for a command that changes nothing and shows no player's traffic.
+bool control_only_looks(const json_t *request);
 
 // {"ok": false, "error": text}
 json_t *control_error(const char *text);

@@ -539,6 +539,12 @@ static void on_own_key_removed(struct etcd *etcd) {
 }
 
 void etcd_announce(struct etcd *etcd, const char *key, const char *value) {
+  if (etcd->withdrawing) {  // under another key and lease, so that what is late of the old is none
+    etcd->withdrawing = false;
+    etcd->announced = false;
+    etcd->announcing = false;
+    etcd->lease = 0;
+  }
   free(etcd->key);
   free(etcd->value);
   etcd->key = strdup(key);
@@ -554,6 +560,9 @@ static void on_revoked(struct etcd *etcd, size_t number, const uint8_t *bytes, s
   (void)number;
   (void)bytes;
   (void)len;
+  if (!etcd->withdrawing) {
+    return;  // it has been announced anew meanwhile
+  }
   log_info("deregistered", "key=%s", etcd->key);
   etcd->announced = false;
   etcd->lease = 0;

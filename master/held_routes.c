@@ -7,15 +7,13 @@ TAILQ_HEAD(route_queue, held_route);
 
 struct held_routes {
   struct held_route *routes;
-  int workers;
   struct route_queue checks;
   struct route_queue queues[HELD_LATER + 1];  // of HELD_SETTLED there is none
 };
 
-struct held_routes *held_routes_new(int workers) {
+struct held_routes *held_routes_new(void) {
   struct held_routes *held = calloc(1, sizeof *held);
   if (held) {
-    held->workers = workers;
     TAILQ_INIT(&held->checks);
     TAILQ_INIT(&held->queues[HELD_URGENT]);
     TAILQ_INIT(&held->queues[HELD_SOON]);
@@ -41,6 +39,7 @@ static void drop(struct held_routes *held, struct held_route *route) {
   // NOLINTNEXTLINE(clang-analyzer-*): uthash, whose table has this one in it
   HASH_DELETE(hh, held->routes, route);
   free(route->address);
+  free(route->holders);
   free(route);
 }
 
@@ -85,20 +84,58 @@ struct held_route *held_routes_find(const struct held_routes *held, uint32_t tun
 
 static struct held_route *add(struct held_routes *held, uint32_t tunnel_type, const char *color,
                               int64_t oid, int64_t check_at_ms) {
-  size_t holders_size = ((size_t)held->workers + 1) / 2 * 2 * sizeof(uint32_t);  // keeps alignment
   size_t color_len = strlen(color);
-  struct held_route *route = calloc(1, sizeof *route + holders_size + key_size(color_len) + 1);
+  struct held_route *route = calloc(1, sizeof *route + key_size(color_len) + 1);
   if (!route) {
     return NULL;
   }
-  route->holders = (uint32_t *)(void *)(route + 1);
-  route->key = (struct held_route_key *)(void *)((char *)route->holders + holders_size);
+  route->key = (struct held_route_key *)(void *)(route + 1);
   make_key(route->key, tunnel_type, color, oid);
   route->color = route->key->color;
   route->check_at_ms = check_at_ms;
   TAILQ_INSERT_TAIL(&held->checks, route, checks);
   HASH_ADD_KEYPTR(hh, held->routes, route->key, key_size(color_len), route);
   return route;
+}
+
+static struct held_route_holder *find_holder(const struct held_route *route, int worker) {
+  for (size_t i = 0; i < route->holder_count; i++) {
+    if (route->holders[i].worker == worker) {
+      return &route->holders[i];
+    }
+  }
+  return NULL;
+}
+
+// One tunnel more of that worker. False: out of memory.
+static bool count_holder(struct held_route *route, int worker) {
+  struct held_route_holder *holder = find_holder(route, worker);
+  if (!holder) {
+    size_t size = (route->holder_count + 1) * sizeof *holder;
+    struct held_route_holder *larger = realloc(route->holders, size);
+    if (!larger) {
+      return false;
+    }
+    route->holders = larger;
+    holder = &larger[route->holder_count++];
+    *holder = (struct held_route_holder){.worker = worker};
+  }
+  holder->tunnels++;
+  route->total++;
+  return true;
+}
+
+// tunnels less of this holder; the route may be gone afterwards.
+static void discount(struct held_routes *held, struct held_route *route,
+                     struct held_route_holder *holder, uint32_t tunnels) {
+  holder->tunnels -= tunnels;
+  route->total -= tunnels;
+  if (holder->tunnels == 0) {
+    *holder = route->holders[--route->holder_count];
+  }
+  if (route->total == 0) {
+    drop(held, route);
+  }
 }
 
 struct held_route *held_routes_hold(struct held_routes *held, int worker, uint32_t tunnel_type,
@@ -120,20 +157,21 @@ struct held_route *held_routes_hold(struct held_routes *held, int worker, uint32
       route->address = copy;
     }
   }
-  route->total++;
-  route->holders[worker]++;
+  if (!count_holder(route, worker)) {
+    if (new) {
+      drop(held, route);
+    }
+    return NULL;
+  }
   return route;
 }
 
 void held_routes_release(struct held_routes *held, int worker, uint32_t tunnel_type,
                          const char *color, int64_t oid) {
   struct held_route *route = held_routes_find(held, tunnel_type, color, oid);
-  if (!route || route->holders[worker] == 0) {
-    return;
-  }
-  route->holders[worker]--;
-  if (--route->total == 0) {
-    drop(held, route);
+  struct held_route_holder *holder = route ? find_holder(route, worker) : NULL;
+  if (holder) {
+    discount(held, route, holder, 1);
   }
 }
 
@@ -141,10 +179,9 @@ void held_routes_drop_worker(struct held_routes *held, int worker) {
   struct held_route *route;
   struct held_route *next;
   HASH_ITER(hh, held->routes, route, next) {
-    route->total -= route->holders[worker];
-    route->holders[worker] = 0;
-    if (route->total == 0) {
-      drop(held, route);
+    struct held_route_holder *holder = find_holder(route, worker);
+    if (holder) {
+      discount(held, route, holder, holder->tunnels);
     }
   }
 }

@@ -18,6 +18,11 @@ enum held_route_queue {
   HELD_LATER,    // the store would not have it: urgent again soon
 };
 
+struct held_route_holder {
+  int worker;
+  uint32_t tunnels;  // one at least
+};
+
 // For reading; kept by this module.
 struct held_route {
   UT_hash_handle hh;
@@ -25,9 +30,10 @@ struct held_route {
   TAILQ_ENTRY(held_route) queued;  // those of the same queue
   enum held_route_queue queue;
   int64_t check_at_ms;
-  char *address;      // of the tunnel that came last
-  uint32_t total;     // tunnels
-  uint32_t *holders;  // of each worker
+  char *address;   // of the tunnel that came last
+  uint32_t total;  // tunnels
+  struct held_route_holder *holders;
+  size_t holder_count;
   const char *color;  // behind the key's other parts
   struct held_route_key {
     int64_t oid;
@@ -38,7 +44,7 @@ struct held_route {
 
 struct held_routes;
 
-struct held_routes *held_routes_new(int workers);  // NULL when out of memory
+struct held_routes *held_routes_new(void);  // NULL when out of memory
 void held_routes_free(struct held_routes *held);
 
 // One tunnel more, or less. hold returns the route, NULL when out of memory; a new one is

@@ -1,6 +1,7 @@
 #include "master/listeners.h"
 
 #include <errno.h>
+#include <linux/filter.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -39,6 +40,7 @@ static int resolve(const char *addr, struct addrinfo **found) {
   return getaddrinfo(len > 0 ? host : NULL, colon + 1, &hints, found);
 }
 
+// With a backlog of 0 it is only bound.
 static int bind_one(const struct sockaddr *address, socklen_t len, int backlog, bool shared) {
   int on = 1;
   int fd = socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -47,7 +49,7 @@ static int bind_one(const struct sockaddr *address, socklen_t len, int backlog, 
   }
   if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
       (shared && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) != 0) ||
-      bind(fd, address, len) != 0 || listen(fd, backlog) != 0) {
+      bind(fd, address, len) != 0 || (backlog > 0 && listen(fd, backlog) != 0)) {
     int error = errno;
     close(fd);
     errno = error;
@@ -72,13 +74,45 @@ static void warn_if_shared(const struct sockaddr *address, socklen_t len, const 
   }
 }
 
+// Who else may have the port.
+enum company {
+  ALONE,    // nobody
+  SHARED,   // sockets of the same group
+  JOINING,  // and some are known to be there
+};
+
+// Finds a free port, which the socket holds until all others are bound: one that was bound to port
+// 0 itself would lose it with listeners_suspend. It does not listen, and so is none of their group.
+static int hold_any_port(struct sockaddr_storage *address, socklen_t *len) {
+  int fd = bind_one((struct sockaddr *)address, *len, 0, true);
+  if (fd >= 0) {
+    getsockname(fd, (struct sockaddr *)address, len);
+  }
+  return fd;
+}
+
+static int cant_listen(struct listeners *listeners, const char *addr, char *why, size_t why_size) {
+  snprintf(why, why_size, "can't listen on %s: %s%s", addr, strerror(errno),
+           errno == EADDRINUSE ? " (is another gateway running?)" : "");
+  listeners_close(listeners);
+  return ERROR_SYSTEM;
+}
+
+static bool has_port(const struct sockaddr_storage *address) {
+  return address->ss_family == AF_INET6
+             ? ((const struct sockaddr_in6 *)(const void *)address)->sin6_port != 0
+             : ((const struct sockaddr_in *)(const void *)address)->sin_port != 0;
+}
+
 static int open_all(struct listeners *listeners, const char *addr, int backlog, size_t count,
-                    bool shared, char *why, size_t why_size) {
+                    enum company company, char *why, size_t why_size) {
+  const bool shared = company != ALONE;
   struct addrinfo *found = NULL;
   struct sockaddr_storage bound;
   socklen_t len = 0;
+  int holder = -1;
 
-  *listeners = (struct listeners){.fds = calloc(count, sizeof(int))};
+  *listeners = (struct listeners){.fds = calloc(count, sizeof(int)), .backlog = backlog};
   if (!listeners->fds) {
     snprintf(why, why_size, "out of memory");
     return ERROR_MEMORY;
@@ -92,20 +126,27 @@ static int open_all(struct listeners *listeners, const char *addr, int backlog, 
   len = found->ai_addrlen;
   memcpy(&bound, found->ai_addr, len);
   freeaddrinfo(found);
-  if (shared) {
+  if (shared && !has_port(&bound)) {
+    if ((holder = hold_any_port(&bound, &len)) < 0) {
+      return cant_listen(listeners, addr, why, why_size);
+    }
+  } else if (company == SHARED) {
     warn_if_shared((struct sockaddr *)&bound, len, addr);
   }
   for (size_t i = 0; i < count; i++) {
     int fd = bind_one((struct sockaddr *)&bound, len, backlog, shared);
     if (fd < 0) {
-      snprintf(why, why_size, "can't listen on %s: %s%s", addr, strerror(errno),
-               errno == EADDRINUSE ? " (is another gateway running?)" : "");
-      listeners_close(listeners);
-      return ERROR_SYSTEM;
+      int error = cant_listen(listeners, addr, why, why_size);
+      if (holder >= 0) {
+        close(holder);
+      }
+      return error;
     }
     listeners->fds[listeners->count++] = fd;
-    // With port 0 the first socket decides which port it is for all.
     getsockname(fd, (struct sockaddr *)&bound, &len);
+  }
+  if (holder >= 0) {
+    close(holder);
   }
   network_format_socket((struct sockaddr *)&bound, len, listeners->address,
                         sizeof listeners->address);
@@ -114,12 +155,12 @@ static int open_all(struct listeners *listeners, const char *addr, int backlog, 
 
 int listeners_open(struct listeners *listeners, const char *addr, int backlog, size_t count,
                    char *why, size_t why_size) {
-  return open_all(listeners, addr, backlog, count, true, why, why_size);
+  return open_all(listeners, addr, backlog, count, SHARED, why, why_size);
 }
 
 int listeners_open_alone(struct listeners *listeners, const char *addr, int backlog, char *why,
                          size_t why_size) {
-  return open_all(listeners, addr, backlog, 1, false, why, why_size);
+  return open_all(listeners, addr, backlog, 1, ALONE, why, why_size);
 }
 
 static bool set_options(int fd, const struct config_listener *listener) {
@@ -135,13 +176,12 @@ static bool set_options(int fd, const struct config_listener *listener) {
     socklen_t size;
   } options[] = {
       {true, IPPROTO_TCP, TCP_NODELAY, &nodelay, sizeof nodelay},
-      {defer_s > 0, IPPROTO_TCP, TCP_DEFER_ACCEPT, &defer_s, sizeof defer_s},
+      {true, IPPROTO_TCP, TCP_DEFER_ACCEPT, &defer_s, sizeof defer_s},
       {true, SOL_SOCKET, SO_KEEPALIVE, &keepalive, sizeof keepalive},
       {keepalive, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s},
       {keepalive, IPPROTO_TCP, TCP_KEEPINTVL, &keepalive_interval_s, sizeof keepalive_interval_s},
       {keepalive, IPPROTO_TCP, TCP_KEEPCNT, &keepalive_probes, sizeof keepalive_probes},
-      {user_timeout_ms > 0, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout_ms,
-       sizeof user_timeout_ms},
+      {true, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout_ms, sizeof user_timeout_ms},
   };
   for (size_t i = 0; i < sizeof options / sizeof options[0]; i++) {
     if (options[i].wanted &&
@@ -152,19 +192,97 @@ static bool set_options(int fd, const struct config_listener *listener) {
   return true;
 }
 
-int listeners_open_for_clients(struct listeners *listeners, const struct config_listener *listener,
-                               size_t count, char *why, size_t why_size) {
-  int error =
-      open_all(listeners, listener->addr, (int)listener->backlog, count, true, why, why_size);
-  for (size_t i = 0; error == 0 && i < count; i++) {
-    if (!set_options(listeners->fds[i], listener)) {
+int listeners_set_options(struct listeners *listeners, const struct config_listener *listener,
+                          char *why, size_t why_size) {
+  for (size_t i = 0; i < listeners->count; i++) {
+    if (!set_options(listeners->fds[i], listener) ||
+        listen(listeners->fds[i], (int)listener->backlog) != 0) {
       snprintf(why, why_size, "can't set the options of the listener on %s: %s", listener->addr,
                strerror(errno));
-      listeners_close(listeners);
-      error = ERROR_SYSTEM;
+      return ERROR_SYSTEM;
     }
   }
+  listeners->backlog = (int)listener->backlog;
+  return 0;
+}
+
+static int open_for_clients(struct listeners *listeners, const struct config_listener *listener,
+                            bool known, size_t count, char *why, size_t why_size) {
+  int error = open_all(listeners, listener->addr, (int)listener->backlog, count,
+                       known ? JOINING : SHARED, why, why_size);
+  if (error == 0 && (error = listeners_set_options(listeners, listener, why, why_size)) != 0) {
+    listeners_close(listeners);
+  }
   return error;
+}
+
+int listeners_open_for_clients(struct listeners *listeners, const struct config_listener *listener,
+                               size_t count, char *why, size_t why_size) {
+  return open_for_clients(listeners, listener, false, count, why, why_size);
+}
+
+void listeners_suspend(const struct listeners *listeners) {
+  for (size_t i = 0; i < listeners->count; i++) {
+    shutdown(listeners->fds[i], SHUT_RD);  // it is bound all the same, and listens again when told
+  }
+}
+
+int listeners_resume(const struct listeners *listeners) {
+  for (size_t i = 0; i < listeners->count; i++) {
+    if (listen(listeners->fds[i], listeners->backlog) != 0) {
+      return ERROR_SYSTEM;
+    }
+  }
+  return 0;
+}
+
+int listeners_grow(struct listeners *listeners, const struct config_listener *listener,
+                   size_t count, char *why, size_t why_size) {
+  struct listeners more;
+  if (count <= listeners->count) {
+    return 0;
+  }
+  int *fds = realloc(listeners->fds, count * sizeof *fds);
+  if (!fds) {
+    snprintf(why, why_size, "out of memory");
+    return ERROR_MEMORY;
+  }
+  listeners->fds = fds;
+  struct config_listener as_bound = *listener;  // the port that it has, where 0 was asked for
+  snprintf(as_bound.addr, sizeof as_bound.addr, "%s", listeners->address);
+  int error = open_for_clients(&more, &as_bound, true, count - listeners->count, why, why_size);
+  if (error != 0) {
+    return error;
+  }
+  memcpy(fds + listeners->count, more.fds, more.count * sizeof *fds);
+  listeners->count = count;
+  free(more.fds);
+  // All of them are preferred.
+  return listeners_prefer(listeners, count);
+}
+
+// A program in the kernel that picks a socket of the group by its number in the order in which
+// they came: one of the first count, by chance.
+int listeners_prefer(const struct listeners *listeners, size_t count) {
+  struct sock_filter code[] = {
+      {BPF_LD | BPF_W | BPF_ABS, 0, 0, (uint32_t)(SKF_AD_OFF + SKF_AD_RANDOM)},
+      {BPF_ALU | BPF_MOD | BPF_K, 0, 0, (uint32_t)count},
+      {BPF_RET | BPF_A, 0, 0, 0},
+  };
+  const struct sock_fprog program = {.len = sizeof code / sizeof *code, .filter = code};
+  if (listeners->count < 2) {
+    return 0;
+  }
+  return setsockopt(listeners->fds[0], SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program,
+                    sizeof program) == 0
+             ? 0
+             : ERROR_SYSTEM;
+}
+
+void listeners_shrink(struct listeners *listeners, size_t count) {
+  while (listeners->count > count) {
+    close(listeners->fds[--listeners->count]);
+  }
 }
 
 void listeners_close(struct listeners *listeners) {

@@ -10,8 +10,9 @@
 #include "common/error.h"
 
 struct listeners {
-  int *fds;  // one for each worker
+  int *fds;  // one for each place of a worker
   size_t count;
+  int backlog;
   char address[128];  // host:port as bound, also where port 0 was asked for
 };
 
@@ -26,5 +27,24 @@ int listeners_open_for_clients(struct listeners *listeners, const struct config_
 int listeners_open_alone(struct listeners *listeners, const char *addr, int backlog, char *why,
                          size_t why_size) MUST_CHECK;
 void listeners_close(struct listeners *listeners);
+
+// Clients are refused, as if nobody listened, until it is resumed; those who wait to be accepted
+// too. The port stays ours. resume: ERROR_SYSTEM, with errno.
+void listeners_suspend(const struct listeners *listeners);
+int listeners_resume(const struct listeners *listeners) MUST_CHECK;
+
+// Options of the sockets that the listener has changed; what is accepted from now on has them.
+// ERROR_SYSTEM.
+int listeners_set_options(struct listeners *listeners, const struct config_listener *listener,
+                          char *why, size_t why_size) MUST_CHECK;
+
+// As many sockets more as it takes to have count, with the options of the first. As
+// listeners_open.
+int listeners_grow(struct listeners *listeners, const struct config_listener *listener,
+                   size_t count, char *why, size_t why_size) MUST_CHECK;
+// New clients come to the first count sockets only. The others still have those who came before,
+// until listeners_shrink closes them. ERROR_SYSTEM.
+int listeners_prefer(const struct listeners *listeners, size_t count) MUST_CHECK;
+void listeners_shrink(struct listeners *listeners, size_t count);
 
 #endif

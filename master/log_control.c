@@ -37,6 +37,11 @@ void log_control_set(struct log_control *control, int module, enum log_level lev
   tell_workers(control);
 }
 
+void log_control_configure(struct log_control *control, enum log_level configured) {
+  control->configured = configured;
+  log_control_reset(control);
+}
+
 void log_control_reset(struct log_control *control) {
   log_control_set(control, LOG_EVERY_MODULE, control->configured, 0, 0);
 }

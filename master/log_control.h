@@ -21,6 +21,8 @@ struct log_control {
 
 void log_control_init(struct log_control *control, struct workers *workers,
                       enum log_level configured);
+// Another level is configured, which counts at once.
+void log_control_configure(struct log_control *control, enum log_level configured);
 // Of one module, or of every one. for_ms 0: for good.
 void log_control_set(struct log_control *control, int module, enum log_level level, int64_t for_ms,
                      int64_t now_ms);

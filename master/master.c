@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <event2/thread.h>
+#include <fcntl.h>
 #include <ifaddrs.h>
 #include <net/if.h>
 #include <signal.h>
@@ -20,6 +21,7 @@
 #include "master/admission.h"
 #include "master/bans.h"
 #include "master/control.h"
+#include "master/control_drain.h"
 #include "master/metrics.h"
 #include "master/operations_grpc.h"
 #include "master/operations_http.h"
@@ -44,7 +46,9 @@ enum { LEAVE_MS = 1000 };  // for the last writes to Redis, and the last spans
 // --- How it is ---------------------------------------------------------------------
 
 // Whether it sends its players away. The one place that says so.
-static bool is_draining(const struct master *master) { return master->stopping; }
+static bool is_draining(const struct master *master) {
+  return master->stopping || master->drain.on;
+}
 
 // The gRPC health service learns of what is found, so that the two never disagree once HTTP has
 // answered; a change that nobody asks for is found within a second (on_second).
@@ -57,7 +61,7 @@ static void evaluate_readiness(struct readiness *readiness, void *owner) {
       .config = &master->config,
       .listeners = master->client_listeners,
       .all_workers_served = master->all_workers_served,
-      .workers = workers_count(master->workers),
+      .workers = workers_places(master->workers),
       .workers_running = workers_running(master->workers),
       .draining = is_draining(master),
       .nodes = nodes,
@@ -72,7 +76,7 @@ static void evaluate_readiness(struct readiness *readiness, void *owner) {
   operations_grpc_set_healthy(master->operations_grpc, readiness->state == READINESS_READY);
 }
 
-static void look_at_readiness(struct master *master) {
+void master_look_at_readiness(struct master *master) {
   struct readiness readiness;
   evaluate_readiness(&readiness, master);
 }
@@ -197,7 +201,7 @@ static void on_worker_dead(int index, void *owner) {
   }
   dead.master->worker_redis[index] = (struct redis_link_health){0};
   directory_each(dead.master->directory, close_if_of_dead, &dead);
-  look_at_readiness(dead.master);
+  master_look_at_readiness(dead.master);
 }
 
 static bool send_watch(int worker, const struct channel_watch *watch, void *owner) {
@@ -322,6 +326,18 @@ size_t master_read_nodes(const struct master *master, struct node **nodes) {
   return node_table_read(master->nodes, nodes, &count, &version) == 0 ? count : 0;
 }
 
+void master_announce(struct master *master) {
+  struct registry_endpoint endpoints[CONFIG_LISTENERS];
+  for (size_t i = 0; i < master->client_listeners; i++) {
+    const struct config_listener *listener = master->client_config[i];
+    endpoints[i] = (struct registry_endpoint){
+        .scheme = config_listener_name(listener),
+        .address = master->clients[i].address,
+        .path = listener->transport == TRANSPORT_WS ? listener->path : ""};
+  }
+  registry_announce(master->registry, endpoints, master->client_listeners);
+}
+
 static void on_all_ready(void *owner) {
   struct master *master = owner;
   char listening[CONFIG_LISTENERS * CONFIG_TEXT_BYTES] = "";
@@ -335,21 +351,13 @@ static void on_all_ready(void *owner) {
                             master->clients[i].address);
   }
   log_info("ready", "version=%s workers=%d%s advertise=%s nodes=%zu", JANUS_VERSION,
-           workers_count(master->workers), listening, master->config.server.grpc.advertise,
+           workers_places(master->workers), listening, master->config.server.grpc.advertise,
            node_count);
   master->all_workers_served = true;
   service_manager_ready(master->service_manager);
-  look_at_readiness(master);
-  if (!master->stopping) {
-    struct registry_endpoint endpoints[CONFIG_LISTENERS];
-    for (size_t i = 0; i < master->client_listeners; i++) {
-      const struct config_listener *listener = master->client_config[i];
-      endpoints[i] = (struct registry_endpoint){
-          .scheme = config_listener_name(listener),
-          .address = master->clients[i].address,
-          .path = listener->transport == TRANSPORT_WS ? listener->path : ""};
-    }
-    registry_announce(master->registry, endpoints, master->client_listeners);
+  master_look_at_readiness(master);
+  if (!is_draining(master)) {
+    master_announce(master);
   }
 }
 
@@ -357,6 +365,10 @@ void master_tell_tls_changed(struct master *master) {
   for (int i = 0; i < workers_count(master->workers); i++) {
     (void)!workers_send(master->workers, i, CHANNEL_TLS_CHANGED, NULL);  // a dead one reads anew
   }
+}
+
+static void on_replaced(int index, int successor, void *owner) {
+  control_worker_replaced(owner, index, successor);
 }
 
 static void leave(struct master *master) { event_base_loopbreak(master->base); }
@@ -388,6 +400,43 @@ static void on_all_gone(void *owner) {
   event_add(master->leaving, &tick);
 }
 
+// --- Fewer workers ---------------------------------------------------------------------
+
+int64_t master_worker_count(void) {
+  long cores = sysconf(_SC_NPROCESSORS_ONLN);
+  return cores < 1 ? 1 : cores < CONFIG_WORKERS ? cores : CONFIG_WORKERS;
+}
+
+// Those who were on their way to the sockets have arrived by now.
+static void on_places_left(evutil_socket_t fd, short what, void *owner) {
+  struct master *master = owner;
+  size_t count = (size_t)master->config.worker.count;
+  const struct channel_drain drain = {.timeout_ms = master->config.drain.timeout_ms,
+                                      .spread_ms = master->config.drain.spread_ms};
+  (void)fd;
+  (void)what;
+  if (master->stopping) {
+    return;
+  }
+  workers_resize(master->workers, (int)count, &drain);
+  for (size_t i = 0; i < master->client_listeners; i++) {
+    listeners_shrink(&master->clients[i], count);
+  }
+}
+
+void master_leave_places(struct master *master, int count) {
+  static const struct timeval on_their_way = {.tv_sec = 1};
+  for (size_t i = 0; i < master->client_listeners; i++) {
+    if (listeners_prefer(&master->clients[i], (size_t)count) != 0) {
+      log_warn("clients_may_be_reset",
+               "listener=%s hint=\"the kernel can't be told to send no more "
+               "clients to the workers that leave\"",
+               master->clients[i].address);
+    }
+  }
+  evtimer_add(master->places_left, &on_their_way);
+}
+
 // --- Signals and time ----------------------------------------------------------------
 
 static void close_listeners(struct master *master) {
@@ -399,7 +448,7 @@ static void close_listeners(struct master *master) {
 static void on_deregistered(void *owner) {
   struct master *master = owner;
   close_listeners(master);
-  workers_stop(master->workers);
+  workers_stop(master->workers, master->config.drain.stop_spread_ms);
 }
 
 static void on_stop_signal(evutil_socket_t number, short what, void *owner) {
@@ -418,7 +467,7 @@ static void on_stop_signal(evutil_socket_t number, short what, void *owner) {
   log_info("stopping", "signal=%d sessions=%zu", (int)number, directory_count(master->directory));
   master->stopping = true;
   service_manager_stopping(master->service_manager);
-  look_at_readiness(master);
+  master_look_at_readiness(master);
   // First of all nobody is to be sent here any more.
   registry_withdraw(master->registry, on_deregistered, master);
 }
@@ -456,7 +505,7 @@ static void on_second(evutil_socket_t fd, short what, void *owner) {
   routes_tick(master->routes);
   bans_tick(master->bans, clock_wall_ms());
   tell_status(master);
-  look_at_readiness(master);
+  master_look_at_readiness(master);
   if (tls_keys_tick(master->tls_keys, clock_monotonic_ms())) {
     master_tell_tls_changed(master);
   }
@@ -681,7 +730,6 @@ static bool build_services(struct master *master) {
       .table = master->route_table,
       .directory = master->directory,
       .counters = master->counters,
-      .workers = (int)config->worker.count,
       .on_taken_over = on_taken_over,
       .on_lost = on_lost_player,
       .on_moved = on_route_moved,
@@ -698,7 +746,7 @@ static bool build_services(struct master *master) {
       .config = config,
       .directory = master->directory,
       .counters = master->counters,
-      .workers = (int)config->worker.count,
+      .workers = CONFIG_WORKER_NUMBERS,
       .send = send_push,
       .room = push_room,
       .find_gateway = find_gateway,
@@ -726,15 +774,16 @@ static bool build_services(struct master *master) {
 }
 
 // Returns true, or false with the reason in why.
-static bool build(struct master *master, char *why, size_t why_size) {
+static bool build(struct master *master, const char *worker_program, char *why, size_t why_size) {
   static const struct workers_events events = {on_worker_message, on_worker_dead, on_all_ready,
-                                               on_all_gone};
+                                               on_replaced, on_all_gone};
   static const struct redis_link_events redis_events = {on_redis_up, on_redis_down,
                                                         on_redis_changed};
   const struct config *config = &master->config;
 
-  if (access(master->worker_program, X_OK) != 0) {
-    snprintf(why, why_size, "%s can't be executed; name it with --worker", master->worker_program);
+  master->worker_program_fd = open(worker_program, O_PATH | O_CLOEXEC);
+  if (master->worker_program_fd < 0 || access(worker_program, X_OK) != 0) {
+    snprintf(why, why_size, "%s can't be executed; name it with --worker", worker_program);
     return false;
   }
   // First of all, since it tells when another gateway is running.
@@ -771,7 +820,7 @@ static bool build(struct master *master, char *why, size_t why_size) {
     return false;
   }
   const struct workers_options worker_options = {
-      .program = master->worker_program,
+      .program_fd = master->worker_program_fd,
       .config = config,
       .secrets = master->secrets,
       .listeners = master->clients,
@@ -790,6 +839,7 @@ static bool build(struct master *master, char *why, size_t why_size) {
 }
 
 static void tear_down(struct master *master) {
+  control_forget_replacements(master);
   session_reports_free(master->session_reports);
   workers_free(master->workers);
   master->workers = NULL;
@@ -816,6 +866,9 @@ static void tear_down(struct master *master) {
   tls_keys_free(master->tls_keys);
   free(master->loaded);
   sodium_free(master->secrets);
+  if (master->worker_program_fd >= 0) {
+    close(master->worker_program_fd);
+  }
 }
 
 int master_run(const struct master_options *options) {
@@ -823,7 +876,7 @@ int master_run(const struct master_options *options) {
   struct master master = {.config_path = options->config_path,
                           .config = *config,
                           .secrets = options->secrets,
-                          .worker_program = options->worker_program,
+                          .worker_program_fd = -1,
                           .started_ms = clock_wall_ms()};
   struct {
     int number;
@@ -845,8 +898,7 @@ int master_run(const struct master_options *options) {
   raise_descriptor_limit(config);
   trace_settings_init(&master.trace_settings, &master.config);
   if (master.config.worker.count == 0) {
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    master.config.worker.count = cores < 1 ? 1 : cores < CONFIG_WORKERS ? cores : CONFIG_WORKERS;
+    master.config.worker.count = master_worker_count();
   }
   master.loaded = malloc(sizeof *config);
   master.tls_keys = tls_keys_new(config, options->tls_material);
@@ -855,12 +907,16 @@ int master_run(const struct master_options *options) {
       master.base ? event_new(master.base, -1, EV_PERSIST, on_second, &master) : NULL;
   master.leaving =
       master.base ? event_new(master.base, -1, EV_PERSIST, on_leave_tick, &master) : NULL;
+  master.places_left = master.base ? evtimer_new(master.base, on_places_left, &master) : NULL;
   if (master.loaded) {
     *master.loaded = *config;
   }
   master.service_manager = master.base ? service_manager_new(master.base) : NULL;
-  if (tick && master.leaving && master.loaded && master.tls_keys &&
-      build(&master, why, sizeof why)) {
+  if (master.tls_keys) {
+    tls_keys_set_logins(master.tls_keys, master.secrets);
+  }
+  if (tick && master.places_left && master.leaving && master.loaded && master.tls_keys &&
+      build(&master, options->worker_program, why, sizeof why)) {
     const struct timeval second = {.tv_sec = 1};
     event_add(tick, &second);
     for (size_t i = 0; i < signal_count; i++) {
@@ -892,6 +948,9 @@ int master_run(const struct master_options *options) {
   }
   if (master.leaving) {
     event_free(master.leaving);
+  }
+  if (master.places_left) {
+    event_free(master.places_left);
   }
   service_manager_free(master.service_manager);
   tear_down(&master);

@@ -13,7 +13,9 @@
 #include "common/node_table.h"
 #include "common/redis_link.h"
 #include "common/route_table.h"
+#include "master/control_drain.h"
 #include "master/directory.h"
+#include "master/drain.h"
 #include "master/health_http.h"
 #include "master/listeners.h"
 #include "master/log_control.h"
@@ -45,7 +47,7 @@ struct master {
   struct config config;     // as the gateway runs
   struct config *loaded;    // as it was read
   struct secrets *secrets;  // locked memory, left out of core dumps
-  const char *worker_program;
+  int worker_program_fd;
   int64_t started_ms;  // wall clock
 
   struct listeners clients[CONFIG_LISTENERS];  // where they come in
@@ -74,12 +76,15 @@ struct master {
   struct session_reports *session_reports;
   struct player_watch *player_watch;
   struct control *control;
+  struct replacement_list replacements;  // that janusctl waits for
   struct log_control log_control;
   struct service_manager *service_manager;  // NULL without one
   // How each worker stands with Redis, as it said last; all zero until then.
-  struct redis_link_health worker_redis[CONFIG_WORKERS];
+  struct redis_link_health worker_redis[CONFIG_WORKER_NUMBERS];
   struct counters *counters;  // the master's own, beside those of the workers
+  struct event *places_left;  // sockets of places that are given up are to be closed
   bool all_workers_served;    // at some time since the start
+  struct gateway_drain drain;
   bool stopping;
   struct loop_lag *loop_lag;
   struct event *leaving;  // the workers are gone; looks whether all else is done
@@ -89,6 +94,15 @@ struct master {
 // Has the worker close the session, which tells its client the code.
 void master_close_session(struct master *master, const struct directory_session *session,
                           enum close_reason reason, enum logout_code code);
+
+// Says to whoever asks whether players may be sent here what is true now.
+void master_look_at_readiness(struct master *master);
+// How many workers there are to be when worker.count is 0.
+int64_t master_worker_count(void);
+// Takes the sockets of all places from count on from their workers, which drain.
+void master_leave_places(struct master *master, int count);
+// Registers this gateway: players may come.
+void master_announce(struct master *master);
 
 // Has the workers read the certificates and keys of TLS anew.
 void master_tell_tls_changed(struct master *master);
@@ -102,7 +116,7 @@ struct master_options {
   const struct config *config;
   struct secrets *secrets;            // from sodium_malloc
   struct tls_material *tls_material;  // read by tls_keys_read
-  const char *worker_program;
+  const char *worker_program;         // path of janus-worker
 };
 
 // Runs until SIGTERM or SIGINT. Returns the exit status.

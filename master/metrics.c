@@ -397,7 +397,7 @@ static void render_master(const struct page *page) {
   struct http_server_counts http;
   janus_family(page, "build_info", "gauge", "always 1; the version as a label");
   fprintf(page->out, "janus_build_info{version=\"%s\"} 1\n", JANUS_VERSION);
-  gauge_line(page, "workers", "workers that there are to be", workers_count(master->workers));
+  gauge_line(page, "workers", "workers that there are to be", workers_places(master->workers));
   gauge_line(page, "workers_running", "workers that take players",
              workers_running(master->workers));
   janus_family(page, "worker_restarts", "counter", "times a worker was replaced");

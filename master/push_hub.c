@@ -256,7 +256,7 @@ static void send_to_players(struct job *job) {
 // Those that a broadcast is for.
 struct audience {
   const struct push_order *order;
-  size_t sessions[CONFIG_WORKERS];
+  size_t sessions[CONFIG_WORKER_NUMBERS];
 };
 
 static bool look_at_session(struct directory_session *session, void *context) {

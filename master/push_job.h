@@ -48,7 +48,7 @@ struct push_hub {
   size_t packets_room;
   struct channel_push about[PUSH_BODIES_MAX];
   uint64_t serial;  // of the latest broadcast
-  struct backlog backlogs[CONFIG_WORKERS];
+  struct backlog backlogs[CONFIG_WORKER_NUMBERS];
   struct push_elsewhere elsewhere;
   char origin[CONFIG_TEXT_BYTES + 24];
 };

@@ -379,20 +379,44 @@ void registry_withdraw(struct registry *registry, void (*on_gone)(void *owner), 
 
 // --- Starting --------------------------------------------------------------------------
 
+// Since when the table has it; now, when it has not.
+static int64_t known_since_ms(const struct node *known, size_t count, const struct node *node) {
+  for (size_t i = 0; i < count; i++) {
+    if (strcmp(known[i].service, node->service) == 0 &&
+        strcmp(known[i].address, node->address) == 0) {
+      return known[i].since_ms;
+    }
+  }
+  return clock_wall_ms();
+}
+
 static bool publish_static(struct registry *registry, char *why, size_t why_size) {
   struct node nodes[CONFIG_NODES];
+  struct node *known = NULL;
+  size_t known_count = 0;
+  uint64_t version;
   const struct config *config = registry->config;
-  int64_t now_ms = clock_wall_ms();
+  if (node_table_read(registry->table, &known, &known_count, &version) != 0) {
+    known_count = 0;
+  }
   memcpy(nodes, config->registry.nodes, sizeof nodes);
   for (size_t i = 0; i < config->registry.node_count; i++) {
-    nodes[i].since_ms = now_ms;
+    nodes[i].since_ms = known_since_ms(known, known_count, &nodes[i]);
   }
+  free(known);
   if (node_table_publish(registry->table, nodes, config->registry.node_count) != 0) {
     snprintf(why, why_size, "node_table.capacity is too small for the nodes configured");
     return false;
   }
   node_table_set_current(registry->table, true);
   return true;
+}
+
+void registry_publish_nodes(struct registry *registry) {
+  char why[128];
+  if (!publish_static(registry, why, sizeof why)) {
+    log_error("nodes_not_taken", "why=\"%s\"", why);
+  }
 }
 
 // A prefix for each service that the tunnel table names.

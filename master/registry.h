@@ -38,6 +38,9 @@ void registry_announce(struct registry *registry, const struct registry_endpoint
 // Takes it out again; on_gone comes once, maybe from inside, when that is done or can't be.
 void registry_withdraw(struct registry *registry, void (*on_gone)(void *owner), void *owner);
 
+// With the static registry: the nodes of the configuration, which have changed. They must fit.
+void registry_publish_nodes(struct registry *registry);
+
 // Drops nodes whose hold is over; each second.
 void registry_tick(struct registry *registry);
 

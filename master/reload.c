@@ -4,14 +4,33 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "common/log.h"
+#include "common/secrets_rotate.h"
+#include "common/tls.h"
 #include "master/control_answers.h"
 #include "master/control_command.h"
 #include "master/master.h"
+#include "master/registry.h"
 #include "master/service_manager.h"
 #include "master/tls_keys.h"
 
 #define LOG_MODULE LOG_MODULE_CONFIG
+
+// One reload: what is read, what comes of it, and what is said about it.
+struct reload {
+  struct master *master;
+  struct config fresh;
+  struct config next;           // as the gateway is to run
+  struct config next_loaded;    // and what of fresh it has taken
+  struct secrets *secrets;      // in locked memory
+  bool kept[CONFIG_LISTENERS];  // whose TLS files stay as they are
+  bool tls_changed[CONFIG_LISTENERS];
+  bool new_workers;
+  json_t *faults;
+  json_t *changed;
+  json_t *notes;
+};
 
 static void on_fault(const char *fault, void *context) {
   char quoted[1024];
@@ -19,123 +38,274 @@ static void on_fault(const char *fault, void *context) {
   json_array_append_new(context, json_foreign_text(fault));
 }
 
-static void on_change(const char *name, void *context) {
-  log_warn("reload_waits", "setting=%s hint=\"it is taken over by a restart\"", name);
-  json_array_append_new(context, json_string(name));
+static void on_change(const char *name, enum config_change change, void *context) {
+  struct reload *reload = context;
+  reload->new_workers = reload->new_workers || change == CONFIG_NEW_WORKERS;
+  json_array_append_new(
+      reload->changed, json_pack("{s:s, s:s}", "setting", name, "how", config_change_name(change)));
 }
 
-// The listener of the new configuration that is this one; NULL: it has none.
-static const struct config_listener *same_listener(const struct config *fresh,
-                                                   const struct config *running, size_t index) {
-  const struct config_listener *listener = &running->server.listeners[index];
-  for (size_t i = 0; i < fresh->server.listener_count; i++) {
-    // At its own place first: several may have port 0.
-    const struct config_listener *other =
-        &fresh->server.listeners[(index + i) % fresh->server.listener_count];
-    if (listener->transport == other->transport && other->tls.enabled &&
-        strcmp(listener->addr, other->addr) == 0) {
-      return other;
-    }
-  }
-  return NULL;
-}
-
-// Takes over the files that the new configuration has for the listeners that run. One that it has
-// no more keeps what it has until the restart: its files may be gone already.
-static void take_tls_files(struct config *running, const struct config *fresh, bool *kept) {
-  for (size_t i = 0; i < running->server.listener_count; i++) {
-    struct config_listener *listener = &running->server.listeners[i];
-    const struct config_listener *other =
-        listener->tls.enabled ? same_listener(fresh, running, i) : NULL;
-    kept[i] = listener->tls.enabled && !other;
-    if (!other) {
-      continue;
-    }
-    memcpy(listener->tls.cert, other->tls.cert, sizeof listener->tls.cert);
-    memcpy(listener->tls.key, other->tls.key, sizeof listener->tls.key);
-    // Whether clients are asked at all waits for a restart: never is a listener left open by a
-    // reload that says so of half a change.
-    if (listener->tls.client_ca[0] != '\0' && other->tls.client_ca[0] != '\0') {
-      memcpy(listener->tls.client_ca, other->tls.client_ca, sizeof listener->tls.client_ca);
-    }
-  }
-}
-
-static void name_reloaded(const struct config *config, const bool *kept, json_t *names) {
-  for (size_t i = 0; i < config->server.listener_count; i++) {
-    const struct config_listener *listener = &config->server.listeners[i];
-    char name[64];
-    if (listener->addr[0] != '\0' && listener->tls.enabled && !kept[i]) {
-      json_array_append_new(
-          names, json_sprintf("%s.tls", config_listener_path(config, listener, name, sizeof name)));
-    }
-  }
-}
+// --- Checks: nothing has changed yet ---------------------------------------------------
 
 // Also the certificates of what waits for a restart: it has to come up with them.
-static bool tls_files_are_good(const struct config *fresh, json_t *faults) {
+static bool tls_files_are_good(struct reload *reload) {
   struct tls_material *tried = tls_material_new();
-  bool good = tried && tls_keys_read(tried, fresh, on_fault, faults) == 0;
+  bool good = tried && tls_keys_read(tried, &reload->fresh, on_fault, reload->faults) == 0;
   tls_material_free(tried);
   return good;
 }
 
-// What comes of it, for the answer.
-struct outcome {
-  json_t *faults;
-  json_t *reloaded;
-  json_t *waiting;
-};
+static bool tunnel_tls_is_good(struct reload *reload) {
+  char why[512], fault[600];
+  if (tls_client_check(&reload->fresh.tunnel.tls, reload->secrets->tunnel_tls_key, why,
+                       sizeof why) == 0) {
+    return true;
+  }
+  snprintf(fault, sizeof fault, "tunnel.tls: %s", why);
+  on_fault(fault, reload->faults);
+  return false;
+}
 
-// Returns whether it was taken.
-static bool take(struct master *master, struct config *fresh, struct config *next,
-                 struct secrets *secrets, const struct outcome *outcome) {
-  bool kept[CONFIG_LISTENERS] = {false};
-  if (config_load_file(master->config_path, fresh, secrets, on_fault, outcome->faults) != 0 ||
-      !tls_files_are_good(fresh, outcome->faults)) {
-    return false;
+static bool nodes_fit(struct reload *reload) {
+  if (reload->next.registry.source != REGISTRY_STATIC ||
+      reload->next.registry.node_count <= (size_t)reload->next.registry.capacity) {
+    return true;
   }
-  *next = *master->loaded;
-  take_tls_files(next, fresh, kept);
-  if (tls_keys_reload(master->tls_keys, next, kept, on_fault, outcome->faults) != 0) {
-    return false;
+  on_fault("nodes: more than node_table.capacity, which waits for a restart", reload->faults);
+  return false;
+}
+
+// More places need more sockets, which may be refused.
+static bool open_sockets(struct reload *reload) {
+  struct master *master = reload->master;
+  char why[512];
+  for (size_t i = 0; i < master->client_listeners; i++) {
+    if (listeners_grow(&master->clients[i], master->client_config[i],
+                       (size_t)reload->next.worker.count, why, sizeof why) != 0) {
+      on_fault(why, reload->faults);
+      return false;
+    }
   }
-  *master->loaded = *next;
-  name_reloaded(next, kept, outcome->reloaded);
-  config_each_change(next, fresh, on_change, outcome->waiting);
-  if (memcmp(secrets, master->secrets, sizeof *secrets) != 0) {
-    on_change("secret", outcome->waiting);
-  }
-  master_tell_tls_changed(master);
   return true;
 }
 
+static bool is_good(struct reload *reload) {
+  struct master *master = reload->master;
+  if (config_load_file(master->config_path, &reload->fresh, reload->secrets, on_fault,
+                       reload->faults) != 0 ||
+      !tls_files_are_good(reload) || !tunnel_tls_is_good(reload)) {
+    return false;
+  }
+  reload->next = master->config;
+  reload->next_loaded = *master->loaded;
+  config_take(&reload->next, &reload->next_loaded, &reload->fresh, on_change, reload);
+  if (reload->next.worker.count == 0) {
+    reload->next.worker.count = master_worker_count();
+  }
+  for (size_t i = 0; i < reload->next.server.listener_count; i++) {
+    // Its files may be gone already.
+    reload->kept[i] =
+        reload->next.server.listeners[i].tls.enabled &&
+        config_listener_counterpart(&reload->next_loaded, i, &reload->fresh) == CONFIG_LISTENERS;
+  }
+  return nodes_fit(reload) && open_sockets(reload) &&
+         tls_keys_reload(master->tls_keys, &reload->next, reload->kept, reload->tls_changed,
+                         on_fault, reload->faults) == 0;
+}
+
+// --- Taking it over ---------------------------------------------------------------------
+
+static void name_tls_files(struct reload *reload) {
+  for (size_t i = 0; i < reload->next.server.listener_count; i++) {
+    const struct config_listener *listener = &reload->next.server.listeners[i];
+    char name[64], whole[96];
+    if (reload->tls_changed[i]) {
+      config_listener_path(&reload->next, listener, name, sizeof name);
+      snprintf(whole, sizeof whole, "%s.tls", name);
+      on_change(whole, CONFIG_IN_PLACE, reload);
+    }
+  }
+}
+
+// Only now is it known that they count.
+static void log_changes(const struct reload *reload) {
+  const json_t *change;
+  size_t i;
+  json_array_foreach(reload->changed, i, change) {
+    const char *name = json_string_value(json_object_get(change, "setting"));
+    const char *how = json_string_value(json_object_get(change, "how"));
+    if (strcmp(how, config_change_name(CONFIG_RESTART)) == 0) {
+      log_warn("setting_waits",
+               "setting=\"%s\" hint=\"janusctl upgrade, or a restart, takes it "
+               "over\"",
+               name);
+    } else {
+      log_info("setting_changed", "setting=\"%s\" how=%s", name, how);
+    }
+  }
+}
+
+static void take_text(struct reload *reload, char *running, const char *fresh, size_t size,
+                      const char *name, enum config_change change) {
+  if (strcmp(running, fresh) == 0) {
+    return;
+  }
+  if (change != CONFIG_RESTART) {
+    memcpy(running, fresh, size);
+  }
+  on_change(name, change, reload);
+}
+
+static void take_secrets(struct reload *reload) {
+  struct secrets *running = reload->master->secrets;
+  const struct secrets *fresh = reload->secrets;
+#define TAKE(member, how) \
+  take_text(reload, running->member, fresh->member, sizeof running->member, "secret." #member, how)
+  TAKE(push_token, CONFIG_IN_PLACE);
+  TAKE(tunnel_tls_key, CONFIG_NEW_WORKERS);
+  TAKE(redis_password, CONFIG_RESTART);
+  TAKE(redis_sentinel_password, CONFIG_RESTART);
+  TAKE(redis_tls_key, CONFIG_RESTART);
+  TAKE(etcd_password, CONFIG_RESTART);
+  TAKE(etcd_tls_key, CONFIG_RESTART);
+#undef TAKE
+}
+
+// Players whose tokens and certificates are of the keys before come in for a while yet.
+static void take_login_keys(struct reload *reload) {
+  struct master *master = reload->master;
+  struct secrets *running = master->secrets;
+  struct secrets *fresh = reload->secrets;
+  size_t dropped =
+      secrets_rotate(fresh, running, clock_wall_ms(), reload->next.login.key_overlap_ms);
+  if (dropped > 0) {
+    json_array_append_new(reload->notes,
+                          json_sprintf("%zu previous login keys are good no longer: there are too "
+                                       "many at a time",
+                                       dropped));
+  }
+  if (memcmp(&running->current, &fresh->current, sizeof fresh->current) != 0) {
+    on_change("secret (login keys)", CONFIG_IN_PLACE, reload);
+  }
+  running->current = fresh->current;
+  memcpy(running->previous, fresh->previous, sizeof running->previous);
+  running->previous_count = fresh->previous_count;
+  if (running->previous_count > 0) {
+    json_array_append_new(reload->notes,
+                          json_sprintf("%zu previous login keys are good beside the current ones",
+                                       running->previous_count));
+  }
+  tls_keys_set_logins(master->tls_keys, running);
+}
+
+static void take_levels(struct master *master, enum log_level before) {
+  log_set_type(master->config.log.type);
+  if (master->config.log.level != before) {
+    log_control_configure(&master->log_control, master->config.log.level);
+  }
+}
+
+static void take_sockets(struct master *master) {
+  char why[512], quoted[600];
+  for (size_t i = 0; i < master->client_listeners; i++) {
+    if (listeners_set_options(&master->clients[i], master->client_config[i], why, sizeof why) !=
+        0) {
+      log_error("listener_unchanged", "why=%s", log_quote(quoted, sizeof quoted, why, strlen(why)));
+    }
+  }
+}
+
+static void take_places(struct master *master) {
+  const struct channel_drain drain = {.timeout_ms = master->config.drain.timeout_ms,
+                                      .spread_ms = master->config.drain.spread_ms};
+  int before = workers_places(master->workers);
+  int count = (int)master->config.worker.count;
+  if (count > before) {
+    workers_resize(master->workers, count, &drain);
+  } else if (count < before) {
+    master_leave_places(master, count);
+  }
+}
+
+static void begin_generation(struct reload *reload) {
+  struct master *master = reload->master;
+  const struct channel_drain drain = {.timeout_ms = master->config.drain.timeout_ms,
+                                      .spread_ms = master->config.drain.spread_ms};
+  int error = workers_renew(master->workers, &drain);
+  if (error != 0) {
+    log_error("generation_failed", "error=\"%s\"", error_text(error));
+    json_array_append_new(
+        reload->notes,
+        json_string("a new generation of workers can't be started now: workers are being replaced "
+                    "already, or too many are draining; janusctl worker restart does it later"));
+  }
+}
+
+static void take(struct reload *reload) {
+  struct master *master = reload->master;
+  enum log_level level = master->config.log.level;
+  master->config = reload->next;
+  *master->loaded = reload->next_loaded;
+  name_tls_files(reload);
+  take_secrets(reload);
+  take_login_keys(reload);
+  take_levels(master, level);
+  take_sockets(master);
+  if (master->config.registry.source == REGISTRY_STATIC) {
+    registry_publish_nodes(master->registry);
+  }
+  workers_settings_changed(master->workers);
+  master_tell_tls_changed(master);
+  if (reload->new_workers) {
+    begin_generation(reload);
+  }
+  take_places(master);
+  master_look_at_readiness(master);
+}
+
+static json_t *answer_of(struct reload *reload) {
+  json_t *answer = json_pack("{s:b, s:O}", "ok", 1, "changed", reload->changed);
+  if (reload->new_workers) {
+    json_object_set_new(answer, "generation",
+                        json_integer((json_int_t)workers_generation(reload->master->workers)));
+  }
+  json_object_set(answer, "notes", reload->notes);
+  return answer;
+}
+
 json_t *reload(struct master *master) {
-  struct config *fresh = malloc(sizeof *fresh);
-  struct config *next = malloc(sizeof *next);
+  struct reload *reload = calloc(1, sizeof *reload);
   struct secrets *secrets = sodium_malloc(sizeof *secrets);
-  const struct outcome outcome = {json_array(), json_array(), json_array()};
+  if (!reload || !secrets) {
+    free(reload);
+    sodium_free(secrets);
+    return control_error("there is no memory for a reload, and nothing has changed");
+  }
+  reload->master = master;
+  reload->secrets = secrets;
+  reload->faults = json_array();
+  reload->changed = json_array();
+  reload->notes = json_array();
   json_t *answer;
   service_manager_reloading(master->service_manager);
-  if (!fresh || !next || !secrets) {
-    on_fault("out of memory", outcome.faults);
-    answer = control_error("there is no memory for a reload, and nothing has changed");
-  } else if (take(master, fresh, next, secrets, &outcome)) {
-    log_info("reloaded", "waits_for_restart=%zu", json_array_size(outcome.waiting));
-    answer = json_pack("{s:b, s:O, s:O}", "ok", 1, "reloaded", outcome.reloaded,
-                       "waits_for_restart", outcome.waiting);
+  if (master->drain.on) {
+    answer = control_error("the gateway is draining; reload when it serves again (undrain)");
+  } else if (is_good(reload)) {
+    take(reload);
+    log_changes(reload);
+    log_info("reloaded", "changed=%zu", json_array_size(reload->changed));
+    answer = answer_of(reload);
   } else {
     log_error("reload_failed", "faults=%zu hint=\"nothing has changed\"",
-              json_array_size(outcome.faults));
+              json_array_size(reload->faults));
     answer = control_error("the configuration has faults, and nothing has changed");
-    json_object_set(answer, "faults", outcome.faults);
+    json_object_set(answer, "faults", reload->faults);
   }
-  json_decref(outcome.faults);
-  json_decref(outcome.reloaded);
-  json_decref(outcome.waiting);
+  json_decref(reload->faults);
+  json_decref(reload->changed);
+  json_decref(reload->notes);
   sodium_free(secrets);
-  free(next);
-  free(fresh);
+  free(reload);
   service_manager_reloaded(master->service_manager);
   return answer;
 }

@@ -115,10 +115,8 @@ static void tell_moved(struct routes *routes, const struct held_route *route, co
                                      .tunnel_type = route->key->tunnel_type};
   strncpy(moved.color, route->color, sizeof moved.color - 1);
   strncpy(moved.address, address, sizeof moved.address - 1);
-  for (int i = 0; routes->options.on_moved && i < routes->options.workers; i++) {
-    if (route->holders[i] > 0) {
-      routes->options.on_moved(i, &moved, routes->options.owner);
-    }
+  for (size_t i = 0; routes->options.on_moved && i < route->holder_count; i++) {
+    routes->options.on_moved(route->holders[i].worker, &moved, routes->options.owner);
   }
 }
 
@@ -424,7 +422,7 @@ static bool start_redis(struct routes *routes) {
 
 struct routes *routes_new(const struct routes_options *options) {
   struct routes *routes = calloc(1, sizeof *routes);
-  if (!routes || !(routes->held = held_routes_new(options->workers))) {
+  if (!routes || !(routes->held = held_routes_new())) {
     free(routes);
     return NULL;
   }

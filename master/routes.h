@@ -32,7 +32,6 @@ struct routes_options {
   struct route_table *table;
   struct directory *directory;
   struct counters *counters;  // the master's own
-  int workers;
   // As those of the keeper (route_keeper.h).
   void (*on_taken_over)(const struct route_taken_over *taken_over, void *owner);
   void (*on_lost)(int64_t uid, const char *color, void *owner);

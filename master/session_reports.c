@@ -12,7 +12,8 @@ struct question {
   LIST_ENTRY(question) link;
   struct session_reports *reports;
   uint64_t id;
-  uint64_t awaited;  // a bit for each worker
+  bool awaited[CONFIG_WORKER_NUMBERS];
+  size_t awaited_count;
   struct event *timer;
   session_reports_on_answer *on_answer;
   void *context;
@@ -29,10 +30,8 @@ struct session_reports {
   LIST_HEAD(questions, question) questions;
 };
 
-_Static_assert(CONFIG_WORKERS <= 64, "a bit for each worker");
-
 static void finish(struct question *question) {
-  question->answer.complete = question->answer.complete && question->awaited == 0;
+  question->answer.complete = question->answer.complete && question->awaited_count == 0;
   LIST_REMOVE(question, link);
   question->reports->count--;
   question->on_answer(&question->answer, question->context);
@@ -49,8 +48,9 @@ static void on_timeout(evutil_socket_t fd, short what, void *owner) {
 }
 
 static void await_no_more(struct question *question, int worker) {
-  question->awaited &= ~((uint64_t)1 << worker);
-  if (question->awaited == 0) {
+  question->awaited_count -= question->awaited[worker];
+  question->awaited[worker] = false;
+  if (question->awaited_count == 0) {
     finish(question);
   }
 }
@@ -71,12 +71,13 @@ int session_reports_ask(struct session_reports *reports, int worker, uint64_t co
   for (int i = 0; i < workers_count(reports->workers); i++) {
     if ((connection == 0 || i == worker) &&
         workers_send(reports->workers, i, CHANNEL_REPORT_ASK, &ask) == 0) {
-      question->awaited |= (uint64_t)1 << i;
+      question->awaited[i] = true;
+      question->awaited_count++;
     }
   }
   LIST_INSERT_HEAD(&reports->questions, question, link);
   reports->count++;
-  if (question->awaited == 0) {
+  if (question->awaited_count == 0) {
     finish(question);
   } else {
     evtimer_add(question->timer, &answer_timeout);
@@ -129,7 +130,7 @@ void session_reports_on_message(struct session_reports *reports, int worker, enu
   uint64_t id;
   memcpy(&id, content, sizeof id);  // the first of each of these
   LIST_FOREACH(question, &reports->questions, link) {
-    if (question->id == id && question->awaited & (uint64_t)1 << worker) {
+    if (question->id == id && question->awaited[worker]) {
       take(question, worker, type, content);
       return;
     }
@@ -141,7 +142,7 @@ void session_reports_worker_gone(struct session_reports *reports, int worker) {
   struct question *next;
   for (struct question *question = LIST_FIRST(&reports->questions); question; question = next) {
     next = LIST_NEXT(question, link);
-    if (question->awaited & (uint64_t)1 << worker) {
+    if (question->awaited[worker]) {
       question->answer.complete = false;
       await_no_more(question, worker);
     }

@@ -82,6 +82,11 @@ json_t *stats_links(const struct master *master) {
     json_array_append_new(links, one);
     for (int i = 0; i < workers_count(master->workers); i++) {
       char name[32];
+      struct worker_info info;
+      workers_info(master->workers, i, &info);
+      if (info.state == WORKER_NONE) {
+        continue;
+      }
       snprintf(name, sizeof name, "redis, worker %d", i);
       json_array_append_new(links, redis_to_json(master, name, &master->worker_redis[i]));
     }
@@ -147,20 +152,26 @@ json_t *stats_workers(const struct master *master) {
     struct worker_info info;
     struct counters_values values;
     workers_info(master->workers, i, &info);
+    if (info.state == WORKER_NONE) {
+      continue;
+    }
     workers_read_counters(master->workers, i, &values);
-    json_array_append_new(
-        workers,
-        json_pack("{s:i, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "worker", i,
-                  "pid", (json_int_t)info.pid, "state", worker_state_name(info.state), "restarts",
-                  (json_int_t)info.restarts, "since_ms", (json_int_t)info.since_ms, "uptime_ms",
-                  (json_int_t)(now_ms - info.since_ms), "connections",
-                  (json_int_t)values.gauge[GAUGE_CONNECTIONS], "sessions",
-                  (json_int_t)values.gauge[GAUGE_SESSIONS], "tunnels",
-                  (json_int_t)values.gauge[GAUGE_TUNNELS], "queued_in_bytes",
-                  (json_int_t)values.gauge[GAUGE_QUEUED_IN_BYTES], "queued_out_bytes",
-                  (json_int_t)values.gauge[GAUGE_QUEUED_OUT_BYTES], "messages_in",
-                  (json_int_t)values.counter[COUNTER_MESSAGES_IN], "messages_out",
-                  (json_int_t)values.counter[COUNTER_MESSAGES_OUT]));
+    json_t *one = json_pack(
+        "{s:i, s:i, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "worker", i,
+        "place", info.place, "generation", (json_int_t)info.generation, "pid", (json_int_t)info.pid,
+        "state", worker_state_name(info.state), "restarts", (json_int_t)info.restarts, "since_ms",
+        (json_int_t)info.since_ms, "uptime_ms", (json_int_t)(now_ms - info.since_ms), "connections",
+        (json_int_t)values.gauge[GAUGE_CONNECTIONS], "sessions",
+        (json_int_t)values.gauge[GAUGE_SESSIONS], "tunnels",
+        (json_int_t)values.gauge[GAUGE_TUNNELS], "queued_in_bytes",
+        (json_int_t)values.gauge[GAUGE_QUEUED_IN_BYTES], "queued_out_bytes",
+        (json_int_t)values.gauge[GAUGE_QUEUED_OUT_BYTES], "messages_in",
+        (json_int_t)values.counter[COUNTER_MESSAGES_IN], "messages_out",
+        (json_int_t)values.counter[COUNTER_MESSAGES_OUT]);
+    if (info.drain_left_ms != CHANNEL_DRAIN_NEVER) {
+      json_object_set_new(one, "drain_left_ms", json_integer((json_int_t)info.drain_left_ms));
+    }
+    json_array_append_new(workers, one);
   }
   return workers;
 }
@@ -229,7 +240,7 @@ json_t *stats_connections(const struct master *master) {
       (json_int_t)directory_count(master->directory), "sessions_by_transport",
       by_listener_kind(&total, SPLIT_SESSIONS), "closed", closed, "limits",
       "connections_per_worker", (json_int_t)master->config.limits.connections_per_worker, "workers",
-      (json_int_t)workers_count(master->workers));
+      (json_int_t)workers_places(master->workers));
   ADD_COUNTERS(report, &total, fields);
   return report;
 }

@@ -97,6 +97,14 @@ void tls_keys_free(struct tls_keys *keys) {
   }
 }
 
+void tls_keys_set_logins(struct tls_keys *keys, const struct secrets *secrets) {
+  struct secrets *logins = &keys->material->secrets;
+  logins->current = secrets->current;
+  memcpy(logins->previous, secrets->previous, sizeof logins->previous);
+  logins->previous_count = secrets->previous_count;
+  tls_segment_publish(keys->segment, keys->material);
+}
+
 int tls_keys_fd(const struct tls_keys *keys) { return tls_segment_fd(keys->segment); }
 
 static int read_anew(struct tls_material *fresh, const struct tls_material *running,
@@ -112,8 +120,35 @@ static int read_anew(struct tls_material *fresh, const struct tls_material *runn
   return error == 0 ? try_all(fresh, config, report, context) : ERROR_INVALID;
 }
 
+// The next record of that listener.
+static bool next_of(const struct tls_material *material, struct tls_record *record,
+                    uint32_t listener) {
+  while (tls_material_next(material, record)) {
+    if (record->listener == listener) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// Whether the files of the listener at that place are others.
+static bool differ(const struct tls_material *before, const struct tls_material *after,
+                   uint32_t listener) {
+  struct tls_record one = {0}, other = {0};
+  for (;;) {
+    bool more = next_of(before, &one, listener), other_more = next_of(after, &other, listener);
+    if (!more || !other_more) {
+      return more != other_more;
+    }
+    if (one.kind != other.kind || one.len != other.len ||
+        memcmp(one.text, other.text, one.len) != 0) {
+      return true;
+    }
+  }
+}
+
 int tls_keys_reload(struct tls_keys *keys, const struct config *config, const bool *kept,
-                    config_report *report, void *context) {
+                    bool *changed, config_report *report, void *context) {
   struct tls_material *fresh = tls_material_new();
   if (!fresh) {
     report("out of memory", context);
@@ -123,7 +158,11 @@ int tls_keys_reload(struct tls_keys *keys, const struct config *config, const bo
     tls_material_free(fresh);
     return ERROR_INVALID;
   }
+  for (size_t i = 0; i < config->server.listener_count; i++) {
+    changed[i] = differ(keys->material, fresh, (uint32_t)i);
+  }
   memcpy(fresh->tickets, keys->material->tickets, sizeof fresh->tickets);
+  fresh->secrets = keys->material->secrets;
   tls_material_free(keys->material);
   keys->material = fresh;
   tls_segment_publish(keys->segment, fresh);

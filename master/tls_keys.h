@@ -19,13 +19,16 @@ int tls_keys_read(struct tls_material *material, const struct config *config, co
 // Takes over material, as it was read, and publishes it. NULL when out of memory or descriptors.
 struct tls_keys *tls_keys_new(const struct config *config, struct tls_material *material);
 void tls_keys_free(struct tls_keys *keys);  // accepts NULL
+// Publishes the keys that logins go by from now on.
+void tls_keys_set_logins(struct tls_keys *keys, const struct secrets *secrets);
+
 int tls_keys_fd(const struct tls_keys *keys);
 
 // Publishes what the files hold now, by config; tickets that are out stay good. The listeners at
 // the places where kept is true keep what they have. Workers are to be told. ERROR_INVALID, and
 // all is as before.
 int tls_keys_reload(struct tls_keys *keys, const struct config *config, const bool *kept,
-                    config_report *report, void *context) MUST_CHECK;
+                    bool *changed, config_report *report, void *context) MUST_CHECK;
 
 // Now and then new tickets get a new key. True: they do, and workers are to be told.
 bool tls_keys_tick(struct tls_keys *keys, int64_t now_ms);

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,11 +38,19 @@ struct worker_process {
   struct counters_values retired;  // of the predecessors
   double retired_cpu_s;
   int64_t backoff_ms;
-  int64_t started_ms;   // monotonic
-  uint64_t pushed;      // sessions that pushes were for, ever
-  bool hangs;           // and has been told to end
-  struct event *timer;  // next start, or the time to be ready
+  int64_t started_ms;  // monotonic
+  uint64_t pushed;     // sessions that pushes were for, ever
+  bool hangs;          // and has been told to end
+  bool settings_due;   // there was no room to tell it of them
+  // Of a successor, until it is ready: who has the place before it (NOBODY), and is then to drain
+  // so.
+  int predecessor;
+  struct channel_drain predecessor_drain;
+  int64_t drained_by_ms;  // monotonic: then it is killed; 0: not bounded
+  struct event *timer;    // next start, the time to be ready, or drained_by_ms
 };
+
+enum { NOBODY = -1 };
 
 struct workers {
   struct event_base *base;
@@ -52,12 +61,18 @@ struct workers {
   struct event *stop_timer;
   bool stopping;
   bool all_ready_told;
-  int count;
-  struct worker_process process[];
+  int places;
+  uint64_t generation;
+  bool draining;               // all of them,
+  struct channel_drain drain;  // so,
+  int64_t draining_since_ms;   // monotonic, since then
+  int count;                   // numbers that were ever used
+  struct worker_process process[CONFIG_WORKER_NUMBERS];
 };
 
 const char *worker_state_name(enum worker_state state) {
-  static const char *const names[] = {"waiting", "starting", "running", "stopping"};
+  static const char *const names[] = {"none",    "waiting",  "starting",
+                                      "running", "draining", "stopping"};
   return names[state];
 }
 
@@ -120,6 +135,7 @@ static _Noreturn void become_worker(const struct workers *workers, int index, co
 
   snprintf(number, sizeof number, "%d", index);
   // First out of the way of each other, then to their places.
+  int program_fd = fcntl(workers->options.program_fd, F_DUPFD, end);
   for (int i = HANDOVER_CHANNEL; i < end; i++) {
     high[i] = fcntl(fds[i], F_DUPFD, end);
     if (high[i] < 0) {
@@ -131,15 +147,32 @@ static _Noreturn void become_worker(const struct workers *workers, int index, co
       _exit(126);
     }
   }
-  close_range((unsigned)end, ~0U, 0);
+  close_range((unsigned)end, ~0U, CLOSE_RANGE_CLOEXEC);
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, NULL);
-  execv(workers->options.program, argv);
+  execveat(program_fd, "", argv, environ, AT_EMPTY_PATH);
   _exit(127);
 }
 
 static void on_channel_message(enum channel_type type, const void *content, void *owner);
 static void on_channel_broken(const char *why, void *owner);
+
+// What drain leaves of its time.
+static int64_t drain_left_ms(int64_t timeout_ms, int64_t since_ms) {
+  int64_t left_ms = since_ms + timeout_ms - clock_monotonic_ms();
+  return timeout_ms < 0 ? timeout_ms : left_ms > 0 ? left_ms : 0;
+}
+
+// What is as it is now, not as configured.
+static bool tell_first(struct worker_process *process) {
+  const struct workers *workers = process->workers;
+  struct channel_log_levels levels;
+  struct channel_drain drain = workers->drain;
+  channel_log_levels_now(&levels);
+  drain.timeout_ms = drain_left_ms(drain.timeout_ms, workers->draining_since_ms);
+  return channel_send(process->channel, CHANNEL_LOG_LEVELS, &levels) == 0 &&
+         (!workers->draining || channel_send(process->channel, CHANNEL_DRAIN, &drain) == 0);
+}
 
 static int start(struct worker_process *process) {
   static const struct channel_events events = {on_channel_message, on_channel_broken};
@@ -165,7 +198,7 @@ static int start(struct worker_process *process) {
   fds[HANDOVER_TLS] = workers->options.tls_fd;
   fds[HANDOVER_COUNTERS] = process->counters.fd;
   for (int i = HANDOVER_LISTENERS; i < end; i++) {
-    fds[i] = workers->options.listeners[i - HANDOVER_LISTENERS].fds[process->index];
+    fds[i] = workers->options.listeners[i - HANDOVER_LISTENERS].fds[process->info.place];
   }
   pid = fork();
   if (pid == 0) {
@@ -179,17 +212,17 @@ static int start(struct worker_process *process) {
   if (!process->channel) {
     kill(pid, SIGKILL);
   }
-  struct channel_log_levels levels;  // as they are now, not as configured
-  channel_log_levels_now(&levels);
-  if (process->channel && channel_send(process->channel, CHANNEL_LOG_LEVELS, &levels) != 0) {
+  if (process->channel && !tell_first(process)) {
     kill(pid, SIGKILL);
   }
   process->info.pid = pid;
   process->hangs = false;
+  process->settings_due = false;
   process->pushed = 0;
   set_state(process, WORKER_STARTING);
   start_timer(process, READY_TIMEOUT_MS);
-  log_info("worker_started", "worker=%d pid=%d", process->index, (int)pid);
+  log_info("worker_started", "worker=%d pid=%d generation=%" PRIu64, process->index, (int)pid,
+           process->info.generation);
   error = 0;
 out:
   if (error != 0) {
@@ -231,7 +264,7 @@ static void on_timer(evutil_socket_t fd, short what, void *owner) {
     log_error("worker_not_ready", "worker=%d pid=%d after_ms=%d", process->index,
               (int)process->info.pid, READY_TIMEOUT_MS);
     kill(process->info.pid, SIGKILL);
-  } else if (process->info.state == WORKER_STOPPING) {
+  } else if (process->info.state == WORKER_DRAINING || process->info.state == WORKER_STOPPING) {
     log_error("worker_hangs", "worker=%d pid=%d", process->index, (int)process->info.pid);
     kill(process->info.pid, SIGKILL);
   } else if (process->info.state == WORKER_WAITING) {
@@ -244,13 +277,49 @@ static void on_timer(evutil_socket_t fd, short what, void *owner) {
 
 // --- What they say ---------------------------------------------------------------
 
+// One that leaves its place; or does so earlier than it was told before.
+static void drain_and_leave(struct worker_process *process, struct channel_drain drain) {
+  const struct config *config = process->workers->options.config;
+  int64_t bound_ms =
+      drain.timeout_ms + drain.spread_ms + config->worker.stop_timeout_ms + STOP_GRACE_MS;
+  drain.leave = 1;
+  process->info.place = WORKER_NO_PLACE;
+  evtimer_del(process->timer);
+  if (process->info.pid == 0) {  // it was to be started
+    set_state(process, WORKER_NONE);
+    return;
+  }
+  log_info("worker_drains", "worker=%d pid=%d timeout_ms=%lld spread_ms=%lld", process->index,
+           (int)process->info.pid, (long long)drain.timeout_ms, (long long)drain.spread_ms);
+  if (!process->channel || channel_send(process->channel, CHANNEL_DRAIN, &drain) != 0) {
+    kill(process->info.pid, SIGTERM);
+  }
+  set_state(process, WORKER_DRAINING);
+  process->drained_by_ms = clock_monotonic_ms() + bound_ms;
+  start_timer(process, bound_ms);
+}
+
+// Whether one that is to be replaced still has the place.
+static bool has_predecessor(const struct worker_process *process) {
+  return process->predecessor != NOBODY && process->info.place != WORKER_NO_PLACE &&
+         process->workers->process[process->predecessor].info.place == process->info.place;
+}
+
 static void on_ready(struct worker_process *process) {
   struct workers *workers = process->workers;
-  evtimer_del(process->timer);
   if (process->info.state == WORKER_STARTING) {
-    set_state(process, WORKER_RUNNING);
+    evtimer_del(process->timer);
+    set_state(process, workers->draining ? WORKER_DRAINING : WORKER_RUNNING);
   }
-  if (!workers->all_ready_told && workers_running(workers) == workers->count) {
+  if (process->predecessor != NOBODY) {
+    int predecessor = process->predecessor;
+    if (has_predecessor(process)) {
+      drain_and_leave(&workers->process[predecessor], process->predecessor_drain);
+    }
+    process->predecessor = NOBODY;
+    workers->events.on_replaced(predecessor, process->index, workers->owner);
+  }
+  if (!workers->all_ready_told && workers_running(workers) == workers->places) {
     workers->all_ready_told = true;
     workers->events.on_all_ready(workers->owner);
   }
@@ -276,7 +345,8 @@ static void on_channel_broken(const char *why, void *owner) {
   log_debug("worker_channel_broken", "worker=%d why=\"%s\"", process->index, why);
   channel_free(process->channel);
   process->channel = NULL;
-  if (process->info.state == WORKER_RUNNING && process->info.pid != 0) {
+  if ((process->info.state == WORKER_RUNNING || process->info.state == WORKER_DRAINING) &&
+      process->info.pid != 0) {
     kill(process->info.pid, SIGTERM);
     set_state(process, WORKER_STOPPING);
     start_timer(process, workers->options.config->worker.stop_timeout_ms + STOP_GRACE_MS);
@@ -297,6 +367,45 @@ static double seconds_of(struct timeval time) {
   return (double)time.tv_sec + (double)time.tv_usec / 1e6;
 }
 
+static bool is_leaving(const struct worker_process *process) {
+  return process->workers->stopping || process->info.place == WORKER_NO_PLACE;
+}
+
+static struct worker_process *successor_of(struct worker_process *process) {
+  struct workers *workers = process->workers;
+  for (int i = 0; i < workers->count; i++) {
+    struct worker_process *other = &workers->process[i];
+    if (other->predecessor == process->index && other->info.place == process->info.place &&
+        other != process && other->info.state != WORKER_NONE) {
+      return other;
+    }
+  }
+  return NULL;
+}
+
+static void free_number(struct worker_process *process) {
+  process->info.place = WORKER_NO_PLACE;
+  process->predecessor = NOBODY;
+  process->drained_by_ms = 0;
+  set_state(process, WORKER_NONE);
+}
+
+// What is to follow its end.
+static void go_on_without(struct worker_process *process) {
+  struct workers *workers = process->workers;
+  int predecessor = process->predecessor;
+  if (is_leaving(process) || successor_of(process)) {
+    free_number(process);
+  } else if (has_predecessor(process)) {  // which is well, as this one was not
+    free_number(process);
+    log_error("worker_not_replaced", "worker=%d hint=\"its successor did not come up; it goes on\"",
+              predecessor);
+    workers->events.on_replaced(predecessor, NOBODY, workers->owner);
+  } else {
+    start_later(process);
+  }
+}
+
 static void on_dead(struct worker_process *process, int status, const struct rusage *usage) {
   struct workers *workers = process->workers;
   struct counters_values last;
@@ -304,9 +413,11 @@ static void on_dead(struct worker_process *process, int status, const struct rus
   if (WIFSIGNALED(status)) {
     log_error("worker_died", "worker=%d pid=%d signal=%d", process->index, (int)process->info.pid,
               WTERMSIG(status));
-  } else if (!workers->stopping || WEXITSTATUS(status) != 0) {
+  } else if (WEXITSTATUS(status) != 0 || !is_leaving(process)) {
     log_error("worker_died", "worker=%d pid=%d exit_status=%d", process->index,
               (int)process->info.pid, WEXITSTATUS(status));
+  } else {
+    log_info("worker_left", "worker=%d pid=%d", process->index, (int)process->info.pid);
   }
   counters_read(process->counters.base, &last);
   counters_sum(&process->retired, &last, false);
@@ -320,9 +431,7 @@ static void on_dead(struct worker_process *process, int status, const struct rus
   process->channel = NULL;
   evtimer_del(process->timer);
   workers->events.on_dead(process->index, workers->owner);
-  if (!workers->stopping) {
-    start_later(process);
-  }
+  go_on_without(process);
 }
 
 static void on_child_signal(evutil_socket_t number, short what, void *owner) {
@@ -352,13 +461,54 @@ static void on_stop_timeout(evutil_socket_t fd, short what, void *owner) {
   workers_kill(workers);
 }
 
+// The settings as text, malloc'd; NULL when out of memory.
+static char *settings_text(const struct config *config) {
+  char *text = NULL;
+  size_t len = 0;
+  FILE *file = open_memstream(&text, &len);
+  bool good = file && config_save(config, file) == 0;
+  if (file && fclose(file) != 0) {
+    good = false;
+  }
+  if (!good) {
+    free(text);
+    return NULL;
+  }
+  return text;
+}
+
+static void send_due_settings(struct workers *workers) {
+  char *text = NULL;
+  for (int i = 0; i < workers->count; i++) {
+    struct worker_process *process = &workers->process[i];
+    if (!process->settings_due) {
+      continue;
+    }
+    if (!text && !(text = settings_text(workers->options.config))) {
+      return;
+    }
+    process->settings_due =
+        process->channel && channel_send_settings(process->channel, text) == ERROR_EXHAUSTED;
+  }
+  free(text);
+}
+
+void workers_settings_changed(struct workers *workers) {
+  for (int i = 0; i < workers->count; i++) {
+    workers->process[i].settings_due = workers->process[i].channel != NULL;
+  }
+  send_due_settings(workers);
+}
+
 void workers_watch(struct workers *workers) {
+  send_due_settings(workers);
   int64_t bound_ms = workers->options.config->worker.hang_timeout_ms;
   int64_t now_ms = clock_monotonic_ms();
   for (int i = 0; bound_ms > 0 && i < workers->count; i++) {
     struct worker_process *process = &workers->process[i];
     const struct counters *counters = process->counters.base;
-    if (process->info.state != WORKER_RUNNING || !counters) {
+    bool serves = process->info.state == WORKER_RUNNING || process->info.state == WORKER_DRAINING;
+    if (!serves || !counters) {
       continue;
     }
     int64_t beat_ms = (int64_t)atomic_load_explicit(&counters->heartbeat_ms, memory_order_relaxed);
@@ -370,9 +520,11 @@ void workers_watch(struct workers *workers) {
   }
 }
 
-void workers_stop(struct workers *workers) {
-  int64_t bound_ms = workers->options.config->worker.stop_timeout_ms + STOP_GRACE_MS;
-  struct timeval bound = clock_timeval(bound_ms);
+void workers_stop(struct workers *workers, int64_t spread_ms) {
+  const struct channel_drain drain = {.spread_ms = spread_ms, .leave = 1};
+  enum channel_type word = spread_ms > 0 ? CHANNEL_DRAIN : CHANNEL_STOP;
+  struct timeval bound =
+      clock_timeval(spread_ms + workers->options.config->worker.stop_timeout_ms + STOP_GRACE_MS);
   if (workers->stopping) {
     return;
   }
@@ -382,7 +534,7 @@ void workers_stop(struct workers *workers) {
     evtimer_del(process->timer);
     if (process->info.pid != 0) {
       set_state(process, WORKER_STOPPING);
-      if (!process->channel || channel_send(process->channel, CHANNEL_STOP, NULL) != 0) {
+      if (!process->channel || channel_send(process->channel, word, &drain) != 0) {
         kill(process->info.pid, SIGTERM);
       }
     }
@@ -399,12 +551,192 @@ void workers_kill(struct workers *workers) {
   }
 }
 
+// --- Replacing -----------------------------------------------------------------------
+
+static size_t free_numbers(const struct workers *workers) {
+  size_t count = (size_t)(CONFIG_WORKER_NUMBERS - workers->count);
+  for (int i = 0; i < workers->count; i++) {
+    count += workers->process[i].info.state == WORKER_NONE;
+  }
+  return count;
+}
+
+// The lowest that is free, for that place. NULL: there is none, or no memory.
+static struct worker_process *take_number(struct workers *workers, int place) {
+  int number = 0;
+  while (number < workers->count && workers->process[number].info.state != WORKER_NONE) {
+    number++;
+  }
+  if (number == CONFIG_WORKER_NUMBERS) {
+    return NULL;
+  }
+  struct worker_process *process = &workers->process[number];
+  if (number == workers->count) {
+    process->workers = workers;
+    process->index = number;
+    process->counters.fd = -1;
+    process->timer = evtimer_new(workers->base, on_timer, process);
+    if (!process->timer) {
+      return NULL;
+    }
+    workers->count++;
+  }
+  process->predecessor = NOBODY;
+  process->backoff_ms = 0;
+  process->drained_by_ms = 0;
+  process->info.place = place;
+  process->info.generation = workers->generation;
+  return process;
+}
+
+static struct worker_process *at_place(struct workers *workers, int place) {
+  for (int i = 0; i < workers->count; i++) {
+    struct worker_process *process = &workers->process[i];
+    if (process->info.state != WORKER_NONE && process->info.place == place &&
+        !has_predecessor(process)) {
+      return process;
+    }
+  }
+  return NULL;
+}
+
+// Between two starts, its next one is what is wanted.
+static bool is_replaced_by_its_start(const struct worker_process *process) {
+  return process->info.state == WORKER_WAITING;
+}
+
+static int start_successor(struct worker_process *process, const struct channel_drain *drain) {
+  struct workers *workers = process->workers;
+  if (is_replaced_by_its_start(process)) {
+    process->info.generation = workers->generation;
+    return 0;
+  }
+  struct worker_process *successor = take_number(workers, process->info.place);
+  if (!successor) {
+    return ERROR_EXHAUSTED;
+  }
+  successor->predecessor = process->index;
+  successor->predecessor_drain = *drain;
+  if (start(successor) != 0) {
+    free_number(successor);
+    return ERROR_SYSTEM;
+  }
+  return 0;
+}
+
+static bool is_being_replaced(const struct workers *workers) {
+  for (int i = 0; i < workers->count; i++) {
+    const struct worker_process *process = &workers->process[i];
+    if (process->info.state != WORKER_NONE && has_predecessor(process)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+int workers_replace(struct workers *workers, int index, const struct channel_drain *drain) {
+  struct worker_process *process =
+      index >= 0 && index < workers->count ? &workers->process[index] : NULL;
+  if (!process || process->info.state == WORKER_NONE || process->info.place == WORKER_NO_PLACE) {
+    return ERROR_NOT_FOUND;
+  }
+  if (workers->stopping || has_predecessor(process) || successor_of(process) ||
+      is_replaced_by_its_start(process)) {
+    return ERROR_BUSY;
+  }
+  return start_successor(process, drain);
+}
+
+// Those that would be too many generations at a time.
+static void send_the_oldest_away(struct workers *workers, const struct channel_drain *drain) {
+  const struct config *config = workers->options.config;
+  struct channel_drain now = {.spread_ms = drain->spread_ms};
+  for (int i = 0; i < workers->count; i++) {
+    struct worker_process *process = &workers->process[i];
+    if (process->info.state == WORKER_DRAINING && process->info.place == WORKER_NO_PLACE &&
+        process->info.generation + (uint64_t)config->drain.generations < workers->generation) {
+      drain_and_leave(process, now);
+    }
+  }
+}
+
+int workers_renew(struct workers *workers, const struct channel_drain *drain) {
+  if (workers->stopping || is_being_replaced(workers)) {
+    return ERROR_BUSY;
+  }
+  if (free_numbers(workers) < (size_t)workers->places) {
+    return ERROR_EXHAUSTED;
+  }
+  workers->generation++;
+  for (int place = 0; place < workers->places; place++) {
+    struct worker_process *process = at_place(workers, place);
+    int error = process ? start_successor(process, drain) : ERROR_NOT_FOUND;
+    if (error != 0) {  // it goes on as it is
+      log_error("worker_not_replaced", "place=%d error=\"%s\"", place, error_text(error));
+    }
+  }
+  send_the_oldest_away(workers, drain);
+  return 0;
+}
+
+void workers_resize(struct workers *workers, int count, const struct channel_drain *drain) {
+  for (; workers->places < count; workers->places++) {
+    struct worker_process *process = take_number(workers, workers->places);
+    if (!process) {
+      log_error("worker_start_failed", "place=%d hint=\"too many workers are draining\"",
+                workers->places);
+      return;
+    }
+    if (start(process) != 0) {
+      start_later(process);
+    }
+  }
+  if (count >= workers->places) {
+    return;
+  }
+  workers->places = count;
+  for (int i = 0; i < workers->count; i++) {
+    struct worker_process *process = &workers->process[i];
+    if (process->info.state != WORKER_NONE && process->info.place >= count) {
+      drain_and_leave(process, *drain);
+    }
+  }
+}
+
+void workers_drain(struct workers *workers, const struct channel_drain *drain) {
+  workers->draining = true;
+  workers->drain = *drain;
+  workers->drain.leave = 0;
+  workers->draining_since_ms = clock_monotonic_ms();
+  for (int i = 0; i < workers->count; i++) {
+    struct worker_process *process = &workers->process[i];
+    if (process->channel && process->info.place != WORKER_NO_PLACE) {
+      (void)!channel_send(process->channel, CHANNEL_DRAIN, &workers->drain);
+      if (process->info.state == WORKER_RUNNING) {
+        set_state(process, WORKER_DRAINING);
+      }
+    }
+  }
+}
+
+void workers_undrain(struct workers *workers) {
+  workers->draining = false;
+  for (int i = 0; i < workers->count; i++) {
+    struct worker_process *process = &workers->process[i];
+    if (process->channel && process->info.place != WORKER_NO_PLACE) {
+      (void)!channel_send(process->channel, CHANNEL_UNDRAIN, NULL);
+      if (process->info.state == WORKER_DRAINING) {
+        set_state(process, WORKER_RUNNING);
+      }
+    }
+  }
+}
+
 // --- For others --------------------------------------------------------------------
 
 struct workers *workers_new(struct event_base *base, const struct workers_options *options,
                             const struct workers_events *events, void *owner) {
-  size_t count = (size_t)options->config->worker.count;
-  struct workers *workers = calloc(1, sizeof *workers + count * sizeof workers->process[0]);
+  struct workers *workers = calloc(1, sizeof *workers);
   if (!workers) {
     return NULL;
   }
@@ -412,7 +744,7 @@ struct workers *workers_new(struct event_base *base, const struct workers_option
   workers->options = *options;
   workers->events = *events;
   workers->owner = owner;
-  workers->count = (int)count;
+  workers->generation = 1;
   workers->child_signal = evsignal_new(base, SIGCHLD, on_child_signal, workers);
   workers->stop_timer = evtimer_new(base, on_stop_timeout, workers);
   if (!workers->child_signal || !workers->stop_timer ||
@@ -420,13 +752,9 @@ struct workers *workers_new(struct event_base *base, const struct workers_option
     workers_free(workers);
     return NULL;
   }
-  for (int i = 0; i < workers->count; i++) {
-    struct worker_process *process = &workers->process[i];
-    process->workers = workers;
-    process->index = i;
-    process->counters.fd = -1;
-    process->timer = evtimer_new(base, on_timer, process);
-    if (!process->timer || start(process) != 0) {
+  for (; workers->places < (int)options->config->worker.count; workers->places++) {
+    struct worker_process *process = take_number(workers, workers->places);
+    if (!process || start(process) != 0) {
       workers_kill(workers);
       workers_free(workers);
       return NULL;
@@ -458,17 +786,28 @@ void workers_free(struct workers *workers) {
 
 int workers_count(const struct workers *workers) { return workers->count; }
 
+int workers_places(const struct workers *workers) { return workers->places; }
+
+uint64_t workers_generation(const struct workers *workers) { return workers->generation; }
+
 int workers_running(const struct workers *workers) {
   int count = 0;
   for (int i = 0; i < workers->count; i++) {
     const struct worker_info *info = &workers->process[i].info;
-    count += info->state == WORKER_RUNNING && info->pid != 0;  // not one that on_dead is told of
+    bool serves = info->state == WORKER_RUNNING || info->state == WORKER_DRAINING;
+    // Not one that on_dead is told of.
+    count += serves && info->place != WORKER_NO_PLACE && info->pid != 0;
   }
   return count;
 }
 
 void workers_info(const struct workers *workers, int index, struct worker_info *info) {
-  *info = workers->process[index].info;
+  const struct worker_process *process = &workers->process[index];
+  int64_t left_ms = process->drained_by_ms - clock_monotonic_ms();
+  *info = process->info;
+  info->drain_left_ms = process->drained_by_ms == 0 ? CHANNEL_DRAIN_NEVER
+                        : left_ms > 0               ? left_ms
+                                                    : 0;
 }
 
 void workers_read_counters(const struct workers *workers, int index,

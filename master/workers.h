@@ -1,8 +1,14 @@
-// Starts the workers, watches them, and replaces those that die.
+// Starts the workers, watches them, and replaces those that die, or are to be replaced.
 //
 // A worker is fork and exec of janus-worker, handed its descriptors
 // (common/handover.h). One that dies is replaced at once; one that keeps dying,
 // after a pause that doubles up to a bound.
+//
+// There are as many places as workers are to take players, each with its sockets, and a process
+// in each. Every process has a number of its own, by which all else in the master knows it. One
+// that is replaced keeps its number, while its successor has another and the place: it drains,
+// which is to say that it keeps its players until they leave or its time is up. Its number is
+// free again when it is gone.
 #ifndef JANUS_MASTER_WORKERS_H
 #define JANUS_MASTER_WORKERS_H
 
@@ -17,9 +23,11 @@
 #include "master/listeners.h"
 
 enum worker_state {
+  WORKER_NONE,      // no process has this number
   WORKER_WAITING,   // dead, to be started after a pause
   WORKER_STARTING,  // started, has not said that it is ready
   WORKER_RUNNING,
+  WORKER_DRAINING,  // takes no new players
   WORKER_STOPPING,
 };
 const char *worker_state_name(enum worker_state state);
@@ -33,15 +41,20 @@ struct workers_events {
   void (*on_dead)(int index, void *owner);
   // All workers run, for the first time.
   void (*on_all_ready)(void *owner);
+  // Worker index drains, since successor serves in its place; or (successor < 0) it goes on,
+  // since its successor did not come up.
+  void (*on_replaced)(int index, int successor, void *owner);
   // After workers_stop: the last one is gone. May free the workers.
   void (*on_all_gone)(void *owner);
 };
 
+enum { WORKER_NO_PLACE = -1 };
+
 struct workers_options {
-  const char *program;          // path of janus-worker
+  int program_fd;  // of janus-worker: the same for all, whatever becomes of the file meanwhile
   const struct config *config;  // as is handed to the workers
   const struct secrets *secrets;
-  const struct listeners *listeners;  // each with as many sockets as there are workers
+  const struct listeners *listeners;  // each with as many sockets as there are places
   size_t listener_count;
   int route_table_fd;
   int node_table_fd;
@@ -53,26 +66,51 @@ struct worker_info {
   pid_t pid;
   enum worker_state state;
   uint64_t restarts;
-  int64_t since_ms;  // wall clock, of the last change of state
+  int64_t since_ms;       // wall clock, of the last change of state
+  int place;              // WORKER_NO_PLACE once another one has it
+  uint64_t generation;    // counted up with each that replaces all workers
+  int64_t drain_left_ms;  // while it drains: until it is over; CHANNEL_DRAIN_NEVER
 };
 
-// Starts as many workers as there are sockets. All in options is borrowed for the
+// Starts as many workers as worker.count says. All in options is borrowed for the
 // life of the result. NULL when out of memory or descriptors.
 struct workers *workers_new(struct event_base *base, const struct workers_options *options,
                             const struct workers_events *events, void *owner);
 void workers_free(struct workers *workers);
 
+// The settings have changed: tells all workers.
+void workers_settings_changed(struct workers *workers);
+
 // Kills those that hang, to be replaced; each second.
 void workers_watch(struct workers *workers);
 
-// Tells all to close their sessions and leave; kills those that have not within
-// worker.stop_timeout and some grace.
-void workers_stop(struct workers *workers);
+// Starts a successor of worker index, which drains as drain says (leave is ours) when that one is
+// ready; on_replaced tells. ERROR_NOT_FOUND: it has no place; ERROR_BUSY: it is being replaced
+// already, or all are stopping; ERROR_EXHAUSTED: too many are draining; ERROR_SYSTEM.
+int workers_replace(struct workers *workers, int index,
+                    const struct channel_drain *drain) MUST_CHECK;
+// The same for all of them: a new generation, which starts with the settings as they are now.
+// Those of generations that are too old (drain.generations) are to send their players away now.
+// Nothing has been done when it fails.
+int workers_renew(struct workers *workers, const struct channel_drain *drain) MUST_CHECK;
+// As many places as count, for each of which the listeners have a socket; those that are too
+// many drain as drain says.
+void workers_resize(struct workers *workers, int count, const struct channel_drain *drain);
+// All that take players take no new ones, until workers_undrain. Nobody leaves.
+void workers_drain(struct workers *workers, const struct channel_drain *drain);
+void workers_undrain(struct workers *workers);
+
+// Tells all to send their players away, evenly over spread_ms, and leave; kills those that have not
+// within that, worker.stop_timeout and some grace.
+void workers_stop(struct workers *workers, int64_t spread_ms);
 // Kills all at once.
 void workers_kill(struct workers *workers);
 
+// Their numbers are below this; some may be nobody's now.
 int workers_count(const struct workers *workers);
-int workers_running(const struct workers *workers);
+int workers_places(const struct workers *workers);
+int workers_running(const struct workers *workers);  // that have a place and serve, or drain there
+uint64_t workers_generation(const struct workers *workers);  // the newest
 void workers_info(const struct workers *workers, int index, struct worker_info *info);
 
 // The counts of worker index with those of its predecessors; gauges of the living.

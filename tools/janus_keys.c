@@ -6,10 +6,7 @@
 #include <inttypes.h>
 #include <libconfig.h>
 #include <limits.h>
-#include <openssl/bio.h>
 #include <openssl/evp.h>
-#include <openssl/pem.h>
-#include <openssl/x509.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,9 +16,11 @@
 #include <unistd.h>
 
 #include "common/token.h"
+#include "tools/keys/make.h"
+#include "tools/keys/rotate.h"
 
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
-enum { ACCOUNT_KEY_MAX_BYTES = 32, DEFAULT_DAYS = 3650, PEM_MAX_BYTES = 4096 };
+enum { DEFAULT_DAYS = 3650, OVERLAP_MAX_S = 3650 * 86400 };
 
 static const char help[] =
     "janus-keys: keys, certificates and login tokens for the gateway.\n"
@@ -33,6 +32,13 @@ static const char help[] =
     "                   --bytes 16|24|32   length of the account key (default 32)\n"
     "                   --days N           validity of the client certificate (default 3650)\n"
     "                   --force            write over what is there\n"
+    "  rotate DIR     new keys in DIR/secret.conf, whose old ones stay good for a while as\n"
+    "                 secret.previous; then it says what to do next. Comments in the file are\n"
+    "                 not kept\n"
+    "                   --only WHAT        account-key; or certs, the server's key and the client\n"
+    "                                      certificate (default both)\n"
+    "                   --overlap TIME     how long, as --lifetime below (default 24h)\n"
+    "                   --days N           as above\n"
     "  account-key    a new account key, for secret.account_aes_key   [--bytes 16|24|32]\n"
     "  server-key     a new server key, for secret.server_cert_private_key\n"
     "  client-cert    a new client key and its certificate, for secret.client_cert  [--days N]\n"
@@ -49,6 +55,7 @@ static const char help[] =
     "\n"
     "Examples:\n"
     "  janus-keys init /etc/janus-gate\n"
+    "  janus-keys rotate /etc/janus-gate --only certs --overlap 30d\n"
     "  janus-keys token --secret secret.conf --uid 10001 --color blue --lifetime 1h\n"
     "\n"
     "Exit status: 0 done, 1 failed, 2 wrong usage.\n";
@@ -63,6 +70,7 @@ struct options {
   int64_t lifetime_s;
   int64_t bytes;
   int64_t days;
+  struct rotate_options rotate;
   bool has_uid;
   bool force;
 };
@@ -70,66 +78,6 @@ struct options {
 static int fail(const char *what, const char *why) {
   fprintf(stderr, "janus-keys: %s: %s\n", what, why);
   return EXIT_FAILED;
-}
-
-// --- Making ------------------------------------------------------------------------
-
-// Letters and digits, since the account service and secret.conf take it as text.
-static void make_account_key(char key[ACCOUNT_KEY_MAX_BYTES + 1], size_t bytes) {
-  static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-  for (size_t i = 0; i < bytes; i++) {
-    key[i] = alphabet[randombytes_uniform(sizeof alphabet - 1)];
-  }
-  key[bytes] = '\0';
-}
-
-static EVP_PKEY *make_key(void) { return EVP_PKEY_Q_keygen(NULL, NULL, "ED25519"); }
-
-// What write puts into a memory BIO, as text.
-static bool to_text(BIO *bio, bool written, char text[PEM_MAX_BYTES]) {
-  int len = written ? BIO_read(bio, text, PEM_MAX_BYTES - 1) : -1;
-  text[len > 0 ? len : 0] = '\0';
-  BIO_free(bio);
-  return len > 0;
-}
-
-static bool private_pem(EVP_PKEY *key, char text[PEM_MAX_BYTES]) {
-  BIO *bio = BIO_new(BIO_s_mem());
-  return bio &&
-         to_text(bio, PEM_write_bio_PKCS8PrivateKey(bio, key, NULL, NULL, 0, NULL, NULL) == 1,
-                 text);
-}
-
-static bool public_pem(EVP_PKEY *key, char text[PEM_MAX_BYTES]) {
-  BIO *bio = BIO_new(BIO_s_mem());
-  return bio && to_text(bio, PEM_write_bio_PUBKEY(bio, key) == 1, text);
-}
-
-static X509 *make_certificate(EVP_PKEY *key, int64_t days) {
-  X509 *certificate = X509_new();
-  uint64_t serial;
-  randombytes_buf(&serial, sizeof serial);
-  if (!certificate || X509_set_version(certificate, X509_VERSION_3) != 1 ||
-      ASN1_INTEGER_set_uint64(X509_get_serialNumber(certificate), serial >> 1) != 1 ||
-      !X509_gmtime_adj(X509_getm_notBefore(certificate), -3600) ||
-      !X509_time_adj_ex(X509_getm_notAfter(certificate), (int)days, 0, NULL) ||
-      X509_set_pubkey(certificate, key) != 1 ||
-      X509_NAME_add_entry_by_txt(X509_get_subject_name(certificate), "CN", MBSTRING_ASC,
-                                 (const unsigned char *)"janus client", -1, -1, 0) != 1 ||
-      X509_set_issuer_name(certificate, X509_get_subject_name(certificate)) != 1 ||
-      X509_sign(certificate, key, NULL) == 0) {
-    X509_free(certificate);
-    return NULL;
-  }
-  return certificate;
-}
-
-static bool certificate_pem(EVP_PKEY *key, int64_t days, char text[PEM_MAX_BYTES]) {
-  X509 *certificate = make_certificate(key, days);
-  BIO *bio = BIO_new(BIO_s_mem());
-  bool made = certificate && bio && to_text(bio, PEM_write_bio_X509(bio, certificate) == 1, text);
-  X509_free(certificate);
-  return made;
 }
 
 // --- Files -------------------------------------------------------------------------
@@ -179,19 +127,9 @@ static void append_pem(char *out, size_t size, const char *key, const char *pem)
 
 static int init(const char *folder, const struct options *options) {
   char account_key[ACCOUNT_KEY_MAX_BYTES + 1];
-  char server[PEM_MAX_BYTES];
-  char server_public[PEM_MAX_BYTES];
-  char client[PEM_MAX_BYTES];
-  char certificate[PEM_MAX_BYTES];
+  struct certs_pem certs;
   char conf[4 * PEM_MAX_BYTES];
-  EVP_PKEY *server_key = make_key();
-  EVP_PKEY *client_key = make_key();
-  bool made = server_key && client_key && private_pem(server_key, server) &&
-              public_pem(server_key, server_public) && private_pem(client_key, client) &&
-              certificate_pem(client_key, options->days, certificate);
-  EVP_PKEY_free(server_key);
-  EVP_PKEY_free(client_key);
-  if (!made) {
+  if (!make_certs(&certs, options->days)) {
     return fail("init", "the keys can't be made");
   }
   if (mkdir(folder, 0700) != 0 && errno != EEXIST) {
@@ -215,20 +153,19 @@ static int init(const char *folder, const struct options *options) {
            "  account_aes_key = \"%s\";\n"
            "  server_cert_version = 1;\n",
            account_key);
-  append_pem(conf, sizeof conf, "server_cert_private_key", server);
+  append_pem(conf, sizeof conf, "server_cert_private_key", certs.server);
   strcat(conf, "  client_cert_version = 1;\n");
-  append_pem(conf, sizeof conf, "client_cert", certificate);
+  append_pem(conf, sizeof conf, "client_cert", certs.client_cert);
   strcat(conf, "};\n");
   int status = write_file(folder, "secret.conf", 0600, options->force, conf);
   if (status == EXIT_OK) {
-    status = write_file(folder, "client.key", 0600, options->force, client);
+    status = write_file(folder, "client.key", 0600, options->force, certs.client);
   }
   if (status == EXIT_OK) {
-    status = write_file(folder, "server.pub", 0644, options->force, server_public);
+    status = write_file(folder, "server.pub", 0644, options->force, certs.server_public);
   }
   sodium_memzero(conf, sizeof conf);
-  sodium_memzero(server, sizeof server);
-  sodium_memzero(client, sizeof client);
+  sodium_memzero(&certs, sizeof certs);
   return status;
 }
 
@@ -340,6 +277,26 @@ static int print_token(const struct options *options) {
   return EXIT_OK;
 }
 
+// By the account keys of secret.previous, one group or a list of them.
+static enum token_result read_by_previous(const char *path, const char *text, struct token *token) {
+  static const char *const places[] = {"previous", "previous.[0]", "previous.[1]", "previous.[2]"};
+  enum token_result result = TOKEN_BAD_SEAL;
+  config_t config;
+  config_init(&config);
+  bool read = config_read_file(&config, path) == CONFIG_TRUE;
+  for (size_t i = 0; read && result == TOKEN_BAD_SEAL && i < sizeof places / sizeof *places; i++) {
+    char name[64];
+    const char *key;
+    snprintf(name, sizeof name, "secret.%s.account_aes_key", places[i]);
+    bool found = config_lookup_string(&config, name, &key);
+    struct seal *seal = found ? seal_new((const uint8_t *)key, strlen(key)) : NULL;
+    result = seal ? token_read(seal, text, strlen(text), token) : result;
+    seal_free(seal);
+  }
+  config_destroy(&config);
+  return result;
+}
+
 static int show_token(const char *text, const struct options *options) {
   struct token token;
   char when[64];
@@ -350,6 +307,10 @@ static int show_token(const char *text, const struct options *options) {
   }
   enum token_result result = token_read(seal, text, strlen(text), &token);
   seal_free(seal);
+  bool by_previous = result == TOKEN_BAD_SEAL && options->secret;
+  if (by_previous) {
+    result = read_by_previous(options->secret, text, &token);
+  }
   switch (result) {
     case TOKEN_OK: break;
     case TOKEN_BAD_ENCODING: return fail("the token", "is not padded URL-safe base64");
@@ -364,6 +325,9 @@ static int show_token(const char *text, const struct options *options) {
          "\ntimeout   %s%s\n",
          token.account_id, token.color, token.server_id, token.status, when,
          token.timeout <= time(NULL) ? " (has passed)" : "");
+  if (by_previous) {
+    printf("key       a previous one\n");
+  }
   return EXIT_OK;
 }
 
@@ -404,6 +368,12 @@ static bool read_status(const char *text, int64_t *status) {
   return read_number(text, 0, INT32_MAX, status);
 }
 
+static bool read_only(const char *text, struct rotate_options *rotate) {
+  rotate->account_key = strcmp(text, "account-key") == 0;
+  rotate->certs = strcmp(text, "certs") == 0;
+  return rotate->account_key || rotate->certs;
+}
+
 static bool read_option(int option, struct options *options) {
   switch (option) {
     case 's': options->secret = optarg; return true;
@@ -417,6 +387,10 @@ static bool read_option(int option, struct options *options) {
     case 'l': return read_lifetime(optarg, &options->lifetime_s);
     case 'b': return read_number(optarg, 16, 32, &options->bytes) && options->bytes % 8 == 0;
     case 'd': return read_number(optarg, 1, 36500, &options->days);
+    case 'o': return read_only(optarg, &options->rotate);
+    case 'O':
+      return read_lifetime(optarg, &options->rotate.overlap_s) &&
+             options->rotate.overlap_s <= OVERLAP_MAX_S;
     case 'f': options->force = true; return true;
     default: return false;
   }
@@ -459,6 +433,8 @@ int main(int argc, char **argv) {
                                         {"lifetime", required_argument, NULL, 'l'},
                                         {"bytes", required_argument, NULL, 'b'},
                                         {"days", required_argument, NULL, 'd'},
+                                        {"only", required_argument, NULL, 'o'},
+                                        {"overlap", required_argument, NULL, 'O'},
                                         {"force", no_argument, NULL, 'f'},
                                         {"help", no_argument, NULL, 'h'},
                                         {"version", no_argument, NULL, 'V'},
@@ -466,6 +442,7 @@ int main(int argc, char **argv) {
   struct options options = {.color = "",
                             .status = 1,
                             .lifetime_s = 86400,
+                            .rotate = {.account_key = true, .certs = true, .overlap_s = 86400},
                             .bytes = ACCOUNT_KEY_MAX_BYTES,
                             .days = DEFAULT_DAYS};
   int option;
@@ -492,6 +469,10 @@ int main(int argc, char **argv) {
   const char *argument = words > 1 ? argv[optind + 1] : token;
   if (strcmp(command, "init") == 0 && count == 2) {
     return init(argument, &options);
+  }
+  if (strcmp(command, "rotate") == 0 && count == 2) {
+    options.rotate.days = options.days;
+    return rotate(argument, &options.rotate) == 0 ? EXIT_OK : EXIT_FAILED;
   }
   if (strcmp(command, "show-token") == 0 && count == 2) {
     return show_token(argument, &options);

@@ -56,10 +56,10 @@ struct place *acceptor_take_place(struct listener *listener, enum close_reason *
 bool acceptor_count_address(struct place *place, const struct sockaddr *address) {
   struct listener *listener = place->listener;
   place->of_all = address_limits_acquire(listener->acceptor->addresses, address);
-  if (place->of_all && listener->addresses) {
+  if (place->of_all) {
     place->of_listener = address_limits_acquire(listener->addresses, address);
   }
-  return place->of_all && (place->of_listener || !listener->addresses);
+  return place->of_all && place->of_listener;
 }
 
 void acceptor_leave_place(struct place *place) {
@@ -133,7 +133,10 @@ const char *acceptor_load_tls(struct acceptor *acceptor, char *why, size_t why_s
 
 // --- Accepting -------------------------------------------------------------------------
 
-static void stop_accepting(struct acceptor *acceptor) {
+void acceptor_rest(struct acceptor *acceptor) {
+  if (acceptor->backoff) {
+    event_del(acceptor->backoff);
+  }
   for (size_t i = 0; i < acceptor->listener_count; i++) {
     if (acceptor->listeners[i].acceptable) {
       event_del(acceptor->listeners[i].acceptable);
@@ -143,7 +146,9 @@ static void stop_accepting(struct acceptor *acceptor) {
 
 void acceptor_start(struct acceptor *acceptor) {
   for (size_t i = 0; i < acceptor->listener_count; i++) {
-    event_add(acceptor->listeners[i].acceptable, NULL);
+    if (acceptor->listeners[i].fd >= 0) {
+      event_add(acceptor->listeners[i].acceptable, NULL);
+    }
   }
 }
 
@@ -159,7 +164,7 @@ static void out_of_descriptors(struct listener *listener) {
   }
   acceptor->reserve = open_reserve();
   counters_add(acceptor->worker->counters, COUNTER_ACCEPT_BACKOFFS, 1);
-  stop_accepting(acceptor);
+  acceptor_rest(acceptor);
   event_add(acceptor->backoff, &backoff_time);
 }
 
@@ -206,6 +211,16 @@ static int port_of(int fd) {
   return ntohs(address.any.sa_family == AF_INET6 ? address.v6.sin6_port : address.v4.sin_port);
 }
 
+static void set_ping_interval(struct listener *listener) {
+  int64_t ms = listener->config->ping_interval_ms;
+  struct timeval interval = clock_timeval(ms);
+  const struct timeval *common =
+      ms > 0 ? event_base_init_common_timeout(listener->acceptor->worker->base, &interval) : NULL;
+  if (common || ms == 0) {  // else libevent has no more lists, and it stays as it was
+    listener->websocket.ping_interval = common;
+  }
+}
+
 // False: out of memory. The descriptor is the listener's in any case.
 static bool set_up(struct listener *listener, struct acceptor *acceptor, int fd,
                    const struct config_listener *config) {
@@ -217,14 +232,9 @@ static bool set_up(struct listener *listener, struct acceptor *acceptor, int fd,
       .path = config->path, .origins = config->origins, .subprotocols = config->subprotocols};
   listener->websocket = (struct websocket_options){.shared = acceptor->websockets,
                                                    .rules = &listener->websocket_rules};
-  if (config->ping_interval_ms > 0) {
-    struct timeval interval = clock_timeval(config->ping_interval_ms);
-    listener->websocket.ping_interval = event_base_init_common_timeout(worker->base, &interval);
-  }
-  if (config->connections_per_address > 0) {
-    listener->addresses = address_limits_new((size_t)config->connections_per_address);
-  }
-  return listener->acceptable && (listener->addresses || config->connections_per_address == 0) &&
+  set_ping_interval(listener);
+  listener->addresses = address_limits_new((size_t)config->connections_per_address);
+  return listener->acceptable && listener->addresses &&
          (listener->websocket.ping_interval || config->ping_interval_ms == 0);
 }
 
@@ -258,17 +268,28 @@ struct acceptor *acceptor_new(struct worker *worker, int first_fd, char *why, si
   return acceptor;
 }
 
-void acceptor_stop(struct acceptor *acceptor, enum close_reason reason) {
-  stop_accepting(acceptor);
-  if (acceptor->backoff) {
-    event_del(acceptor->backoff);
+void acceptor_apply_settings(struct acceptor *acceptor) {
+  const struct config *config = &acceptor->worker->config;
+  address_limits_set(acceptor->addresses, (size_t)config->limits.connections_per_address);
+  for (size_t i = 0; i < acceptor->listener_count; i++) {
+    struct listener *listener = &acceptor->listeners[i];
+    address_limits_set(listener->addresses, (size_t)listener->config->connections_per_address);
+    set_ping_interval(listener);
   }
+}
+
+void acceptor_give_up_listeners(struct acceptor *acceptor) {
+  acceptor_rest(acceptor);
   for (size_t i = 0; i < acceptor->listener_count; i++) {
     if (acceptor->listeners[i].fd >= 0) {
       close(acceptor->listeners[i].fd);
       acceptor->listeners[i].fd = -1;
     }
   }
+}
+
+void acceptor_stop(struct acceptor *acceptor, enum close_reason reason) {
+  acceptor_give_up_listeners(acceptor);
   struct arrival *arrival;
   while ((arrival = LIST_FIRST(&acceptor->arrivals))) {
     arrival_refuse(arrival, reason);

@@ -29,8 +29,8 @@ struct listener {
   int fd;  // -1 once stopped
   int port;
   struct event *acceptable;
-  SSL_CTX *tls;                      // NULL without
-  struct address_limits *addresses;  // NULL: only the limit for all
+  SSL_CTX *tls;  // NULL without
+  struct address_limits *addresses;
   size_t open_connections;
   struct websocket_rules websocket_rules;
   struct websocket_options websocket;
@@ -54,11 +54,16 @@ struct acceptor *acceptor_new(struct worker *worker, int first_fd, char *why, si
 // Takes the certificates and keys as the master publishes them now; connections that stand keep
 // theirs. Returns what is wrong, and all is as before; or NULL.
 const char *acceptor_load_tls(struct acceptor *acceptor, char *why, size_t why_size);
+// What it derives from the configuration, which has changed; not the keys of TLS.
+void acceptor_apply_settings(struct acceptor *acceptor);
 void acceptor_start(struct acceptor *acceptor);  // accepts, from here on
 void acceptor_free(struct acceptor *acceptor);
 
-// Accepts no more, closes the worker's copies of the sockets, and whatever has not become a
-// session.
+// Accepts no more, until it is started again.
+void acceptor_rest(struct acceptor *acceptor);
+// Never again: closes the worker's copies of the sockets.
+void acceptor_give_up_listeners(struct acceptor *acceptor);
+// The same, and closes whatever has not become a session.
 void acceptor_stop(struct acceptor *acceptor, enum close_reason reason);
 
 // Client sockets that are open, those that are only being flushed among them.
@@ -71,7 +76,7 @@ struct place {
   struct listener *listener;
   struct address_count *of_all;       // NULL until its address is known
   struct trace_connection *trace;     // NULL without tracing
-  struct address_count *of_listener;  // NULL as long, and where the listener counts none
+  struct address_count *of_listener;  // NULL as long
 };
 
 // NULL with the reason.

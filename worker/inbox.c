@@ -13,6 +13,7 @@
 #include "worker/report.h"
 #include "worker/route_store.h"
 #include "worker/session.h"
+#include "worker/settings.h"
 #include "worker/watch.h"
 #include "worker/worker.h"
 
@@ -76,15 +77,6 @@ static void on_broken(const char *why, void *owner) {
   login_admit_all(inbox->worker);
 }
 
-static void load_tls(struct worker *worker) {
-  char why[512];
-  const char *wrong = acceptor_load_tls(worker->acceptor, why, sizeof why);
-  if (wrong) {
-    char quoted[sizeof why + 64];
-    log_error("tls_keys_refused", "why=%s", log_quote(quoted, sizeof quoted, wrong, strlen(wrong)));
-  }
-}
-
 static void on_message(enum channel_type type, const void *content, void *owner) {
   struct inbox *inbox = owner;
   switch (type) {
@@ -95,9 +87,12 @@ static void on_message(enum channel_type type, const void *content, void *owner)
     case CHANNEL_WATCH: watch_on_watch(inbox->worker, content); return;
     case CHANNEL_ROUTE_ANSWER: route_store_on_answer(inbox->worker->route_store, content); return;
     case CHANNEL_ROUTE_MOVED: tunnel_on_route_moved(inbox->worker, content); return;
-    case CHANNEL_TLS_CHANGED: load_tls(inbox->worker); return;
+    case CHANNEL_SETTINGS: settings_on_change(inbox->worker, content); return;
+    case CHANNEL_TLS_CHANGED: settings_take_keys(inbox->worker); return;
     case CHANNEL_LOG_LEVELS: channel_log_levels_take(content); return;
     case CHANNEL_LOG_REOPEN: (void)!log_output_reopen(); return;  // says itself what is wrong
+    case CHANNEL_DRAIN: drain_on_drain(inbox->worker, content); return;
+    case CHANNEL_UNDRAIN: drain_on_undrain(inbox->worker); return;
     case CHANNEL_STOP: worker_stop(inbox->worker, CLOSE_DRAIN); return;
     default: log_limited(LOG_LEVEL_ERROR, "channel_unexpected", "type=%d", (int)type); return;
   }

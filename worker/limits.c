@@ -69,6 +69,8 @@ struct address_limits *address_limits_new(size_t max) {
   return limits;
 }
 
+void address_limits_set(struct address_limits *limits, size_t max) { limits->max = max; }
+
 void address_limits_free(struct address_limits *limits) {
   if (!limits) {
     return;

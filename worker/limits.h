@@ -33,7 +33,8 @@ struct address_count;
 
 // max is for each address; 0 for no limit.
 struct address_limits *address_limits_new(size_t max);
-void address_limits_free(struct address_limits *limits);  // accepts NULL
+void address_limits_set(struct address_limits *limits, size_t max);  // from now on
+void address_limits_free(struct address_limits *limits);             // accepts NULL
 
 // Counts one connection more from this IPv4 or IPv6 address (its port does not
 // matter). NULL when it has max already, or memory is out.

@@ -32,6 +32,10 @@ static int answer_handshake(struct session *session) {
       return CLOSE_OUT_OF_MEMORY;
     }
   }
+  counters_add(worker->counters, COUNTER_LOGINS_PREVIOUS_ACCOUNT_KEY,
+               session->handshake->by_previous_account_key);
+  counters_add(worker->counters, COUNTER_LOGINS_PREVIOUS_CERTS,
+               session->handshake->by_previous_certs);
   free(session->handshake);
   session->handshake = NULL;
   session->next_index = HANDSHAKE_START_INDEX;

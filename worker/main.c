@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 #include "common/log.h"
 #include "worker/worker.h"
@@ -10,11 +11,12 @@
 int main(int argc, char **argv) {
   char *end = NULL;
   long index = argc == 2 ? strtol(argv[1], &end, 10) : -1;
-  if (argc != 2 || *end != '\0' || index < 0 || index >= CONFIG_WORKERS) {
+  if (argc != 2 || *end != '\0' || index < 0 || index >= CONFIG_WORKER_NUMBERS) {
     fprintf(stderr,
             "janus-worker: this program is started by janusd, with the number of the worker.\n");
     return 2;
   }
+  prctl(PR_SET_NAME, "janus-worker");  // exec by a descriptor has named it by its number
   log_setup(LOG_TYPE_TEXT, LOG_LEVEL_INFO, "worker");
   return worker_run((int)index);
 }

@@ -307,8 +307,8 @@ static void on_timer(evutil_socket_t fd, short what, void *owner) {
 // are in and however often it was started: microseconds since the epoch at the
 // start, the worker's index in the low bits, counted up from there.
 static uint64_t next_connection(const struct worker *worker) {
-  enum { INDEX_BITS = 6 };
-  _Static_assert(1 << INDEX_BITS >= CONFIG_WORKERS, "every worker has a number");
+  enum { INDEX_BITS = 7 };
+  _Static_assert(1 << INDEX_BITS >= CONFIG_WORKER_NUMBERS, "every worker has a number");
   static uint64_t next;
   if (next == 0) {
     next = (uint64_t)clock_wall_ms() * 1000;

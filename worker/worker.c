@@ -22,6 +22,7 @@
 #include "worker/pushes.h"
 #include "worker/route_store.h"
 #include "worker/session.h"
+#include "worker/settings.h"
 #include "worker/trace.h"
 #include "worker/watch.h"
 
@@ -73,6 +74,7 @@ static void on_stop_signal(evutil_socket_t number, short what, void *owner) {
 static void on_transport_gone(void *context, void *cookie) {
   struct worker *worker = context;
   acceptor_leave_place(cookie);
+  drain_on_connection_gone(worker);
   worker_leave_if_done(worker);
 }
 
@@ -127,20 +129,9 @@ static struct secrets *take_secrets(int fd) {
 }
 
 static int set_up_keys(struct worker *worker) {
-  const struct secrets *secrets = worker->secrets;
-  worker->handshake_keys = (struct handshake_keys){
-      .account_seal = seal_new(secrets->account_aes_key, secrets->account_aes_key_len),
-      .client_key = &secrets->client_key,
-      .server_key = &secrets->server_key,
-      .encrypted = worker->config.label.encrypted,
-      .clock_tolerance_s = worker->config.limits.handshake_clock_ms / 1000,
-  };
-  return worker->handshake_keys.account_seal ? 0 : ERROR_MEMORY;
-}
-
-static const struct timeval *common_timeout(struct worker *worker, int64_t ms) {
-  struct timeval time = clock_timeval(ms);
-  return event_base_init_common_timeout(worker->base, &time);
+  worker->handshake_keys.encrypted = worker->config.label.encrypted;
+  worker->handshake_keys.clock_tolerance_s = worker->config.limits.handshake_clock_ms / 1000;
+  return handshake_keys_set(&worker->handshake_keys, worker->secrets);
 }
 
 // What the master handed over. Returns what is wrong, or NULL.
@@ -187,7 +178,9 @@ static void on_store_ready(struct worker *worker) {
     return;
   }
   beat(worker);
-  acceptor_start(worker->acceptor);
+  if (!worker->drain.on) {
+    acceptor_start(worker->acceptor);
+  }
   inbox_tell(worker->inbox, CHANNEL_READY, NULL);
 }
 
@@ -200,30 +193,17 @@ static const char *build(struct worker *worker, char *why, size_t why_size) {
       .message_bytes = (size_t)config->tunnel.message_bytes,
   };
 
-  dispatch_init(&worker->dispatch, config->tunnel.types, config->tunnel.type_count);
-  token_bucket_init(&worker->handshakes, config->limits.handshakes_per_s,
-                    config->limits.handshake_burst, clock_monotonic_ms());
-  token_bucket_init(&worker->tls_handshakes, config->limits.tls_handshakes_per_s,
-                    config->limits.tls_handshake_burst, clock_monotonic_ms());
-  worker->send_buffer_bytes = TRANSPORT_HEADROOM_BYTES + SEAL_OVERHEAD_BYTES +
-                              (size_t)config->limits.message_to_client_bytes;
   worker->wires = (struct wire_shared){
       .base = worker->base,
       .counters = worker->counters,
-      .low_bytes = (size_t)config->queue.client_low_bytes,
-      .linger_ms = config->worker.stop_timeout_ms,
       .read_buffer = malloc(WIRE_READ_BUFFER_BYTES),
   };
   worker->transport_gone = (struct transport_gone){on_transport_gone, worker};
-  worker->send_buffer = malloc(worker->send_buffer_bytes);
   worker->deflater = deflater_new();
   worker->node_picker = node_picker_new();
   worker->bury = event_new(worker->base, -1, 0, on_bury, worker);
-  worker->handshake_timeout = common_timeout(worker, config->limits.handshake_timeout_ms);
-  worker->idle_timeout = common_timeout(worker, config->limits.idle_timeout_ms);
-  if (!worker->wires.read_buffer || !worker->send_buffer || !worker->deflater ||
-      !worker->node_picker || !worker->bury || !worker->handshake_timeout ||
-      !worker->idle_timeout) {
+  if (!worker->wires.read_buffer || !worker->deflater || !worker->node_picker || !worker->bury ||
+      settings_apply(worker) != 0 || !drain_init(worker)) {
     return "out of memory";
   }
   if (!(worker->route_store = route_store_new(worker, on_store_ready, why, why_size))) {
@@ -246,6 +226,7 @@ static const char *build(struct worker *worker, char *why, size_t why_size) {
 }
 
 static void tear_down(struct worker *worker) {
+  drain_fini(worker);
   session_bury_all(worker);
   tunnel_cut_all(worker);
   wire_cut_all(&worker->wires);
@@ -262,7 +243,7 @@ static void tear_down(struct worker *worker) {
   route_store_free(worker->route_store);
   node_picker_free(worker->node_picker);
   deflater_free(worker->deflater);
-  seal_free(worker->handshake_keys.account_seal);
+  handshake_keys_fini(&worker->handshake_keys);
   sodium_free(worker->secrets);
   route_table_free(worker->routes);
   node_table_free(worker->nodes);

@@ -21,6 +21,7 @@
 #include "common/stream.h"
 #include "common/tls_material.h"
 #include "worker/dispatch.h"
+#include "worker/drain.h"
 #include "worker/handshake.h"
 #include "worker/limits.h"
 #include "worker/node_picker.h"
@@ -85,12 +86,15 @@ struct worker {
   struct tunnel_list held_tunnels[TUNNEL_HELD_BUCKETS];  // whose route the master keeps
   const struct timeval *handshake_timeout;               // common timeouts: cheap in large numbers
   const struct timeval *idle_timeout;
+  struct timeval handshake_timeout_value;
+  struct timeval idle_timeout_value;
   struct token_bucket handshakes;
   struct token_bucket tls_handshakes;
   uint8_t *send_buffer;  // one message under construction
   size_t send_buffer_bytes;
   struct log_limit log_limits[WORKER_LOG_COUNT];
 
+  struct drain drain;
   bool stopping;
 };
 

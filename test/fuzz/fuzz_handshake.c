@@ -11,9 +11,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
 
 static const int64_t now_s = 1750000000;
 static struct handshake_keys keys;
-static struct signing_key client_signing;
-static struct verify_key client_verify;
-static struct signing_key server_signing;
 static char *sound_token;
 
 static void set_up(void) {
@@ -22,12 +19,20 @@ static void set_up(void) {
   if (seal_global_init(true) != 0) {
     abort();
   }
-  // A key pair from a fixed seed, as Ed25519 in libsodium's form: seed, public key.
-  memcpy(client_signing.secret, account_key, sizeof account_key);
-  keys = (struct handshake_keys){.account_seal = seal_new(account_key, sizeof account_key),
-                                 .client_key = &client_verify,
-                                 .server_key = &server_signing,
-                                 .clock_tolerance_s = 5};
+  // Two sets, of the versions that an input is likely to have.
+  struct secrets secrets = {.previous_count = 1};
+  for (int32_t i = 0; i < 2; i++) {
+    struct login_keys *set = i == 0 ? &secrets.current : &secrets.previous[0];
+    set->has_certs = true;
+    set->client_cert_version = set->server_cert_version = i;
+    set->account_aes_key_len = sizeof account_key;
+    memcpy(set->account_aes_key, account_key, sizeof account_key);
+    set->account_aes_key[0] ^= (uint8_t)i;
+  }
+  keys.clock_tolerance_s = 5;
+  if (handshake_keys_set(&keys, &secrets) != 0) {
+    abort();
+  }
   struct seal *issuer = seal_new(account_key, sizeof account_key);
   sound_token = token_write(issuer, &token);
   seal_free(issuer);

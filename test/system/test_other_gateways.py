@@ -347,7 +347,9 @@ def test_the_route_of_a_gateway_that_is_gone_keeps_nobody_out(start, backend):
 
 def test_of_many_who_come_to_two_gateways_at_once_one_each_is_let_in(start, backend):
     redis = start(Redis)
-    gateways = [gateway_on(start, redis, backend, REFUSE) for _ in range(2)]
+    # Else a gateway that Redis answers late lets a player in on its own.
+    patient_redis = {"data": {"redis": {"read_timeout": "60s"}}}
+    gateways = [gateway_on(start, redis, backend, REFUSE, patient_redis) for _ in range(2)]
     uids = range(2000, 2100)
     clients = [(uid, gateway.client(uid=uid)) for uid in uids for gateway in gateways]
     for _, client in clients:

@@ -28,7 +28,7 @@ static void listener_print(const char *title, const json_t *listener) {
   line_printf(title, "%s", text);
 }
 
-static void status_print(const json_t *answer) {
+void ctl_print_status(const json_t *answer) {
   const json_t *workers = json_object_get(answer, "workers"), *listener;
   size_t i;
   line_print("state", json_object_get(answer, "state"), CELL_TEXT);
@@ -103,7 +103,7 @@ static void stats_print_group(const json_t *answer, const char *group, const cha
   json_decref(rows);
 }
 
-static void stats_print(const json_t *answer) {
+void ctl_print_stats(const json_t *answer) {
   stats_print_group(answer, "gauges", "now", true);
   printf("\n");
   stats_print_group(answer, "counters", "since the start", true);
@@ -111,19 +111,36 @@ static void stats_print(const json_t *answer) {
   stats_print_group(answer, "closed", "closed for", false);
 }
 
-static void workers_print(const json_t *answer) {
+// Some columns have something in them only at times.
+static bool any_has(const json_t *rows, const char *field) {
+  const json_t *row;
+  size_t i;
+  json_array_foreach(rows, i, row) {
+    if (json_object_get(row, field)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+void ctl_print_workers(const json_t *answer) {
   static const struct column columns[] = {
-      {"worker", "worker", CELL_NUMBER},
-      {"pid", "pid", CELL_NUMBER},
-      {"state", "state", CELL_TEXT},
-      {"since", "since_ms", CELL_TIME},
-      {"uptime", "uptime_ms", CELL_DURATION},
-      {"restarts", "restarts", CELL_NUMBER},
-      {"connections", "connections", CELL_NUMBER},
-      {"sessions", "sessions", CELL_NUMBER},
-      {"tunnels", "tunnels", CELL_NUMBER},
+      {"worker", "worker", CELL_NUMBER},     {"generation", "generation", CELL_NUMBER},
+      {"socket", "place", CELL_NUMBER},      {"pid", "pid", CELL_NUMBER},
+      {"state", "state", CELL_TEXT},         {"drained in", "drain_left_ms", CELL_DURATION},
+      {"since", "since_ms", CELL_TIME},      {"uptime", "uptime_ms", CELL_DURATION},
+      {"restarts", "restarts", CELL_NUMBER}, {"connections", "connections", CELL_NUMBER},
+      {"sessions", "sessions", CELL_NUMBER}, {"tunnels", "tunnels", CELL_NUMBER},
   };
-  TABLE_PRINT(json_object_get(answer, "workers"), columns, "there are no workers");
+  const json_t *workers = json_object_get(answer, "workers");
+  struct column shown[sizeof columns / sizeof *columns];
+  size_t count = 0;
+  for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) {
+    if (any_has(workers, columns[i].field)) {
+      shown[count++] = columns[i];
+    }
+  }
+  table_print(workers, shown, count, "there are no workers");
 }
 
 // What the workers say may be missing.
@@ -147,7 +164,7 @@ static void rest_print(size_t shown, json_int_t fit, json_int_t all, const char 
   }
 }
 
-static void sessions_print(const json_t *answer) {
+void ctl_print_sessions(const json_t *answer) {
   static const struct column columns[] = {
       {"uid", "uid", CELL_NUMBER},       {"color", "color", CELL_TEXT},
       {"sid", "sid", CELL_NUMBER},       {"worker", "worker", CELL_NUMBER},
@@ -166,7 +183,7 @@ static void sessions_print(const json_t *answer) {
   completeness_print(answer);
 }
 
-static void route_stats_print(const json_t *answer) {
+void ctl_print_route_stats(const json_t *answer) {
   const json_t *stats;
   const char *tier;
   json_object_foreach(json_object_get(answer, "stats"), tier, stats) {
@@ -190,7 +207,7 @@ static void route_place_print(const char *title, const json_t *place, const json
   line_printf(title, "%s, expires in %s", address, expires);
 }
 
-static void route_get_print(const json_t *answer) {
+void ctl_print_route_get(const json_t *answer) {
   line_print("key", json_object_get(answer, "key"), CELL_TEXT);
   const json_t *guess = json_object_get(answer, "guess");
   if (guess) {
@@ -203,7 +220,7 @@ static void route_get_print(const json_t *answer) {
   line_print("tunnels here", json_object_get(answer, "tunnels"), CELL_NUMBER);
 }
 
-static void routes_print(const json_t *answer) {
+void ctl_print_routes(const json_t *answer) {
   static const struct column columns[] = {
       {"tier", "tier", CELL_TEXT},
       {"service", "service", CELL_TEXT},
@@ -213,12 +230,12 @@ static void routes_print(const json_t *answer) {
       {"state", "state", CELL_TEXT},
       {"expires in", "expires_in_ms", CELL_DURATION},
   };
-  route_stats_print(answer);
+  ctl_print_route_stats(answer);
   printf("\n");
   TABLE_PRINT(json_object_get(answer, "routes"), columns, "there are no routes");
 }
 
-static void nodes_print(const json_t *answer) {
+void ctl_print_nodes(const json_t *answer) {
   static const struct column columns[] = {
       {"service", "service", CELL_TEXT}, {"address", "address", CELL_TEXT},
       {"color", "color", CELL_TEXT},     {"weight", "weight", CELL_NUMBER},
@@ -228,12 +245,12 @@ static void nodes_print(const json_t *answer) {
   TABLE_PRINT(json_object_get(answer, "nodes"), columns, "no backend is known");
 }
 
-static void kick_print(const json_t *answer) {
+void ctl_print_kick(const json_t *answer) {
   printf("closed %" JSON_INTEGER_FORMAT "\n",
          json_integer_value(json_object_get(answer, "kicked")));
 }
 
-static void session_print(const json_t *answer) {
+void ctl_print_session(const json_t *answer) {
   static const struct {
     const char *title, *field;
     enum cell cell;
@@ -276,7 +293,7 @@ static void session_print(const json_t *answer) {
   completeness_print(answer);
 }
 
-static void ban_print(const json_t *answer) {
+void ctl_print_ban(const json_t *answer) {
   const json_t *until = json_object_get(answer, "until_ms");
   char who[CELL_BYTES], when[CELL_BYTES];
   cell_format(json_object_get(answer, "who"), CELL_TEXT, who);
@@ -285,13 +302,13 @@ static void ban_print(const json_t *answer) {
          until ? when : "", json_integer_value(json_object_get(answer, "closed")));
 }
 
-static void unban_print(const json_t *answer) {
+void ctl_print_unban(const json_t *answer) {
   char who[CELL_BYTES];
   cell_format(json_object_get(answer, "who"), CELL_TEXT, who);
   printf("%s is banned no more\n", who);
 }
 
-static void bans_print(const json_t *answer) {
+void ctl_print_bans(const json_t *answer) {
   static const struct column columns[] = {
       {"who", "who", CELL_TEXT}, {"since", "since_ms", CELL_TIME}, {"until", "until_ms", CELL_TIME},
       {"by", "by", CELL_TEXT},   {"reason", "reason", CELL_TEXT},
@@ -306,13 +323,13 @@ static void bans_print(const json_t *answer) {
   }
 }
 
-static void push_print(const json_t *answer) {
+void ctl_print_push(const json_t *answer) {
   char fate[CELL_BYTES];
   cell_format(json_object_get(answer, "fate"), CELL_TEXT, fate);
   printf("pushed: %s\n", fate);
 }
 
-static void log_print(const json_t *answer) {
+void ctl_print_log(const json_t *answer) {
   static const struct column columns[] = {
       {"module", "module", CELL_TEXT},
       {"level", "level", CELL_TEXT},
@@ -324,53 +341,72 @@ static void log_print(const json_t *answer) {
   TABLE_PRINT(json_object_get(answer, "modules"), columns, "");
 }
 
-static void reopen_print(const json_t *answer) {
+void ctl_print_log_reopen(const json_t *answer) {
   (void)answer;
   printf("reopened\n");
 }
 
-static void reload_print(const json_t *answer) {
-  const json_t *name;
-  size_t i;
-  json_array_foreach(json_object_get(answer, "reloaded"), i, name) {
-    line_print(i == 0 ? "read anew" : "", name, CELL_TEXT);
+// --- What becomes of the gateway itself ------------------------------------------------
+
+// Those settings of an answer to reload that change in this way. Returns how many.
+static size_t print_changed(const json_t *changed, const char *how, const char *title) {
+  const json_t *one;
+  size_t i, count = 0;
+  json_array_foreach(changed, i, one) {
+    const char *way = json_string_value(json_object_get(one, "how"));
+    if (way && strcmp(way, how) == 0) {
+      line_print(count++ == 0 ? title : "", json_object_get(one, "setting"), CELL_TEXT);
+    }
   }
-  if (i == 0) {
-    line_printf("read anew", "nothing: no listener has TLS");
+  return count;
+}
+
+void ctl_print_reload(const json_t *answer) {
+  const json_t *changed = json_object_get(answer, "changed"), *note;
+  char generation[64] = "new workers";
+  size_t i, count = 0;
+  if (json_object_get(answer, "generation")) {
+    snprintf(generation, sizeof generation, "generation %" JSON_INTEGER_FORMAT,
+             json_integer_value(json_object_get(answer, "generation")));
   }
-  json_array_foreach(json_object_get(answer, "waits_for_restart"), i, name) {
-    line_print(i == 0 ? "waits for a restart" : "", name, CELL_TEXT);
+  count += print_changed(changed, "in_place", "changed");
+  count += print_changed(changed, "new_generation", generation);
+  count += print_changed(changed, "restart", "at a restart");
+  if (count == 0) {
+    printf("nothing has changed\n");
+  }
+  json_array_foreach(json_object_get(answer, "notes"), i, note) {
+    line_print(i == 0 ? "note" : "", note, CELL_TEXT);
   }
 }
 
-static const struct ctl_command commands[] = {
-    {"status", status_print, "", "", NULL},
-    {"stats", stats_print, "", "", NULL},
-    {"workers", workers_print, "", "", NULL},
-    {"reload", reload_print, "", "", NULL},
-    {"sessions", sessions_print, "uncIAWO", "", NULL},
-    {"session", session_print, "u", "u", NULL},
-    {"kick", kick_print, "ucIAWCR", "U", NULL},
-    {"ban", ban_print, "uAFR", "U", NULL},
-    {"unban", unban_print, "uA", "U", NULL},
-    {"bans", bans_print, "n", "", NULL},
-    {"push", push_print, "ucMQBXDE", "u", "MQ"},
-    {"top", NULL, "iK", "", NULL},
-    {"trace", NULL, "ucNFKo", "u", NULL},
-    {"log", log_print, "mF", "L", NULL},
-    {"log reset", log_print, "", "", NULL},
-    {"log reopen", reopen_print, "", "", NULL},
-    {"routes", routes_print, "tn", "", NULL},
-    {"routes stats", route_stats_print, "", "", NULL},
-    {"routes get", route_get_print, "cS", "to", NULL},
-    {"nodes", nodes_print, "", "", NULL},
-};
-
-const struct ctl_command *ctl_command_named(const char *name) {
-  for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
-    if (strcmp(name, commands[i].name) == 0) {
-      return &commands[i];
-    }
+void ctl_print_drain(const json_t *answer) {
+  const json_t *drain = json_object_get(answer, "drain");
+  line_print("state", json_object_get(drain, "state"), CELL_TEXT);
+  line_print("sessions", json_object_get(drain, "sessions"), CELL_NUMBER);
+  if (json_object_get(drain, "sessions_at_start")) {
+    line_print("at its start", json_object_get(drain, "sessions_at_start"), CELL_NUMBER);
   }
-  return NULL;
+  if (json_object_get(drain, "left_ms")) {
+    line_print("done within", json_object_get(drain, "left_ms"), CELL_DURATION);
+  }
+}
+
+void ctl_print_undrain(const json_t *answer) {
+  (void)answer;
+  printf("players are taken again\n");
+}
+
+void ctl_print_worker_restart(const json_t *answer) {
+  printf("worker %" JSON_INTEGER_FORMAT " drains; its successor is worker %" JSON_INTEGER_FORMAT
+         "\n",
+         json_integer_value(json_object_get(answer, "worker")),
+         json_integer_value(json_object_get(answer, "successor")));
+}
+
+void ctl_print_upgrade(const json_t *answer) {
+  char version[CELL_BYTES];
+  cell_format(json_object_get(answer, "version"), CELL_TEXT, version);
+  printf("version %s runs, with generation %" JSON_INTEGER_FORMAT "\n", version,
+         json_integer_value(json_object_get(answer, "generation")));
 }

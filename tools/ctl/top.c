@@ -15,6 +15,12 @@
 
 enum { HOTTEST = 20, COLUMNS_DEFAULT = 100, LINES_DEFAULT = 40 };
 
+struct top {
+  struct ctl_gateway gateway;
+  int64_t interval_ms;  // between looks
+  int64_t looks;        // ends after so many; 0: on q or an interrupt
+};
+
 static volatile sig_atomic_t interrupted;
 static volatile sig_atomic_t resized;
 
@@ -52,8 +58,8 @@ static void paint(const struct screen *screen) {
   fflush(stdout);
 }
 
-static int show(const struct ctl_top *top, const json_t *look, struct screen *screen) {
-  if (top->as_json) {
+static int show(const struct top *top, const json_t *look, struct screen *screen) {
+  if (top->gateway.as_json) {
     json_dumpf(look, stdout, JSON_COMPACT);
     fputs("\n", stdout);
   } else {
@@ -155,23 +161,27 @@ static bool wait_for_next(int64_t until_ms, const struct screen *screen) {
 
 // --- Looking --------------------------------------------------------------------------------
 
-static json_t *ask_for_stats(const struct ctl_top *top, FILE *complaints, int *status) {
+static json_t *ask_for_stats(const struct top *top, FILE *complaints, int *status) {
   json_t *request = json_pack("{s:s}", "command", "stats");
-  json_t *answer = top->ask(top->path, request, complaints, status);
+  struct ctl_gateway gateway = top->gateway;
+  gateway.complaints = complaints;
+  json_t *answer = ctl_ask(&gateway, request, status);
   json_decref(request);
   return answer;
 }
 
 // Since whoever looked before, a second ago or more.
-static json_t *ask_for_hottest(const struct ctl_top *top, FILE *complaints, int *status) {
+static json_t *ask_for_hottest(const struct top *top, FILE *complaints, int *status) {
   json_t *request =
       json_pack("{s:s, s:s, s:i}", "command", "sessions", "sort", "hot", "limit", HOTTEST);
-  json_t *answer = top->ask(top->path, request, complaints, status);
+  struct ctl_gateway gateway = top->gateway;
+  gateway.complaints = complaints;
+  json_t *answer = ctl_ask(&gateway, request, status);
   json_decref(request);
   return answer;
 }
 
-static int look_on(const struct ctl_top *top, struct screen *screen) {
+static int look_on(const struct top *top, struct screen *screen) {
   int status = EXIT_SUCCESS;
   json_t *hottest = ask_for_hottest(top, screen->complaints, &status);  // now they are counted
   json_t *before = hottest ? ask_for_stats(top, screen->complaints, &status) : NULL;
@@ -203,13 +213,19 @@ static int look_on(const struct ctl_top *top, struct screen *screen) {
   return status;
 }
 
-int ctl_top_run(const struct ctl_top *top) {
+int ctl_top_run(const struct ctl_call *call) {
+  const json_t *interval_ms = json_object_get(call->request, "interval_ms");
+  const struct top top = {
+      .gateway = call->gateway,
+      .interval_ms = interval_ms ? json_integer_value(interval_ms) : 1000,
+      .looks = json_integer_value(json_object_get(call->request, "count")),
+  };
   struct screen screen = {.complaints = stderr};
-  screen.painted = !top->as_json && isatty(STDOUT_FILENO);
+  screen.painted = !top.gateway.as_json && isatty(STDOUT_FILENO);
   screen.reads_keys = screen.painted && tcgetattr(STDIN_FILENO, &screen.as_it_was) == 0;
   catch_signals(&screen);
   screen_enter(&screen);
-  int status = look_on(top, &screen);
+  int status = look_on(&top, &screen);
   screen_leave(&screen);
   free(screen.text);
   return status;

@@ -4,7 +4,9 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -116,7 +118,10 @@ static void print_line(const json_t *line) {
 // --- The stream ------------------------------------------------------------------------
 
 struct following {
-  const struct ctl_trace *trace;
+  const struct ctl_gateway *gateway;
+  bool once;         // ends with the player's last session
+  int64_t most;      // ends after so many packets; 0: never
+  int64_t until_ms;  // monotonic; 0: never
   bool answered;
   bool done;
   int64_t sessions;
@@ -130,10 +135,8 @@ static const char *event_of(const json_t *line) {
 
 // The first line says whether it is to be. False: not.
 static bool take_answer(struct following *following, const json_t *line) {
-  char text[CELL_BYTES];
   if (!json_is_true(json_object_get(line, "ok"))) {
-    cell_format(json_object_get(line, "error"), CELL_TEXT, text);
-    fprintf(stderr, "janusctl: the gateway answered: %s\n", text);
+    ctl_complain_of_refusal(following->gateway, line);
     return false;
   }
   following->answered = true;
@@ -149,8 +152,8 @@ static void take_line(struct following *following, const json_t *line) {
   following->sessions -= strcmp(event, "session_closed") == 0;
   following->packets += strcmp(event, "packet") == 0;
   following->done =
-      (following->trace->packets > 0 && following->packets >= following->trace->packets) ||
-      (following->trace->once && strcmp(event, "session_closed") == 0 && following->sessions <= 0);
+      (following->most > 0 && following->packets >= following->most) ||
+      (following->once && strcmp(event, "session_closed") == 0 && following->sessions <= 0);
 }
 
 // Whole lines of text, the last with its end. False: refused.
@@ -163,7 +166,7 @@ static bool take_lines(struct following *following, char *text, size_t len) {
       json_decref(line);
       return false;
     }
-    if (following->trace->as_json) {
+    if (following->gateway->as_json) {
       fwrite(text, 1, (size_t)(end + 1 - text), stdout);
     } else if (json_object_get(line, "at_us")) {
       print_line(line);
@@ -174,16 +177,16 @@ static bool take_lines(struct following *following, char *text, size_t len) {
   return true;
 }
 
-static int wait_ms(const struct ctl_trace *trace) {
-  int64_t left_ms = trace->until_ms - clock_monotonic_ms();
-  return trace->until_ms == 0 || left_ms > INT32_MAX ? -1 : left_ms < 0 ? 0 : (int)left_ms;
+static int wait_ms(const struct following *following) {
+  int64_t left_ms = following->until_ms - clock_monotonic_ms();
+  return following->until_ms == 0 || left_ms > INT32_MAX ? -1 : left_ms < 0 ? 0 : (int)left_ms;
 }
 
-static enum ctl_trace_end follow(int fd, struct following *following, const sigset_t *unblocked) {
+static int follow(int fd, struct following *following, const sigset_t *unblocked) {
   static char buffer[LINE_MAX_BYTES];
   size_t len = 0;
   while (!following->done && !interrupted) {
-    int timeout_ms = wait_ms(following->trace);
+    int timeout_ms = wait_ms(following);
     const struct timespec timeout = {.tv_sec = timeout_ms / 1000,
                                      .tv_nsec = timeout_ms % 1000 * 1000000L};
     struct pollfd poll = {.fd = fd, .events = POLLIN};
@@ -196,30 +199,30 @@ static enum ctl_trace_end follow(int fd, struct following *following, const sigs
     }
     ssize_t got = read(fd, buffer + len, sizeof buffer - len);
     if (got <= 0) {
-      fprintf(stderr, "janusctl: the gateway has gone, or has ended it\n");
-      return CTL_TRACE_LOST;
+      ctl_complain(following->gateway, "the gateway has gone, or has ended it");
+      return CTL_UNREACHABLE;
     }
     len += (size_t)got;
     char *last = memrchr(buffer, '\n', len);
     size_t whole = last ? (size_t)(last + 1 - buffer) : 0;
     if (whole == 0 && len == sizeof buffer) {
-      fprintf(stderr, "janusctl: what answers is not a gateway of this kind\n");
-      return CTL_TRACE_LOST;
+      ctl_complain(following->gateway, "what answers is not a gateway of this kind");
+      return CTL_UNREACHABLE;
     }
     if (!take_lines(following, buffer, whole)) {
-      return CTL_TRACE_REFUSED;
+      return CTL_REFUSED;
     }
     memmove(buffer, buffer + whole, len - whole);
     len -= whole;
-    if (fflush(stdout) != 0) {
-      return CTL_TRACE_UNWRITTEN;
+    int status = ctl_flush(following->gateway);
+    if (status != EXIT_SUCCESS) {
+      return status;
     }
   }
-  return CTL_TRACE_DONE;
+  return EXIT_SUCCESS;
 }
 
-enum ctl_trace_end ctl_trace_follow(int fd, const struct ctl_trace *trace) {
-  struct following following = {.trace = trace};
+static int follow_until_interrupted(int fd, struct following *following) {
   const struct sigaction action = {.sa_handler = on_signal};
   sigset_t blocked, unblocked;
   // They come in while it waits, and nowhere else.
@@ -229,5 +232,22 @@ enum ctl_trace_end ctl_trace_follow(int fd, const struct ctl_trace *trace) {
   sigprocmask(SIG_BLOCK, &blocked, &unblocked);
   sigaction(SIGINT, &action, NULL);
   sigaction(SIGTERM, &action, NULL);
-  return follow(fd, &following, &unblocked);
+  return follow(fd, following, &unblocked);
+}
+
+int ctl_trace_run(const struct ctl_call *call) {
+  const json_t *for_ms = json_object_get(call->request, "for_ms");
+  struct following following = {
+      .gateway = &call->gateway,
+      .once = json_is_true(json_object_get(call->request, "once")),
+      .most = json_integer_value(json_object_get(call->request, "count")),
+      .until_ms = for_ms ? clock_monotonic_ms() + json_integer_value(for_ms) : 0,
+  };
+  int fd = ctl_open(&call->gateway, call->request);
+  if (fd < 0) {
+    return CTL_UNREACHABLE;
+  }
+  int status = follow_until_interrupted(fd, &following);
+  close(fd);
+  return status;
 }

@@ -182,13 +182,14 @@ def write_file(path, text, mode=0o600):
 
 class Gateway(Program):
     """janusd with its workers, on a free port. settings are laid over these, which differ from
-    the product's own: two workers, and no rates, so that a test may hurry."""
+    the product's own: two workers, no rates, and a stop at once, so that a test may hurry."""
 
     DEFAULTS = {
         "server": {"tcp": {"addr": "127.0.0.1:0"}, "ws": {"addr": "127.0.0.1:0"},
                    "grpc": {"addr": "127.0.0.1:0"},
                    "http": {"addr": "127.0.0.1:0"}},
         "worker": {"count": 2},
+        "drain": {"stop_spread": "0s"},
         "limits": {"messages_per_s": 0, "bytes_per_s": 0, "handshakes_per_s": 0,
                    "tls_handshakes_per_s": 0},
         "log": {"level": "debug"},
@@ -199,21 +200,34 @@ class Gateway(Program):
         self.directory = str(directory)
         self.keys = keys
         self.expect_clean = True
-        self.socket_path = os.path.join(self.directory, "control.sock")
         self.settings = merged(
-            merged(self.DEFAULTS, {"control": {"socket": self.socket_path}, "nodes": nodes}),
+            merged(self.DEFAULTS, {
+                "control": {"socket": os.path.join(self.directory, "control.sock")},
+                "nodes": nodes}),
             settings or {},
         )
+        self.socket_path = self.settings["control"]["socket"]
         secret = os.path.join(self.directory, "secret.conf")
         write_file(secret, libconfig_file(secrets or secret_settings(keys)))
+        self.configure({})
+        self.environment = environment
+        if start:
+            self.start()
+
+    def configure(self, changes):
+        """Lays changes over the settings in its file."""
+        self.settings = merged(self.settings, changes)
         self.config_path = write_file(
             os.path.join(self.directory, "janus.conf"),
             libconfig_file(self.settings) + '@include "secret.conf"\n',
             0o644,
         )
-        self.environment = environment
-        if start:
-            self.start()
+
+    def reload(self, changes=None):
+        """{setting: how} of what it says has changed."""
+        if changes is not None:
+            self.configure(changes)
+        return {one["setting"]: one["how"] for one in self.ctl("reload")["changed"]}
 
     def start(self):
         super().__init__([os.path.join(BIN, "janusd"), "-c", self.config_path], self.environment)

@@ -46,7 +46,7 @@
 #define GOOD_SECRET SECRET(ACCOUNT_KEY, SERVER_KEY, CLIENT_CERT_UNTIL_2119)
 
 static char folder[64], main_file[96], secret_file[96];
-static struct config config, other;
+static struct config config, other, running;
 static struct secrets secrets;
 static char faults[1 << 16];
 static int fault_count;
@@ -367,6 +367,10 @@ static void settings_that_do_not_fit_together_are_refused(void **state) {
   char text[256];
   snprintf(text, sizeof text, "control = { socket = \"/%0120d\"; };", 0);
   expect_fault(text, ":1: control.socket: must be shorter than 108 bytes");
+  expect_fault("control = { group = \"no-such-group\"; };",
+               ":1: control.group: there is no group no-such-group on this machine");
+  expect_fault("control = {\n read_group = \"no-such-group\"; };",
+               ":2: control.read_group: there is no group no-such-group on this machine");
 }
 
 #define PLAYER_TYPE                                                                         \
@@ -475,14 +479,15 @@ static void a_secret_in_the_environment_is_refused(void **state) {
 static void secrets_are_read(void **state) {
   (void)state;
   load_good("");
-  assert_int_equal(secrets.account_aes_key_len, 32);
-  assert_memory_equal(secrets.account_aes_key, ACCOUNT_KEY, 32);
-  assert_int_equal(secrets.server_cert_version, 3);
-  assert_int_equal(secrets.client_cert_version, 4);
+  assert_int_equal(secrets.current.account_aes_key_len, 32);
+  assert_memory_equal(secrets.current.account_aes_key, ACCOUNT_KEY, 32);
+  assert_int_equal(secrets.current.server_cert_version, 3);
+  assert_int_equal(secrets.current.client_cert_version, 4);
   // The certificate is for the same key: what the one signs, the other verifies.
   uint8_t signature[KEY_ED25519_SIGNATURE_BYTES];
-  key_sign(&secrets.server_key, (const uint8_t *)"text", 4, signature);
-  assert_int_equal(key_verify(&secrets.client_key, (const uint8_t *)"text", 4, signature), 0);
+  key_sign(&secrets.current.server_key, (const uint8_t *)"text", 4, signature);
+  assert_int_equal(key_verify(&secrets.current.client_key, (const uint8_t *)"text", 4, signature),
+                   0);
 }
 
 static void a_secret_file_that_others_can_read_is_refused(void **state) {
@@ -553,9 +558,189 @@ static void without_encryption_the_client_certificate_may_be_missing(void **stat
              "server_cert_private_key = \"" SERVER_KEY "\"; };",
              0600);
   assert_int_equal(load("label = { encrypted = false; };\n@include \"secret.conf\"\n"), 0);
-  assert_int_equal(secrets.account_aes_key_len, 16);
+  assert_int_equal(secrets.current.account_aes_key_len, 16);
   assert_int_equal(load("@include \"secret.conf\"\n"), ERROR_INVALID);
   assert_int_equal(fault_count, 2);
+}
+
+#define OLD_ACCOUNT_KEY "fedcba9876543210"
+
+// Loads good secrets with more text in their group, on its second line.
+static int load_with_secrets(const char *more) {
+  char text[16384];
+  const char *good = GOOD_SECRET;
+  snprintf(text, sizeof text, "secret = {\n%s\n%s", more, good + strlen("secret = {"));
+  write_file(secret_file, text, 0600);
+  return load("@include \"secret.conf\"\n");
+}
+
+static void without_previous_keys_there_are_none(void **state) {
+  (void)state;
+  load_good("");
+  assert_int_equal(secrets.previous_count, 0);
+  assert_true(secrets.current.has_certs);
+  assert_int_equal(secrets.current.until_ms, 0);
+  assert_int_equal(config.login.key_overlap_ms, 24 * 3600 * 1000);
+  assert_int_equal(load_with_secrets("previous = ();"), 0);
+  assert_int_equal(secrets.previous_count, 0);
+}
+
+static void a_previous_account_key_may_stand_alone(void **state) {
+  (void)state;
+  assert_int_equal(load_with_secrets("previous = { account_aes_key = \"" OLD_ACCOUNT_KEY
+                                     "\"; until = \"2026-12-01T12:00:00Z\"; };"),
+                   0);
+  assert_int_equal(secrets.previous_count, 1);
+  assert_int_equal(secrets.previous[0].account_aes_key_len, 16);
+  assert_memory_equal(secrets.previous[0].account_aes_key, OLD_ACCOUNT_KEY, 16);
+  assert_false(secrets.previous[0].has_certs);
+  assert_int_equal(secrets.previous[0].until_ms, 1796126400000);
+  assert_int_equal(secrets.current.account_aes_key_len, 32);
+}
+
+static void previous_certificates_are_as_the_current_ones_where_they_are_left_out(void **state) {
+  (void)state;
+  assert_int_equal(
+      load_with_secrets("previous = (\n"
+                        "{ client_cert_version = 2; },\n"
+                        "{ server_cert_version = 1; server_cert_private_key = \"" SERVER_KEY
+                        "\"; },\n"
+                        "{ client_cert_version = 1; client_cert = \"" CLIENT_CERT_UNTIL_2119
+                        "\"; account_aes_key = \"" OLD_ACCOUNT_KEY "\"; });"),
+      0);
+  static const int32_t versions[][2] = {{3, 2}, {1, 4}, {3, 1}};
+  assert_int_equal(secrets.previous_count, 3);
+  for (size_t i = 0; i < 3; i++) {
+    const struct login_keys *keys = &secrets.previous[i];
+    assert_true(keys->has_certs);
+    assert_int_equal(keys->server_cert_version, versions[i][0]);
+    assert_int_equal(keys->client_cert_version, versions[i][1]);
+    assert_memory_equal(&keys->server_key, &secrets.current.server_key, sizeof keys->server_key);
+    assert_memory_equal(&keys->client_key, &secrets.current.client_key, sizeof keys->client_key);
+    assert_int_equal(keys->account_aes_key_len, i == 2 ? 16 : 0);
+    assert_int_equal(keys->until_ms, 0);
+  }
+}
+
+static void a_previous_certificate_that_has_run_out_is_no_fault_and_of_no_use(void **state) {
+  (void)state;
+  assert_int_equal(
+      load_with_secrets(
+          "previous = { client_cert_version = 1; client_cert = \"" CLIENT_CERT_UNTIL_2021
+          "\"; account_aes_key = \"" OLD_ACCOUNT_KEY "\"; };"),
+      0);
+  assert_int_equal(secrets.previous_count, 1);
+  assert_false(secrets.previous[0].has_certs);
+  assert_int_equal(secrets.previous[0].account_aes_key_len, 16);
+}
+
+static void faults_of_previous_keys_are_reported_at_their_place_without_being_shown(void **state) {
+  (void)state;
+  char text[4096];
+  snprintf(text, sizeof text,
+           "previous = (\n"
+           "{ account_aes_key = \"seventeen letters\"; },\n"
+           "{ server_cert_private_key = \"%s\"; client_cert = \"no PEM\";\n"
+           "  client_cert_version = \"1\"; until = \"tomorrow\"; push_token = \"mine\"; },\n"
+           "\"a key\");",
+           X25519_KEY);
+  assert_int_equal(load_with_secrets(text), ERROR_INVALID);
+  assert_fault(
+      "secret.conf:3: secret.previous[0].account_aes_key: must have 16, 24 or 32 bytes, and has "
+      "17");
+  assert_fault("secret.conf:4: secret.previous[1].server_cert_private_key: is not an Ed25519 key");
+  assert_fault(
+      "secret.conf:4: secret.previous[1].server_cert_version: is missing; of which version is the "
+      "key beside it?");
+  assert_non_null(
+      strstr(faults, "secret.previous[1].client_cert: is not an X.509 certificate in PEM"));
+  assert_non_null(strstr(
+      faults, "secret.previous[1].client_cert_version: must be a whole number, not a string"));
+  assert_non_null(strstr(faults,
+                         "secret.previous[1].until: must be a time such as "
+                         "\"2026-12-01T12:00:00Z\""));
+  assert_non_null(strstr(faults, "secret.previous[1].push_token: unknown key"));
+  assert_non_null(strstr(faults, "secret.previous[2]: must be a group { ... }, not a string"));
+  assert_int_equal(fault_count, 8);
+  assert_null(strstr(faults, "seventeen letters"));
+  assert_null(strstr(faults, "mine"));
+  struct secrets none;
+  memset(&none, 0, sizeof none);
+  assert_memory_equal(&secrets, &none, sizeof none);
+
+  assert_int_equal(load_with_secrets("previous = \"a key\";"), ERROR_INVALID);
+  assert_fault(
+      "secret.conf:2: secret.previous: must be a group { ... } or a list of them, not a string");
+  assert_int_equal(load_with_secrets("previous = { until = \"2026-12-01T12:00:00Z\"; };"),
+                   ERROR_INVALID);
+  assert_fault("secret.conf:2: secret.previous: has no key in it");
+  assert_int_equal(load_with_secrets("previous = ({}, {}, {}, {});"), ERROR_INVALID);
+  assert_fault("secret.conf:2: secret.previous: has 4 groups, and may have 3");
+  assert_int_equal(load_with_secrets("previous = { account_aes_kye = \"x\"; };"), ERROR_INVALID);
+  assert_fault(
+      "secret.conf:2: secret.previous.account_aes_kye: unknown key; did you mean "
+      "\"secret.previous.account_aes_key\"?");
+  assert_int_equal(load_with_secrets("previous = { account_aes_key = \"REPLACE me\"; };"),
+                   ERROR_INVALID);
+  assert_non_null(strstr(faults, "secret.previous.account_aes_key: is still the template's"));
+
+  setenv("JANUS_SECRET_PREVIOUS_ACCOUNT_AES_KEY", OLD_ACCOUNT_KEY, 1);
+  assert_int_equal(load_with_secrets(""), ERROR_INVALID);
+  unsetenv("JANUS_SECRET_PREVIOUS_ACCOUNT_AES_KEY");
+  assert_int_equal(fault_count, 1);
+  assert_null(strstr(faults, OLD_ACCOUNT_KEY));
+}
+
+static void previous_keys_in_a_file_that_others_can_read_are_refused(void **state) {
+  (void)state;
+  char inner[96];
+  snprintf(inner, sizeof inner, "%s/inner.conf", folder);
+  write_file(inner, "account_aes_key = \"" OLD_ACCOUNT_KEY "\";\n", 0604);
+  assert_int_equal(load_with_secrets("previous = {\n@include \"inner.conf\"\n};"), ERROR_INVALID);
+  unlink(inner);
+  assert_int_equal(fault_count, 1);
+  assert_non_null(strstr(faults, "(mode 0604)"));
+}
+
+static void a_time_has_a_date_a_clock_and_an_offset(void **state) {
+  (void)state;
+  static const struct {
+    const char *text;
+    int64_t ms;  // -1: a fault
+  } times[] = {
+      {"2026-12-01T12:00:00Z", 1796126400000},
+      {"2026-12-01t12:00:00z", 1796126400000},
+      {"2026-12-01T14:00:00+02:00", 1796126400000},
+      {"2026-12-01T06:30:00.25-05:30", 1796126400000},
+      {"1970-01-01T00:00:00Z", 1},
+      {"1969-01-01T00:00:00Z", 1},
+      {"2028-02-29T00:00:00Z", 1835395200000},
+      {"2027-02-29T00:00:00Z", -1},
+      {"2026-12-01T24:00:00Z", -1},
+      {"2026-13-01T00:00:00Z", -1},
+      {"2026-12-01T12:00:00", -1},
+      {"2026-12-01 12:00:00Z", -1},
+      {"2026-12-01T12:00:00.Z", -1},
+      {"2026-12-01T12:00:00+0200", -1},
+      {"2026-12-01T12:00:00+24:00", -1},
+      {"2026-12-01T12:00:00Z ", -1},
+      {"2026-12-01T12:00:00+ 2:00", -1},
+      {"2026-12-1T12:00:00Z", -1},
+      {"", -1},
+  };
+  for (size_t i = 0; i < sizeof times / sizeof *times; i++) {
+    char text[128];
+    snprintf(text, sizeof text,
+             "previous = { account_aes_key = \"" OLD_ACCOUNT_KEY "\"; until = \"%s\"; };",
+             times[i].text);
+    int result = load_with_secrets(text);
+    if (times[i].ms < 0) {
+      assert_int_equal(result, ERROR_INVALID);
+    } else {
+      assert_int_equal(result, 0);
+      assert_int_equal(secrets.previous[0].until_ms, times[i].ms);
+    }
+  }
 }
 
 static void what_is_saved_loads_to_an_equal_struct(void **state) {
@@ -707,27 +892,158 @@ static void listeners_may_share_a_port(void **state) {
   load_good("server = { tcp = { addr = \"\"; }; ws = { addr = \"h:1\"; }; };");
 }
 
-static void note_change(const char *name, void *context) {
-  strcat(context, name);
-  strcat(context, " ");
+static void note_change(const char *name, enum config_change change, void *context) {
+  char *changes = context;
+  size_t len = strlen(changes);
+  snprintf(changes + len, 512 - len, "%s:%s ", name, config_change_name(change));
 }
 
-static void changes_are_named(void **state) {
-  (void)state;
-  char changes[512] = "";
-  load_good("server = { listeners = ( { transport = \"tcp\"; addr = \"h:1\"; } ); };");
-  other = config;
-  config_each_change(&other, &config, note_change, changes);
-  assert_string_equal(changes, "");
-  load_good(
-      "server = { listeners = ( { transport = \"tcp\"; addr = \"h:1\"; backlog = 5; } ); };\n"
-      "log = { level = \"debug\"; }; nodes = ( { service = \"s\"; addr = \"h:1\"; } );");
-  config_each_change(&other, &config, note_change, changes);
-  assert_string_equal(changes, "log.level nodes server.listeners[0].backlog ");
+// Takes text over into what runs; returns what is said of it.
+static const char *take(const char *text) {
+  static char changes[512];
   changes[0] = '\0';
-  load_good("");
-  config_each_change(&other, &config, note_change, changes);
-  assert_string_equal(changes, "server.listeners ");
+  load_good(text);
+  config_take(&running, &other, &config, note_change, changes);
+  return changes;
+}
+
+static void begin(const char *text) {
+  load_good(text);
+  other = config;
+  running = config;
+}
+
+static void what_can_change_in_place_is_taken_and_the_rest_named(void **state) {
+  (void)state;
+  begin("limits = { idle_timeout = \"60s\"; };");
+  assert_string_equal(take("limits = { idle_timeout = \"60s\"; };"), "");
+  assert_string_equal(take("limits = { idle_timeout = \"9s\"; }; seal = { aes_ni = false; };\n"
+                           "etcd = { timeout = \"1s\"; };"),
+                      "etcd.timeout:restart limits.idle_timeout:in_place "
+                      "seal.aes_ni:new_generation ");
+  assert_int_equal(running.limits.idle_timeout_ms, 9000);
+  assert_false(running.seal.aes_ni);
+  assert_int_equal(running.etcd.timeout_ms, 3000);
+  // What waits is named each time, until it is as it was.
+  assert_string_equal(take("limits = { idle_timeout = \"9s\"; }; seal = { aes_ni = false; };\n"
+                           "etcd = { timeout = \"1s\"; };"),
+                      "etcd.timeout:restart ");
+  assert_string_equal(take("limits = { idle_timeout = \"9s\"; }; seal = { aes_ni = false; };"), "");
+}
+
+static void what_was_derived_stays_where_nothing_was_said_of_it(void **state) {
+  (void)state;
+  begin("");
+  running.worker.count = 2;  // of 0, the cores
+  assert_string_equal(take("log = { level = \"debug\"; };"), "log.level:in_place ");
+  assert_int_equal(running.worker.count, 2);
+  assert_string_equal(take("log = { level = \"debug\"; }; worker = { count = 3; };"),
+                      "worker.count:in_place ");
+  assert_int_equal(running.worker.count, 3);
+}
+
+static void nodes_are_taken_as_a_whole(void **state) {
+  (void)state;
+  begin("nodes = ( { service = \"s\"; addr = \"h:1\"; } );");
+  assert_string_equal(take("nodes = ( { service = \"s\"; addr = \"h:1\"; weight = 5; },\n"
+                           "{ service = \"s\"; addr = \"h:2\"; } );"),
+                      "nodes:in_place ");
+  assert_int_equal(running.registry.node_count, 2);
+  assert_int_equal(running.registry.nodes[0].weight, 5);
+  assert_string_equal(take(""), "nodes:in_place ");
+  assert_int_equal(running.registry.node_count, 0);
+}
+
+#define PLAYER_TUNNEL \
+  "{ name = \"player\"; service = \"p\"; method = \"/p.S/T\"; default = true; main = true; }"
+#define ROOM_TUNNEL(modules) \
+  "{ name = \"room\"; service = \"r\"; method = \"/r.S/T\"; modules = " modules "; }"
+#define TEAM_TUNNEL   "{ name = \"team\"; service = \"t\"; method = \"/t.S/T\"; modules = [9]; }"
+#define TUNNELS(list) "tunnel = { types = ( " list " ); };"
+
+static void tunnel_types_keep_their_places(void **state) {
+  (void)state;
+  begin(TUNNELS(PLAYER_TUNNEL ", " ROOM_TUNNEL("[6]")));
+  // In another order, with other modules, and a new one.
+  assert_string_equal(take(TUNNELS(TEAM_TUNNEL ", " ROOM_TUNNEL("[6, 7]") ", " PLAYER_TUNNEL)),
+                      "tunnel.types.team:in_place tunnel.types.room:in_place ");
+  assert_int_equal(running.tunnel.type_count, 3);
+  assert_string_equal(running.tunnel.types[0].name, "player");
+  assert_string_equal(running.tunnel.types[1].name, "room");
+  assert_int_equal(running.tunnel.types[1].module_count, 2);
+  assert_string_equal(running.tunnel.types[2].name, "team");
+  // One that is gone serves no module; when it comes back it is the same again.
+  assert_string_equal(take(TUNNELS(PLAYER_TUNNEL ", " TEAM_TUNNEL)), "tunnel.types.room:in_place ");
+  assert_int_equal(running.tunnel.type_count, 3);
+  assert_int_equal(running.tunnel.types[1].module_count, 0);
+  assert_string_equal(take(TUNNELS(PLAYER_TUNNEL ", " TEAM_TUNNEL)), "");
+  assert_string_equal(take(TUNNELS(PLAYER_TUNNEL ", " TEAM_TUNNEL ", " ROOM_TUNNEL("[6]"))),
+                      "tunnel.types.room:in_place ");
+  assert_int_equal(running.tunnel.types[1].module_count, 1);
+}
+
+static void a_tunnel_type_that_is_another_now_waits(void **state) {
+  (void)state;
+  begin(TUNNELS(PLAYER_TUNNEL ", " ROOM_TUNNEL("[6]")));
+  assert_string_equal(
+      take(TUNNELS(PLAYER_TUNNEL ", { name = \"room\"; service = \"other\"; method = \"/r.S/T\"; "
+                                 "modules = [6]; }")),
+      "tunnel.types.room:restart ");
+  assert_string_equal(running.tunnel.types[1].service, "r");
+  assert_string_equal(
+      take(TUNNELS("{ name = \"hero\"; service = \"p\"; method = \"/p.S/T\"; main = true; }")),
+      "tunnel.types.hero:restart tunnel.types.player:restart tunnel.types.room:in_place ");
+  assert_true(running.tunnel.types[0].main);
+}
+
+static void a_new_service_has_to_be_watched_in_etcd_from_the_start(void **state) {
+  (void)state;
+  begin("registry = \"etcd\"; " TUNNELS(PLAYER_TUNNEL));
+  assert_string_equal(take("registry = \"etcd\"; " TUNNELS(PLAYER_TUNNEL ", " TEAM_TUNNEL)),
+                      "tunnel.types.team:restart ");
+  assert_int_equal(running.tunnel.type_count, 1);
+}
+
+static void there_is_room_for_so_many_tunnel_types(void **state) {
+  (void)state;
+  char text[4096] = "tunnel = { types = ( " PLAYER_TUNNEL;
+  begin(TUNNELS(PLAYER_TUNNEL));
+  for (int i = 1; i < CONFIG_TUNNEL_TYPES; i++) {
+    snprintf(text + strlen(text), sizeof text - strlen(text),
+             ", { name = \"t%d\"; service = \"s\"; method = \"/t.S/T\"; modules = [%d]; }", i,
+             10 + i);
+  }
+  strcat(text, " ); };");
+  take(text);
+  assert_int_equal(running.tunnel.type_count, CONFIG_TUNNEL_TYPES);
+  take(
+      TUNNELS(PLAYER_TUNNEL ", " TEAM_TUNNEL));  // the others have no modules now, but their places
+  assert_string_equal(take(TUNNELS(PLAYER_TUNNEL ", " TEAM_TUNNEL)), "tunnel.types.team:restart ");
+  assert_int_equal(running.tunnel.type_count, CONFIG_TUNNEL_TYPES);
+}
+
+#define TCP_LISTENER(addr, more) "{ transport = \"tcp\"; addr = \"" addr "\"; " more " }"
+#define LISTENER_LIST(list)      "server = { listeners = ( " list " ); };"
+
+static void listeners_are_known_by_their_address(void **state) {
+  (void)state;
+  begin(LISTENER_LIST(TCP_LISTENER("h:1", "") ", " TCP_LISTENER("h:2", "backlog = 7;")));
+  // In another order, one of them changed.
+  assert_string_equal(take(LISTENER_LIST(TCP_LISTENER("h:2", "backlog = 7;") ", " TCP_LISTENER(
+                          "h:1", "backlog = 5;"))),
+                      "server.listeners[0].backlog:in_place ");
+  assert_int_equal(running.server.listeners[LISTENER_MORE].backlog, 5);
+  assert_int_equal(running.server.listeners[LISTENER_MORE + 1].backlog, 7);
+  assert_string_equal(take(LISTENER_LIST(TCP_LISTENER("h:1", "backlog = 5;"))),
+                      "server.listeners:restart ");
+  assert_string_equal(
+      take(LISTENER_LIST(TCP_LISTENER("h:1", "backlog = 5;") ", " TCP_LISTENER("h:3", ""))),
+      "server.listeners:restart ");
+  assert_int_equal(running.server.listener_count, LISTENER_MORE + 2);
+  assert_string_equal(take(LISTENER_LIST(TCP_LISTENER("h:2", "backlog = 7;") ", " TCP_LISTENER(
+                          "h:1", "allow = \"192.0.2.0/24\"; backlog = 5;"))),
+                      "server.listeners[0].allow:in_place ");
+  assert_int_equal(running.server.listeners[LISTENER_MORE].allow.count, 1);
 }
 
 static void etcd_and_redis_are_read_and_travel(void **state) {
@@ -967,11 +1283,25 @@ int main(void) {
       cmocka_unit_test(a_secret_file_that_others_can_read_is_refused),
       cmocka_unit_test(bad_secrets_are_refused_without_being_shown),
       cmocka_unit_test(without_encryption_the_client_certificate_may_be_missing),
+      cmocka_unit_test(without_previous_keys_there_are_none),
+      cmocka_unit_test(a_previous_account_key_may_stand_alone),
+      cmocka_unit_test(previous_certificates_are_as_the_current_ones_where_they_are_left_out),
+      cmocka_unit_test(a_previous_certificate_that_has_run_out_is_no_fault_and_of_no_use),
+      cmocka_unit_test(faults_of_previous_keys_are_reported_at_their_place_without_being_shown),
+      cmocka_unit_test(previous_keys_in_a_file_that_others_can_read_are_refused),
+      cmocka_unit_test(a_time_has_a_date_a_clock_and_an_offset),
       cmocka_unit_test(what_is_saved_loads_to_an_equal_struct),
       cmocka_unit_test(listeners_are_read_and_travel),
       cmocka_unit_test(listeners_that_do_not_fit_together_are_refused),
       cmocka_unit_test(listeners_may_share_a_port),
-      cmocka_unit_test(changes_are_named),
+      cmocka_unit_test(what_can_change_in_place_is_taken_and_the_rest_named),
+      cmocka_unit_test(what_was_derived_stays_where_nothing_was_said_of_it),
+      cmocka_unit_test(nodes_are_taken_as_a_whole),
+      cmocka_unit_test(tunnel_types_keep_their_places),
+      cmocka_unit_test(a_tunnel_type_that_is_another_now_waits),
+      cmocka_unit_test(a_new_service_has_to_be_watched_in_etcd_from_the_start),
+      cmocka_unit_test(there_is_room_for_so_many_tunnel_types),
+      cmocka_unit_test(listeners_are_known_by_their_address),
       cmocka_unit_test(saved_settings_that_are_damaged_are_refused),
   };
   return cmocka_run_group_tests(tests, set_up, tear_down);

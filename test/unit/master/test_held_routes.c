@@ -10,7 +10,7 @@
 #include <string.h>
 
 static int set_up(void **state) {
-  *state = held_routes_new(3);
+  *state = held_routes_new();
   return *state ? 0 : -1;
 }
 
@@ -34,7 +34,9 @@ static void a_route_stays_until_as_many_let_go_as_held(void **state) {
   held_routes_release(held, 0, 1, "blue", 7);
   held_routes_release(held, 2, 1, "blue", 7);
   assert_ptr_equal(held_routes_find(held, 1, "blue", 7), route);
-  assert_int_equal(route->holders[0], 1);
+  assert_int_equal(route->holder_count, 1);
+  assert_int_equal(route->holders[0].worker, 0);
+  assert_int_equal(route->holders[0].tunnels, 1);
   held_routes_release(held, 2, 1, "blue", 7);  // has none any more
   assert_int_equal(held_routes_count(held), 1);
   held_routes_release(held, 0, 1, "blue", 7);

@@ -49,7 +49,6 @@ static int set_up(void **state) {
       .table = fixture.table,
       .directory = fixture.directory,
       .counters = &fixture.counters,
-      .workers = 2,
       .on_moved = on_moved,
       .owner = &fixture,
   };

@@ -145,10 +145,12 @@ static int set_up(void **state) {
   fixture->issuer = seal_new(account_key, sizeof account_key);
   worker->base = event_base_new();
   worker->counters = &fixture->counters;
-  worker->handshake_keys =
-      (struct handshake_keys){.account_seal = seal_new(account_key, sizeof account_key),
-                              .server_key = &fixture->server_key,
-                              .clock_tolerance_s = 5};
+  struct secrets secrets = {.current = {.account_aes_key_len = sizeof account_key,
+                                        .has_certs = true,
+                                        .server_key = fixture->server_key}};
+  memcpy(secrets.current.account_aes_key, account_key, sizeof account_key);
+  worker->handshake_keys.clock_tolerance_s = 5;
+  assert_int_equal(handshake_keys_set(&worker->handshake_keys, &secrets), 0);
   dispatch_init(&worker->dispatch, config->tunnel.types, 0);
   worker->handshake_timeout = worker->idle_timeout = &never;
   worker->deflater = deflater_new();
@@ -180,7 +182,7 @@ static int tear_down(void **state) {
   channel_free(fixture->master);
   event_free(worker->bury);
   deflater_free(worker->deflater);
-  seal_free(worker->handshake_keys.account_seal);
+  handshake_keys_fini(&worker->handshake_keys);
   seal_free(fixture->issuer);
   free(worker->send_buffer);
   event_base_free(worker->base);
