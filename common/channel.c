@@ -1,9 +1,12 @@
 #include "common/channel.h"
 
+#include <errno.h>
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "common/clock.h"
 
@@ -74,6 +77,14 @@ static const struct message_form forms[CHANNEL_TYPE_END] = {
     [CHANNEL_TLS_CHANGED] = {.size = 0},
     [CHANNEL_LOG_LEVELS] = {.size = sizeof(struct channel_log_levels)},
     [CHANNEL_LOG_REOPEN] = {.size = 0},
+    [CHANNEL_HOLDING] = {.size = 0},
+    [CHANNEL_SESSION_HERE] = {.size = sizeof(struct channel_session),
+                              .texts = {TEXT(channel_session, color),
+                                        TEXT(channel_session, address),
+                                        TEXT(channel_session, transport)}},
+    [CHANNEL_HOLD] = {.size = 0},
+    [CHANNEL_RESUME] = {.size = 0},
+    [CHANNEL_TAKE_OVER] = {.size = 0},
     [CHANNEL_DRAIN] = {.size = sizeof(struct channel_drain)},
     [CHANNEL_UNDRAIN] = {.size = 0},
     [CHANNEL_STOP] = {.size = 0},
@@ -85,11 +96,14 @@ struct channel {
   struct event *next_turn;
   struct channel_events events;
   void *owner;
-  bool paused;   // by the owner: nothing is given out
-  bool full;     // what has come is still to be given out: no more is read
-  bool over;     // broken or freed: nothing more is read
-  bool reading;  // messages are being given out,
-  bool freed;    // after which it is to be released
+  struct evbuffer *kept_back;  // NULL: nothing is
+  struct event *readable;      // while it is: descriptors may come
+  int fds[CHANNEL_FDS];        // that came
+  bool paused;                 // by the owner: nothing is given out
+  bool full;                   // what has come is still to be given out: no more is read
+  bool over;                   // broken or freed: nothing more is read
+  bool reading;                // messages are being given out,
+  bool freed;                  // after which it is to be released
 };
 
 static bool size_fits(const struct header *header) {
@@ -172,7 +186,23 @@ static void take_message(struct channel *channel, struct evbuffer *input,
   }
 }
 
+static void close_fds(struct channel *channel) {
+  for (int i = 0; i < CHANNEL_FDS; i++) {
+    if (channel->fds[i] >= 0) {
+      close(channel->fds[i]);
+      channel->fds[i] = -1;
+    }
+  }
+}
+
 static void release(struct channel *channel) {
+  close_fds(channel);
+  if (channel->readable) {
+    event_free(channel->readable);
+  }
+  if (channel->kept_back) {
+    evbuffer_free(channel->kept_back);
+  }
   event_free(channel->next_turn);
   bufferevent_free(channel->buffer);
   free(channel);
@@ -184,7 +214,11 @@ static const struct timeval at_once = {0};
 static void set_full(struct channel *channel, bool full) {
   if (channel->full != full) {
     channel->full = full;
-    (full ? bufferevent_disable : bufferevent_enable)(channel->buffer, EV_READ);
+    if (channel->readable) {
+      (void)!(full ? event_del(channel->readable) : event_add(channel->readable, NULL));
+    } else {
+      (full ? bufferevent_disable : bufferevent_enable)(channel->buffer, EV_READ);
+    }
   }
 }
 
@@ -245,6 +279,9 @@ struct channel *channel_new(struct event_base *base, int fd, const struct channe
   }
   channel->events = *events;
   channel->owner = owner;
+  for (int i = 0; i < CHANNEL_FDS; i++) {
+    channel->fds[i] = -1;
+  }
   evutil_make_socket_nonblocking(fd);
   channel->buffer = bufferevent_socket_new(base, fd, BEV_OPT_CLOSE_ON_FREE);
   channel->next_turn = evtimer_new(base, on_next_turn, channel);
@@ -284,9 +321,14 @@ void channel_resume(struct channel *channel) {
   event_add(channel->next_turn, &at_once);
 }
 
+// Where what is sent goes.
+static struct evbuffer *outgoing(const struct channel *channel) {
+  return channel->kept_back ? channel->kept_back : bufferevent_get_output(channel->buffer);
+}
+
 int channel_send(struct channel *channel, enum channel_type type, const void *content) {
   struct header header = {.type = (uint32_t)type, .size = (uint32_t)forms[type].size};
-  struct evbuffer *output = bufferevent_get_output(channel->buffer);
+  struct evbuffer *output = outgoing(channel);
   if (evbuffer_get_length(output) > QUEUE_MAX_BYTES) {
     return ERROR_EXHAUSTED;
   }
@@ -304,7 +346,7 @@ size_t channel_push_bytes(size_t packet_bytes) {
 }
 
 size_t channel_room(const struct channel *channel) {
-  size_t queued = evbuffer_get_length(bufferevent_get_output(channel->buffer));
+  size_t queued = evbuffer_get_length(outgoing(channel));
   return queued < CHANNEL_PUSHES_MAX_BYTES ? CHANNEL_PUSHES_MAX_BYTES - queued : 0;
 }
 
@@ -317,7 +359,7 @@ struct part {
 static int send_listed(struct channel *channel, enum channel_type type, const struct part *parts,
                        size_t count) {
   struct header header = {.type = (uint32_t)type};
-  struct evbuffer *output = bufferevent_get_output(channel->buffer);
+  struct evbuffer *output = outgoing(channel);
   for (size_t i = 0; i < count; i++) {
     header.size += (uint32_t)parts[i].len;
   }
@@ -379,6 +421,122 @@ void channel_drain(struct channel *channel) {
     release(channel);
   }
 }
+
+// --- A new master ---------------------------------------------------------------------
+
+// As bufferevent reads, but for the descriptors.
+static void on_readable(evutil_socket_t fd, short what, void *owner) {
+  struct channel *channel = owner;
+  struct evbuffer *input = bufferevent_get_input(channel->buffer);
+  char bytes[4096];
+  _Alignas(struct cmsghdr) char control[CMSG_SPACE(CHANNEL_FDS * sizeof(int))];
+  struct iovec part = {.iov_base = bytes, .iov_len = sizeof bytes};
+  struct msghdr message = {
+      .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+  (void)what;
+  ssize_t got = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
+  if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
+    return;
+  }
+  if (got <= 0) {
+    channel_break(channel, got == 0 ? "closed by the peer" : "connection error");
+    return;
+  }
+  const struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+  if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS &&
+      header->cmsg_len == CMSG_LEN(sizeof channel->fds)) {
+    close_fds(channel);
+    memcpy(channel->fds, CMSG_DATA(header), sizeof channel->fds);
+  }
+  evbuffer_unfreeze(input, 0);
+  evbuffer_add(input, bytes, (size_t)got);
+  evbuffer_freeze(input, 0);
+  give_out(channel);
+}
+
+int channel_hold(struct channel *channel) {
+  if (channel->kept_back) {
+    return 0;
+  }
+  struct evbuffer *kept_back = evbuffer_new();
+  struct event *readable =
+      event_new(bufferevent_get_base(channel->buffer), bufferevent_getfd(channel->buffer),
+                EV_READ | EV_PERSIST, on_readable, channel);
+  int error = kept_back && readable ? channel_send(channel, CHANNEL_HOLDING, NULL) : ERROR_MEMORY;
+  if (error != 0) {
+    if (readable) {
+      event_free(readable);
+    }
+    if (kept_back) {
+      evbuffer_free(kept_back);
+    }
+    return error;
+  }
+  bufferevent_disable(channel->buffer, EV_READ);
+  channel->readable = readable;
+  channel->kept_back = kept_back;
+  if (!channel->full) {
+    event_add(readable, NULL);
+  }
+  return 0;
+}
+
+// Moves the messages of that type; the others are gone.
+static void move_only(struct evbuffer *from, struct evbuffer *to, enum channel_type only) {
+  struct header header;
+  while (evbuffer_copyout(from, &header, sizeof header) == (ev_ssize_t)sizeof header) {
+    size_t size = sizeof header + header.size;
+    if (header.type == only) {
+      evbuffer_remove_buffer(from, to, size);
+    } else {
+      evbuffer_drain(from, size);
+    }
+  }
+}
+
+void channel_resume_sending(struct channel *channel, enum channel_type only) {
+  struct evbuffer *output = bufferevent_get_output(channel->buffer);
+  if (!channel->kept_back) {
+    return;
+  }
+  if (only == CHANNEL_TYPE_ALL) {
+    evbuffer_add_buffer(output, channel->kept_back);
+  } else {
+    move_only(channel->kept_back, output, only);
+  }
+  evbuffer_free(channel->kept_back);
+  channel->kept_back = NULL;
+  event_free(channel->readable);
+  channel->readable = NULL;
+  if (!channel->full) {
+    bufferevent_enable(channel->buffer, EV_READ);
+  }
+}
+
+void channel_take_fds(struct channel *channel, int fds[CHANNEL_FDS]) {
+  memcpy(fds, channel->fds, sizeof channel->fds);
+  for (int i = 0; i < CHANNEL_FDS; i++) {
+    channel->fds[i] = -1;
+  }
+}
+
+int channel_send_take_over(int fd, const int fds[CHANNEL_FDS]) {
+  struct header header = {.type = CHANNEL_TAKE_OVER};
+  _Alignas(struct cmsghdr) char control[CMSG_SPACE(CHANNEL_FDS * sizeof(int))] = {0};
+  struct iovec part = {.iov_base = &header, .iov_len = sizeof header};
+  struct msghdr message = {
+      .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+  struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+  rights->cmsg_level = SOL_SOCKET;
+  rights->cmsg_type = SCM_RIGHTS;
+  rights->cmsg_len = CMSG_LEN(CHANNEL_FDS * sizeof(int));
+  memcpy(CMSG_DATA(rights), fds, CHANNEL_FDS * sizeof(int));
+  return sendmsg(fd, &message, MSG_NOSIGNAL) == (ssize_t)sizeof header ? 0 : ERROR_SYSTEM;
+}
+
+int channel_fd(const struct channel *channel) { return bufferevent_getfd(channel->buffer); }
+
+size_t channel_message_size(enum channel_type type) { return forms[type].size; }
 
 void channel_log_levels_now(struct channel_log_levels *levels) {
   for (int i = 0; i < LOG_MODULE_COUNT; i++) {

@@ -23,6 +23,7 @@
 #include "common/trace_context.h"
 
 enum channel_type {
+  CHANNEL_TYPE_ALL = 0,  // none: for those who pick
   // From a worker.
   CHANNEL_READY = 1,       // no content: it accepts
   CHANNEL_LOGIN,           // struct channel_login
@@ -37,6 +38,8 @@ enum channel_type {
   CHANNEL_REPORT_END,      // struct channel_report_end
   CHANNEL_WATCHED_PACKET,  // struct channel_watched_packet
   CHANNEL_SPANS,           // struct channel_spans
+  CHANNEL_HOLDING,         // no content: the last word before the master changes
+  CHANNEL_SESSION_HERE,    // struct channel_session: to a master that took over
   // From the master.
   CHANNEL_LOGIN_ANSWER,   // struct channel_login_answer
   CHANNEL_SESSION_CLOSE,  // struct channel_session_close
@@ -49,6 +52,9 @@ enum channel_type {
   CHANNEL_TLS_CHANGED,    // no content: certificates and keys are to be read anew
   CHANNEL_LOG_LEVELS,     // struct channel_log_levels
   CHANNEL_LOG_REOPEN,     // no content: the log's file has been renamed
+  CHANNEL_HOLD,           // no content: the master is to change; say nothing more to this one
+  CHANNEL_RESUME,         // no content: it has not
+  CHANNEL_TAKE_OVER,      // no content, but CHANNEL_FDS descriptors: it has
   CHANNEL_DRAIN,          // struct channel_drain
   CHANNEL_UNDRAIN,        // no content: take players again
   CHANNEL_STOP,           // no content: close all sessions and exit
@@ -327,9 +333,33 @@ int channel_send_spans(struct channel *channel, const struct channel_spans *span
 
 int channel_send_settings(struct channel *channel, const char *text) MUST_CHECK;
 
+// --- A new master ---------------------------------------------------------------------
+//
+// The master sends CHANNEL_HOLD, and the worker CHANNEL_HOLDING; from then on all that the worker
+// sends is kept back, so that nothing is on its way while the program of the master is replaced by
+// exec, over which the socket stays open. The new master sends CHANNEL_TAKE_OVER with the
+// descriptors of the tables that are its own.
+
+// What comes with CHANNEL_TAKE_OVER.
+enum { CHANNEL_FD_ROUTES, CHANNEL_FD_NODES, CHANNEL_FD_TLS, CHANNEL_FDS };
+
+// The worker's side. Sends CHANNEL_HOLDING, and keeps back all that is sent from now on.
+int channel_hold(struct channel *channel) MUST_CHECK;
+// Sends what was kept back, all of it or what is of that type alone, and keeps back no more.
+void channel_resume_sending(struct channel *channel, enum channel_type only);
+// Those that came with the message at hand, which are the caller's then; -1 each where none did.
+void channel_take_fds(struct channel *channel, int fds[CHANNEL_FDS]);
+
+// The master's side, on a socket that is no channel yet. ERROR_SYSTEM.
+int channel_send_take_over(int fd, const int fds[CHANNEL_FDS]) MUST_CHECK;
+
 // Bytes that wait to be sent.
 size_t channel_queued_bytes(const struct channel *channel);
 // Gives out all that has come from a peer that is gone, or going.
 void channel_drain(struct channel *channel);
+int channel_fd(const struct channel *channel);  // stays the channel's
+
+// Of the fixed part of a message. 0: it has none, or there is no such type.
+size_t channel_message_size(enum channel_type type);
 
 #endif

@@ -348,6 +348,9 @@ typedef void config_on_change(const char *name, enum config_change change, void 
 // differs. Secrets are no settings.
 void config_take(struct config *running, struct config *loaded, struct config *fresh,
                  config_on_change *on_change, void *context);
+// The same for tunnel.types alone: running keeps the places that it has.
+void config_take_types(struct config *running, struct config *fresh, config_on_change *on_change,
+                       void *context);
 // The place in fresh of the listener that is this one; CONFIG_LISTENERS: there is none.
 size_t config_listener_counterpart(const struct config *running, size_t index,
                                    const struct config *fresh);

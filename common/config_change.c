@@ -139,6 +139,11 @@ static void take_types(const struct change *change, struct config *fresh) {
   }
 }
 
+void config_take_types(struct config *running, struct config *fresh, config_on_change *on_change,
+                       void *context) {
+  take_types(&(struct change){running, NULL, on_change, context}, fresh);
+}
+
 // --- Listeners --------------------------------------------------------------------------
 
 size_t config_listener_counterpart(const struct config *running, size_t index,

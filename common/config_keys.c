@@ -172,7 +172,7 @@ static const struct key keys[] = {
     SETTING("drain.timeout", KEY_DURATION, drain.timeout_ms, "4h", RANGE(0, 7 * DAY_MS)),
     SETTING("drain.spread", KEY_DURATION, drain.spread_ms, "30s", RANGE(0, DAY_MS)),
     SETTING("drain.stop_spread", KEY_DURATION, drain.stop_spread_ms, "5s", RANGE(0, DAY_MS)),
-    SETTING("drain.generations", KEY_INTEGER, drain.generations, "3", RANGE(1, 16)),
+    SETTING("drain.generations", KEY_INTEGER, drain.generations, "5", RANGE(1, 16)),
 
     SETTING("control.socket", KEY_TEXT, control.socket, CONFIG_CONTROL_SOCKET, .min = 1,
             AT_RESTART),

@@ -20,6 +20,7 @@
 #include "master/control_access.h"
 #include "master/control_answers.h"
 #include "master/master.h"
+#include "master/takeover.h"
 
 #define LOG_MODULE LOG_MODULE_CONTROL
 
@@ -216,22 +217,18 @@ static void on_read(struct bufferevent *buffer, void *owner) {
   }
 }
 
-static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address,
-                      int len, void *owner) {
-  struct control *control = owner;
-  (void)address;
-  (void)len;
-  enum control_access access = control_access_of(fd, &control->groups);
+// Takes over fd. NULL: there are too many, or memory is out.
+static struct client *new_client(struct control *control, int fd, enum control_access access) {
   struct client *client =
       control->client_count[access] < clients_max[access] ? calloc(1, sizeof *client) : NULL;
   if (client) {
-    client->buffer =
-        bufferevent_socket_new(evconnlistener_get_base(listener), fd, BEV_OPT_CLOSE_ON_FREE);
+    evutil_make_socket_nonblocking(fd);
+    client->buffer = bufferevent_socket_new(control->master->base, fd, BEV_OPT_CLOSE_ON_FREE);
   }
   if (!client || !client->buffer) {
     free(client);
     evutil_closesocket(fd);
-    return;
+    return NULL;
   }
   client->control = control;
   client->access = access;
@@ -239,7 +236,20 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
   LIST_INSERT_HEAD(&control->clients, client, link);
   bufferevent_setcb(client->buffer, on_read, NULL, on_event, client);
   bufferevent_set_timeouts(client->buffer, &client_timeout, &client_timeout);
-  bufferevent_enable(client->buffer, EV_READ | EV_WRITE);
+  bufferevent_enable(client->buffer, EV_WRITE);
+  return client;
+}
+
+static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address,
+                      int len, void *owner) {
+  struct control *control = owner;
+  (void)listener;
+  (void)address;
+  (void)len;
+  struct client *client = new_client(control, fd, control_access_of(fd, &control->groups));
+  if (client) {
+    bufferevent_enable(client->buffer, EV_READ);
+  }
 }
 
 // --- The socket --------------------------------------------------------------------------
@@ -280,7 +290,16 @@ static void make_folder(const char *path, bool others) {
   }
 }
 
+// That of the program before this one in the same process, if it listened at the same path.
+static int inherited_fd(const struct master *master) {
+  const char *path = json_string_value(json_object_get(master->saved, "control_path"));
+  return path && strcmp(path, master->config.control.socket) == 0
+             ? takeover_fd(master->saved, "control_fd")
+             : -1;
+}
+
 struct control *control_new(struct master *master, char *why, size_t why_size) {
+  int inherited = inherited_fd(master);
   struct sockaddr_un address = {.sun_family = AF_UNIX};
   const char *path = master->config.control.socket;
   struct control *control = calloc(1, sizeof *control);
@@ -291,7 +310,7 @@ struct control *control_new(struct master *master, char *why, size_t why_size) {
     return NULL;
   }
   strcpy(address.sun_path, path);
-  if (somebody_answers(&address)) {
+  if (inherited < 0 && somebody_answers(&address)) {
     snprintf(why, why_size, "a gateway is running already: it answers on %s", path);
     free(control);
     return NULL;
@@ -307,9 +326,21 @@ struct control *control_new(struct master *master, char *why, size_t why_size) {
   // only look. Strangers get nothing but a refusal, and of their connections there are few at a
   // time.
   bool others = control->groups.has_read_group || control->groups.group != getegid();
+  control->master = master;
+  strcpy(control->path, path);
+  if (inherited >= 0) {
+    control->listener =
+        evconnlistener_new(master->base, on_accept, control,
+                           LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 0, inherited);
+    if (!control->listener) {
+      snprintf(why, why_size, "control.socket: no memory");
+      free(control);
+      return NULL;
+    }
+    return control;
+  }
   make_folder(path, others);
   unlink(path);
-  control->master = master;
   mode_t mask = umask(others ? 0111 : 0117);
   control->listener = evconnlistener_new_bind(master->base, on_accept, control,
                                               LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, -1,
@@ -321,9 +352,25 @@ struct control *control_new(struct master *master, char *why, size_t why_size) {
     free(control);
     return NULL;
   }
-  strcpy(control->path, path);
   return control;
 }
+
+int control_fd(const struct control *control) { return evconnlistener_get_fd(control->listener); }
+
+int control_asker_fd(const void *context) {
+  const struct client *client = context;
+  return client->buffer ? bufferevent_getfd(client->buffer) : -1;
+}
+
+void *control_adopt_asker(struct control *control, int fd) {
+  struct client *client = new_client(control, fd, CONTROL_ACCESS_ALL);
+  if (client) {
+    client->awaiting = true;
+  }
+  return client;
+}
+
+void control_answer_asker(json_t *answer, void *context) { reply(answer, context); }
 
 void control_free(struct control *control) {
   if (control) {

@@ -16,6 +16,13 @@ struct master;
 // NULL on failure.
 struct control *control_new(struct master *master, char *why, size_t why_size);
 void control_free(struct control *control);  // removes the socket
+int control_fd(const struct control *control);
+// The connection of the one whose question has this context.
+int control_asker_fd(const void *context);
+// A connection whose question another program of this process has read: the context for the answer
+// by control_answer_asker. NULL when out of memory; takes over fd.
+void *control_adopt_asker(struct control *control, int fd);
+void control_answer_asker(json_t *answer, void *context);
 
 // For a command that answers by a stream of lines, with the context of its question. What
 // waits for a slow reader is bounded: lines beyond that are lost, and he is told how many. From

@@ -137,7 +137,7 @@ enum allowed {
   TO_WHO_LOOKS_WITHOUT_LEVEL,  // with it, it sets something
 };
 
-static const struct {
+static const struct command {
   const char *name;
   control_command *answer;
   enum allowed allowed;
@@ -150,6 +150,7 @@ static const struct {
     {"drain status", control_drain_status, TO_WHO_LOOKS},
     {"undrain", control_undrain, TO_WHO_ACTS},
     {"worker restart", control_worker_restart, TO_WHO_ACTS},
+    {"upgrade", control_upgrade, TO_WHO_ACTS},
     {"sessions", control_sessions, TO_WHO_LOOKS},
     {"routes", control_routes, TO_WHO_LOOKS},
     {"routes stats", control_route_stats, TO_WHO_LOOKS},
@@ -167,37 +168,42 @@ static const struct {
     {"log reopen", control_log_reopen, TO_WHO_ACTS},
 };
 
-bool control_only_looks(const json_t *request) {
+enum { COMMANDS = sizeof commands / sizeof *commands };
+
+// NULL when there is none of that name.
+static const struct command *command_of(const json_t *request) {
   const char *name = json_string_value(json_object_get(request, "command"));
-  for (size_t i = 0; name && i < sizeof commands / sizeof commands[0]; i++) {
+  for (size_t i = 0; name && i < COMMANDS; i++) {
     if (strcmp(name, commands[i].name) == 0) {
-      return commands[i].allowed == TO_WHO_LOOKS ||
-             (commands[i].allowed == TO_WHO_LOOKS_WITHOUT_LEVEL &&
-              !json_object_get(request, "level"));
+      return &commands[i];
     }
   }
-  return false;
+  return NULL;
+}
+
+bool control_only_looks(const json_t *request) {
+  const struct command *command = command_of(request);
+  return command &&
+         (command->allowed == TO_WHO_LOOKS ||
+          (command->allowed == TO_WHO_LOOKS_WITHOUT_LEVEL && !json_object_get(request, "level")));
+}
+
+static json_t *unknown_command(void) {
+  char text[1024];
+  int len = snprintf(text, sizeof text, "unknown command; there are");
+  for (size_t i = 0; i < COMMANDS && len < (int)sizeof text; i++) {
+    len += snprintf(text + len, sizeof text - (size_t)len, "%s %s", i > 0 ? "," : "",
+                    commands[i].name);
+  }
+  return control_error(text);
 }
 
 void control_answer(struct master *master, const json_t *request, control_reply *reply,
                     void *context) {
   struct question question = {.reply = reply, .context = context};
-  const char *name = json_string_value(json_object_get(request, "command"));
-  for (size_t i = 0; name && i < sizeof commands / sizeof commands[0]; i++) {
-    if (strcmp(name, commands[i].name) == 0) {
-      json_t *answer = commands[i].answer(master, request, &question);
-      if (answer) {
-        reply(answer, context);
-      }
-      return;
-    }
+  const struct command *command = command_of(request);
+  json_t *answer = command ? command->answer(master, request, &question) : unknown_command();
+  if (answer) {
+    reply(answer, context);
   }
-  reply(
-      control_error(
-          "unknown command; there are status, stats, workers, reload, drain, drain status, "
-          "undrain, "
-          "worker restart, sessions, "
-          "session, kick, ban, unban, "
-          "bans, push, trace, log, log reset, log reopen, routes, routes stats, routes get, nodes"),
-      context);
 }

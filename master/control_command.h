@@ -35,7 +35,8 @@ control_command control_log, control_log_reset, control_log_reopen;
 control_command control_routes, control_route_stats, control_route_get, control_nodes;
 
 // control_drain.c
-control_command control_drain, control_drain_status, control_undrain, control_worker_restart;
+control_command control_drain, control_drain_status, control_undrain, control_worker_restart,
+    control_upgrade;
 
 // {"ok": true}
 json_t *control_ok(void);

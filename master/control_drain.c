@@ -4,8 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "master/control.h"
 #include "master/control_command.h"
 #include "master/drain.h"
+#include "master/upgrade.h"
 
 enum { REPLACEMENTS_MAX = 16 };  // that are waited for at a time, as many as janusctl may ask
 
@@ -81,6 +83,14 @@ json_t *control_undrain(struct master *master, const json_t *request, struct que
     case ERROR_BUSY: return control_error("it is being taken out of the registry; ask again");
     default: return control_error("a listener can't listen again; the log may say more");
   }
+}
+
+// --- Another program ----------------------------------------------------------------
+
+json_t *control_upgrade(struct master *master, const json_t *request, struct question *question) {
+  upgrade_begin(master, json_string_value(json_object_get(request, "program")),
+                control_asker_fd(question->context), question->reply, question->context);
+  return NULL;
 }
 
 // --- A worker ------------------------------------------------------------------------

@@ -733,6 +733,10 @@ void http_server_free(struct http_server *server) {
   free(server);
 }
 
+const struct listeners *http_server_socket(const struct http_server *server) {
+  return &server->socket;
+}
+
 const char *http_server_address(const struct http_server *server) { return server->socket.address; }
 
 void http_server_counts(const struct http_server *server, struct http_server_counts *counts) {

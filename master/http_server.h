@@ -18,6 +18,7 @@
 enum { HTTP_HEADERS_MAX = 4 };
 
 struct http_server;
+struct listeners;
 struct http_request;
 
 // What may come with a request, and what else its owner hears of it.
@@ -66,6 +67,7 @@ struct http_server *http_server_new(struct event_base *base,
 // Accepts NULL.
 void http_server_free(struct http_server *server);
 
+const struct listeners *http_server_socket(const struct http_server *server);
 const char *http_server_address(const struct http_server *server);  // host:port as bound
 
 struct http_server_counts {

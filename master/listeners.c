@@ -74,6 +74,48 @@ static void warn_if_shared(const struct sockaddr *address, socklen_t len, const 
   }
 }
 
+// --- Sockets that are open already ------------------------------------------------------
+
+enum { OFFERS_MAX = CONFIG_LISTENERS + 1 };
+
+static struct offer {
+  char addr[CONFIG_TEXT_BYTES];
+  struct listeners listeners;
+} offers[OFFERS_MAX];
+static size_t offer_count;
+
+void listeners_offer(const char *addr, const char *address, int *fds, size_t count) {
+  if (offer_count == OFFERS_MAX || !addr || !address || count == 0) {
+    free(fds);
+    return;
+  }
+  struct offer *offer = &offers[offer_count++];
+  offer->listeners = (struct listeners){.fds = fds, .count = count};
+  snprintf(offer->addr, sizeof offer->addr, "%s", addr);
+  snprintf(offer->listeners.address, sizeof offer->listeners.address, "%s", address);
+}
+
+void listeners_withdraw_offers(void) {
+  for (size_t i = 0; i < offer_count; i++) {
+    listeners_close(&offers[i].listeners);
+  }
+  offer_count = 0;
+}
+
+// The offer for that address, which is the caller's then. False: there is none.
+static bool take_offer(struct listeners *listeners, const char *addr) {
+  for (size_t i = 0; i < offer_count; i++) {
+    if (offers[i].listeners.fds && strcmp(offers[i].addr, addr) == 0) {
+      *listeners = offers[i].listeners;
+      offers[i].listeners = (struct listeners){0};
+      return true;
+    }
+  }
+  return false;
+}
+
+// --- Opening ------------------------------------------------------------------------------
+
 // Who else may have the port.
 enum company {
   ALONE,    // nobody
@@ -112,6 +154,10 @@ static int open_all(struct listeners *listeners, const char *addr, int backlog, 
   socklen_t len = 0;
   int holder = -1;
 
+  if (company != JOINING && take_offer(listeners, addr)) {
+    listeners->backlog = backlog;
+    return 0;
+  }
   *listeners = (struct listeners){.fds = calloc(count, sizeof(int)), .backlog = backlog};
   if (!listeners->fds) {
     snprintf(why, why_size, "out of memory");

@@ -28,6 +28,12 @@ int listeners_open_alone(struct listeners *listeners, const char *addr, int back
                          size_t why_size) MUST_CHECK;
 void listeners_close(struct listeners *listeners);
 
+// Sockets that are open already, for whoever is the first to open addr: it gets these, as many as
+// there are, and more where it wants more. fds are malloc'd and taken over.
+void listeners_offer(const char *addr, const char *address, int *fds, size_t count);
+// Closes those that nobody wanted.
+void listeners_withdraw_offers(void);
+
 // Clients are refused, as if nobody listened, until it is resumed; those who wait to be accepted
 // too. The port stays ours. resume: ERROR_SYSTEM, with errno.
 void listeners_suspend(const struct listeners *listeners);

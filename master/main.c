@@ -11,7 +11,9 @@
 
 #include "common/log_output.h"
 #include "master/master.h"
+#include "master/takeover.h"
 #include "master/tls_keys.h"
+#include "master/upgrade.h"
 
 static const char default_config[] = "/etc/janus-gate/janus.conf";
 
@@ -42,15 +44,23 @@ static void report_fault(const char *fault, void *context) {
   fprintf(stderr, "janusd: %s\n", fault);
 }
 
+// Where this program lies, or lay: an upgrade takes what is there then.
+static void find_self(char *path, size_t size) {
+  static const char replaced[] = " (deleted)";
+  ssize_t len = readlink("/proc/self/exe", path, size - 1);
+  path[len > 0 ? len : 0] = '\0';
+  char *end = strstr(path, replaced);
+  if (end && end[sizeof replaced - 1] == '\0') {
+    *end = '\0';
+  }
+}
+
 // janus-worker lies in ../libexec as it is built, in ../libexec/janus-gate as it is
 // installed.
-static void find_worker(char *path, size_t size) {
+static void find_worker(const char *self, char *path, size_t size) {
   static const char *const places[] = {"../libexec/janus-worker",
                                        "../libexec/janus-gate/janus-worker"};
-  char self[PATH_MAX];
-  ssize_t len = readlink("/proc/self/exe", self, sizeof self - 1);
-  self[len > 0 ? len : 0] = '\0';
-  char *slash = strrchr(self, '/');
+  const char *slash = strrchr(self, '/');
   int folder = slash ? (int)(slash - self) : 0;
   for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
     snprintf(path, size, "%.*s/%s", folder, self, places[i]);
@@ -70,22 +80,46 @@ static void forbid_core_dumps(void) {
   }
 }
 
+static int go_by_the_settings_before(const json_t *saved, struct config *config,
+                                     struct secrets *secrets) {
+  int error = takeover_read_settings(saved, config, report_fault, NULL);
+  return error != 0 ? error : takeover_read_secrets(saved, secrets) ? 0 : ERROR_INVALID;
+}
+
 int main(int argc, char **argv) {
-  static const struct option options[] = {
-      {"config", required_argument, NULL, 'c'}, {"test", no_argument, NULL, 't'},
-      {"worker", required_argument, NULL, 'w'}, {"help", no_argument, NULL, 'h'},
-      {"version", no_argument, NULL, 'V'},      {NULL, 0, NULL, 0}};
+  static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+                                          {"test", no_argument, NULL, 't'},
+                                          {"worker", required_argument, NULL, 'w'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {"version", no_argument, NULL, 'V'},
+                                          // Of an upgrade (master/upgrade.h), for janusd alone.
+                                          {"trial", no_argument, NULL, 'y'},
+                                          {"take-over", required_argument, NULL, 'o'},
+                                          {"went-back", required_argument, NULL, 'b'},
+                                          {NULL, 0, NULL, 0}};
   static struct config config;
-  const char *config_path = default_config;
+  struct takeover_arguments arguments = {.config_path = default_config};
   char worker[PATH_MAX + 64] = "";
+  char program[PATH_MAX];
+  const char *went_back = NULL;
+  json_t *saved = NULL;
   bool only_test = false;
+  bool only_trial = false;
   int option;
 
   while ((option = getopt_long(argc, argv, "c:thV", options, NULL)) != -1) {
     switch (option) {
-      case 'c': config_path = optarg; break;
+      case 'c': arguments.config_path = optarg; break;
       case 't': only_test = true; break;
-      case 'w': snprintf(worker, sizeof worker, "%s", optarg); break;
+      case 'w': arguments.worker = optarg; break;
+      case 'y': only_trial = true; break;
+      case 'o':
+        if (!(saved = takeover_read(atoi(optarg)))) {
+          fprintf(stderr, "janusd: --take-over is not for people\n");
+          return 2;
+        }
+        break;
+      case 'b': went_back = optarg; break;
       case 'h': print_help(); return 0;
       case 'V': printf("janusd %s\n", JANUS_VERSION); return 0;
       default: fprintf(stderr, "janusd: try `janusd --help`\n"); return 2;
@@ -97,36 +131,49 @@ int main(int argc, char **argv) {
   }
   forbid_core_dumps();
   struct secrets *secrets = sodium_init() >= 0 ? sodium_malloc(sizeof *secrets) : NULL;
-  if (!secrets) {
-    fprintf(stderr, "janusd: no locked memory to be had for the secrets\n");
-    return 1;
-  }
   struct tls_material *tls_material = tls_material_new();
-  if (!tls_material || config_load_file(config_path, &config, secrets, report_fault, NULL) != 0 ||
-      tls_keys_read(tls_material, &config, report_fault, NULL) != 0) {
+  const char *wrong = NULL;
+  char why[PATH_MAX + 64];
+  if (!secrets || !tls_material) {
+    fprintf(stderr, "janusd: no locked memory to be had for the secrets\n");
+    wrong = "it has no memory for the secrets";
+  } else if ((went_back ? go_by_the_settings_before(saved, &config, secrets)
+                        : config_load_file(arguments.config_path, &config, secrets, report_fault,
+                                           NULL)) != 0 ||
+             tls_keys_read(tls_material, &config, report_fault, NULL) != 0) {
+    wrong = "it does not take the configuration; try janusd -t";
+  }
+  find_self(program, sizeof program);
+  if (arguments.worker) {
+    snprintf(worker, sizeof worker, "%s", arguments.worker);
+  } else {
+    find_worker(program, worker, sizeof worker);
+  }
+  if (!wrong && !only_test && !only_trial &&
+      log_output_open(config.log.output, config.log.file) != 0) {
+    snprintf(why, sizeof why, "the log can't be opened: %s: %s", config.log.file, strerror(errno));
+    fprintf(stderr, "janusd: %s\n", why);
+    wrong = why;
+  }
+  if (wrong || only_test || only_trial) {
+    if (wrong && saved && !went_back) {
+      takeover_go_back(saved, &arguments, NULL, wrong);
+    }
     tls_material_free(tls_material);
     sodium_free(secrets);
-    return 1;
+    json_decref(saved);
+    if (!wrong && only_test) {
+      printf("%s: the configuration is good\n", arguments.config_path);
+    }
+    return wrong ? 1 : only_trial ? upgrade_trial(worker) : 0;
   }
-  if (only_test) {
-    tls_material_free(tls_material);
-    sodium_free(secrets);
-    printf("%s: the configuration is good\n", config_path);
-    return 0;
-  }
-  if (worker[0] == '\0') {
-    find_worker(worker, sizeof worker);
-  }
-  if (log_output_open(config.log.output, config.log.file) != 0) {
-    fprintf(stderr, "janusd: the log can't be opened: %s: %s\n", config.log.file, strerror(errno));
-    tls_material_free(tls_material);
-    sodium_free(secrets);
-    return 1;
-  }
-  const struct master_options start = {.config_path = config_path,
+  const struct master_options start = {.arguments = &arguments,
                                        .config = &config,
                                        .secrets = secrets,
                                        .tls_material = tls_material,
-                                       .worker_program = worker};
+                                       .program = program,
+                                       .worker_program = worker,
+                                       .saved = saved,
+                                       .went_back = went_back};
   return master_run(&start);
 }

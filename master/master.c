@@ -17,6 +17,7 @@
 #include "common/log_output.h"
 #include "common/loop.h"
 #include "common/loop_lag.h"
+#include "common/secrets_rotate.h"
 #include "common/tls.h"
 #include "master/admission.h"
 #include "master/bans.h"
@@ -38,6 +39,7 @@
 #include "master/stats_http.h"
 #include "master/tls_keys.h"
 #include "master/trace_exporter.h"
+#include "master/upgrade.h"
 
 #define LOG_MODULE LOG_MODULE_MASTER
 
@@ -127,10 +129,25 @@ static void close_session(struct master *master, struct directory_session *sessi
   }
 }
 
+// Of a worker that was there before this master: it has the player already.
+static void on_session_here(struct master *master, int worker, const struct channel_session *here) {
+  struct directory_session *session = directory_add(master->directory, here, worker);
+  if (!session) {
+    log_limited(LOG_LEVEL_ERROR, "session_not_listed", "connection=%" PRIu64 " of_worker=%d",
+                here->connection, worker);
+    return;
+  }
+  directory_renewed(
+      master->directory, session,
+      clock_monotonic_ms() + master->config.data.gateway_route_table_alive_duration_ms / 2);
+  routes_player_came(master->routes, session, false);
+}
+
 static void on_worker_message(int index, enum channel_type type, const void *content, void *owner) {
   struct master *master = owner;
   switch (type) {
     case CHANNEL_LOGIN: admission_ask(master->admission, index, content); return;
+    case CHANNEL_SESSION_HERE: on_session_here(master, index, content); return;
     case CHANNEL_SESSION_CLOSED: {
       const struct channel_session_closed *closed = content;
       struct directory_session *session = directory_find(master->directory, closed->connection);
@@ -338,6 +355,29 @@ void master_announce(struct master *master) {
   registry_announce(master->registry, endpoints, master->client_listeners);
 }
 
+static void serve_pushes(struct master *master) {
+  operations_grpc_serve(master->operations_grpc, master->push_hub);
+  operations_http_serve(master->operations_http, master->push_hub);
+}
+
+// All workers of the master before have told who is here. New ones take the new players, with the
+// new program and the settings as they are now.
+static void end_takeover(struct master *master) {
+  const struct channel_drain drain = {.timeout_ms = master->config.drain.timeout_ms,
+                                      .spread_ms = master->config.drain.spread_ms};
+  int error = master->went_back ? 0 : workers_renew(master->workers, &drain);
+  if (error != 0) {
+    log_error("generation_failed", "error=\"%s\"", error_text(error));
+  }
+  master->config.worker.count = master->wanted_workers;
+  master_take_places(master);
+  serve_pushes(master);
+  log_info("taken_over", "sessions=%zu generation=%" PRIu64, directory_count(master->directory),
+           workers_generation(master->workers));
+  upgrade_answer(master);
+  master->saved = NULL;
+}
+
 static void on_all_ready(void *owner) {
   struct master *master = owner;
   char listening[CONFIG_LISTENERS * CONFIG_TEXT_BYTES] = "";
@@ -354,6 +394,9 @@ static void on_all_ready(void *owner) {
            workers_places(master->workers), listening, master->config.server.grpc.advertise,
            node_count);
   master->all_workers_served = true;
+  if (master->saved) {
+    end_takeover(master);
+  }
   service_manager_ready(master->service_manager);
   master_look_at_readiness(master);
   if (!is_draining(master)) {
@@ -366,6 +409,8 @@ void master_tell_tls_changed(struct master *master) {
     (void)!workers_send(master->workers, i, CHANNEL_TLS_CHANGED, NULL);  // a dead one reads anew
   }
 }
+
+static void on_held(void *owner) { upgrade_on_held(owner); }
 
 static void on_replaced(int index, int successor, void *owner) {
   control_worker_replaced(owner, index, successor);
@@ -424,7 +469,7 @@ static void on_places_left(evutil_socket_t fd, short what, void *owner) {
   }
 }
 
-void master_leave_places(struct master *master, int count) {
+static void leave_places(struct master *master, int count) {
   static const struct timeval on_their_way = {.tv_sec = 1};
   for (size_t i = 0; i < master->client_listeners; i++) {
     if (listeners_prefer(&master->clients[i], (size_t)count) != 0) {
@@ -435,6 +480,27 @@ void master_leave_places(struct master *master, int count) {
     }
   }
   evtimer_add(master->places_left, &on_their_way);
+}
+
+void master_take_places(struct master *master) {
+  const struct channel_drain drain = {.timeout_ms = master->config.drain.timeout_ms,
+                                      .spread_ms = master->config.drain.spread_ms};
+  int before = workers_places(master->workers);
+  int count = (int)master->config.worker.count;
+  char why[512];
+  for (size_t i = 0; count > before && i < master->client_listeners; i++) {
+    if (listeners_grow(&master->clients[i], master->client_config[i], (size_t)count, why,
+                       sizeof why) != 0) {
+      char quoted[sizeof why + 64];
+      log_error("workers_not_added", "why=%s", log_quote(quoted, sizeof quoted, why, strlen(why)));
+      return;
+    }
+  }
+  if (count > before) {
+    workers_resize(master->workers, count, &drain);
+  } else if (count < before) {
+    leave_places(master, count);
+  }
 }
 
 // --- Signals and time ----------------------------------------------------------------
@@ -776,7 +842,7 @@ static bool build_services(struct master *master) {
 // Returns true, or false with the reason in why.
 static bool build(struct master *master, const char *worker_program, char *why, size_t why_size) {
   static const struct workers_events events = {on_worker_message, on_worker_dead, on_all_ready,
-                                               on_replaced, on_all_gone};
+                                               on_replaced,       on_held,        on_all_gone};
   static const struct redis_link_events redis_events = {on_redis_up, on_redis_down,
                                                         on_redis_changed};
   const struct config *config = &master->config;
@@ -786,6 +852,7 @@ static bool build(struct master *master, const char *worker_program, char *why, 
     snprintf(why, why_size, "%s can't be executed; name it with --worker", worker_program);
     return false;
   }
+  takeover_offer_sockets(master->saved);
   // First of all, since it tells when another gateway is running.
   if (!(master->control = control_new(master, why, why_size)) ||
       !open_listeners(master, why, why_size) ||
@@ -811,8 +878,9 @@ static bool build(struct master *master, const char *worker_program, char *why, 
     snprintf(why, why_size, "out of memory");
     return false;
   }
-  operations_grpc_serve(master->operations_grpc, master->push_hub);
-  operations_http_serve(master->operations_http, master->push_hub);
+  if (!master->saved) {  // else when it is known who is here
+    serve_pushes(master);
+  }
   const struct player_watch_options watch_options = {
       .config = config, .directory = master->directory, .send = send_watch, .owner = master};
   if (!(master->player_watch = player_watch_new(&watch_options))) {
@@ -828,7 +896,13 @@ static bool build(struct master *master, const char *worker_program, char *why, 
       .route_table_fd = route_table_fd(master->route_table),
       .node_table_fd = node_table_fd(master->nodes),
       .tls_fd = tls_keys_fd(master->tls_keys),
+      .saved = json_object_get(master->saved, "workers"),
   };
+  push_hub_set_serial(master->push_hub, (uint64_t)json_integer_value(
+                                            json_object_get(master->saved, "broadcast_serial")));
+  listeners_withdraw_offers();
+  int asker_fd = takeover_fd(master->saved, "asker_fd");
+  master->upgrade_asker = asker_fd >= 0 ? control_adopt_asker(master->control, asker_fd) : NULL;
   if (!(master->workers = workers_new(master->base, &worker_options, &events, master))) {
     snprintf(why, why_size, "the workers can't be started");
     return false;
@@ -839,6 +913,7 @@ static bool build(struct master *master, const char *worker_program, char *why, 
 }
 
 static void tear_down(struct master *master) {
+  upgrade_free(master->upgrade);
   control_forget_replacements(master);
   session_reports_free(master->session_reports);
   workers_free(master->workers);
@@ -871,9 +946,28 @@ static void tear_down(struct master *master) {
   }
 }
 
+// What has to be as it was, so that the workers that are there fit; until they are taken over.
+static void take_over_settings(struct master *master) {
+  struct secrets *before = sodium_malloc(sizeof *before);
+  const json_t *workers = json_object_get(master->saved, "workers");
+  if (before && takeover_read_secrets(master->saved, before)) {
+    secrets_rotate(master->secrets, before, clock_wall_ms(), master->config.login.key_overlap_ms);
+  }
+  sodium_free(before);
+  takeover_keep_types(master->saved, &master->config);
+  takeover_keep_port(master->saved, &master->config);
+  int64_t places = json_integer_value(json_object_get(workers, "places"));
+  if (places >= 1 && places <= CONFIG_WORKERS) {
+    master->config.worker.count = places;
+  }
+}
+
 int master_run(const struct master_options *options) {
   const struct config *config = options->config;
-  struct master master = {.config_path = options->config_path,
+  struct master master = {.arguments = *options->arguments,
+                          .program = options->program,
+                          .saved = options->saved,
+                          .went_back = options->went_back,
                           .config = *config,
                           .secrets = options->secrets,
                           .worker_program_fd = -1,
@@ -899,6 +993,10 @@ int master_run(const struct master_options *options) {
   trace_settings_init(&master.trace_settings, &master.config);
   if (master.config.worker.count == 0) {
     master.config.worker.count = master_worker_count();
+  }
+  master.wanted_workers = master.config.worker.count;
+  if (options->saved) {
+    take_over_settings(&master);
   }
   master.loaded = malloc(sizeof *config);
   master.tls_keys = tls_keys_new(config, options->tls_material);
@@ -937,6 +1035,9 @@ int master_run(const struct master_options *options) {
   } else {
     char quoted[sizeof why + 64];
     log_error("start_failed", "why=%s", log_quote(quoted, sizeof quoted, why, strlen(why)));
+    if (options->saved && !master.workers && !options->went_back) {
+      takeover_go_back(options->saved, options->arguments, master.secrets, why);
+    }
   }
   for (size_t i = 0; i < signal_count; i++) {
     if (signals[i].event) {
@@ -955,5 +1056,6 @@ int master_run(const struct master_options *options) {
   service_manager_free(master.service_manager);
   tear_down(&master);
   loop_free(master.base);
+  json_decref(options->saved);
   return status;
 }

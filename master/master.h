@@ -20,6 +20,7 @@
 #include "master/listeners.h"
 #include "master/log_control.h"
 #include "master/push_access.h"
+#include "master/takeover.h"
 #include "master/trace_settings.h"
 #include "master/workers.h"
 
@@ -38,12 +39,18 @@ struct routes;
 struct service_manager;
 struct session_reports;
 struct tls_keys;
+struct upgrade;
 struct trace_exporter;
 struct tls_material;
 
 struct master {
   struct event_base *base;
-  const char *config_path;
+  struct takeover_arguments arguments;
+  const char *program;  // where janusd lies
+  const json_t *saved;  // what the program before this one in the process has left; NULL
+  struct upgrade *upgrade;
+  void *upgrade_asker;      // who waits to hear that this program has taken over
+  const char *went_back;    // why another program could not; NULL
   struct config config;     // as the gateway runs
   struct config *loaded;    // as it was read
   struct secrets *secrets;  // locked memory, left out of core dumps
@@ -82,6 +89,7 @@ struct master {
   // How each worker stands with Redis, as it said last; all zero until then.
   struct redis_link_health worker_redis[CONFIG_WORKER_NUMBERS];
   struct counters *counters;  // the master's own, beside those of the workers
+  int64_t wanted_workers;     // once it has taken over
   struct event *places_left;  // sockets of places that are given up are to be closed
   bool all_workers_served;    // at some time since the start
   struct gateway_drain drain;
@@ -99,8 +107,8 @@ void master_close_session(struct master *master, const struct directory_session 
 void master_look_at_readiness(struct master *master);
 // How many workers there are to be when worker.count is 0.
 int64_t master_worker_count(void);
-// Takes the sockets of all places from count on from their workers, which drain.
-void master_leave_places(struct master *master, int count);
+// As many workers as worker.count says now; those that are too many drain.
+void master_take_places(struct master *master);
 // Registers this gateway: players may come.
 void master_announce(struct master *master);
 
@@ -112,7 +120,10 @@ size_t master_read_nodes(const struct master *master, struct node **nodes);
 
 // What janusd starts with. All is the master's from there on.
 struct master_options {
-  const char *config_path;
+  const struct takeover_arguments *arguments;
+  const char *program;  // path of this one
+  json_t *saved;        // of a takeover, or NULL
+  const char *went_back;
   const struct config *config;
   struct secrets *secrets;            // from sodium_malloc
   struct tls_material *tls_material;  // read by tls_keys_read

@@ -83,6 +83,10 @@ void operations_http_counts(const struct operations_http *operations,
   http_server_counts(operations->server, counts);
 }
 
+const struct listeners *operations_http_socket(const struct operations_http *operations) {
+  return http_server_socket(operations->server);
+}
+
 const char *operations_http_address(const struct operations_http *operations) {
   return http_server_address(operations->server);
 }

@@ -16,6 +16,7 @@
 #include "common/config.h"
 #include "common/counters.h"
 #include "master/http_server.h"
+#include "master/listeners.h"
 #include "master/push_access.h"
 #include "master/push_hub.h"
 
@@ -42,11 +43,12 @@ struct operations_http *operations_http_new(struct event_base *base,
 // into nothing. Accepts NULL.
 void operations_http_free(struct operations_http *operations);
 
-// From here on pushes go to hub.
+// From here on pushes go to hub; NULL: they are refused (503).
 void operations_http_serve(struct operations_http *operations, struct push_hub *hub);
 
 // As bound: "127.0.0.1:18100".
 const char *operations_http_address(const struct operations_http *operations);
+const struct listeners *operations_http_socket(const struct operations_http *operations);
 int operations_http_port(const struct operations_http *operations);
 void operations_http_counts(const struct operations_http *operations,
                             struct http_server_counts *counts);

@@ -279,6 +279,10 @@ void push_elsewhere_send(struct job *job, const struct push_order *order) {
 
 void push_elsewhere_init(struct push_elsewhere *elsewhere) { TAILQ_INIT(&elsewhere->waiting); }
 
+bool push_elsewhere_is_idle(const struct push_elsewhere *elsewhere) {
+  return elsewhere->count == 0;
+}
+
 void push_elsewhere_done(struct job *job) {
   struct push_elsewhere *elsewhere = &job->hub->elsewhere;
   if (job->is_waiting) {

@@ -12,6 +12,9 @@ void push_elsewhere_init(struct push_elsewhere *elsewhere);
 // The job is finished with it, maybe before this returns.
 void push_elsewhere_send(struct job *job, const struct push_order *order);
 
+// Whether nothing is waiting, nor being published.
+bool push_elsewhere_is_idle(const struct push_elsewhere *elsewhere);
+
 // The job is about to be freed.
 void push_elsewhere_done(struct job *job);
 

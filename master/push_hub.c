@@ -276,6 +276,14 @@ static void note_broadcast(struct backlog *backlog, uint64_t serial, size_t byte
   backlog->bytes += bytes;
 }
 
+uint64_t push_hub_serial(const struct push_hub *hub) { return hub->serial; }
+
+void push_hub_set_serial(struct push_hub *hub, uint64_t serial) { hub->serial = serial; }
+
+bool push_hub_is_idle(const struct push_hub *hub) {
+  return push_elsewhere_is_idle(&hub->elsewhere);
+}
+
 void push_hub_broadcast_done(struct push_hub *hub, int worker, uint64_t serial) {
   struct backlog *backlog = &hub->backlogs[worker];
   while (backlog->count > 0 && backlog->ring[backlog->first].serial <= serial) {

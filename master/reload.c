@@ -91,7 +91,7 @@ static bool open_sockets(struct reload *reload) {
 
 static bool is_good(struct reload *reload) {
   struct master *master = reload->master;
-  if (config_load_file(master->config_path, &reload->fresh, reload->secrets, on_fault,
+  if (config_load_file(master->arguments.config_path, &reload->fresh, reload->secrets, on_fault,
                        reload->faults) != 0 ||
       !tls_files_are_good(reload) || !tunnel_tls_is_good(reload)) {
     return false;
@@ -215,18 +215,6 @@ static void take_sockets(struct master *master) {
   }
 }
 
-static void take_places(struct master *master) {
-  const struct channel_drain drain = {.timeout_ms = master->config.drain.timeout_ms,
-                                      .spread_ms = master->config.drain.spread_ms};
-  int before = workers_places(master->workers);
-  int count = (int)master->config.worker.count;
-  if (count > before) {
-    workers_resize(master->workers, count, &drain);
-  } else if (count < before) {
-    master_leave_places(master, count);
-  }
-}
-
 static void begin_generation(struct reload *reload) {
   struct master *master = reload->master;
   const struct channel_drain drain = {.timeout_ms = master->config.drain.timeout_ms,
@@ -259,7 +247,7 @@ static void take(struct reload *reload) {
   if (reload->new_workers) {
     begin_generation(reload);
   }
-  take_places(master);
+  master_take_places(master);
   master_look_at_readiness(master);
 }
 

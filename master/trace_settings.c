@@ -96,15 +96,25 @@ static void read_pairs(struct trace_pairs *pairs, const char *name) {
 
 // Often a secret, which is none of the workers' business: they inherit what is left of the
 // environment.
-static void take_headers(struct trace_pairs *headers) {
-  static const char *const names[] = {"OTEL_EXPORTER_OTLP_HEADERS",
-                                      "OTEL_EXPORTER_OTLP_TRACES_HEADERS"};
-  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-    read_pairs(headers, names[i]);
-    char *text = getenv(names[i]);
+static const char *const header_variables[TRACE_HEADER_VARIABLES] = {
+    "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"};
+
+static void take_headers(struct trace_settings *settings) {
+  for (size_t i = 0; i < TRACE_HEADER_VARIABLES; i++) {
+    read_pairs(&settings->headers, header_variables[i]);
+    char *text = getenv(header_variables[i]);
     if (text) {
+      snprintf(settings->taken[i], sizeof settings->taken[i], "%s", text);
       explicit_bzero(text, strlen(text));  // /proc shows the memory that it stood in
-      unsetenv(names[i]);
+      unsetenv(header_variables[i]);
+    }
+  }
+}
+
+void trace_settings_restore_environment(const struct trace_settings *settings) {
+  for (size_t i = 0; i < TRACE_HEADER_VARIABLES; i++) {
+    if (settings->taken[i][0] != '\0') {
+      setenv(header_variables[i], settings->taken[i], 1);
     }
   }
 }
@@ -193,7 +203,7 @@ static void read_timeout(struct trace_settings *settings, const char *name) {
 
 void trace_settings_init(struct trace_settings *settings, struct config *config) {
   *settings = (struct trace_settings){.timeout_ms = config->trace.timeout_ms};
-  take_headers(&settings->headers);  // first of all, and whether they are needed or not
+  take_headers(settings);  // first of all, and whether they are needed or not
   read_endpoint(settings, config);
   if (is_disabled()) {
     config->trace.endpoint[0] = '\0';

@@ -25,8 +25,11 @@ struct trace_pairs {
   char text[TRACE_PAIRS_BYTES];
 };
 
+enum { TRACE_HEADER_VARIABLES = 2 };
+
 struct trace_settings {
-  char url[TRACE_URL_BYTES];  // "": there is no tracing
+  char taken[TRACE_HEADER_VARIABLES][TRACE_PAIRS_BYTES];  // from the environment; "": was not there
+  char url[TRACE_URL_BYTES];                              // "": there is no tracing
   char service[CONFIG_TEXT_BYTES];
   int64_t timeout_ms;
   struct trace_pairs headers;     // may hold secrets: never logged
@@ -35,6 +38,8 @@ struct trace_settings {
 
 // Fills in settings, and makes config's section `trace` what the workers are to go by: an empty
 // endpoint if there is no tracing.
+// Puts back into the environment what was taken from it, for a program that this process becomes.
+void trace_settings_restore_environment(const struct trace_settings *settings);
 void trace_settings_init(struct trace_settings *settings, struct config *config);
 
 #endif

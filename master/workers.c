@@ -42,6 +42,8 @@ struct worker_process {
   uint64_t pushed;     // sessions that pushes were for, ever
   bool hangs;          // and has been told to end
   bool settings_due;   // there was no room to tell it of them
+  bool held;           // has said its last word
+  bool taken_over;     // from the master before; has not yet told what it knows
   // Of a successor, until it is ready: who has the place before it (NOBODY), and is then to drain
   // so.
   int predecessor;
@@ -66,7 +68,8 @@ struct workers {
   bool draining;               // all of them,
   struct channel_drain drain;  // so,
   int64_t draining_since_ms;   // monotonic, since then
-  int count;                   // numbers that were ever used
+  bool holding;
+  int count;  // numbers that were ever used
   struct worker_process process[CONFIG_WORKER_NUMBERS];
 };
 
@@ -305,6 +308,15 @@ static bool has_predecessor(const struct worker_process *process) {
          process->workers->process[process->predecessor].info.place == process->info.place;
 }
 
+static bool any_taken_over(const struct workers *workers) {
+  for (int i = 0; i < workers->count; i++) {
+    if (workers->process[i].taken_over) {
+      return true;
+    }
+  }
+  return false;
+}
+
 static void on_ready(struct worker_process *process) {
   struct workers *workers = process->workers;
   if (process->info.state == WORKER_STARTING) {
@@ -319,9 +331,23 @@ static void on_ready(struct worker_process *process) {
     process->predecessor = NOBODY;
     workers->events.on_replaced(predecessor, process->index, workers->owner);
   }
-  if (!workers->all_ready_told && workers_running(workers) == workers->places) {
+  process->taken_over = false;
+  if (!workers->all_ready_told && workers_running(workers) == workers->places &&
+      !any_taken_over(workers)) {
     workers->all_ready_told = true;
     workers->events.on_all_ready(workers->owner);
+  }
+}
+
+static void look_whether_held(struct workers *workers) {
+  for (int i = 0; i < workers->count; i++) {
+    const struct worker_process *process = &workers->process[i];
+    if (process->info.pid != 0 && (!process->held || channel_queued_bytes(process->channel) > 0)) {
+      return;
+    }
+  }
+  if (workers->holding) {
+    workers->events.on_held(workers->owner);
   }
 }
 
@@ -332,6 +358,9 @@ static void on_channel_message(enum channel_type type, const void *content, void
     if (process->info.pid != 0) {  // else it came too late
       on_ready(process);
     }
+  } else if (type == CHANNEL_HOLDING) {
+    process->held = true;
+    look_whether_held(workers);
   } else {
     workers->events.on_message(process->index, type, content, workers->owner);
   }
@@ -430,8 +459,12 @@ static void on_dead(struct worker_process *process, int status, const struct rus
   channel_free(process->channel);
   process->channel = NULL;
   evtimer_del(process->timer);
+  process->taken_over = false;
   workers->events.on_dead(process->index, workers->owner);
   go_on_without(process);
+  if (workers->holding) {
+    look_whether_held(workers);
+  }
 }
 
 static void on_child_signal(evutil_socket_t number, short what, void *owner) {
@@ -732,6 +765,162 @@ void workers_undrain(struct workers *workers) {
   }
 }
 
+// --- Another program of the master ------------------------------------------------------
+
+int workers_hold(struct workers *workers) {
+  if (workers->stopping || workers->holding || workers->draining || is_being_replaced(workers)) {
+    return ERROR_BUSY;
+  }
+  for (int i = 0; i < workers->count; i++) {
+    const struct worker_process *process = &workers->process[i];
+    if (process->info.state == WORKER_STARTING || process->info.state == WORKER_STOPPING ||
+        (process->info.pid != 0 && !process->channel)) {
+      return ERROR_BUSY;
+    }
+  }
+  workers->holding = true;
+  for (int i = 0; i < workers->count; i++) {
+    struct worker_process *process = &workers->process[i];
+    process->held = false;
+    if (process->info.pid != 0 && channel_send(process->channel, CHANNEL_HOLD, NULL) != 0) {
+      workers_resume(workers);
+      return ERROR_BUSY;
+    }
+  }
+  return 0;
+}
+
+void workers_resume(struct workers *workers) {
+  workers->holding = false;
+  for (int i = 0; i < workers->count; i++) {
+    struct worker_process *process = &workers->process[i];
+    if (process->channel) {
+      (void)!channel_send(process->channel, CHANNEL_RESUME, NULL);
+    }
+  }
+}
+
+static json_t *numbers_of(const struct counters_values *values) {
+  const uint64_t *numbers = (const uint64_t *)(const void *)values;
+  json_t *array = json_array();
+  for (size_t i = 0; i < sizeof *values / sizeof *numbers; i++) {
+    json_array_append_new(array, json_integer((json_int_t)numbers[i]));
+  }
+  return array;
+}
+_Static_assert(sizeof(struct counters_values) % sizeof(uint64_t) == 0, "nothing but numbers");
+
+json_t *workers_save(const struct workers *workers, void (*keep)(int fd, void *context),
+                     void *context) {
+  json_t *processes = json_array();
+  for (int i = 0; i < workers->count; i++) {
+    const struct worker_process *process = &workers->process[i];
+    bool lives = process->info.pid != 0;
+    json_t *one = json_pack(
+        "{s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:f, s:o}", "number", i, "pid",
+        (int)process->info.pid, "place", process->info.place, "generation",
+        (json_int_t)process->info.generation, "restarts", (json_int_t)process->info.restarts,
+        "since_ms", (json_int_t)process->info.since_ms, "started_ms",
+        (json_int_t)process->started_ms, "drained_by_ms", (json_int_t)process->drained_by_ms,
+        "retired_cpu_s", process->retired_cpu_s, "retired", numbers_of(&process->retired));
+    if (lives) {
+      int channel = channel_fd(process->channel);
+      json_object_set_new(one, "channel_fd", json_integer(channel));
+      json_object_set_new(one, "counters_fd", json_integer(process->counters.fd));
+      keep(channel, context);
+      keep(process->counters.fd, context);
+    }
+    json_array_append_new(processes, one);
+  }
+  return json_pack("{s:I, s:i, s:o}", "generation", (json_int_t)workers->generation, "places",
+                   workers->places, "processes", processes);
+}
+
+static json_int_t saved_number(const json_t *saved, const char *name) {
+  return json_integer_value(json_object_get(saved, name));
+}
+
+static void take_numbers(struct counters_values *values, const json_t *numbers) {
+  const size_t count = sizeof *values / sizeof(uint64_t);
+  for (size_t i = 0; json_array_size(numbers) == count && i < count; i++) {
+    uint64_t number = (uint64_t)json_integer_value(json_array_get(numbers, i));
+    memcpy((char *)values + i * sizeof number, &number, sizeof number);
+  }
+}
+
+// One that lives. What can't be taken over is ended: its players come again.
+static void take_over_living(struct worker_process *process, const json_t *saved) {
+  static const struct channel_events events = {on_channel_message, on_channel_broken};
+  struct workers *workers = process->workers;
+  int channel = (int)saved_number(saved, "channel_fd");
+  const int fds[CHANNEL_FDS] = {[CHANNEL_FD_ROUTES] = workers->options.route_table_fd,
+                                [CHANNEL_FD_NODES] = workers->options.node_table_fd,
+                                [CHANNEL_FD_TLS] = workers->options.tls_fd};
+  process->info.pid = (pid_t)saved_number(saved, "pid");
+  process->taken_over = true;
+  process->pushed = 0;
+  fcntl(channel, F_SETFD, FD_CLOEXEC);
+  bool good = shm_map(&process->counters, (int)saved_number(saved, "counters_fd"), true) == 0 &&
+              process->counters.size >= sizeof(struct counters) &&
+              channel_send_take_over(channel, fds) == 0;
+  if (good) {
+    const struct counters *counters = process->counters.base;
+    fcntl(process->counters.fd, F_SETFD, FD_CLOEXEC);
+    process->pushed =
+        atomic_load_explicit(&counters->counter[COUNTER_PUSHES_ADDRESSED], memory_order_relaxed);
+    process->channel = channel_new(workers->base, channel, &events, process);
+  } else {
+    close(channel);
+  }
+  if (!process->channel) {
+    log_error("worker_not_taken_over", "worker=%d pid=%d", process->index, (int)process->info.pid);
+    kill(process->info.pid, SIGKILL);
+  }
+  process->info.state = process->info.place == WORKER_NO_PLACE ? WORKER_DRAINING : WORKER_RUNNING;
+  if (process->drained_by_ms != 0) {
+    int64_t left_ms = process->drained_by_ms - clock_monotonic_ms();
+    start_timer(process, left_ms > 0 ? left_ms : 0);
+  }
+  log_info("worker_taken_over", "worker=%d pid=%d place=%d", process->index, (int)process->info.pid,
+           process->info.place);
+}
+
+// False: out of memory.
+static bool take_over_all(struct workers *workers, const json_t *saved) {
+  const json_t *one;
+  size_t i;
+  workers->generation = (uint64_t)saved_number(saved, "generation");
+  json_array_foreach(json_object_get(saved, "processes"), i, one) {
+    // Numbers are given from the lowest on, and one that is free is taken again soon.
+    int number = (int)saved_number(one, "number");
+    if (number != workers->count || number >= CONFIG_WORKER_NUMBERS) {
+      return false;
+    }
+    struct worker_process *process = take_number(workers, (int)saved_number(one, "place"));
+    if (!process) {
+      return false;
+    }
+    process->info.generation = (uint64_t)saved_number(one, "generation");
+    process->info.restarts = (uint64_t)saved_number(one, "restarts");
+    process->info.since_ms = saved_number(one, "since_ms");
+    process->started_ms = saved_number(one, "started_ms");
+    process->drained_by_ms = saved_number(one, "drained_by_ms");
+    process->retired_cpu_s = json_real_value(json_object_get(one, "retired_cpu_s"));
+    take_numbers(&process->retired, json_object_get(one, "retired"));
+    if (saved_number(one, "pid") != 0) {
+      take_over_living(process, one);
+    } else {
+      process->info.state = WORKER_STOPPING;  // so that its number is not given to the next one
+    }
+  }
+  for (int n = 0; n < workers->count; n++) {
+    if (workers->process[n].info.pid == 0) {
+      free_number(&workers->process[n]);
+    }
+  }
+  return true;
+}
+
 // --- For others --------------------------------------------------------------------
 
 struct workers *workers_new(struct event_base *base, const struct workers_options *options,
@@ -752,7 +941,14 @@ struct workers *workers_new(struct event_base *base, const struct workers_option
     workers_free(workers);
     return NULL;
   }
+  if (options->saved && !take_over_all(workers, options->saved)) {
+    workers_free(workers);
+    return NULL;
+  }
   for (; workers->places < (int)options->config->worker.count; workers->places++) {
+    if (at_place(workers, workers->places)) {
+      continue;
+    }
     struct worker_process *process = take_number(workers, workers->places);
     if (!process || start(process) != 0) {
       workers_kill(workers);
@@ -760,6 +956,7 @@ struct workers *workers_new(struct event_base *base, const struct workers_option
       return NULL;
     }
   }
+  event_active(workers->child_signal, EV_SIGNAL, 1);  // for those that died unseen
   return workers;
 }
 

@@ -13,6 +13,7 @@
 #define JANUS_MASTER_WORKERS_H
 
 #include <event2/event.h>
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -44,6 +45,8 @@ struct workers_events {
   // Worker index drains, since successor serves in its place; or (successor < 0) it goes on,
   // since its successor did not come up.
   void (*on_replaced)(int index, int successor, void *owner);
+  // After workers_hold: all that live have said their last word. None says anything more.
+  void (*on_held)(void *owner);
   // After workers_stop: the last one is gone. May free the workers.
   void (*on_all_gone)(void *owner);
 };
@@ -59,6 +62,9 @@ struct workers_options {
   int route_table_fd;
   int node_table_fd;
   int tls_fd;
+  // Of a master that this one takes over from, or NULL: what workers_save has written. Its workers
+  // serve on, and tell what there is to know of them; on_all_ready comes when all have.
+  const json_t *saved;
 };
 
 // For reading; kept by the workers module.
@@ -99,6 +105,16 @@ void workers_resize(struct workers *workers, int count, const struct channel_dra
 // All that take players take no new ones, until workers_undrain. Nobody leaves.
 void workers_drain(struct workers *workers, const struct channel_drain *drain);
 void workers_undrain(struct workers *workers);
+
+// The program of the master is to be replaced: nothing is to be on its way between it and the
+// workers. on_held tells when that is so; workers_resume undoes it. ERROR_BUSY: some are just
+// starting, being replaced, or stopping.
+int workers_hold(struct workers *workers) MUST_CHECK;
+void workers_resume(struct workers *workers);
+// What the next program of this process has to know of its children, with the numbers of the
+// descriptors that it has to find open; keep is called for each of them. Only while all are held.
+json_t *workers_save(const struct workers *workers, void (*keep)(int fd, void *context),
+                     void *context);
 
 // Tells all to send their players away, evenly over spread_ms, and leave; kills those that have not
 // within that, worker.stop_timeout and some grace.

@@ -14,6 +14,7 @@
 #include "worker/route_store.h"
 #include "worker/session.h"
 #include "worker/settings.h"
+#include "worker/takeover.h"
 #include "worker/watch.h"
 #include "worker/worker.h"
 
@@ -77,6 +78,20 @@ static void on_broken(const char *why, void *owner) {
   login_admit_all(inbox->worker);
 }
 
+static void on_hold(struct inbox *inbox) {
+  if (channel_hold(inbox->channel) != 0) {
+    log_error("not_holding", "error=\"%s\"", error_text(ERROR_MEMORY));  // the master waits in vain
+  }
+}
+
+static void on_take_over(struct inbox *inbox) {
+  int fds[CHANNEL_FDS];
+  channel_take_fds(inbox->channel, fds);
+  // What it has asked is asked again; all else is told anew.
+  channel_resume_sending(inbox->channel, CHANNEL_ROUTE_CLAIM);
+  takeover_on_take_over(inbox->worker, fds);
+}
+
 static void on_message(enum channel_type type, const void *content, void *owner) {
   struct inbox *inbox = owner;
   switch (type) {
@@ -91,6 +106,9 @@ static void on_message(enum channel_type type, const void *content, void *owner)
     case CHANNEL_TLS_CHANGED: settings_take_keys(inbox->worker); return;
     case CHANNEL_LOG_LEVELS: channel_log_levels_take(content); return;
     case CHANNEL_LOG_REOPEN: (void)!log_output_reopen(); return;  // says itself what is wrong
+    case CHANNEL_HOLD: on_hold(inbox); return;
+    case CHANNEL_RESUME: channel_resume_sending(inbox->channel, CHANNEL_TYPE_ALL); return;
+    case CHANNEL_TAKE_OVER: on_take_over(inbox); return;
     case CHANNEL_DRAIN: drain_on_drain(inbox->worker, content); return;
     case CHANNEL_UNDRAIN: drain_on_undrain(inbox->worker); return;
     case CHANNEL_STOP: worker_stop(inbox->worker, CLOSE_DRAIN); return;

@@ -71,17 +71,17 @@ static void end_admission(struct session *session, int refusal) {
 
 // Asks the master; it has the session in its directory when it answers.
 static int ask_for_admission(struct session *session) {
-  struct channel_login login = {.session = {.connection = session->connection,
-                                            .client = session->connection,
-                                            .uid = session->uid,
-                                            .sid = session->sid,
-                                            .since_ms = clock_wall_ms()}};
-  memcpy(login.session.color, session->color, sizeof session->color);
-  memcpy(login.session.address, session->address, sizeof session->address);
-  snprintf(login.session.transport, sizeof login.session.transport, "%s",
-           session->transport->kind->name);
+  struct channel_login login;
+  memset(&login, 0, sizeof login);
+  session_describe(session, &login.session);
   memcpy(login.client_key, session->handshake->client_public, sizeof login.client_key);
   return inbox_tell(session->worker->inbox, CHANNEL_LOGIN, &login);
+}
+
+void login_ask_again(struct session *session) {
+  if (ask_for_admission(session) != 0) {
+    session_close(session, CLOSE_INTERNAL);
+  }
 }
 
 static int log_in(struct session *session, const uint8_t *bytes, size_t len) {
@@ -102,6 +102,7 @@ static int log_in(struct session *session, const uint8_t *bytes, size_t len) {
   session->sid = handshake.sid;
   session->status = handshake.token.status;
   memcpy(session->color, handshake.token.color, sizeof session->color);
+  session->since_ms = clock_wall_ms();
   session->state = SESSION_ADMISSION;
   trace_checked(session);
   HASH_ADD(hh, worker->logged_in, connection, sizeof session->connection, session);

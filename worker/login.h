@@ -24,6 +24,8 @@ void login_on_handshake(struct session *session, const uint8_t *bytes, size_t le
 void login_on_answer(struct worker *worker, const struct channel_login_answer *answer);
 
 // The master is gone: those who wait for its answer are let in without.
+// For a session whose admission was asked of a master that another one took over from.
+void login_ask_again(struct session *session);
 void login_admit_all(struct worker *worker);
 
 #endif

@@ -60,6 +60,11 @@ void route_store_tick(struct route_store *store) {
   }
 }
 
+void route_store_new_master(struct route_store *store) {
+  memset(&store->told, 0, sizeof store->told);
+  route_store_tick(store);
+}
+
 static void on_master_up(void *owner) {
   struct route_store *store = owner;
   route_store_tick(store);

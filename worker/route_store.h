@@ -39,6 +39,9 @@ void route_store_free(struct route_store *store);
 // Tells the master how this worker stands with Redis, if that has changed; each second.
 void route_store_tick(struct route_store *store);
 
+// Another master is to be told all that the one before knew.
+void route_store_new_master(struct route_store *store);
+
 // Whether the store knows better than the shared table: that is nobody's any more once the
 // master is gone.
 bool route_store_knows_better(const struct route_store *store);

@@ -234,6 +234,17 @@ static void on_packet(struct session *session, uint8_t *bytes, size_t len) {
   forward(session, &packet);
 }
 
+void session_describe(const struct session *session, struct channel_session *described) {
+  *described = (struct channel_session){.connection = session->connection,
+                                        .client = session->connection,
+                                        .uid = session->uid,
+                                        .sid = session->sid,
+                                        .since_ms = session->since_ms};
+  memcpy(described->color, session->color, sizeof session->color);
+  memcpy(described->address, session->address, sizeof session->address);
+  snprintf(described->transport, sizeof described->transport, "%s", session->transport->kind->name);
+}
+
 struct session *session_find(struct worker *worker, uint64_t connection) {
   struct session *session = NULL;
   HASH_FIND(hh, worker->logged_in, &connection, sizeof connection, session);

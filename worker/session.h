@@ -63,6 +63,7 @@ struct session {
   enum listener_kind listener_kind;
   uint64_t connection;  // unique among all connections of this gateway, ever
   char address[64];     // the client's ip:port
+  int64_t since_ms;     // wall clock, of the login
 
   struct trace_connection *trace;  // NULL without tracing
 
@@ -137,6 +138,8 @@ void session_send_unexpected_error(struct session *session, int32_t mod, int32_t
 void session_push(struct session *session, struct push *push);
 
 // The logged-in session with this connection; NULL when there is none.
+// As the master knows it, from the login on.
+void session_describe(const struct session *session, struct channel_session *described);
 struct session *session_find(struct worker *worker, uint64_t connection);
 
 // The word that the player is logged out.

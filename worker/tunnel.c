@@ -101,6 +101,16 @@ static void hold_route(struct tunnel *tunnel) {
   tunnel->holds = true;
 }
 
+void tunnel_tell_held(struct worker *worker) {
+  for (size_t i = 0; i < TUNNEL_HELD_BUCKETS; i++) {
+    const struct tunnel *tunnel;
+    LIST_FOREACH(tunnel, &worker->held_tunnels[i], held) {
+      route_store_hold(worker->route_store, tunnel->type, tunnel->session->color, tunnel->oid,
+                       tunnel->address);
+    }
+  }
+}
+
 static void release_route(struct tunnel *tunnel) {
   if (tunnel->holds) {
     route_store_release(tunnel->worker->route_store, tunnel->type, tunnel->session->color,

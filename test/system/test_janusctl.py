@@ -7,13 +7,14 @@ import pty
 import re
 import shlex
 import shutil
+import socket
 import socketserver
 import subprocess
 import tempfile
 import threading
 
 import pytest
-from janus.patience import patient
+from janus.patience import patient, wait_for
 from janus.programs import BIN, Gateway, nodes_of, run
 
 REFUSED, USAGE, UNREACHABLE = 1, 2, 3
@@ -44,7 +45,7 @@ class Stand(socketserver.ThreadingUnixStreamServer):
     def __init__(self, path, answers):
         super().__init__(path, Asked)
         self.path, self.answers, self.requests = path, answers, []
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     def go(self):
         os.unlink(self.path)
@@ -137,6 +138,15 @@ def test_wrong_usage_ends_with_2(stand, arguments):
     done = gateway.janusctl("--json", *arguments, code=USAGE)
     assert f"janusctl: {error_of(done)}\n" in done.stderr
     assert gateway.requests == []
+
+
+@pytest.mark.parametrize("typed, meant", [
+    ("statsu", "stats"), ("worker restrt 1", "worker restart"), ("drian", "drain"),
+    ("help sesions", "sessions"), ("worker", "workers"), ("nonsense", None), ("", None),
+    ("x" * 10_000, None)])
+def test_what_was_meant_is_asked(stand, typed, meant):
+    said = stand().janusctl(*(typed.split(" ")), code=USAGE).stderr
+    assert f"did you mean {meant}?" in said if meant else "did you mean" not in said
 
 
 @pytest.mark.parametrize("name", COMMAND)
@@ -238,6 +248,19 @@ def test_a_gateway_that_stops_after_its_drain_ends_it_well(stand):
     gateway = stand(drain=draining(3), drain_status=[draining(2), Stand.GOES])
     assert json.loads(gateway.janusctl("drain", "--json").stdout) \
         == {"ok": True, "drain": {"state": "stopped"}}
+
+
+def test_a_gateway_that_starts_anew_has_not_stopped(stand):
+    gateway = stand(drain=draining(3), drain_status=[draining(2), Stand.GOES])
+    process = subprocess.Popen(
+        [os.path.join(BIN, "janusctl"), "--socket", gateway.path, "drain", "--json"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for(lambda: not os.path.exists(gateway.path), "the gateway to have gone")
+    successor = Stand(gateway.path, {"drain status": draining(2, "serving")})
+    assert process.wait(patient(30)) == REFUSED
+    assert b"undrained" in process.stdout.read()
+    successor.shutdown()
+    successor.server_close()
 
 
 def test_a_drain_that_the_gateway_can_not_tell_of_ends_with_1(stand):
@@ -375,6 +398,19 @@ def test_who_looks_only_may_what_help_says(guarded, name):
         assert "you may" not in as_users
     if name == "log":
         assert guarded.run("log", group="users").returncode == 0
+
+
+def test_the_gateway_knows_every_command(guarded):
+    with socket.socket(socket.AF_UNIX) as asker:
+        asker.connect(guarded.path)
+        asker.sendall(b'{"command": "nonsense"}\n')
+        answer = json.loads(asker.makefile().read())
+    assert answer["ok"] is False
+    said, _, names = answer["error"].partition("; there are ")
+    assert said == "unknown command"
+    # top asks for stats and sessions.
+    assert set(COMMAND) - set(names.split(", ")) <= {"top", "upgrade"}
+    assert set(names.split(", ")) <= set(COMMAND)
 
 
 @needs_root

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/config.h"
+#include "common/config_value.h"
 #include "tools/ctl/help.h"
 
 enum { OPTION_BASE = 256, COMMON_OPTIONS = 4 };  // those without a letter have a number from there
@@ -154,6 +155,30 @@ static const struct ctl_command *find_command(int argc, char **argv, int *words)
   return command;
 }
 
+// The one that differs least from the first word or two. NULL: all are other words.
+static const struct ctl_command *nearest_command(int argc, char **argv) {
+  const struct ctl_command *nearest = NULL;
+  char two[64];
+  size_t best = 3;  // changes: from here on it is another word
+  snprintf(two, sizeof two, "%.24s %.24s", argv[0], argc > 1 ? argv[1] : "");
+  for (size_t i = 0; i < ctl_command_count; i++) {
+    const char *name = ctl_commands[i].name;
+    bool is_two = strchr(name, ' ') != NULL;
+    size_t distance = config_value_distance(is_two ? two : argv[0], name);
+    if (distance < best || (is_two && nearest && distance == best)) {  // two words tell more
+      best = distance;
+      nearest = &ctl_commands[i];
+    }
+  }
+  return nearest;
+}
+
+static int complain_of_command(const struct line *line, int argc, char **argv) {
+  const struct ctl_command *nearest = nearest_command(argc, argv);
+  return nearest ? USAGE(line, "there is no command %s; did you mean %s?", argv[0], nearest->name)
+                 : USAGE(line, "there is no command %s", argv[0]);
+}
+
 // Those behind its name; one whose option is given is left out. Returns CTL_CALLS, or the exit
 // status.
 static int take_words(const struct line *line, int argc, char **argv) {
@@ -188,7 +213,7 @@ static int show_help(const struct line *line, int argc, char **argv) {
   int words;
   const struct ctl_command *command = argc > 0 ? find_command(argc, argv, &words) : NULL;
   if (argc > 0 && !command) {
-    return USAGE(line, "there is no command %s", argv[0]);
+    return complain_of_command(line, argc, argv);
   }
   if (command) {
     ctl_help_command(command);
@@ -213,7 +238,7 @@ static int read_command(int argc, char **argv, struct line *line) {
   }
   line->call->command = find_command(argc, argv, &words);
   if (!line->call->command) {
-    return USAGE(line, "there is no command %s", argv[0]);
+    return complain_of_command(line, argc, argv);
   }
   int status = check_options(line);
   return status != CTL_CALLS ? status : take_words(line, argc - words, argv + words);

@@ -9,7 +9,10 @@
 #include "tools/ctl/answers.h"
 #include "tools/ctl/table.h"
 
-enum { UNANSWERED_MAX = 20 };  // in a row
+enum {
+  UNANSWERED_MAX = 20,  // in a row
+  GONE_LOOKS = 3,       // until nobody's listening is the end, and not a gateway that starts anew
+};
 
 enum { GOES_ON = -1 };
 
@@ -20,6 +23,7 @@ struct progress {
   bool painted;     // on a terminal: one line, written over and over
   json_int_t said;  // sessions, when last said; -1: not yet
   int unanswered;   // questions, in a row
+  int gone;         // of these, those that nobody was there for
 };
 
 // --- Showing it -------------------------------------------------------------------------
@@ -89,15 +93,17 @@ static int give_up(const struct progress *progress, const json_t *request) {
   return answer ? GOES_ON : status;
 }
 
-// One that can't answer just now is asked again; one that does not listen has stopped. GOES_ON,
+// One that can't answer just now is asked again; one that no longer listens has stopped. GOES_ON,
 // or the exit status.
 static int look(struct progress *progress, const json_t *request) {
   json_t *answer = ctl_try(progress->gateway, request);
+  bool gone = !answer && (errno == ECONNREFUSED || errno == ENOENT);
   const json_t *drain = json_object_get(answer, "drain");
   const char *state = json_string_value(json_object_get(drain, "state"));
   int status = GOES_ON;
   progress->unanswered = answer ? 0 : progress->unanswered + 1;
-  if (!answer && (errno == ECONNREFUSED || errno == ENOENT)) {
+  progress->gone = gone ? progress->gone + 1 : 0;
+  if (progress->gone == GONE_LOOKS) {
     status = stopped(progress);
   } else if (progress->unanswered >= UNANSWERED_MAX || (answer && !state)) {
     status = give_up(progress, request);

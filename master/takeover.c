@@ -1,0 +1,324 @@
+#include "master/takeover.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/secrets_rotate.h"
+#include "master/control.h"
+#include "master/master.h"
+#include "master/operations_grpc.h"
+#include "master/operations_http.h"
+#include "master/push_hub.h"
+#include "master/service_manager.h"
+#include "master/trace_settings.h"
+
+#define LOG_MODULE LOG_MODULE_MASTER
+
+enum {
+  ARGUMENTS_MAX = 12,
+  SAVED_MAX_BYTES = 64 << 20,
+};
+
+// --- Descriptors --------------------------------------------------------------------------
+
+// Notes one that is to stay open.
+static void keep(int fd, void *context) {
+  if (fd >= 0) {
+    json_array_append_new(context, json_integer(fd));
+  }
+}
+
+static void set_all(const json_t *saved, bool kept) {
+  const json_t *fd;
+  size_t i;
+  json_array_foreach(json_object_get(saved, "fds"), i, fd) {
+    fcntl((int)json_integer_value(fd), F_SETFD, kept ? 0 : FD_CLOEXEC);
+  }
+}
+
+static int new_secrets_fd(const struct secrets *secrets) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) {
+    return -1;
+  }
+  fcntl(ends[1], F_SETPIPE_SZ, (int)sizeof *secrets);
+  fcntl(ends[1], F_SETFL, O_NONBLOCK);
+  ssize_t written = write(ends[1], secrets, sizeof *secrets);
+  close(ends[1]);
+  if (written != (ssize_t)sizeof *secrets) {
+    close(ends[0]);
+    return -1;
+  }
+  return ends[0];
+}
+
+// --- Saving -------------------------------------------------------------------------------
+
+static json_t *save_sockets(const struct listeners *listeners, const char *addr, json_t *fds) {
+  json_t *numbers = json_array();
+  for (size_t i = 0; i < listeners->count; i++) {
+    json_array_append_new(numbers, json_integer(listeners->fds[i]));
+    keep(listeners->fds[i], fds);
+  }
+  return json_pack("{s:s, s:s, s:o}", "addr", addr, "address", listeners->address, "fds", numbers);
+}
+
+static json_t *save_listeners(const struct master *master, json_t *fds) {
+  json_t *list = json_array();
+  for (size_t i = 0; i < master->client_listeners; i++) {
+    json_array_append_new(
+        list, save_sockets(&master->clients[i], master->client_config[i]->addr, fds));
+  }
+  const struct listeners *http = operations_http_socket(master->operations_http);
+  json_array_append_new(list, save_sockets(http, master->config.server.http.addr, fds));
+  return list;
+}
+
+static json_t *save_types(const struct config *config) {
+  json_t *types = json_array();
+  for (size_t i = 0; i < config->tunnel.type_count; i++) {
+    const struct config_tunnel_type *type = &config->tunnel.types[i];
+    json_array_append_new(types, json_pack("{s:s, s:s, s:s, s:b, s:b}", "name", type->name,
+                                           "service", type->service, "method", type->method,
+                                           "fragments", type->fragments, "main", type->main));
+  }
+  return types;
+}
+
+static json_t *save_settings(const struct config *config) {
+  char *text = NULL;
+  size_t len = 0;
+  FILE *file = open_memstream(&text, &len);
+  bool good = file && config_save(config, file) == 0;
+  if (file && fclose(file) != 0) {
+    good = false;
+  }
+  json_t *settings = good ? json_stringn_nocheck(text, len) : NULL;
+  free(text);
+  return settings;
+}
+
+static json_t *save(struct master *master, int asker_fd, int secrets_fd) {
+  json_t *fds = json_array();
+  int control = control_fd(master->control);
+  int program = open("/proc/self/exe", O_PATH | O_CLOEXEC);
+  keep(secrets_fd, fds);
+  keep(control, fds);
+  keep(program, fds);
+  keep(asker_fd, fds);
+  json_t *workers = workers_save(master->workers, keep, fds);
+  json_t *listeners = save_listeners(master, fds);
+  char port[16];
+  snprintf(port, sizeof port, "%d", operations_grpc_port(master->operations_grpc));
+  return json_pack("{s:o, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:s, s:I, s:I, s:o, s:o, s:o, s:o}", "settings",
+                   save_settings(master->loaded), "version", JANUS_VERSION, "grpc_addr", master->loaded->server.grpc.addr, "grpc_port", port, "secrets_fd", secrets_fd, "control_fd", control, "program_fd",
+                   program, "asker_fd", asker_fd, "control_path", master->config.control.socket,
+                   "broadcast_serial", (json_int_t)push_hub_serial(master->push_hub), "started_ms",
+                   (json_int_t)master->started_ms, "types", save_types(&master->config),
+                   "listeners", listeners, "workers", workers, "fds", fds);
+}
+
+// saved as text in a memory file.
+static int write_saved(const json_t *saved) {
+  char *text = json_dumps(saved, JSON_COMPACT);
+  int fd = memfd_create("janus-takeover", MFD_CLOEXEC);
+  size_t len = text ? strlen(text) : 0;
+  bool written = text && fd >= 0;
+  for (size_t at = 0; written && at < len;) {
+    ssize_t some = write(fd, text + at, len - at);
+    written = some > 0;
+    at += written ? (size_t)some : 0;
+  }
+  free(text);
+  if (fd >= 0 && !written) {
+    close(fd);
+    fd = -1;
+  }
+  return fd;
+}
+
+// --- Going over --------------------------------------------------------------------------------
+
+struct argument_list {
+  char *list[ARGUMENTS_MAX];
+  char number[16];
+};
+
+static char **make_arguments(struct argument_list *arguments, const struct takeover_arguments *are,
+                             int saved_fd, const char *failure) {
+  size_t count = 0;
+  snprintf(arguments->number, sizeof arguments->number, "%d", saved_fd);
+  arguments->list[count++] = (char *)"janusd";
+  arguments->list[count++] = (char *)"--config";
+  arguments->list[count++] = (char *)are->config_path;
+  if (are->worker) {
+    arguments->list[count++] = (char *)"--worker";
+    arguments->list[count++] = (char *)are->worker;
+  }
+  arguments->list[count++] = (char *)"--take-over";
+  arguments->list[count++] = arguments->number;
+  if (failure) {
+    arguments->list[count++] = (char *)"--went-back";
+    arguments->list[count++] = (char *)failure;
+  }
+  arguments->list[count] = NULL;
+  return arguments->list;
+}
+
+void takeover_exec(struct master *master, const char *program, int asker_fd) {
+  struct argument_list arguments;
+  int secrets_fd = new_secrets_fd(master->secrets);
+  json_t *saved = secrets_fd >= 0 ? save(master, asker_fd, secrets_fd) : NULL;
+  int fd = saved ? write_saved(saved) : -1;
+  if (fd >= 0) {
+    service_manager_restore_environment(master->service_manager);
+    trace_settings_restore_environment(&master->trace_settings);
+    set_all(saved, true);
+    fcntl(fd, F_SETFD, 0);
+    execv(program, make_arguments(&arguments, &master->arguments, fd, NULL));
+    int error = errno;
+    set_all(saved, false);
+    close(fd);
+    errno = error;
+  }
+  int error = errno;
+  int program_fd = saved ? takeover_fd(saved, "program_fd") : -1;
+  if (program_fd >= 0) {
+    close(program_fd);
+  }
+  if (secrets_fd >= 0) {
+    close(secrets_fd);
+  }
+  json_decref(saved);
+  errno = error;
+}
+
+// --- After ----------------------------------------------------------------------------
+
+json_t *takeover_read(int fd) {
+  struct stat status;
+  json_t *saved = NULL;
+  if (fstat(fd, &status) == 0 && status.st_size > 0 && status.st_size <= SAVED_MAX_BYTES) {
+    void *text = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (text != MAP_FAILED) {
+      saved = json_loadb(text, (size_t)status.st_size, 0, NULL);
+      munmap(text, (size_t)status.st_size);
+    }
+  }
+  if (saved) {
+    json_object_set_new(saved, "saved_fd", json_integer(fd));
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    set_all(saved, false);
+  }
+  return saved;
+}
+
+int takeover_fd(const json_t *saved, const char *name) {
+  const json_t *fd = saved ? json_object_get(saved, name) : NULL;
+  return json_is_integer(fd) ? (int)json_integer_value(fd) : -1;
+}
+
+int takeover_read_settings(const json_t *saved, struct config *config, config_report *report,
+                           void *context) {
+  const char *text = json_string_value(json_object_get(saved, "settings"));
+  return text ? config_load_text(text, config, report, context) : ERROR_INVALID;
+}
+
+bool takeover_read_secrets(const json_t *saved, struct secrets *secrets) {
+  int fd = takeover_fd(saved, "secrets_fd");
+  size_t have = 0;
+  ssize_t got = 1;
+  while (fd >= 0 && have < sizeof *secrets && got > 0) {
+    got = read(fd, (char *)secrets + have, sizeof *secrets - have);
+    have += got > 0 ? (size_t)got : 0;
+  }
+  return have == sizeof *secrets;
+}
+
+static void name_kept_type(const char *name, enum config_change change, void *context) {
+  (void)context;
+  if (change == CONFIG_RESTART) {
+    log_warn("setting_waits", "setting=%s hint=\"a restart takes it over\"", name);
+  }
+}
+
+void takeover_keep_types(const json_t *saved, struct config *config) {
+  struct config *before = calloc(1, sizeof *before);
+  const json_t *one;
+  size_t i;
+  if (!before) {
+    return;
+  }
+  before->registry.source = REGISTRY_STATIC;  // a new service is watched from this start on
+  json_array_foreach(json_object_get(saved, "types"), i, one) {
+    struct config_tunnel_type *type = &before->tunnel.types[before->tunnel.type_count++];
+    snprintf(type->name, sizeof type->name, "%s",
+             json_string_value(json_object_get(one, "name")));
+    snprintf(type->service, sizeof type->service, "%s",
+             json_string_value(json_object_get(one, "service")));
+    snprintf(type->method, sizeof type->method, "%s",
+             json_string_value(json_object_get(one, "method")));
+    type->fragments = json_is_true(json_object_get(one, "fragments"));
+    type->main = json_is_true(json_object_get(one, "main"));
+    type->tier = type->main ? ROUTE_PLAYER : ROUTE_OBJECT;
+    if (before->tunnel.type_count == CONFIG_TUNNEL_TYPES) {
+      break;
+    }
+  }
+  config_take_types(before, config, name_kept_type, NULL);
+  memcpy(config->tunnel.types, before->tunnel.types, sizeof config->tunnel.types);
+  config->tunnel.type_count = before->tunnel.type_count;
+  free(before);
+}
+
+void takeover_keep_port(const json_t *saved, struct config *config) {
+  const char *addr = json_string_value(json_object_get(saved, "grpc_addr"));
+  const char *port = json_string_value(json_object_get(saved, "grpc_port"));
+  char *own = config->server.grpc.addr;
+  size_t len = strlen(own);
+  if (addr && port && strcmp(addr, own) == 0 && len > 2 && strcmp(own + len - 2, ":0") == 0) {
+    snprintf(own + len - 1, sizeof config->server.grpc.addr - (len - 1), "%s", port);
+  }
+}
+
+void takeover_offer_sockets(const json_t *saved) {
+  const json_t *one, *number;
+  size_t i, j;
+  json_array_foreach(json_object_get(saved, "listeners"), i, one) {
+    const json_t *numbers = json_object_get(one, "fds");
+    int *fds = calloc(json_array_size(numbers) + 1, sizeof *fds);
+    if (!fds) {
+      return;  // they are bound anew
+    }
+    json_array_foreach(numbers, j, number) { fds[j] = (int)json_integer_value(number); }
+    listeners_offer(json_string_value(json_object_get(one, "addr")),
+                    json_string_value(json_object_get(one, "address")), fds,
+                    json_array_size(numbers));
+  }
+}
+
+void takeover_go_back(const json_t *saved, const struct takeover_arguments *arguments,
+                      const struct secrets *secrets, const char *why) {
+  struct argument_list list;
+  int program = takeover_fd(saved, "program_fd");
+  int secrets_fd = secrets ? new_secrets_fd(secrets) : -1;
+  if (program < 0) {
+    return;
+  }
+  if (secrets_fd >= 0) {
+    dup2(secrets_fd, takeover_fd(saved, "secrets_fd"));  // in place of those that were read
+  }
+  log_error("upgrade_failed", "hint=\"going back to the version before\"");
+  set_all(saved, true);
+  fcntl(takeover_fd(saved, "saved_fd"), F_SETFD, 0);
+  execveat(program, "", make_arguments(&list, arguments, takeover_fd(saved, "saved_fd"), why),
+           environ, AT_EMPTY_PATH);
+}

@@ -1,0 +1,51 @@
+// What the program of the master hands to the one that replaces it by exec, in the same process:
+// descriptors that stay open over exec, and a text in a memory file that says what they are. The
+// one that comes up goes on with them; where it can't, it goes back to the program before, which
+// finds the same.
+#ifndef JANUS_MASTER_TAKEOVER_H
+#define JANUS_MASTER_TAKEOVER_H
+
+#include <jansson.h>
+
+#include "common/config.h"
+#include "common/error.h"
+
+struct master;
+
+// --- Before ---------------------------------------------------------------------------
+
+// The command line of janusd, but for what a takeover adds to it; borrowed.
+struct takeover_arguments {
+  const char *config_path;
+  const char *worker;  // as given; NULL
+};
+
+// Becomes program, by path. asker_fd: of janusctl's connection, -1 without. Comes back only if it
+// fails, with errno, and nothing has changed.
+void takeover_exec(struct master *master, const char *program, int asker_fd);
+
+// --- After ----------------------------------------------------------------------------
+
+// What was handed on. Descriptors are close-on-exec again. NULL when fd holds no such thing.
+json_t *takeover_read(int fd);
+// The configuration that the one before went by, for the one that it is again. 0 or ERROR_INVALID.
+int takeover_read_settings(const json_t *saved, struct config *config, config_report *report,
+                           void *context) MUST_CHECK;
+// The secrets by which the one before let players in. Once. False: they are not there.
+bool takeover_read_secrets(const json_t *saved, struct secrets *secrets);
+// Gives the tunnel types of config the places that they had before, since open tunnels, counters
+// and routes know them by these. What can't be so is named in the log and stays as it was.
+void takeover_keep_types(const json_t *saved, struct config *config);
+// The port of gRPC, where any free one was asked for: others know the gateway by it.
+void takeover_keep_port(const json_t *saved, struct config *config);
+// Has listeners_open* find the sockets that were open before.
+void takeover_offer_sockets(const json_t *saved);
+// -1: there is none.
+int takeover_fd(const json_t *saved, const char *name);
+
+// It can't go on: becomes the program before once more, which is told why. Comes back only if
+// there is none, or none any more. secrets: as they were read; NULL if they were not.
+void takeover_go_back(const json_t *saved, const struct takeover_arguments *arguments,
+                      const struct secrets *secrets, const char *why);
+
+#endif

@@ -1,0 +1,256 @@
+"""Another program goes on in place of janusd, and no player notices."""
+
+import socket
+import threading
+
+import pytest
+
+from janus import wire
+from janus.patience import patient, wait_for
+from janus.programs import Gateway, nodes_of, redis_settings, run, write_file
+from janus.push import HttpPusher, json_body
+from janus.redis_server import Redis
+from test_drain import workers, works
+
+
+def generations(gateway):
+    return {one["generation"] for one in workers(gateway).values() if one["state"] == "running"}
+
+
+def upgrade(gateway, *options):
+    answer = gateway.ctl("upgrade", *options)
+    generation = answer["generation"]
+    wait_for(lambda: generations(gateway) == {generation}, "the new workers")
+    return answer
+
+
+def refused(gateway, *options):
+    done = run("janusctl", "--socket", gateway.socket_path, "upgrade", *options)
+    assert done.returncode == 1, done.stdout + done.stderr
+    return done.stderr
+
+
+def test_players_stay_and_new_ones_come_to_the_new_workers(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address))
+    players = [gateway.player(uid) for uid in range(42000, 42020)]
+    for player in players:
+        works(player)
+    old = {one["pid"] for one in workers(gateway).values()}
+    answer = upgrade(gateway)
+    assert answer["sessions"] == len(players) and answer["generation"] == 2
+    for player in players:
+        works(player)
+    assert len(gateway.ctl("sessions")["sessions"]) == len(players)
+    newcomers = [gateway.player(uid) for uid in range(42100, 42120)]
+    by_number = workers(gateway)
+    for player in newcomers:
+        works(player)
+        assert by_number[gateway.session_of(player.uid)["worker"]]["pid"] not in old
+    # The master before knew of no more than this one does.
+    assert gateway.gauge("sessions") == len(players) + len(newcomers)
+    for player in players:
+        player.close()
+    wait_for(lambda: not old & {one["pid"] for one in workers(gateway).values()},
+             "the old workers to leave")
+
+
+def test_what_is_done_to_players_reaches_those_of_before(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address))
+    one, other, third = (gateway.player(uid) for uid in (42200, 42201, 42202))
+    upgrade(gateway)
+    assert gateway.ctl("push", "42200", "--mod", "3", "--seq", "9", "--data", "x")["ok"]
+    assert one.receive().data == b"x"
+    gateway.ctl("kick", "42201")
+    assert other.receive_end() == 4
+    with gateway.player(42202) as again:  # by another worker
+        works(again)
+        assert third.receive_end() == 3
+    assert gateway.session_of(42200)["transport"] == "tcp"
+    assert gateway.ctl("session", "42200")["session"]["uid"] == 42200
+    works(one)
+    upgrade(gateway)
+    works(one)
+
+
+def test_broadcasts_reach_all_once(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address))
+    pusher = HttpPusher(gateway)
+    players = [gateway.player(uid) for uid in range(42300, 42310)]
+    for number in range(3):
+        body = [json_body(b"%d" % number)]
+        assert pusher.ok("/broadcast", {"bodies": body})["reached"] == str(len(players))
+        players.append(gateway.player(42320 + number))
+        for player in players[:-1]:
+            packet = player.receive()
+            assert packet.data == b"%d" % number
+        upgrade(gateway)
+    for player in players:
+        works(player)
+
+
+def test_counters_do_not_go_back(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address))
+    with gateway.player(42400) as player:
+        for _ in range(5):
+            works(player)
+        upgrade(gateway)
+        assert gateway.counter("messages_in") == 5
+        works(player)
+        assert gateway.counter("messages_in") == 6
+    wait_for(lambda: len(workers(gateway)) == 2, "the old workers to leave")
+    upgrade(gateway)
+    assert gateway.counter("messages_in") == 6
+    assert gateway.counter("logins") == 1
+
+
+def test_the_new_program_goes_by_the_configuration_as_it_is_now(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address))
+    with gateway.player(42500) as player:
+        gateway.configure({"worker": {"count": 3}, "label": {"color": "green"},
+                           "limits": {"tunnels_per_session": 1},
+                           "server": {"ws": {"addr": ""}}})
+        upgrade(gateway)
+        wait_for(lambda: sum(one["state"] == "running" for one in workers(gateway).values()) == 3,
+                 "three workers")
+        assert gateway.listener("ws") is None
+        assert gateway.reload() == {}
+        works(player)
+        with gateway.player(42501) as other:
+            works(other)
+            other.send(6, 1, b"one tunnel too many", obj=5)
+            assert "too many tunnels" in other.receive_error().msg
+
+
+def test_with_routes_in_redis(start, backend):
+    redis = start(Redis)
+    gateway = start(Gateway, nodes=nodes_of(backend.address),
+                    settings=redis_settings(redis.address))
+    with gateway.player(42600) as player:
+        works(player)
+        upgrade(gateway)
+        works(player)
+        assert gateway.route("gateway", 42600)["ok"]
+        with gateway.player(42601) as other:
+            works(other)
+
+
+# --- What goes wrong -----------------------------------------------------------------------
+
+
+def script(tmp_path, text):
+    path = write_file(tmp_path / "janusd", "#!/bin/sh\n" + text, 0o755)
+    return path
+
+
+@pytest.mark.parametrize("text,said", [
+    ("exit 1", "ended at once without a word"),
+    ("echo it lacks a library >&2; exit 127", "it lacks a library"),
+    ("kill -SEGV $$", "ended at once without a word"),
+    ("echo janusd-is-bad", "janusd-is-bad"),
+    ("yes nonsense", "does not start"),
+    ("echo janusd-is-good version=9 layout=0123", "does not understand the workers"),
+])
+def test_a_program_that_is_no_good_changes_nothing(start, backend, tmp_path, text, said):
+    gateway = start(Gateway, nodes=nodes_of(backend.address))
+    with gateway.player(42700) as player:
+        before = gateway.worker_pids()
+        assert said in refused(gateway, "--program", script(tmp_path, text))
+        assert gateway.worker_pids() == before
+        works(player)
+        with gateway.player(42701) as other:
+            works(other)
+        assert upgrade(gateway)["generation"] == 2  # and a good one can come all the same
+        works(player)
+
+
+def test_a_program_that_is_missing_changes_nothing(gateway):
+    assert "No such file" in refused(gateway, "--program", "/nowhere/janusd")
+    assert "Permission denied" in refused(gateway, "--program", "/etc/passwd")
+
+
+def test_a_program_that_hangs_is_given_up(start, backend, tmp_path):
+    gateway = start(Gateway, nodes=nodes_of(backend.address))
+    with gateway.player(42710) as player:
+        assert "it hangs" in refused(gateway, "--program", script(tmp_path, "exec sleep 1000"))
+        works(player)
+
+
+def test_a_faulty_configuration_changes_nothing(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address))
+    with gateway.player(42720) as player:
+        with open(gateway.config_path, "a") as out:
+            out.write("nonsense = 1;\n")
+        assert "nonsense: unknown key" in refused(gateway)
+        works(player)
+
+
+def test_a_program_that_fails_after_its_trial_goes_back(start, backend, tmp_path):
+    """It passes the trial, and then can't come up: here since somebody has taken the port that
+    only the new configuration has."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        gateway = start(Gateway, nodes=nodes_of(backend.address))
+        players = [gateway.player(uid) for uid in range(42730, 42740)]
+        gateway.configure({"server": {"http": {"addr": "127.0.0.1:%d" % taken.getsockname()[1]}}})
+        said = refused(gateway)
+        assert "did not come up" in said and "can't listen on" in said
+        for player in players:
+            works(player)
+        with gateway.player(42750) as newcomer:
+            works(newcomer)
+        assert len(gateway.ctl("sessions")["sessions"]) == len(players)
+    assert upgrade(gateway)["generation"] == 2  # the port is free now
+    for player in players:
+        works(player)
+
+
+def test_an_upgrade_of_a_gateway_that_drains_is_refused(gateway):
+    gateway.ctl("drain", "--no-wait", "--timeout", "1h")
+    assert "draining" in refused(gateway)
+    wait_for(lambda: gateway.ctl("drain", "status")["drain"]["state"] != "deregistering", "it")
+    gateway.ctl("undrain")
+
+
+# --- Under traffic -----------------------------------------------------------------------------
+
+
+def test_upgrades_under_traffic_lose_nothing(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address),
+                    settings={"drain": {"generations": 16}})  # nobody is sent away
+    players = [gateway.player(uid) for uid in range(42800, 42830)]
+    stop = threading.Event()
+    faults = []
+    rounds = [0] * len(players)
+
+    def play(at, player):
+        while not stop.is_set() and not faults:
+            data = b"%d" % rounds[at]
+            try:
+                answer = player.ask(wire.USER, 1, data)
+                if answer.data != data:
+                    faults.append(f"{player.uid}: {answer} in place of {data}")
+            except (AssertionError, OSError) as fault:
+                faults.append(f"{player.uid}: {fault}")
+            rounds[at] += 1
+
+    def come_and_go(uid):
+        while not stop.is_set() and not faults:
+            uid += 1
+            try:
+                with gateway.player(uid) as player:
+                    works(player)
+            except (AssertionError, OSError) as fault:
+                faults.append(f"newcomer {uid}: {fault}")
+
+    threads = [threading.Thread(target=play, args=pair) for pair in enumerate(players)]
+    threads += [threading.Thread(target=come_and_go, args=(uid,)) for uid in (50000, 60000)]
+    for thread in threads:
+        thread.start()
+    for _ in range(5):
+        upgrade(gateway)
+    stop.set()
+    for thread in threads:
+        thread.join(patient(60))
+    assert not faults
+    for player in players:
+        works(player)
+    assert gateway.counter("messages_in") >= sum(rounds)
