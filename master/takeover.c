@@ -74,8 +74,8 @@ static json_t *save_sockets(const struct listeners *listeners, const char *addr,
 static json_t *save_listeners(const struct master *master, json_t *fds) {
   json_t *list = json_array();
   for (size_t i = 0; i < master->client_listeners; i++) {
-    json_array_append_new(
-        list, save_sockets(&master->clients[i], master->client_config[i]->addr, fds));
+    json_array_append_new(list,
+                          save_sockets(&master->clients[i], master->client_config[i]->addr, fds));
   }
   const struct listeners *http = operations_http_socket(master->operations_http);
   json_array_append_new(list, save_sockets(http, master->config.server.http.addr, fds));
@@ -86,9 +86,9 @@ static json_t *save_types(const struct config *config) {
   json_t *types = json_array();
   for (size_t i = 0; i < config->tunnel.type_count; i++) {
     const struct config_tunnel_type *type = &config->tunnel.types[i];
-    json_array_append_new(types, json_pack("{s:s, s:s, s:s, s:b, s:b}", "name", type->name,
-                                           "service", type->service, "method", type->method,
-                                           "fragments", type->fragments, "main", type->main));
+    json_array_append_new(
+        types, json_pack("{s:s, s:s, s:s, s:b, s:b}", "name", type->name, "service", type->service,
+                         "method", type->method, "fragments", type->fragments, "main", type->main));
   }
   return types;
 }
@@ -118,10 +118,12 @@ static json_t *save(struct master *master, int asker_fd, int secrets_fd) {
   json_t *listeners = save_listeners(master, fds);
   char port[16];
   snprintf(port, sizeof port, "%d", operations_grpc_port(master->operations_grpc));
-  return json_pack("{s:o, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:s, s:I, s:I, s:o, s:o, s:o, s:o}", "settings",
-                   save_settings(master->loaded), "version", JANUS_VERSION, "grpc_addr", master->loaded->server.grpc.addr, "grpc_port", port, "secrets_fd", secrets_fd, "control_fd", control, "program_fd",
-                   program, "asker_fd", asker_fd, "control_path", master->config.control.socket,
-                   "broadcast_serial", (json_int_t)push_hub_serial(master->push_hub), "started_ms",
+  return json_pack("{s:o, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:s, s:I, s:I, s:o, s:o, s:o, s:o}",
+                   "settings", save_settings(master->loaded), "version", JANUS_VERSION, "grpc_addr",
+                   master->loaded->server.grpc.addr, "grpc_port", port, "secrets_fd", secrets_fd,
+                   "control_fd", control, "program_fd", program, "asker_fd", asker_fd,
+                   "control_path", master->config.control.socket, "broadcast_serial",
+                   (json_int_t)push_hub_serial(master->push_hub), "started_ms",
                    (json_int_t)master->started_ms, "types", save_types(&master->config),
                    "listeners", listeners, "workers", workers, "fds", fds);
 }
@@ -260,8 +262,7 @@ void takeover_keep_types(const json_t *saved, struct config *config) {
   before->registry.source = REGISTRY_STATIC;  // a new service is watched from this start on
   json_array_foreach(json_object_get(saved, "types"), i, one) {
     struct config_tunnel_type *type = &before->tunnel.types[before->tunnel.type_count++];
-    snprintf(type->name, sizeof type->name, "%s",
-             json_string_value(json_object_get(one, "name")));
+    snprintf(type->name, sizeof type->name, "%s", json_string_value(json_object_get(one, "name")));
     snprintf(type->service, sizeof type->service, "%s",
              json_string_value(json_object_get(one, "service")));
     snprintf(type->method, sizeof type->method, "%s",

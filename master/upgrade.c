@@ -128,7 +128,8 @@ static void on_timer(evutil_socket_t fd, short what, void *owner) {
   switch (upgrade->state) {
     case UPGRADE_TRIAL:
       kill(upgrade->trial, SIGKILL);
-      fail(upgrade, "the new program did not say within 20 s that it is good: it hangs, or is none");
+      fail(upgrade,
+           "the new program did not say within 20 s that it is good: it hangs, or is none");
       return;
     case UPGRADE_QUIET:
       if (is_quiet(upgrade->master) || clock_monotonic_ms() >= upgrade->until_ms) {
@@ -146,8 +147,9 @@ static void on_timer(evutil_socket_t fd, short what, void *owner) {
 static void become_quiet(struct upgrade *upgrade) {
   struct master *master = upgrade->master;
   if (!upgrade->keeps_workers) {
-    fail(upgrade, "the new program does not understand the workers of this one: players would be "
-                  "cut. Drain the gateway (janusctl drain), and restart the service");
+    fail(upgrade,
+         "the new program does not understand the workers of this one: players would be "
+         "cut. Drain the gateway (janusctl drain), and restart the service");
     return;
   }
   upgrade->state = UPGRADE_QUIET;
@@ -252,9 +254,13 @@ static void on_trial_event(struct bufferevent *buffer, short what, void *owner) 
 // In the child, between fork and exec.
 static _Noreturn void become_trial(const struct upgrade *upgrade, int output) {
   const struct takeover_arguments *are = &upgrade->master->arguments;
-  char *arguments[] = {(char *)"janusd", (char *)"--config", (char *)are->config_path,
-                       (char *)"--trial", are->worker ? (char *)"--worker" : NULL,
-                       (char *)are->worker, NULL};
+  char *arguments[] = {(char *)"janusd",
+                       (char *)"--config",
+                       (char *)are->config_path,
+                       (char *)"--trial",
+                       are->worker ? (char *)"--worker" : NULL,
+                       (char *)are->worker,
+                       NULL};
   dup2(output, STDOUT_FILENO);
   dup2(output, STDERR_FILENO);
   close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
@@ -290,11 +296,11 @@ static bool start_trial(struct upgrade *upgrade) {
 
 // What keeps it from being begun, or NULL.
 static const char *obstacle(const struct master *master) {
-  return master->stopping             ? "the gateway is stopping"
-         : master->upgrade            ? "an upgrade is under way"
-         : master->drain.on           ? "the gateway is draining; janusctl undrain first"
+  return master->stopping              ? "the gateway is stopping"
+         : master->upgrade             ? "an upgrade is under way"
+         : master->drain.on            ? "the gateway is draining; janusctl undrain first"
          : !master->all_workers_served ? "the gateway is still starting; try again"
-                                      : NULL;
+                                       : NULL;
 }
 
 void upgrade_begin(struct master *master, const char *program, int asker_fd, control_reply *reply,

@@ -64,6 +64,8 @@ static const char options_help[] =
     "  --login-concurrency N  handshakes under way at a time (default 64)\n"
     "  --size N               bytes of data in each message (default 128)\n"
     "  --each N               with roundtrip: each client sends N messages, and that is all\n"
+    "  --every TIME           with roundtrip: so long between an answer and the next message;\n"
+    "                         SIGINT and SIGTERM then end it when all is answered\n"
     "  --mod M --seq N        of the messages (default user, 1)\n"
     "  --rate N               messages a second in all, for rate (default 10000)\n"
     "  --entrance KIND@H:P    of pushes: redis@, grpc@ or http@ and HOST:PORT;\n"
@@ -105,6 +107,7 @@ enum {
   OPTION_LOGIN_CONCURRENCY,
   OPTION_SIZE,
   OPTION_EACH,
+  OPTION_EVERY,
   OPTION_MOD,
   OPTION_SEQ,
   OPTION_RATE,
@@ -145,6 +148,7 @@ static const struct option long_options[] = {
     {"login-concurrency", required_argument, NULL, OPTION_LOGIN_CONCURRENCY},
     {"size", required_argument, NULL, OPTION_SIZE},
     {"each", required_argument, NULL, OPTION_EACH},
+    {"every", required_argument, NULL, OPTION_EVERY},
     {"mod", required_argument, NULL, OPTION_MOD},
     {"seq", required_argument, NULL, OPTION_SEQ},
     {"rate", required_argument, NULL, OPTION_RATE},
@@ -271,6 +275,7 @@ static void set_option(struct bench *bench, int option) {
       options->messages_each =
           (size_t)number_option("--each is not 1 to 1000000000", 1, 1000000000);
       break;
+    case OPTION_EVERY: options->pause_ms = duration_option("--every is not like 100ms"); break;
     case OPTION_SIZE:
       options->data_bytes =
           (size_t)number_option("--size is not a number of bytes", 0, CLIENT_SEND_MAX_BYTES);
@@ -386,9 +391,16 @@ static struct event_base *new_base(void) {
 }
 
 static void on_signal(evutil_socket_t number, short what, void *argument) {
+  struct bench *bench = argument;
+  void (*finish)(struct bench *) = bench->finish;
   (void)number;
   (void)what;
-  bench_stop(argument, BENCH_PASSED);
+  bench->finish = NULL;  // a second one does not wait
+  if (finish) {
+    finish(bench);
+  } else {
+    bench_stop(bench, BENCH_PASSED);
+  }
 }
 
 static void free_event(struct event *event) {

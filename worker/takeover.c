@@ -32,7 +32,8 @@ static void take_tables(struct worker *worker, const int fds[CHANNEL_FDS]) {
     worker->tls = tls;
   }
   if (!routes || !nodes || !tls) {
-    log_error("tables_not_taken", "hint=\"the new master's can't be mapped; those of the one before "
+    log_error("tables_not_taken",
+              "hint=\"the new master's can't be mapped; those of the one before "
               "are used on, and grow old\"");
   }
 }

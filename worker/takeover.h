@@ -1,5 +1,5 @@
-// Another master takes over from the one that this worker had: the worker goes on to its tables, and
-// tells it all that it has to know of the players here, and what it waits for.
+// Another master takes over from the one that this worker had: the worker goes on to its tables,
+// and tells it all that it has to know of the players here, and what it waits for.
 #ifndef JANUS_WORKER_TAKEOVER_H
 #define JANUS_WORKER_TAKEOVER_H
 

@@ -26,6 +26,7 @@ struct bench_options {
   size_t login_concurrency;
   size_t data_bytes;
   size_t messages_each;  // each client sends so many and no more; 0: until the time is over
+  int64_t pause_ms;      // between an answer and the next message; 0: none
   int32_t mod;
   int32_t seq;
   double rate_per_s;
@@ -69,6 +70,8 @@ struct bench {
   uint64_t failed;
   uint64_t shown;  // of done, in the last progress line
   int exit_code;
+  void (*finish)(struct bench *bench);  // at a signal, in place of an end at once; NULL
+  void *load;                           // of finish
 };
 
 static inline int64_t bench_now_ns(void) {

@@ -4,9 +4,11 @@
 // one came back. rate sends on a fixed schedule, whatever comes back, and measures
 // each answer from the time its message was due: a gateway that stalls is then
 // charged for every message that would have come meanwhile, not for one alone.
+#include <event2/event_struct.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "tools/bench/players.h"
 
 enum {
@@ -25,17 +27,29 @@ struct under_way {
 struct load {
   struct players players;
   struct packet packet;
+  uint8_t *data;   // of packet
   bool scheduled;  // rate
   struct event *timer;
   int64_t schedule_started_ns;
   uint64_t scheduled_count;
   size_t finished;  // clients that have sent all of theirs and been answered
+  bool ending;      // no more is sent
+};
+
+// Of roundtrip with pauses.
+struct turn {
+  struct event timer;
+  bool waiting;
 };
 
 static struct load *load_of(struct players *players) { return (struct load *)players; }
 
+// Each message has its number at the beginning, which the answer brings back.
 static bool send_one(struct player *player) {
   struct load *load = load_of(player->players);
+  if (load->packet.data_len >= sizeof player->messages) {
+    memcpy(load->data, &player->messages, sizeof player->messages);
+  }
   if (client_send(player->client, &load->packet, false) != 0) {
     load->players.bench->failed++;
     return false;
@@ -126,24 +140,91 @@ static void on_ready(struct players *players) {
   }
 }
 
+// Answers come in order, each one once.
+static bool is_next(struct player *player, const struct client_message *message) {
+  const struct packet *packet = message->packet;
+  size_t number = 0;
+  if (packet->data_len >= sizeof number) {
+    memcpy(&number, packet->data, sizeof number);
+    return number == player->answers++;
+  }
+  return true;
+}
+
+static void note_finished(struct load *load) {
+  if (++load->finished == load->players.ready) {
+    bench_stop(load->players.bench, BENCH_PASSED);
+  }
+}
+
+static void next_turn(struct player *player) {
+  player->started_ns = bench_now_ns();
+  send_one(player);
+}
+
+static void on_pause_over(evutil_socket_t fd, short what, void *argument) {
+  struct player *player = argument;
+  (void)fd;
+  (void)what;
+  ((struct turn *)player->load)->waiting = false;
+  next_turn(player);
+}
+
+static void pause_player(struct player *player) {
+  struct bench *bench = player->players->bench;
+  struct turn *turn = player->load;
+  struct timeval pause = clock_timeval(bench->options.pause_ms);
+  if (!turn) {
+    turn = player->load = calloc(1, sizeof *turn);
+    if (!turn) {
+      bench_stop(bench, BENCH_FAILED);
+      return;
+    }
+    evtimer_assign(&turn->timer, bench->base, on_pause_over, player);
+  }
+  turn->waiting = true;
+  event_add(&turn->timer, &pause);
+}
+
+// Lets what is under way come to its end.
+static void finish(struct bench *bench) {
+  struct load *load = bench->load;
+  load->ending = true;
+  for (size_t i = 0; i < load->players.count; i++) {
+    struct turn *turn = load->players.all[i].load;
+    if (load->players.all[i].ready && turn && turn->waiting) {
+      event_del(&turn->timer);
+      turn->waiting = false;
+      note_finished(load);
+    }
+  }
+}
+
+static void on_turn(struct player *player, int64_t now_ns) {
+  struct load *load = load_of(player->players);
+  const struct bench_options *options = &load->players.bench->options;
+  bench_record(load->players.bench, now_ns - player->started_ns);
+  bool last = player->messages == options->messages_each && player->messages > 0;
+  if (last || load->ending) {
+    note_finished(load);
+  } else if (options->pause_ms > 0) {
+    pause_player(player);
+  } else {
+    next_turn(player);
+  }
+}
+
 static void on_message(struct player *player, const struct client_message *message) {
   struct load *load = load_of(player->players);
   struct bench *bench = player->players->bench;
-  if (message->packet->mod != load->packet.mod && bench->options.mode != CLIENT_PLAIN) {
+  if ((message->packet->mod != load->packet.mod && bench->options.mode != CLIENT_PLAIN) ||
+      (bench->options.mode != CLIENT_PLAIN && !is_next(player, message))) {
     bench->failed++;  // the gateway's or the backend's word that something went wrong
     return;
   }
   int64_t now_ns = bench_now_ns();
   if (!load->scheduled) {
-    bench_record(bench, now_ns - player->started_ns);
-    if (player->messages == bench->options.messages_each && player->messages > 0) {
-      if (++load->finished == load->players.ready) {
-        bench_stop(bench, BENCH_PASSED);
-      }
-      return;
-    }
-    player->started_ns = now_ns;
-    send_one(player);
+    on_turn(player, now_ns);
     return;
   }
   struct under_way *under_way = player->load;
@@ -165,6 +246,11 @@ static int run(struct bench *bench, bool scheduled) {
     return BENCH_FAILED;
   }
   memset(data, 'j', bench->options.data_bytes);
+  load.data = data;
+  if (!scheduled && bench->options.pause_ms > 0) {
+    bench->load = &load;
+    bench->finish = finish;
+  }
   load.packet = (struct packet){.mod = bench->options.mod,
                                 .seq = bench->options.seq,
                                 .data = data,
@@ -185,9 +271,14 @@ static int run(struct bench *bench, bool scheduled) {
     bench_report_end(bench);
   }
   for (size_t i = 0; load.players.all && i < load.players.count; i++) {
-    struct under_way *under_way = load.players.all[i].load;
+    struct under_way *under_way = scheduled ? load.players.all[i].load : NULL;
+    struct turn *turn = scheduled ? NULL : load.players.all[i].load;
     free(under_way ? under_way->due_ns : NULL);
+    if (turn) {
+      event_del(&turn->timer);
+    }
   }
+  bench->finish = NULL;
   event_free(load.timer);
   players_free(&load.players);
   free(data);

@@ -14,6 +14,7 @@ struct player {
   size_t number;
   int64_t started_ns;  // of connecting; afterwards the load's own
   size_t messages;     // sent by the load
+  size_t answers;      // that came back
   bool ready;
   bool answered;  // the loads' own, as is the next
   void *load;     // freed with the players
