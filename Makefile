@@ -284,9 +284,9 @@ deb: web ## Build the packages for Debian in build/deb
 	git ls-files -z | xargs -0 cp --parents -t $(DEB_TREE)
 	cp -r packaging/debian $(DEB_TREE)
 	cp -r build/web $(DEB_TREE)/build
-	sed -i '1s/([^)]*)/($(VERSION))/' $(DEB_TREE)/debian/changelog
+	sed -i '1s/([^)]*)/($(VERSION)-1)/' $(DEB_TREE)/debian/changelog
 	cd $(DEB_TREE) && env -u MAKEFLAGS -u MAKELEVEL CC="$(CC)" dpkg-buildpackage -us -uc -b
-	@ls build/deb/*_$(VERSION)_*.deb
+	@ls build/deb/*_$(VERSION)-*.deb
 
 rpm: web ## Build the packages for Fedora and its kin in build/rpm
 	@tools/setup rpm
