@@ -810,8 +810,10 @@ static void relations_check(struct loader *loader) {
     fault_key(loader, "control.socket", "must be shorter than %zu bytes",
               sizeof((struct sockaddr_un *)0)->sun_path);
   }
-  check_group(loader, "control.group", config->control.group);
-  check_group(loader, "control.read_group", config->control.read_group);
+  if (!loader->saved) {  // a worker has nothing to do with them
+    check_group(loader, "control.group", config->control.group);
+    check_group(loader, "control.read_group", config->control.read_group);
+  }
 }
 
 // --- Loading and saving -------------------------------------------------------

@@ -1,4 +1,5 @@
 // What of a new configuration a running gateway can take, and how.
+#include <stddef.h>
 #include <string.h>
 
 #include "common/config_loader.h"
@@ -54,8 +55,21 @@ static bool nodes_differ(const struct config *before, const struct config *after
   return differ;
 }
 
-static void take_nodes(const struct change *change, const struct config *fresh) {
+// A node without a color has the label's, which waits for a restart.
+static void keep_default_color(const struct config *running, struct config *fresh) {
+  for (size_t i = 0; i < fresh->registry.node_count; i++) {
+    struct node *node = &fresh->registry.nodes[i];
+    if (strcmp(node->color, fresh->label.color) == 0) {
+      memcpy(node->color, running->label.color, sizeof node->color);
+    }
+  }
+}
+
+static void take_nodes(const struct change *change, struct config *fresh) {
   struct config *const both[] = {change->running, change->loaded};
+  if (strcmp(change->running->label.color, fresh->label.color) != 0) {
+    keep_default_color(change->running, fresh);
+  }
   if (!nodes_differ(change->loaded, fresh)) {
     return;
   }
@@ -96,45 +110,69 @@ static bool service_is_watched(const struct config *running, const char *service
   return watched;
 }
 
-static enum config_change take_type(struct config *running,
-                                    const struct config_tunnel_type *wanted) {
-  struct config_tunnel_type *type = type_named(running, wanted->name);
-  if (!type && !wanted->main && running->tunnel.type_count < CONFIG_TUNNEL_TYPES &&
-      service_is_watched(running, wanted->service)) {
-    running->tunnel.types[running->tunnel.type_count++] = *wanted;
-    return CONFIG_IN_PLACE;
+// Whether running can have that type as it is to be.
+static bool can_take_type(struct config *running, const struct config_tunnel_type *wanted) {
+  const struct config_tunnel_type *type = type_named(running, wanted->name);
+  return type ? is_same_tunnel(type, wanted)
+              : !wanted->main && service_is_watched(running, wanted->service);
+}
+
+// Half of a table would be another table: two types with one module, or a module with none.
+static bool can_take_types(struct config *running, struct config *fresh) {
+  size_t count = running->tunnel.type_count;
+  for (size_t i = 0; i < fresh->tunnel.type_count; i++) {
+    const struct config_tunnel_type *wanted = &fresh->tunnel.types[i];
+    count += !type_named(running, wanted->name);
+    if (!can_take_type(running, wanted)) {
+      return false;
+    }
   }
-  if (!type || !is_same_tunnel(type, wanted)) {
-    return CONFIG_RESTART;
+  for (size_t i = 0; i < running->tunnel.type_count; i++) {
+    const struct config_tunnel_type *type = &running->tunnel.types[i];
+    if (type->main && !type_named(fresh, type->name)) {
+      return false;
+    }
   }
-  *type = *wanted;
-  return CONFIG_IN_PLACE;
+  return count <= CONFIG_TUNNEL_TYPES;
+}
+
+static void name_type(const struct change *change, const char *type, bool taken) {
+  char name[64];
+  snprintf(name, sizeof name, "tunnel.types.%s", type);
+  change->on_change(name, taken ? CONFIG_IN_PLACE : CONFIG_RESTART, change->context);
+}
+
+static void retire(struct config_tunnel_type *type) {
+  memset(type->modules, 0, sizeof type->modules);
+  type->module_count = 0;
+  type->default_modules = false;
 }
 
 // Open tunnels, counters and routes know a type by its place. So one keeps it for as long as the
 // gateway runs; one that there is no more gets no modules, and new ones come at the end.
 static void take_types(const struct change *change, struct config *fresh) {
   struct config *running = change->running;
-  char name[64];
-  for (size_t i = 0; i < fresh->tunnel.type_count; i++) {
-    const struct config_tunnel_type *wanted = &fresh->tunnel.types[i];
-    const struct config_tunnel_type *is = type_named(running, wanted->name);
-    if (!is || any_differs(config_type_keys, is, wanted)) {
-      snprintf(name, sizeof name, "tunnel.types.%s", wanted->name);
-      change->on_change(name, take_type(running, wanted), change->context);
-    }
-  }
+  bool taken = can_take_types(running, fresh);
   for (size_t i = 0; i < running->tunnel.type_count; i++) {
     struct config_tunnel_type *type = &running->tunnel.types[i];
-    if (type_named(fresh, type->name) || is_retired(type)) {
+    if (!type_named(fresh, type->name) && !is_retired(type)) {
+      name_type(change, type->name, taken);
+      if (taken) {
+        retire(type);
+      }
+    }
+  }
+  for (size_t i = 0; i < fresh->tunnel.type_count; i++) {
+    const struct config_tunnel_type *wanted = &fresh->tunnel.types[i];
+    struct config_tunnel_type *type = type_named(running, wanted->name);
+    if (type && !any_differs(config_type_keys, type, wanted)) {
       continue;
     }
-    snprintf(name, sizeof name, "tunnel.types.%s", type->name);
-    change->on_change(name, type->main ? CONFIG_RESTART : CONFIG_IN_PLACE, change->context);
-    if (!type->main) {
-      memset(type->modules, 0, sizeof type->modules);
-      type->module_count = 0;
-      type->default_modules = false;
+    name_type(change, wanted->name, taken);
+    if (taken && type) {
+      *type = *wanted;
+    } else if (taken) {
+      running->tunnel.types[running->tunnel.type_count++] = *wanted;
     }
   }
 }
@@ -207,6 +245,20 @@ static void take_listeners(const struct change *change, const struct config *fre
   }
 }
 
+// What is said of a listener that waits as a whole waits with it: the one that runs must not become
+// something between the two.
+static enum config_change change_of(const struct key *key, const struct config *loaded,
+                                    const struct config *fresh) {
+  size_t first = offsetof(struct config, server.listeners);
+  size_t index = key->offset < first
+                     ? LISTENER_MORE
+                     : (key->offset - first) / sizeof(struct config_listener);
+  return index < LISTENER_MORE &&
+                 config_listener_counterpart(loaded, index, fresh) == CONFIG_LISTENERS
+             ? CONFIG_RESTART
+             : key->change;
+}
+
 // --- All -----------------------------------------------------------------------------
 
 void config_take(struct config *running, struct config *loaded, struct config *fresh,
@@ -217,11 +269,12 @@ void config_take(struct config *running, struct config *loaded, struct config *f
     if (!key_is_scalar(key) || !differs(key, loaded, fresh)) {
       continue;
     }
-    if (key->change != CONFIG_RESTART) {
+    enum config_change how = change_of(key, loaded, fresh);
+    if (how != CONFIG_RESTART) {
       copy(key, running, fresh);
       copy(key, loaded, fresh);
     }
-    on_change(key->path, key->change, context);
+    on_change(key->path, how, context);
   }
   take_nodes(&change, fresh);
   take_types(&change, fresh);

@@ -237,12 +237,14 @@ static const char *use_client_ca(SSL_CTX *context, const struct tls_record *reco
   return good && count > 0 && at_end() ? NULL : "has no certificates of authorities in PEM";
 }
 
-// A ticket is for one listener, and for the authorities by which its client was judged.
-static bool set_session_context(SSL_CTX *context, uint32_t index,
+// A ticket is for one listener, and for the authorities by which its client was judged, if it had to
+// be.
+static bool set_session_context(SSL_CTX *context, uint32_t index, bool required,
                                 const struct tls_record *client_ca) {
   uint8_t id[SHA256_DIGEST_LENGTH];
   SHA256((const uint8_t *)(client_ca->text ? client_ca->text : ""), client_ca->len, id);
   memcpy(id, &index, sizeof index);
+  id[sizeof index] = required;
   return SSL_CTX_set_session_id_context(context, id, sizeof id) == 1;
 }
 
@@ -263,7 +265,7 @@ static SSL_CTX *new_context(const struct config_listener *listener, uint32_t ind
   SSL_CTX_set_num_tickets(context, TICKETS_AT_ONCE);
   int least = listener->tls.min_version == TLS_1_3 ? TLS1_3_VERSION : TLS1_2_VERSION;
   if (SSL_CTX_set_min_proto_version(context, least) != 1 ||
-      !set_session_context(context, index, client_ca) ||
+      !set_session_context(context, index, listener->tls.client_required, client_ca) ||
       SSL_CTX_set_tlsext_ticket_key_evp_cb(context, on_ticket) != 1) {
     SSL_CTX_free(context);
     return NULL;

@@ -288,6 +288,11 @@ int listeners_grow(struct listeners *listeners, const struct config_listener *li
   if (count <= listeners->count) {
     return 0;
   }
+  if (listeners_prefer(listeners, listeners->count) != 0) {
+    snprintf(why, why_size, "%s: the kernel can't be told which workers clients are for: %s",
+             listener->addr, strerror(errno));
+    return ERROR_SYSTEM;
+  }
   int *fds = realloc(listeners->fds, count * sizeof *fds);
   if (!fds) {
     snprintf(why, why_size, "out of memory");
@@ -303,8 +308,7 @@ int listeners_grow(struct listeners *listeners, const struct config_listener *li
   memcpy(fds + listeners->count, more.fds, more.count * sizeof *fds);
   listeners->count = count;
   free(more.fds);
-  // All of them are preferred.
-  return listeners_prefer(listeners, count);
+  return 0;
 }
 
 // A program in the kernel that picks a socket of the group by its number in the order in which
@@ -316,9 +320,6 @@ int listeners_prefer(const struct listeners *listeners, size_t count) {
       {BPF_RET | BPF_A, 0, 0, 0},
   };
   const struct sock_fprog program = {.len = sizeof code / sizeof *code, .filter = code};
-  if (listeners->count < 2) {
-    return 0;
-  }
   return setsockopt(listeners->fds[0], SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program,
                     sizeof program) == 0
              ? 0

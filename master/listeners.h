@@ -44,8 +44,8 @@ int listeners_resume(const struct listeners *listeners) MUST_CHECK;
 int listeners_set_options(struct listeners *listeners, const struct config_listener *listener,
                           char *why, size_t why_size) MUST_CHECK;
 
-// As many sockets more as it takes to have count, with the options of the first. As
-// listeners_open.
+// As many sockets more as it takes to have count, with the options of the first. No client comes to
+// them until they are preferred. As listeners_open.
 int listeners_grow(struct listeners *listeners, const struct config_listener *listener,
                    size_t count, char *why, size_t why_size) MUST_CHECK;
 // New clients come to the first count sockets only. The others still have those who came before,

@@ -363,14 +363,17 @@ static void serve_pushes(struct master *master) {
 // All workers of the master before have told who is here. New ones take the new players, with the
 // new program and the settings as they are now.
 static void end_takeover(struct master *master) {
-  const struct channel_drain drain = {.timeout_ms = master->config.drain.timeout_ms,
-                                      .spread_ms = master->config.drain.spread_ms};
-  int error = master->went_back ? 0 : workers_renew(master->workers, &drain);
-  if (error != 0) {
-    log_error("generation_failed", "error=\"%s\"", error_text(error));
+  if (!master->went_back) {
+    (void)master_begin_generation(master);
   }
-  master->config.worker.count = master->wanted_workers;
-  master_take_places(master);
+  char why[512];
+  if (master_open_places(master, (int)master->wanted_workers, why, sizeof why)) {
+    master->config.worker.count = master->wanted_workers;
+    master_take_places(master);
+  } else {
+    char quoted[sizeof why + 64];
+    log_error("workers_not_added", "why=%s", log_quote(quoted, sizeof quoted, why, strlen(why)));
+  }
   serve_pushes(master);
   log_info("taken_over", "sessions=%zu generation=%" PRIu64, directory_count(master->directory),
            workers_generation(master->workers));
@@ -411,6 +414,18 @@ void master_tell_tls_changed(struct master *master) {
 }
 
 static void on_held(void *owner) { upgrade_on_held(owner); }
+
+bool master_begin_generation(struct master *master) {
+  const struct channel_drain drain = {.timeout_ms = master->config.drain.timeout_ms,
+                                      .spread_ms = master->config.drain.spread_ms};
+  int error = workers_renew(master->workers, &drain);
+  master->generation_due = error != 0;
+  if (error != 0) {
+    log_limited(LOG_LEVEL_WARN, "generation_waits", "error=\"%s\" hint=\"workers are being replaced "
+                "already, or too many are draining\"", error_text(error));
+  }
+  return error == 0;
+}
 
 static void on_replaced(int index, int successor, void *owner) {
   control_worker_replaced(owner, index, successor);
@@ -469,37 +484,53 @@ static void on_places_left(evutil_socket_t fd, short what, void *owner) {
   }
 }
 
-static void leave_places(struct master *master, int count) {
-  static const struct timeval on_their_way = {.tv_sec = 1};
+// New clients come to the first count places only.
+static void prefer_places(struct master *master, int count) {
   for (size_t i = 0; i < master->client_listeners; i++) {
     if (listeners_prefer(&master->clients[i], (size_t)count) != 0) {
       log_warn("clients_may_be_reset",
-               "listener=%s hint=\"the kernel can't be told to send no more "
-               "clients to the workers that leave\"",
+               "listener=%s hint=\"the kernel can't be told which workers clients are for\"",
                master->clients[i].address);
     }
   }
-  evtimer_add(master->places_left, &on_their_way);
+}
+
+bool master_open_places(struct master *master, int count, char *why, size_t why_size) {
+  for (size_t i = 0; i < master->client_listeners; i++) {
+    if (listeners_grow(&master->clients[i], master->client_config[i], (size_t)count, why,
+                       why_size) != 0) {
+      master_close_places(master);
+      return false;
+    }
+  }
+  return true;
+}
+
+void master_close_places(struct master *master) {
+  for (size_t i = 0; i < master->client_listeners; i++) {
+    listeners_shrink(&master->clients[i], (size_t)workers_places(master->workers));
+  }
 }
 
 void master_take_places(struct master *master) {
+  static const struct timeval on_their_way = {.tv_sec = 1};
   const struct channel_drain drain = {.timeout_ms = master->config.drain.timeout_ms,
                                       .spread_ms = master->config.drain.spread_ms};
   int before = workers_places(master->workers);
   int count = (int)master->config.worker.count;
-  char why[512];
-  for (size_t i = 0; count > before && i < master->client_listeners; i++) {
-    if (listeners_grow(&master->clients[i], master->client_config[i], (size_t)count, why,
-                       sizeof why) != 0) {
-      char quoted[sizeof why + 64];
-      log_error("workers_not_added", "why=%s", log_quote(quoted, sizeof quoted, why, strlen(why)));
-      return;
-    }
+  if (count < before) {
+    prefer_places(master, count);
+    evtimer_add(master->places_left, &on_their_way);
+    return;
   }
+  bool was_leaving = evtimer_pending(master->places_left, NULL);
+  evtimer_del(master->places_left);
   if (count > before) {
     workers_resize(master->workers, count, &drain);
-  } else if (count < before) {
-    leave_places(master, count);
+    master_close_places(master);  // for which there was no worker to be had
+  }
+  if (count > before || was_leaving) {
+    prefer_places(master, workers_places(master->workers));
   }
 }
 
@@ -558,6 +589,13 @@ static void tell_status(const struct master *master) {
                          workers_count(master->workers));
 }
 
+// That a reload has asked for, and that could not begin then.
+static void begin_due_generation(struct master *master) {
+  if (master->generation_due && !is_draining(master) && master->all_workers_served) {
+    (void)master_begin_generation(master);
+  }
+}
+
 static void on_second(evutil_socket_t fd, short what, void *owner) {
   struct master *master = owner;
   (void)fd;
@@ -571,6 +609,7 @@ static void on_second(evutil_socket_t fd, short what, void *owner) {
   registry_tick(master->registry);
   routes_tick(master->routes);
   bans_tick(master->bans, clock_wall_ms());
+  begin_due_generation(master);
   tell_status(master);
   master_look_at_readiness(master);
   if (tls_keys_tick(master->tls_keys, clock_monotonic_ms())) {

@@ -89,6 +89,7 @@ struct master {
   // How each worker stands with Redis, as it said last; all zero until then.
   struct redis_link_health worker_redis[CONFIG_WORKER_NUMBERS];
   struct counters *counters;  // the master's own, beside those of the workers
+  bool generation_due;
   int64_t wanted_workers;     // once it has taken over
   struct event *places_left;  // sockets of places that are given up are to be closed
   bool all_workers_served;    // at some time since the start
@@ -107,6 +108,12 @@ void master_close_session(struct master *master, const struct directory_session 
 void master_look_at_readiness(struct master *master);
 // How many workers there are to be when worker.count is 0.
 int64_t master_worker_count(void);
+// Sockets for as many workers. False with the reason in why, and there are as many as before.
+bool master_open_places(struct master *master, int count, char *why, size_t why_size);
+// Closes those that no worker has a place for.
+void master_close_places(struct master *master);
+// New workers in place of all. False: later, by itself.
+bool master_begin_generation(struct master *master);
 // As many workers as worker.count says now; those that are too many drain.
 void master_take_places(struct master *master);
 // Registers this gateway: players may come.

@@ -27,6 +27,7 @@ struct reload {
   bool kept[CONFIG_LISTENERS];  // whose TLS files stay as they are
   bool tls_changed[CONFIG_LISTENERS];
   bool new_workers;
+  bool begun;  // the generation
   json_t *faults;
   json_t *changed;
   json_t *notes;
@@ -77,16 +78,47 @@ static bool nodes_fit(struct reload *reload) {
 
 // More places need more sockets, which may be refused.
 static bool open_sockets(struct reload *reload) {
-  struct master *master = reload->master;
   char why[512];
-  for (size_t i = 0; i < master->client_listeners; i++) {
-    if (listeners_grow(&master->clients[i], master->client_config[i],
-                       (size_t)reload->next.worker.count, why, sizeof why) != 0) {
-      on_fault(why, reload->faults);
-      return false;
-    }
+  if (master_open_places(reload->master, (int)reload->next.worker.count, why, sizeof why)) {
+    return true;
   }
-  return true;
+  on_fault(why, reload->faults);
+  return false;
+}
+
+// While players have to be verified, there must be something to do it by.
+static bool client_cert_is_there(struct reload *reload) {
+  static const struct verify_key none;
+  const struct login_keys *keys = &reload->secrets->current;
+  if (!reload->next.label.encrypted ||
+      memcmp(&keys->client_key, &none, sizeof none) != 0) {
+    return true;
+  }
+  on_fault("secret.client_cert: is missing, and label.encrypted = false waits for a restart",
+           reload->faults);
+  return false;
+}
+
+// What waits and what does not have to fit together too: it is by this that workers start.
+static bool mix_is_good(struct reload *reload) {
+  struct config *tried = malloc(sizeof *tried);
+  char *text = NULL;
+  size_t len = 0;
+  FILE *file = open_memstream(&text, &len);
+  bool good = tried && file && config_save(&reload->next, file) == 0;
+  if (file && fclose(file) != 0) {
+    good = false;
+  }
+  if (!good) {
+    on_fault("out of memory", reload->faults);
+  } else if (config_load_text(text, tried, on_fault, reload->faults) != 0) {
+    on_fault("this does not fit together with what waits for a restart: change it in two steps",
+             reload->faults);
+    good = false;
+  }
+  free(text);
+  free(tried);
+  return good;
 }
 
 static bool is_good(struct reload *reload) {
@@ -108,9 +140,16 @@ static bool is_good(struct reload *reload) {
         reload->next.server.listeners[i].tls.enabled &&
         config_listener_counterpart(&reload->next_loaded, i, &reload->fresh) == CONFIG_LISTENERS;
   }
-  return nodes_fit(reload) && open_sockets(reload) &&
-         tls_keys_reload(master->tls_keys, &reload->next, reload->kept, reload->tls_changed,
-                         on_fault, reload->faults) == 0;
+  if (!nodes_fit(reload) || !client_cert_is_there(reload) || !mix_is_good(reload) ||
+      !open_sockets(reload)) {
+    return false;
+  }
+  if (tls_keys_reload(master->tls_keys, &reload->next, reload->kept, reload->tls_changed, on_fault,
+                      reload->faults) != 0) {
+    master_close_places(master);
+    return false;
+  }
+  return true;
 }
 
 // --- Taking it over ---------------------------------------------------------------------
@@ -187,6 +226,10 @@ static void take_login_keys(struct reload *reload) {
   if (memcmp(&running->current, &fresh->current, sizeof fresh->current) != 0) {
     on_change("secret (login keys)", CONFIG_IN_PLACE, reload);
   }
+  if (running->previous_count != fresh->previous_count ||
+      memcmp(running->previous, fresh->previous, sizeof fresh->previous) != 0) {
+    on_change("secret.previous", CONFIG_IN_PLACE, reload);
+  }
   running->current = fresh->current;
   memcpy(running->previous, fresh->previous, sizeof running->previous);
   running->previous_count = fresh->previous_count;
@@ -216,16 +259,11 @@ static void take_sockets(struct master *master) {
 }
 
 static void begin_generation(struct reload *reload) {
-  struct master *master = reload->master;
-  const struct channel_drain drain = {.timeout_ms = master->config.drain.timeout_ms,
-                                      .spread_ms = master->config.drain.spread_ms};
-  int error = workers_renew(master->workers, &drain);
-  if (error != 0) {
-    log_error("generation_failed", "error=\"%s\"", error_text(error));
-    json_array_append_new(
-        reload->notes,
-        json_string("a new generation of workers can't be started now: workers are being replaced "
-                    "already, or too many are draining; janusctl worker restart does it later"));
+  reload->begun = master_begin_generation(reload->master);
+  if (!reload->begun) {
+    json_array_append_new(reload->notes,
+                          json_string("the new generation of workers begins as soon as it can: "
+                                      "workers are being replaced, or too many are draining"));
   }
 }
 
@@ -243,7 +281,6 @@ static void take(struct reload *reload) {
     registry_publish_nodes(master->registry);
   }
   workers_settings_changed(master->workers);
-  master_tell_tls_changed(master);
   if (reload->new_workers) {
     begin_generation(reload);
   }
@@ -253,12 +290,21 @@ static void take(struct reload *reload) {
 
 static json_t *answer_of(struct reload *reload) {
   json_t *answer = json_pack("{s:b, s:O}", "ok", 1, "changed", reload->changed);
-  if (reload->new_workers) {
+  if (reload->begun) {
     json_object_set_new(answer, "generation",
                         json_integer((json_int_t)workers_generation(reload->master->workers)));
   }
   json_object_set(answer, "notes", reload->notes);
   return answer;
+}
+
+// What keeps it from being done now, or NULL.
+static const char *obstacle(const struct master *master) {
+  return master->stopping   ? "the gateway is stopping"
+         : master->drain.on ? "the gateway is draining; reload when it serves again (undrain)"
+         : master->upgrade  ? "an upgrade is under way; try again"
+         : master->saved    ? "the gateway is taking over from the program before; try again"
+                            : NULL;
 }
 
 json_t *reload(struct master *master) {
@@ -276,8 +322,10 @@ json_t *reload(struct master *master) {
   reload->notes = json_array();
   json_t *answer;
   service_manager_reloading(master->service_manager);
-  if (master->drain.on) {
-    answer = control_error("the gateway is draining; reload when it serves again (undrain)");
+  const char *why = obstacle(master);
+  if (why) {
+    log_warn("reload_refused", "why=\"%s\"", why);
+    answer = control_error(why);
   } else if (is_good(reload)) {
     take(reload);
     log_changes(reload);

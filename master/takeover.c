@@ -82,17 +82,6 @@ static json_t *save_listeners(const struct master *master, json_t *fds) {
   return list;
 }
 
-static json_t *save_types(const struct config *config) {
-  json_t *types = json_array();
-  for (size_t i = 0; i < config->tunnel.type_count; i++) {
-    const struct config_tunnel_type *type = &config->tunnel.types[i];
-    json_array_append_new(
-        types, json_pack("{s:s, s:s, s:s, s:b, s:b}", "name", type->name, "service", type->service,
-                         "method", type->method, "fragments", type->fragments, "main", type->main));
-  }
-  return types;
-}
-
 // Nothing but numbers, all of them atomic.
 _Static_assert(sizeof(struct counters) % sizeof(uint64_t) == 0, "whole numbers");
 
@@ -131,14 +120,14 @@ static json_t *save(struct master *master, int asker_fd, int secrets_fd) {
   json_t *listeners = save_listeners(master, fds);
   char port[16];
   snprintf(port, sizeof port, "%d", operations_grpc_port(master->operations_grpc));
-  return json_pack(
-      "{s:o, s:o, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:s, s:I, s:I, s:o, s:o, s:o, s:o}",
-      "settings", save_settings(master->loaded), "counters", save_counters(master->counters),
-      "version", JANUS_VERSION, "grpc_addr", master->loaded->server.grpc.addr, "grpc_port", port,
-      "secrets_fd", secrets_fd, "control_fd", control, "program_fd", program, "asker_fd", asker_fd,
-      "control_path", master->config.control.socket, "broadcast_serial",
-      (json_int_t)push_hub_serial(master->push_hub), "started_ms", (json_int_t)master->started_ms,
-      "types", save_types(&master->config), "listeners", listeners, "workers", workers, "fds", fds);
+  return json_pack("{s:s, s:o, s:o, s:o, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:I, s:o, s:o, s:o}",
+                   "version", JANUS_VERSION, "settings", save_settings(master->loaded), "running",
+                   save_settings(&master->config), "counters", save_counters(master->counters),
+                   "grpc_addr", master->loaded->server.grpc.addr, "grpc_port", port,
+                   "control_path", master->config.control.socket, "secrets_fd", secrets_fd,
+                   "control_fd", control, "program_fd", program, "asker_fd", asker_fd,
+                   "broadcast_serial", (json_int_t)push_hub_serial(master->push_hub), "listeners",
+                   listeners, "workers", workers, "fds", fds);
 }
 
 // saved as text in a memory file.
@@ -265,31 +254,20 @@ static void name_kept_type(const char *name, enum config_change change, void *co
   }
 }
 
+static void drop_fault(const char *fault, void *context) {
+  (void)fault;
+  (void)context;
+}
+
 void takeover_keep_types(const json_t *saved, struct config *config) {
-  struct config *before = calloc(1, sizeof *before);
-  const json_t *one;
-  size_t i;
-  if (!before) {
-    return;
+  struct config *before = malloc(sizeof *before);
+  const char *text = json_string_value(json_object_get(saved, "running"));
+  if (before && text && config_load_text(text, before, drop_fault, NULL) == 0) {
+    before->registry.source = REGISTRY_STATIC;  // a new service is watched from this start on
+    config_take_types(before, config, name_kept_type, NULL);
+    memcpy(config->tunnel.types, before->tunnel.types, sizeof config->tunnel.types);
+    config->tunnel.type_count = before->tunnel.type_count;
   }
-  before->registry.source = REGISTRY_STATIC;  // a new service is watched from this start on
-  json_array_foreach(json_object_get(saved, "types"), i, one) {
-    struct config_tunnel_type *type = &before->tunnel.types[before->tunnel.type_count++];
-    snprintf(type->name, sizeof type->name, "%s", json_string_value(json_object_get(one, "name")));
-    snprintf(type->service, sizeof type->service, "%s",
-             json_string_value(json_object_get(one, "service")));
-    snprintf(type->method, sizeof type->method, "%s",
-             json_string_value(json_object_get(one, "method")));
-    type->fragments = json_is_true(json_object_get(one, "fragments"));
-    type->main = json_is_true(json_object_get(one, "main"));
-    type->tier = type->main ? ROUTE_PLAYER : ROUTE_OBJECT;
-    if (before->tunnel.type_count == CONFIG_TUNNEL_TYPES) {
-      break;
-    }
-  }
-  config_take_types(before, config, name_kept_type, NULL);
-  memcpy(config->tunnel.types, before->tunnel.types, sizeof config->tunnel.types);
-  config->tunnel.type_count = before->tunnel.type_count;
   free(before);
 }
 

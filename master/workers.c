@@ -510,6 +510,8 @@ static char *settings_text(const struct config *config) {
   return text;
 }
 
+static void send_the_oldest_away(struct workers *workers, const struct channel_drain *drain);
+
 static void send_due_settings(struct workers *workers) {
   char *text = NULL;
   for (int i = 0; i < workers->count; i++) {
@@ -522,6 +524,9 @@ static void send_due_settings(struct workers *workers) {
     }
     process->settings_due =
         process->channel && channel_send_settings(process->channel, text) == ERROR_EXHAUSTED;
+    if (process->channel && !process->settings_due) {  // the keys are read by them
+      process->settings_due = channel_send(process->channel, CHANNEL_TLS_CHANGED, NULL) != 0;
+    }
   }
   free(text);
 }
@@ -531,6 +536,8 @@ void workers_settings_changed(struct workers *workers) {
     workers->process[i].settings_due = workers->process[i].channel != NULL;
   }
   send_due_settings(workers);
+  const struct channel_drain drain = {.spread_ms = workers->options.config->drain.spread_ms};
+  send_the_oldest_away(workers, &drain);
 }
 
 void workers_watch(struct workers *workers) {

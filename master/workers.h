@@ -84,7 +84,7 @@ struct workers *workers_new(struct event_base *base, const struct workers_option
                             const struct workers_events *events, void *owner);
 void workers_free(struct workers *workers);
 
-// The settings have changed: tells all workers.
+// The settings have changed, and maybe the keys: tells all workers.
 void workers_settings_changed(struct workers *workers);
 
 // Kills those that hang, to be replaced; each second.

@@ -26,6 +26,20 @@ static void fill(struct token_bucket *bucket, int64_t now_ms) {
   }
 }
 
+void token_bucket_set(struct token_bucket *bucket, int64_t rate_per_s, int64_t burst,
+                      int64_t now_ms) {
+  if (bucket->rate_per_s == 0) {  // what it has says nothing
+    token_bucket_init(bucket, rate_per_s, burst, now_ms);
+    return;
+  }
+  fill(bucket, now_ms);
+  bucket->rate_per_s = rate_per_s;
+  bucket->burst_milli = burst * 1000;
+  if (bucket->level_milli > bucket->burst_milli) {
+    bucket->level_milli = bucket->burst_milli;
+  }
+}
+
 bool token_bucket_take(struct token_bucket *bucket, int64_t amount, int64_t now_ms) {
   if (bucket->rate_per_s == 0) {
     return true;

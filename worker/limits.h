@@ -20,6 +20,10 @@ struct token_bucket {
 void token_bucket_init(struct token_bucket *bucket, int64_t rate_per_s, int64_t burst,
                        int64_t now_ms);
 
+// Another rate, for what is in it already.
+void token_bucket_set(struct token_bucket *bucket, int64_t rate_per_s, int64_t burst,
+                      int64_t now_ms);
+
 // Takes amount if it is there; false, and nothing taken, if not.
 bool token_bucket_take(struct token_bucket *bucket, int64_t amount, int64_t now_ms);
 

@@ -158,7 +158,9 @@ static void deliver(struct session *session, const struct push *push, bool waite
   }
   counters_add(worker->counters, error == 0 ? COUNTER_PUSHES_DELIVERED : COUNTER_PUSHES_MISSED, 1);
   trace_pushed(session, push, error == 0 ? NULL : "not_sent");
-  if (error != 0) {
+  if (error == ERROR_TOO_LARGE) {  // it came before a reload that set another limit
+    counters_add(worker->counters, COUNTER_TOO_LARGE_OUT, 1);
+  } else if (error != 0) {
     session_close(session, reason_of(error));
   } else if (session_is_logout(push->about.mod, push->about.seq)) {
     session_close(session, CLOSE_ROMA_LOGOUT);

@@ -5,6 +5,7 @@
 
 #include "common/clock.h"
 #include "worker/acceptor.h"
+#include "worker/session.h"
 #include "worker/worker.h"
 
 #define LOG_MODULE LOG_MODULE_CONFIG
@@ -20,10 +21,27 @@ static void set_timeout(struct worker *worker, const struct timeval **timeout,
 static void set_rates(struct worker *worker) {
   const struct config *config = &worker->config;
   int64_t now_ms = clock_monotonic_ms();
-  token_bucket_init(&worker->handshakes, config->limits.handshakes_per_s,
-                    config->limits.handshake_burst, now_ms);
-  token_bucket_init(&worker->tls_handshakes, config->limits.tls_handshakes_per_s,
-                    config->limits.tls_handshake_burst, now_ms);
+  struct session *session;
+  token_bucket_set(&worker->handshakes, config->limits.handshakes_per_s,
+                   config->limits.handshake_burst, now_ms);
+  token_bucket_set(&worker->tls_handshakes, config->limits.tls_handshakes_per_s,
+                   config->limits.tls_handshake_burst, now_ms);
+  LIST_FOREACH(session, &worker->sessions, link) {
+    token_bucket_set(&session->messages, config->limits.messages_per_s,
+                     config->limits.messages_burst, now_ms);
+    token_bucket_set(&session->bytes, config->limits.bytes_per_s, config->limits.bytes_burst,
+                     now_ms);
+  }
+}
+
+// Their timers look for how long they have been quiet when they fire.
+static void set_idle_timers(struct worker *worker) {
+  struct session *session;
+  LIST_FOREACH(session, &worker->sessions, link) {
+    if (session->state == SESSION_PLAYING) {
+      event_add(&session->timer, worker->idle_timeout);
+    }
+  }
 }
 
 static int set_send_buffer(struct worker *worker) {
@@ -46,6 +64,7 @@ int settings_apply(struct worker *worker) {
               config->limits.handshake_timeout_ms);
   set_timeout(worker, &worker->idle_timeout, &worker->idle_timeout_value,
               config->limits.idle_timeout_ms);
+  set_idle_timers(worker);
   worker->wires.low_bytes = (size_t)config->queue.client_low_bytes;
   worker->wires.linger_ms = config->worker.stop_timeout_ms;
   return set_send_buffer(worker);

@@ -262,11 +262,14 @@ static int run(struct bench *bench, bool scheduled) {
   }
   if (bench->exit_code == BENCH_PASSED) {
     uint64_t sent = 0;
+    uint64_t answered = 0;
     for (size_t i = 0; i < load.players.count; i++) {
       sent += load.players.all[i].messages;
+      answered += load.players.all[i].answers;
     }
     bench_report_number(bench, "clients", (double)load.players.ready, "");
     bench_report_number(bench, "sent", (double)sent, "");
+    bench_report_number(bench, "answered", (double)answered, "");
     bench_report_work(bench, "msgs_per_s");
     bench_report_end(bench);
   }
