@@ -30,9 +30,9 @@ static void print_help(void) {
       "  -V, --version       the version\n"
       "\n"
       "It runs in the foreground and logs to standard error, or as `log` in the configuration\n"
-      "says. SIGTERM closes every session and ends it; SIGUSR1 opens the log's file anew; SIGHUP "
-      "reads the certificates anew, as `janusctl reload` does. `janusctl "
-      "status` shows how it is doing.\n"
+      "says. SIGTERM tells every client to come back later and ends it; SIGHUP reads the\n"
+      "configuration anew, as `janusctl reload` does; SIGUSR1 opens the log's file anew.\n"
+      "`janusctl status` shows how it is doing.\n"
       "\n"
       "Exit status: 0 after a stop or a good check, 1 for a faulty configuration or a start\n"
       "that failed, 2 for a wrong command line.\n",
