@@ -99,6 +99,7 @@ struct channel {
   struct evbuffer *kept_back;  // NULL: nothing is
   struct event *readable;      // while it is: descriptors may come
   int fds[CHANNEL_FDS];        // that came
+  bool unbounded;              // nothing that is sent is too much
   bool paused;                 // by the owner: nothing is given out
   bool full;                   // what has come is still to be given out: no more is read
   bool over;                   // broken or freed: nothing more is read
@@ -329,7 +330,7 @@ static struct evbuffer *outgoing(const struct channel *channel) {
 int channel_send(struct channel *channel, enum channel_type type, const void *content) {
   struct header header = {.type = (uint32_t)type, .size = (uint32_t)forms[type].size};
   struct evbuffer *output = outgoing(channel);
-  if (evbuffer_get_length(output) > QUEUE_MAX_BYTES) {
+  if (evbuffer_get_length(output) > QUEUE_MAX_BYTES && !channel->unbounded) {
     return ERROR_EXHAUSTED;
   }
   // Room first: half a message would break the channel.
@@ -420,6 +421,10 @@ void channel_drain(struct channel *channel) {
   if (channel->freed) {
     release(channel);
   }
+}
+
+void channel_set_unbounded(struct channel *channel, bool unbounded) {
+  channel->unbounded = unbounded;
 }
 
 // --- A new master ---------------------------------------------------------------------

@@ -315,6 +315,9 @@ void channel_resume(struct channel *channel);
 // Queues one message; content must have the size of its type. ERROR_EXHAUSTED
 // when too much is waiting already, ERROR_MEMORY.
 int channel_send(struct channel *channel, enum channel_type type, const void *content);
+// From now on what is sent is not bounded (true), or is again: for what is told once, of all that
+// there is.
+void channel_set_unbounded(struct channel *channel, bool unbounded);
 
 // Pushes and reports are asked for from outside, as often as anyone likes: they fill only
 // half of what may wait, so that the rest still gets through.

@@ -250,9 +250,8 @@ static void take_listeners(const struct change *change, const struct config *fre
 static enum config_change change_of(const struct key *key, const struct config *loaded,
                                     const struct config *fresh) {
   size_t first = offsetof(struct config, server.listeners);
-  size_t index = key->offset < first
-                     ? LISTENER_MORE
-                     : (key->offset - first) / sizeof(struct config_listener);
+  size_t index =
+      key->offset < first ? LISTENER_MORE : (key->offset - first) / sizeof(struct config_listener);
   return index < LISTENER_MORE &&
                  config_listener_counterpart(loaded, index, fresh) == CONFIG_LISTENERS
              ? CONFIG_RESTART

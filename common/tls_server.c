@@ -237,8 +237,8 @@ static const char *use_client_ca(SSL_CTX *context, const struct tls_record *reco
   return good && count > 0 && at_end() ? NULL : "has no certificates of authorities in PEM";
 }
 
-// A ticket is for one listener, and for the authorities by which its client was judged, if it had to
-// be.
+// A ticket is for one listener, and for the authorities by which its client was judged, if it had
+// to be.
 static bool set_session_context(SSL_CTX *context, uint32_t index, bool required,
                                 const struct tls_record *client_ca) {
   uint8_t id[SHA256_DIGEST_LENGTH];

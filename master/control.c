@@ -290,6 +290,10 @@ static void make_folder(const char *path, bool others) {
   }
 }
 
+static bool is_for_others(const struct control *control) {
+  return control->groups.has_read_group || control->groups.group != getegid();
+}
+
 // Binds control->path. NULL with the reason in why.
 static struct evconnlistener *listen_at(struct control *control, char *why, size_t why_size) {
   struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -299,7 +303,7 @@ static struct evconnlistener *listen_at(struct control *control, char *why, size
   // another group takes a system call that a sandboxed service lacks; and neither tells who may
   // only look. Strangers get nothing but a refusal, and of their connections there are few at a
   // time.
-  bool others = control->groups.has_read_group || control->groups.group != getegid();
+  bool others = is_for_others(control);
   strcpy(address.sun_path, control->path);
   make_folder(control->path, others);
   unlink(control->path);
@@ -356,6 +360,7 @@ struct control *control_new(struct master *master, char *why, size_t why_size) {
       free(control);
       return NULL;
     }
+    (void)!chmod(path, is_for_others(control) ? 0666 : 0660);
     return control;
   }
   control->listener = listen_at(control, why, why_size);
@@ -406,6 +411,7 @@ void control_free(struct control *control) {
     unlink(control->path);
     evconnlistener_free(control->listener);
     while (!LIST_EMPTY(&control->clients)) {
+      LIST_FIRST(&control->clients)->awaiting = false;  // nobody answers any more
       // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): the one before has left the list
       client_free(LIST_FIRST(&control->clients));
     }

@@ -3,13 +3,18 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "master/control.h"
 #include "master/control_command.h"
 #include "master/drain.h"
 #include "master/upgrade.h"
 
-enum { REPLACEMENTS_MAX = 16 };  // that are waited for at a time, as many as janusctl may ask
+enum {
+  REPLACEMENTS_MAX = 16,  // that are waited for at a time, as many as janusctl may ask
+  WANTED_MAX_MS = 7 * 24 * 60 * 60 * 1000,  // as in the configuration
+};
 
 // Somebody waits for a worker to be replaced.
 struct replacement {
@@ -24,8 +29,8 @@ struct replacement {
 // What the request says, or else the configuration.
 static int64_t wanted_ms(const json_t *request, const char *member, int64_t configured_ms) {
   const json_t *value = json_object_get(request, member);
-  return json_is_integer(value) && json_integer_value(value) >= 0 ? json_integer_value(value)
-                                                                  : configured_ms;
+  int64_t ms = json_is_integer(value) ? json_integer_value(value) : -1;
+  return ms >= 0 && ms <= WANTED_MAX_MS ? ms : configured_ms;
 }
 
 static struct channel_drain wanted_drain(const struct master *master, const json_t *request) {
@@ -87,9 +92,21 @@ json_t *control_undrain(struct master *master, const json_t *request, struct que
 
 // --- Another program ----------------------------------------------------------------
 
+// Whoever names a program has it run with our keys.
+static bool may_name_program(int asker_fd) {
+  struct ucred asker = {.uid = (uid_t)-1};
+  socklen_t len = sizeof asker;
+  return getsockopt(asker_fd, SOL_SOCKET, SO_PEERCRED, &asker, &len) == 0 &&
+         (asker.uid == 0 || asker.uid == geteuid());
+}
+
 json_t *control_upgrade(struct master *master, const json_t *request, struct question *question) {
-  upgrade_begin(master, json_string_value(json_object_get(request, "program")),
-                control_asker_fd(question->context), question->reply, question->context);
+  const char *program = json_string_value(json_object_get(request, "program"));
+  if (program && !may_name_program(control_asker_fd(question->context))) {
+    return control_error("only root may name a program");
+  }
+  upgrade_begin(master, program, control_asker_fd(question->context), question->reply,
+                question->context);
   return NULL;
 }
 
@@ -119,6 +136,9 @@ json_t *control_worker_restart(struct master *master, const json_t *request,
   const struct channel_drain wanted = wanted_drain(master, request);
   if (!json_is_integer(worker)) {
     return control_error("which worker?");
+  }
+  if (master->upgrade || master->saved) {
+    return control_error("an upgrade is under way; ask again");
   }
   struct replacement *replacement =
       waiting_count(master) < REPLACEMENTS_MAX ? calloc(1, sizeof *replacement) : NULL;

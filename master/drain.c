@@ -4,6 +4,7 @@
 #include "common/log.h"
 #include "master/master.h"
 #include "master/registry.h"
+#include "master/upgrade.h"
 
 #define LOG_MODULE LOG_MODULE_MASTER
 
@@ -37,6 +38,7 @@ static void on_deregistered(void *owner) {
 void gateway_drain_begin(struct master *master, int64_t timeout_ms, int64_t spread_ms) {
   struct gateway_drain *drain = &master->drain;
   bool under_way = drain->on;
+  upgrade_cancel(master, "the gateway is to drain");
   log_info("draining", "sessions=%zu timeout_ms=%lld spread_ms=%lld",
            directory_count(master->directory), (long long)timeout_ms, (long long)spread_ms);
   drain->timeout_ms = timeout_ms;

@@ -140,7 +140,8 @@ int main(int argc, char **argv) {
   } else if ((went_back ? go_by_the_settings_before(saved, &config, secrets)
                         : config_load_file(arguments.config_path, &config, secrets, report_fault,
                                            NULL)) != 0 ||
-             tls_keys_read(tls_material, &config, report_fault, NULL) != 0) {
+             (went_back ? takeover_read_tls(saved, tls_material)
+                        : tls_keys_read(tls_material, &config, report_fault, NULL)) != 0) {
     wrong = "it does not take the configuration; try janusd -t";
   }
   find_self(program, sizeof program);

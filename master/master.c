@@ -43,7 +43,10 @@
 
 #define LOG_MODULE LOG_MODULE_MASTER
 
-enum { LEAVE_MS = 1000 };  // for the last writes to Redis, and the last spans
+enum {
+  TAKE_OVER_MS = 15000,  // for the workers to tell who is here
+  LEAVE_MS = 1000,
+};  // for the last writes to Redis, and the last spans
 
 // --- How it is ---------------------------------------------------------------------
 
@@ -129,6 +132,23 @@ static void close_session(struct master *master, struct directory_session *sessi
   }
 }
 
+struct same_player {
+  struct master *master;
+  const struct channel_session *here;
+};
+
+// The player has come once more while it was not known that he is here: the later session stays.
+static bool close_older(struct directory_session *session, void *context) {
+  const struct same_player *same = context;
+  if (session->session.client != same->here->client) {
+    bool is_older = session->session.since_ms <= same->here->since_ms;
+    struct directory_session *older =
+        is_older ? session : directory_find(same->master->directory, same->here->connection);
+    on_conflict(older, same->master);
+  }
+  return true;
+}
+
 // Of a worker that was there before this master: it has the player already.
 static void on_session_here(struct master *master, int worker, const struct channel_session *here) {
   struct directory_session *session = directory_add(master->directory, here, worker);
@@ -141,6 +161,8 @@ static void on_session_here(struct master *master, int worker, const struct chan
       master->directory, session,
       clock_monotonic_ms() + master->config.data.gateway_route_table_alive_duration_ms / 2);
   routes_player_came(master->routes, session, false);
+  struct same_player same = {.master = master, .here = here};
+  directory_each_of(master->directory, here->uid, close_older, &same);
 }
 
 static void on_worker_message(int index, enum channel_type type, const void *content, void *owner) {
@@ -374,6 +396,7 @@ static void end_takeover(struct master *master) {
     char quoted[sizeof why + 64];
     log_error("workers_not_added", "why=%s", log_quote(quoted, sizeof quoted, why, strlen(why)));
   }
+  workers_settings_changed(master->workers);
   serve_pushes(master);
   log_info("taken_over", "sessions=%zu generation=%" PRIu64, directory_count(master->directory),
            workers_generation(master->workers));
@@ -413,16 +436,16 @@ void master_tell_tls_changed(struct master *master) {
   }
 }
 
-static void on_held(void *owner) { upgrade_on_held(owner); }
-
 bool master_begin_generation(struct master *master) {
   const struct channel_drain drain = {.timeout_ms = master->config.drain.timeout_ms,
                                       .spread_ms = master->config.drain.spread_ms};
   int error = workers_renew(master->workers, &drain);
   master->generation_due = error != 0;
   if (error != 0) {
-    log_limited(LOG_LEVEL_WARN, "generation_waits", "error=\"%s\" hint=\"workers are being replaced "
-                "already, or too many are draining\"", error_text(error));
+    log_limited(LOG_LEVEL_WARN, "generation_waits",
+                "error=\"%s\" hint=\"workers are being replaced "
+                "already, or too many are draining\"",
+                error_text(error));
   }
   return error == 0;
 }
@@ -562,6 +585,7 @@ static void on_stop_signal(evutil_socket_t number, short what, void *owner) {
     return;
   }
   log_info("stopping", "signal=%d sessions=%zu", (int)number, directory_count(master->directory));
+  upgrade_cancel(master, "the gateway is stopping");
   master->stopping = true;
   service_manager_stopping(master->service_manager);
   master_look_at_readiness(master);
@@ -596,6 +620,16 @@ static void begin_due_generation(struct master *master) {
   }
 }
 
+// A worker that does not tell who it has must not keep the gateway from going on.
+static void look_at_takeover(struct master *master) {
+  if (master->saved && clock_monotonic_ms() >= master->take_over_by_ms) {
+    log_error("workers_not_heard",
+              "hint=\"a worker of the program before does not answer; pushes "
+              "may not reach its players\"");
+    end_takeover(master);
+  }
+}
+
 static void on_second(evutil_socket_t fd, short what, void *owner) {
   struct master *master = owner;
   (void)fd;
@@ -609,6 +643,7 @@ static void on_second(evutil_socket_t fd, short what, void *owner) {
   registry_tick(master->registry);
   routes_tick(master->routes);
   bans_tick(master->bans, clock_wall_ms());
+  look_at_takeover(master);
   begin_due_generation(master);
   tell_status(master);
   master_look_at_readiness(master);
@@ -795,6 +830,7 @@ static bool build_tables(struct master *master, char *why, size_t why_size) {
     return false;
   }
   takeover_keep_counters(master->saved, master->counters);
+  takeover_keep_nodes(master->saved, master->nodes, (size_t)config->registry.capacity);
   return true;
 }
 
@@ -866,6 +902,7 @@ static bool build_services(struct master *master) {
       (master->redis && !start_topics(master))) {
     return false;
   }
+  takeover_keep_bans(master->saved, master->bans);
   const struct admission_options admission_options = {
       .config = config,
       .directory = master->directory,
@@ -883,7 +920,7 @@ static bool build_services(struct master *master) {
 // Returns true, or false with the reason in why.
 static bool build(struct master *master, const char *worker_program, char *why, size_t why_size) {
   static const struct workers_events events = {on_worker_message, on_worker_dead, on_all_ready,
-                                               on_replaced,       on_held,        on_all_gone};
+                                               on_replaced, on_all_gone};
   static const struct redis_link_events redis_events = {on_redis_up, on_redis_down,
                                                         on_redis_changed};
   const struct config *config = &master->config;
@@ -954,7 +991,9 @@ static bool build(struct master *master, const char *worker_program, char *why, 
 }
 
 static void tear_down(struct master *master) {
-  upgrade_free(master->upgrade);
+  if (master->control) {
+    upgrade_cancel(master, "the gateway has stopped");
+  }
   control_forget_replacements(master);
   session_reports_free(master->session_reports);
   workers_free(master->workers);
@@ -1038,6 +1077,7 @@ int master_run(const struct master_options *options) {
   master.wanted_workers = master.config.worker.count;
   if (options->saved) {
     take_over_settings(&master);
+    master.take_over_by_ms = clock_monotonic_ms() + TAKE_OVER_MS;
   }
   master.loaded = malloc(sizeof *config);
   master.tls_keys = tls_keys_new(config, options->tls_material);
@@ -1068,7 +1108,7 @@ int master_run(const struct master_options *options) {
       signal(signals[i].number, SIG_IGN);
       signals[i].event = evsignal_new(master.base, signals[i].number, signals[i].callback, &master);
       evsignal_add(signals[i].event, NULL);
-      pthread_sigmask(SIG_UNBLOCK, &one, NULL);
+      pthread_sigmask(SIG_UNBLOCK, &one, NULL);  // what came during a takeover is heard now
     }
     event_base_dispatch(master.base);
     log_info("stopped", "sessions_left=%zu", directory_count(master.directory));
@@ -1077,6 +1117,8 @@ int master_run(const struct master_options *options) {
     char quoted[sizeof why + 64];
     log_error("start_failed", "why=%s", log_quote(quoted, sizeof quoted, why, strlen(why)));
     if (options->saved && !master.workers && !options->went_back) {
+      service_manager_restore_environment(master.service_manager);
+      trace_settings_restore_environment(&master.trace_settings);
       takeover_go_back(options->saved, options->arguments, master.secrets, why);
     }
   }

@@ -90,6 +90,7 @@ struct master {
   struct redis_link_health worker_redis[CONFIG_WORKER_NUMBERS];
   struct counters *counters;  // the master's own, beside those of the workers
   bool generation_due;
+  int64_t take_over_by_ms;    // monotonic: then it goes on without those who have not told
   int64_t wanted_workers;     // once it has taken over
   struct event *places_left;  // sockets of places that are given up are to be closed
   bool all_workers_served;    // at some time since the start

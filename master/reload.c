@@ -90,8 +90,7 @@ static bool open_sockets(struct reload *reload) {
 static bool client_cert_is_there(struct reload *reload) {
   static const struct verify_key none;
   const struct login_keys *keys = &reload->secrets->current;
-  if (!reload->next.label.encrypted ||
-      memcmp(&keys->client_key, &none, sizeof none) != 0) {
+  if (!reload->next.label.encrypted || memcmp(&keys->client_key, &none, sizeof none) != 0) {
     return true;
   }
   on_fault("secret.client_cert: is missing, and label.encrypted = false waits for a restart",
@@ -174,10 +173,9 @@ static void log_changes(const struct reload *reload) {
     const char *name = json_string_value(json_object_get(change, "setting"));
     const char *how = json_string_value(json_object_get(change, "how"));
     if (strcmp(how, config_change_name(CONFIG_RESTART)) == 0) {
-      log_warn("setting_waits",
-               "setting=\"%s\" hint=\"janusctl upgrade, or a restart, takes it "
-               "over\"",
-               name);
+      bool is_type = strncmp(name, "tunnel.types", strlen("tunnel.types")) == 0;
+      log_warn("setting_waits", "setting=\"%s\" hint=\"%sa restart takes it over\"", name,
+               is_type ? "" : "janusctl upgrade, or ");
     } else {
       log_info("setting_changed", "setting=\"%s\" how=%s", name, how);
     }

@@ -169,6 +169,12 @@ void service_manager_status(struct service_manager *manager, const char *format,
   }
 }
 
+void service_manager_clean_environment(void) {
+  for (int i = 0; i < VARIABLE_COUNT; i++) {
+    unsetenv(variables[i]);
+  }
+}
+
 void service_manager_restore_environment(const struct service_manager *manager) {
   for (int i = 0; manager && i < VARIABLE_COUNT; i++) {
     if (manager->environment[i]) {

@@ -30,5 +30,6 @@ void service_manager_status(struct service_manager *manager, const char *format,
 // Puts back into the environment what was taken from it, for a program that this process
 // becomes by exec.
 void service_manager_restore_environment(const struct service_manager *manager);
+void service_manager_clean_environment(void);  // it has not become one
 
 #endif

@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,12 +14,14 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/secrets_rotate.h"
+#include "master/bans.h"
 #include "master/control.h"
 #include "master/master.h"
 #include "master/operations_grpc.h"
 #include "master/operations_http.h"
 #include "master/push_hub.h"
 #include "master/service_manager.h"
+#include "master/tls_keys.h"
 #include "master/trace_settings.h"
 
 #define LOG_MODULE LOG_MODULE_MASTER
@@ -108,6 +112,42 @@ static json_t *save_settings(const struct config *config) {
   return settings;
 }
 
+// Those that a registry which can't be asked would not give again.
+static json_t *save_nodes(const struct master *master) {
+  json_t *list = json_array();
+  struct node *nodes;
+  size_t count = master_read_nodes(master, &nodes);
+  for (size_t i = 0; i < count; i++) {
+    const struct node *node = &nodes[i];
+    json_array_append_new(
+        list, json_pack("{s:s, s:s, s:s, s:I, s:b, s:I}", "service", node->service, "address",
+                        node->address, "color", node->color, "weight", (json_int_t)node->weight,
+                        "secure", node->secure, "since_ms", (json_int_t)node->since_ms));
+  }
+  free(nodes);
+  return list;
+}
+
+static bool save_ban(const struct ban *ban, void *context) {
+  char field[BAN_FIELD_BYTES];
+  char *value = ban_value(ban);
+  ban_field(&ban->subject, field);
+  if (value) {
+    json_array_append_new(context, json_pack("[s, s]", field, value));
+  }
+  free(value);
+  return true;
+}
+
+// Where Redis does not keep them.
+static json_t *save_bans(const struct master *master) {
+  json_t *list = json_array();
+  if (!master->redis) {
+    bans_each(master->bans, clock_wall_ms(), save_ban, list);
+  }
+  return list;
+}
+
 static json_t *save(struct master *master, int asker_fd, int secrets_fd) {
   json_t *fds = json_array();
   int control = control_fd(master->control);
@@ -116,18 +156,21 @@ static json_t *save(struct master *master, int asker_fd, int secrets_fd) {
   keep(control, fds);
   keep(program, fds);
   keep(asker_fd, fds);
+  keep(tls_keys_fd(master->tls_keys), fds);
   json_t *workers = workers_save(master->workers, keep, fds);
   json_t *listeners = save_listeners(master, fds);
   char port[16];
   snprintf(port, sizeof port, "%d", operations_grpc_port(master->operations_grpc));
-  return json_pack("{s:s, s:o, s:o, s:o, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:I, s:o, s:o, s:o}",
-                   "version", JANUS_VERSION, "settings", save_settings(master->loaded), "running",
-                   save_settings(&master->config), "counters", save_counters(master->counters),
-                   "grpc_addr", master->loaded->server.grpc.addr, "grpc_port", port,
-                   "control_path", master->config.control.socket, "secrets_fd", secrets_fd,
-                   "control_fd", control, "program_fd", program, "asker_fd", asker_fd,
-                   "broadcast_serial", (json_int_t)push_hub_serial(master->push_hub), "listeners",
-                   listeners, "workers", workers, "fds", fds);
+  return json_pack(
+      "{s:s, s:o, s:o, s:o, s:o, s:o, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:I, s:o, s:o, s:o}",
+      "version", JANUS_VERSION, "settings", save_settings(master->loaded), "running",
+      save_settings(&master->config), "counters", save_counters(master->counters), "nodes",
+      save_nodes(master), "bans", save_bans(master), "grpc_addr", master->loaded->server.grpc.addr,
+      "grpc_port", port, "control_path", master->config.control.socket, "secrets_fd", secrets_fd,
+      "control_fd", control, "program_fd", program, "asker_fd", asker_fd, "tls_fd",
+      tls_keys_fd(master->tls_keys), "broadcast_serial",
+      (json_int_t)push_hub_serial(master->push_hub), "listeners", listeners, "workers", workers,
+      "fds", fds);
 }
 
 // saved as text in a memory file.
@@ -150,6 +193,17 @@ static int write_saved(const json_t *saved) {
 }
 
 // --- Going over --------------------------------------------------------------------------------
+
+// exec sets them back to what ends a process; those that come before the new program listens wait.
+static void block_signals(int how) {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGHUP);
+  sigaddset(&signals, SIGUSR1);
+  pthread_sigmask(how, &signals, NULL);
+}
 
 struct argument_list {
   char *list[ARGUMENTS_MAX];
@@ -187,8 +241,12 @@ void takeover_exec(struct master *master, const char *program, int asker_fd) {
     trace_settings_restore_environment(&master->trace_settings);
     set_all(saved, true);
     fcntl(fd, F_SETFD, 0);
+    block_signals(SIG_BLOCK);
     execv(program, make_arguments(&arguments, &master->arguments, fd, NULL));
     int error = errno;
+    block_signals(SIG_UNBLOCK);
+    service_manager_clean_environment();
+    trace_settings_clean_environment();
     set_all(saved, false);
     close(fd);
     errno = error;
@@ -291,6 +349,51 @@ void takeover_keep_counters(const json_t *saved, struct counters *counters) {
   }
 }
 
+void takeover_keep_nodes(const json_t *saved, struct node_table *table, size_t capacity) {
+  const json_t *list = json_object_get(saved, "nodes"), *one;
+  size_t count = json_array_size(list);
+  size_t i;
+  struct node *nodes = count > 0 && count <= capacity ? calloc(count, sizeof *nodes) : NULL;
+  if (!nodes) {
+    return;
+  }
+  json_array_foreach(list, i, one) {
+    struct node *node = &nodes[i];
+    snprintf(node->service, sizeof node->service, "%s",
+             json_string_value(json_object_get(one, "service")));
+    snprintf(node->address, sizeof node->address, "%s",
+             json_string_value(json_object_get(one, "address")));
+    snprintf(node->color, sizeof node->color, "%s",
+             json_string_value(json_object_get(one, "color")));
+    node->weight = (uint32_t)json_integer_value(json_object_get(one, "weight"));
+    node->secure = json_is_true(json_object_get(one, "secure"));
+    node->since_ms = json_integer_value(json_object_get(one, "since_ms"));
+  }
+  (void)!node_table_publish(table, nodes, count);
+  free(nodes);
+}
+
+void takeover_keep_bans(const json_t *saved, struct bans *bans) {
+  const json_t *one;
+  size_t i;
+  json_array_foreach(json_object_get(saved, "bans"), i, one) {
+    const char *field = json_string_value(json_array_get(one, 0));
+    const char *value = json_string_value(json_array_get(one, 1));
+    struct ban ban;
+    if (field && value && ban_parse(field, strlen(field), value, strlen(value), &ban) == 0) {
+      (void)!bans_add(bans, &ban.subject, ban.until_ms, ban.reason, clock_wall_ms());
+    }
+  }
+}
+
+int takeover_read_tls(const json_t *saved, struct tls_material *material) {
+  int fd = fcntl(takeover_fd(saved, "tls_fd"), F_DUPFD_CLOEXEC, 0);
+  struct tls_segment *segment = fd >= 0 ? tls_segment_open(fd) : NULL;
+  int error = segment ? tls_segment_read(segment, material) : ERROR_INVALID;
+  tls_segment_free(segment);
+  return error;
+}
+
 void takeover_offer_sockets(const json_t *saved) {
   const json_t *one, *number;
   size_t i, j;
@@ -321,6 +424,7 @@ void takeover_go_back(const json_t *saved, const struct takeover_arguments *argu
   log_error("upgrade_failed", "hint=\"going back to the version before\"");
   set_all(saved, true);
   fcntl(takeover_fd(saved, "saved_fd"), F_SETFD, 0);
+  block_signals(SIG_BLOCK);
   execveat(program, "", make_arguments(&list, arguments, takeover_fd(saved, "saved_fd"), why),
            environ, AT_EMPTY_PATH);
 }

@@ -11,7 +11,10 @@
 #include "common/counters.h"
 #include "common/error.h"
 
+struct bans;
 struct master;
+struct node_table;
+struct tls_material;
 
 // --- Before ---------------------------------------------------------------------------
 
@@ -41,6 +44,12 @@ void takeover_keep_types(const json_t *saved, struct config *config);
 void takeover_keep_port(const json_t *saved, struct config *config);
 // What the one before had counted.
 void takeover_keep_counters(const json_t *saved, struct counters *counters);
+// The nodes that were known; and the bans, where there is no Redis that has them.
+void takeover_keep_nodes(const json_t *saved, struct node_table *table, size_t capacity);
+void takeover_keep_bans(const json_t *saved, struct bans *bans);
+// The certificates and keys of the listeners, for the program that it is again: their files may be
+// others by now. 0 or an error.
+int takeover_read_tls(const json_t *saved, struct tls_material *material) MUST_CHECK;
 // Has listeners_open* find the sockets that were open before.
 void takeover_offer_sockets(const json_t *saved);
 // -1: there is none.

@@ -111,6 +111,12 @@ static void take_headers(struct trace_settings *settings) {
   }
 }
 
+void trace_settings_clean_environment(void) {
+  for (size_t i = 0; i < TRACE_HEADER_VARIABLES; i++) {
+    unsetenv(header_variables[i]);
+  }
+}
+
 void trace_settings_restore_environment(const struct trace_settings *settings) {
   for (size_t i = 0; i < TRACE_HEADER_VARIABLES; i++) {
     if (settings->taken[i][0] != '\0') {

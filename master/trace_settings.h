@@ -40,6 +40,7 @@ struct trace_settings {
 // endpoint if there is no tracing.
 // Puts back into the environment what was taken from it, for a program that this process becomes.
 void trace_settings_restore_environment(const struct trace_settings *settings);
+void trace_settings_clean_environment(void);  // it has not become one
 void trace_settings_init(struct trace_settings *settings, struct config *config);
 
 #endif

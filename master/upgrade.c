@@ -52,9 +52,9 @@ struct upgrade {
   bool keeps_workers;
 };
 
-void upgrade_free(struct upgrade *upgrade) {
-  if (!upgrade) {
-    return;
+static void upgrade_free(struct upgrade *upgrade) {
+  if (upgrade->state == UPGRADE_TRIAL && upgrade->trial > 0) {
+    kill(upgrade->trial, SIGKILL);
   }
   if (upgrade->output) {
     bufferevent_free(upgrade->output);
@@ -96,9 +96,13 @@ static void go_over(struct upgrade *upgrade) {
   fail(upgrade, why);
 }
 
-void upgrade_on_held(struct master *master) {
-  if (master->upgrade && master->upgrade->state == UPGRADE_HELD) {
-    go_over(master->upgrade);
+void upgrade_cancel(struct master *master, const char *why) {
+  if (master->upgrade) {
+    fail(master->upgrade, why);
+  }
+  if (master->upgrade_asker) {
+    control_answer_asker(control_error(why), master->upgrade_asker);
+    master->upgrade_asker = NULL;
   }
 }
 
@@ -109,7 +113,7 @@ static void hold_workers(struct upgrade *upgrade) {
   }
   upgrade->state = UPGRADE_HELD;
   upgrade->until_ms = clock_monotonic_ms() + HELD_MS;
-  loop_start_timer(upgrade->timer, HELD_MS);
+  loop_start_timer(upgrade->timer, LOOK_MS);
 }
 
 // Nothing that somebody waits for is with us.
@@ -132,14 +136,22 @@ static void on_timer(evutil_socket_t fd, short what, void *owner) {
            "the new program did not say within 20 s that it is good: it hangs, or is none");
       return;
     case UPGRADE_QUIET:
-      if (is_quiet(upgrade->master) || clock_monotonic_ms() >= upgrade->until_ms) {
+      if (is_quiet(upgrade->master)) {
         hold_workers(upgrade);
+      } else if (clock_monotonic_ms() >= upgrade->until_ms) {
+        fail(upgrade, "pushes that are under way do not come to an end; try again");
       } else {
         loop_start_timer(upgrade->timer, LOOK_MS);
       }
       return;
     case UPGRADE_HELD:
-      fail(upgrade, "a worker did not answer within 3 s; see janusctl workers");
+      if (workers_are_held(upgrade->master->workers)) {
+        go_over(upgrade);
+      } else if (clock_monotonic_ms() >= upgrade->until_ms) {
+        fail(upgrade, "a worker did not answer within 3 s; see janusctl workers");
+      } else {
+        loop_start_timer(upgrade->timer, LOOK_MS);
+      }
       return;
   }
 }
@@ -225,6 +237,7 @@ static void on_trial_over(struct upgrade *upgrade) {
   text[len > 0 ? len : 0] = '\0';
   bufferevent_free(upgrade->output);
   upgrade->output = NULL;
+  upgrade->trial = -1;  // it is at its end, and its number may be another's
   event_del(upgrade->timer);
   const char *word = strstr(text, good_word);
   const char *layout = word ? strstr(word, "layout=") : NULL;
@@ -313,6 +326,7 @@ void upgrade_begin(struct master *master, const char *program, int asker_fd, con
     return;
   }
   upgrade->master = master;
+  upgrade->trial = -1;
   upgrade->asker_fd = asker_fd;
   upgrade->reply = reply;
   upgrade->context = context;

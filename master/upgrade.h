@@ -23,9 +23,8 @@ void upgrade_begin(struct master *master, const char *program, int asker_fd, con
                    void *context);
 // In the new program, once it goes on with the workers: tells whoever asked for it.
 void upgrade_answer(struct master *master);
-// As workers_events.on_held.
-void upgrade_on_held(struct master *master);
-void upgrade_free(struct upgrade *upgrade);  // accepts NULL
+// One that is under way ends here, and whoever waits for it is told why.
+void upgrade_cancel(struct master *master, const char *why);
 
 // What a program that is run for a trial does: says on standard output that it is good.
 // janus_worker: its path.

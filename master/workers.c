@@ -317,6 +317,14 @@ static bool any_taken_over(const struct workers *workers) {
   return false;
 }
 
+static void look_whether_ready(struct workers *workers) {
+  if (!workers->all_ready_told && !workers->stopping &&
+      workers_running(workers) == workers->places && !any_taken_over(workers)) {
+    workers->all_ready_told = true;
+    workers->events.on_all_ready(workers->owner);
+  }
+}
+
 static void on_ready(struct worker_process *process) {
   struct workers *workers = process->workers;
   if (process->info.state == WORKER_STARTING) {
@@ -332,23 +340,19 @@ static void on_ready(struct worker_process *process) {
     workers->events.on_replaced(predecessor, process->index, workers->owner);
   }
   process->taken_over = false;
-  if (!workers->all_ready_told && workers_running(workers) == workers->places &&
-      !any_taken_over(workers)) {
-    workers->all_ready_told = true;
-    workers->events.on_all_ready(workers->owner);
-  }
+  look_whether_ready(workers);
 }
 
-static void look_whether_held(struct workers *workers) {
+bool workers_are_held(const struct workers *workers) {
   for (int i = 0; i < workers->count; i++) {
     const struct worker_process *process = &workers->process[i];
-    if (process->info.pid != 0 && (!process->held || channel_queued_bytes(process->channel) > 0)) {
-      return;
+    // One without a channel is dying: its end is awaited.
+    if (process->info.pid != 0 &&
+        (!process->held || !process->channel || channel_queued_bytes(process->channel) > 0)) {
+      return false;
     }
   }
-  if (workers->holding) {
-    workers->events.on_held(workers->owner);
-  }
+  return true;
 }
 
 static void on_channel_message(enum channel_type type, const void *content, void *owner) {
@@ -360,7 +364,6 @@ static void on_channel_message(enum channel_type type, const void *content, void
     }
   } else if (type == CHANNEL_HOLDING) {
     process->held = true;
-    look_whether_held(workers);
   } else {
     workers->events.on_message(process->index, type, content, workers->owner);
   }
@@ -374,8 +377,10 @@ static void on_channel_broken(const char *why, void *owner) {
   log_debug("worker_channel_broken", "worker=%d why=\"%s\"", process->index, why);
   channel_free(process->channel);
   process->channel = NULL;
-  if ((process->info.state == WORKER_RUNNING || process->info.state == WORKER_DRAINING) &&
-      process->info.pid != 0) {
+  if (process->info.pid != 0 && process->info.place == WORKER_NO_PLACE) {
+    start_timer(process, workers->options.config->worker.stop_timeout_ms + STOP_GRACE_MS);
+  } else if ((process->info.state == WORKER_RUNNING || process->info.state == WORKER_DRAINING) &&
+             process->info.pid != 0) {
     kill(process->info.pid, SIGTERM);
     set_state(process, WORKER_STOPPING);
     start_timer(process, workers->options.config->worker.stop_timeout_ms + STOP_GRACE_MS);
@@ -462,9 +467,7 @@ static void on_dead(struct worker_process *process, int status, const struct rus
   process->taken_over = false;
   workers->events.on_dead(process->index, workers->owner);
   go_on_without(process);
-  if (workers->holding) {
-    look_whether_held(workers);
-  }
+  look_whether_ready(workers);
 }
 
 static void on_child_signal(evutil_socket_t number, short what, void *owner) {
@@ -687,6 +690,16 @@ int workers_replace(struct workers *workers, int index, const struct channel_dra
   return start_successor(process, drain);
 }
 
+// One that has left its place already; the earlier end counts.
+static void drain_earlier(struct worker_process *process, const struct channel_drain *drain) {
+  const struct config *config = process->workers->options.config;
+  int64_t bound_ms = clock_monotonic_ms() + drain->timeout_ms + drain->spread_ms +
+                     config->worker.stop_timeout_ms + STOP_GRACE_MS;
+  if (process->channel && bound_ms < process->drained_by_ms) {
+    drain_and_leave(process, *drain);
+  }
+}
+
 // Those that would be too many generations at a time.
 static void send_the_oldest_away(struct workers *workers, const struct channel_drain *drain) {
   const struct config *config = workers->options.config;
@@ -695,7 +708,7 @@ static void send_the_oldest_away(struct workers *workers, const struct channel_d
     struct worker_process *process = &workers->process[i];
     if (process->info.state == WORKER_DRAINING && process->info.place == WORKER_NO_PLACE &&
         process->info.generation + (uint64_t)config->drain.generations < workers->generation) {
-      drain_and_leave(process, now);
+      drain_earlier(process, &now);
     }
   }
 }
@@ -750,7 +763,9 @@ void workers_drain(struct workers *workers, const struct channel_drain *drain) {
   workers->draining_since_ms = clock_monotonic_ms();
   for (int i = 0; i < workers->count; i++) {
     struct worker_process *process = &workers->process[i];
-    if (process->channel && process->info.place != WORKER_NO_PLACE) {
+    if (process->info.place == WORKER_NO_PLACE && process->info.state == WORKER_DRAINING) {
+      drain_earlier(process, drain);
+    } else if (process->channel && process->info.state != WORKER_NONE) {
       (void)!channel_send(process->channel, CHANNEL_DRAIN, &workers->drain);
       if (process->info.state == WORKER_RUNNING) {
         set_state(process, WORKER_DRAINING);
@@ -957,7 +972,10 @@ struct workers *workers_new(struct event_base *base, const struct workers_option
       continue;
     }
     struct worker_process *process = take_number(workers, workers->places);
-    if (!process || start(process) != 0) {
+    bool started = process && start(process) == 0;
+    if (process && !started && options->saved) {
+      start_later(process);  // players are here: nothing is given up for one that is missing
+    } else if (!started) {
       workers_kill(workers);
       workers_free(workers);
       return NULL;

@@ -45,8 +45,6 @@ struct workers_events {
   // Worker index drains, since successor serves in its place; or (successor < 0) it goes on,
   // since its successor did not come up.
   void (*on_replaced)(int index, int successor, void *owner);
-  // After workers_hold: all that live have said their last word. None says anything more.
-  void (*on_held)(void *owner);
   // After workers_stop: the last one is gone. May free the workers.
   void (*on_all_gone)(void *owner);
 };
@@ -107,8 +105,9 @@ void workers_drain(struct workers *workers, const struct channel_drain *drain);
 void workers_undrain(struct workers *workers);
 
 // The program of the master is to be replaced: nothing is to be on its way between it and the
-// workers. on_held tells when that is so; workers_resume undoes it. ERROR_BUSY: some are just
-// starting, being replaced, or stopping.
+// workers. workers_are_held tells when all that live have said their last word; workers_resume
+// undoes it. ERROR_BUSY: some are just starting, being replaced, or stopping.
+bool workers_are_held(const struct workers *workers);
 int workers_hold(struct workers *workers) MUST_CHECK;
 void workers_resume(struct workers *workers);
 // What the next program of this process has to know of its children, with the numbers of the

@@ -89,7 +89,9 @@ static void on_take_over(struct inbox *inbox) {
   channel_take_fds(inbox->channel, fds);
   // What it has asked is asked again; all else is told anew.
   channel_resume_sending(inbox->channel, CHANNEL_ROUTE_CLAIM);
+  channel_set_unbounded(inbox->channel, true);
   takeover_on_take_over(inbox->worker, fds);
+  channel_set_unbounded(inbox->channel, false);
 }
 
 static void on_message(enum channel_type type, const void *content, void *owner) {

@@ -149,6 +149,8 @@ static void note_changes(struct node_picker *picker, const struct entry *entries
   }
 }
 
+void node_picker_forget_table(struct node_picker *picker) { picker->version = UINT64_MAX; }
+
 void node_picker_refresh(struct node_picker *picker, const struct node_table *table) {
   struct node *nodes;
   size_t count;

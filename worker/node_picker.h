@@ -21,6 +21,9 @@ void node_picker_free(struct node_picker *picker);
 // stays keeps its turn and its suspicion. Nodes returned earlier are invalid then.
 void node_picker_refresh(struct node_picker *picker, const struct node_table *table);
 
+// Another table is looked at from now on: what it has is new, whatever its version.
+void node_picker_forget_table(struct node_picker *picker);
+
 // All return a node that is valid until the next refresh, or NULL. now_ms is
 // monotonic.
 

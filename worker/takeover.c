@@ -26,6 +26,7 @@ static void take_tables(struct worker *worker, const int fds[CHANNEL_FDS]) {
   if (nodes) {
     node_table_free(worker->nodes);
     worker->nodes = nodes;
+    node_picker_forget_table(worker->node_picker);
   }
   if (tls) {
     tls_segment_free(worker->tls);

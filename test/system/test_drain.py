@@ -75,6 +75,7 @@ def test_a_worker_that_is_restarted_keeps_its_players_until_they_leave(start, ba
         works(player)
     players[0].close()
     wait_for(lambda: 0 not in workers(gateway), "the worker to leave with its last player")
+    assert "event=worker_died" not in gateway.log()
     assert not alive(before[0]["pid"])
     works(players[1])
     # Its number is free again, and its successor can be replaced in turn.
@@ -188,6 +189,16 @@ def test_a_draining_gateway_refuses_clients_and_keeps_its_players(start, backend
                 works(other)
         works(player)
         assert drain_state(gateway) == "serving"
+
+
+def test_a_drain_reaches_players_of_workers_that_were_replaced_before(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address), settings={"worker": {"count": 1}})
+    with gateway.player(39990) as player:
+        restart(gateway, 0)
+        works(player)
+        drain(gateway, "--timeout", "50ms", "--spread", "50ms")
+        assert player.receive_end() == WAITING
+    wait_for(lambda: drain_state(gateway) == "drained", "nobody to be left")
 
 
 def test_when_the_time_is_over_all_are_sent_away(start, backend):

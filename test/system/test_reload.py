@@ -265,6 +265,77 @@ def test_hundreds_of_generations_leave_no_trace(start, backend):
         assert resident_bytes(pid) < memory * 1.4
 
 
+def test_fewer_workers_and_more_again_all_take_players(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address), settings={"worker": {"count": 4}})
+    gateway.reload({"worker": {"count": 1}})
+    gateway.reload({"worker": {"count": 4}})
+    players = [gateway.player(uid) for uid in range(41800, 41860)]
+    assert {gateway.session_of(player.uid)["worker"] for player in players} == {0, 1, 2, 3}
+
+
+def test_what_waits_and_what_does_not_have_to_fit_together(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address), settings={
+        "label": {"encrypted": True}, "queue": {"client_high_bytes": 100000}})
+    with gateway.player(41870) as player:
+        secrets = secret_settings(gateway.keys)
+        del secrets["secret"]["client_cert"]
+        write_file(os.path.join(gateway.directory, "secret.conf"), libconfig_file(secrets))
+        gateway.configure({"label": {"encrypted": False}})
+        assert "waits for a restart" in refusal(gateway)
+        gateway.configure({"label": {"encrypted": True}})
+        with gateway.player(41871) as other:
+            works(other)
+        works(player)
+    # And a worker that dies comes up again.
+    gateway.expect_clean = False
+    os.kill(gateway.worker_pids()[0], signal.SIGKILL)
+    wait_for(lambda: len(serving(gateway)) == 2, "its successor")
+
+
+def test_rates_count_for_players_who_are_there(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address))
+    with gateway.player(41880) as player:
+        works(player)
+        gateway.reload({"limits": {"messages_per_s": 1, "messages_burst": 1}})
+        wait_for(lambda: (works(player), works(player), gateway.counter("rate_pauses"))[-1] > 0,
+                 "the player to be slowed down")
+
+
+def test_a_lower_limit_on_messages_cuts_nobody(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address))
+    with gateway.player(41890) as player:
+        assert gateway.reload({"limits": {"message_to_client_bytes": 2048}}) == {
+            "limits.message_to_client_bytes": "in_place"}
+        wait_for(lambda: b"too large" in player.ask(wire.USER, 1, b"z" * 3000).data or
+                 gateway.counter("messages_too_large") > 0, "the limit to count")
+        works(player)
+
+
+def test_a_reload_while_draining_is_refused_and_logged(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address))
+    gateway.ctl("drain", "--no-wait", "--timeout", "1h")
+    mark = gateway.mark()
+    gateway.process.send_signal(signal.SIGHUP)
+    gateway.wait_log("event=reload_refused", since=mark)
+    assert "draining" in refusal(gateway)
+
+
+def test_a_generation_that_can_t_begin_yet_begins_later(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address))
+    gateway.reload({"tunnel": {"open_timeout": "1s"}})
+    answer = None
+    for seconds in (2, 1, 2, 1):  # faster than workers are replaced
+        gateway.configure({"tunnel": {"open_timeout": f"{seconds}s"}})
+        answer = gateway.ctl("reload")
+        if "generation" not in answer:
+            break
+    assert answer["notes"] if "generation" not in answer else True
+    wait_for(lambda: len(serving(gateway)) == 2 and len(workers(gateway)) == 2,
+             "the last generation alone", timeout=60)
+    with gateway.player(41895) as player:
+        works(player)
+
+
 # --- Keys -------------------------------------------------------------------------------------
 
 
@@ -288,7 +359,7 @@ def test_login_keys_rotate_without_a_cut(start, backend, keys):
     assert comes(keys, 41601) and not comes(fresh, 41602)
     write_file(os.path.join(gateway.directory, "secret.conf"),
                libconfig_file(secret_settings(fresh)))
-    assert gateway.reload() == {"secret (login keys)": "in_place"}
+    assert gateway.reload() == {"secret (login keys)": "in_place", "secret.previous": "in_place"}
     wait_for(lambda: comes(fresh, 41603), "the new keys to count")
     assert comes(keys, 41604)  # the ones before too, for login.key_overlap
     works(player)
@@ -298,7 +369,8 @@ def test_login_keys_rotate_without_a_cut(start, backend, keys):
     assert gateway.reload() == {}
     assert comes(fresh, 41607) and comes(keys, 41608)
     # And with no overlap they are over at once.
-    assert gateway.reload({"login": {"key_overlap": "0s"}}) == {"login.key_overlap": "in_place"}
+    assert gateway.reload({"login": {"key_overlap": "0s"}}) == {
+        "login.key_overlap": "in_place", "secret.previous": "in_place"}
     wait_for(lambda: not comes(keys, 41609), "the old keys to end")
     assert comes(fresh, 41610)
     works(player)

@@ -1,13 +1,18 @@
 """Another program goes on in place of janusd, and no player notices."""
 
+import os
+import signal
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from janus import wire
+from janus.backend import Backend
+from janus.etcd_server import Etcd
 from janus.patience import patient, wait_for
-from janus.programs import Gateway, nodes_of, redis_settings, run, write_file
+from janus.programs import Gateway, etcd_settings, nodes_of, redis_settings, run, write_file
 from janus.push import HttpPusher, json_body
 from janus.redis_server import Redis
 from test_drain import workers, works
@@ -213,6 +218,89 @@ def test_an_upgrade_of_a_gateway_that_drains_is_refused(gateway):
     assert "draining" in refused(gateway)
     wait_for(lambda: gateway.ctl("drain", "status")["drain"]["state"] != "deregistering", "it")
     gateway.ctl("undrain")
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_in_the_midst_of_an_upgrade_is_heard_after_it(start, backend, number):
+    gateway = start(Gateway, nodes=nodes_of(backend.address))
+    stop = threading.Event()
+
+    def send():
+        while not stop.is_set():
+            gateway.process.send_signal(number)
+            stop.wait(0.001)
+
+    thread = threading.Thread(target=send)
+    with gateway.player(42760) as player:
+        thread.start()
+        try:
+            done = run("janusctl", "--socket", gateway.socket_path, "upgrade")
+        finally:
+            stop.set()
+            thread.join(patient(30))
+        assert done.returncode == 0, done.stderr
+        works(player)
+
+
+def test_a_stop_ends_an_upgrade(start, backend, tmp_path):
+    gateway = start(Gateway, nodes=nodes_of(backend.address))
+    with gateway.player(42770) as player:
+        with ThreadPoolExecutor() as pool:
+            said = pool.submit(refused, gateway, "--program", script(tmp_path, "exec sleep 1000"))
+            gateway.wait_log("event=upgrade_begun")
+            gateway.process.terminate()
+            assert "stopping" in said.result()
+        assert player.receive_end() == 1
+        assert gateway.process.wait(patient(30)) == 0
+
+
+def test_a_worker_that_dies_meanwhile_does_not_keep_the_new_program_waiting(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address), settings={"worker": {"count": 1}})
+    gateway.expect_clean = False
+    with gateway.player(42780) as player:
+        upgrade(gateway)
+        old = next(one["pid"] for one in workers(gateway).values() if one["state"] == "draining")
+        os.kill(old, signal.SIGSTOP)
+        with ThreadPoolExecutor() as pool:
+            said = pool.submit(refused, gateway)
+            assert "did not answer" in said.result()
+        os.kill(old, signal.SIGCONT)
+        works(player)
+        upgrade(gateway)
+        works(player)
+
+
+def test_bans_and_nodes_go_over(start, backend):
+    etcd = start(Etcd)
+    etcd.register(backend.address, service="roma.player.service")
+    gateway = start(Gateway, nodes=[], settings=etcd_settings(*etcd.endpoints))
+    gateway.wait_nodes(backend.address)
+    gateway.ctl("ban", "42790", "--reason", "cheating")
+    for member in etcd.members:
+        member.kill()
+    gateway.wait_log("event=etcd_lost")
+    with gateway.player(42791) as player:
+        works(player)
+        upgrade(gateway)
+        works(player)
+        assert set(gateway.nodes()) == {backend.address}
+        with gateway.player(42792) as other:
+            works(other)
+        (ban,) = gateway.ctl("bans")["bans"]
+        assert ban["reason"] == "cheating"
+
+
+def test_after_it_the_old_workers_go_by_the_new_nodes(start, backend):
+    second = start(Backend)
+    gateway = start(Gateway, nodes=nodes_of(backend.address))
+    with gateway.player(42795) as player:
+        works(player)
+        gateway.configure({"nodes": nodes_of(backend.address, services=["roma.player.service"]) +
+                           nodes_of(second.address, services=["roma.room.service"])})
+        upgrade(gateway)
+        assert player.ask(6, 1, b"room", obj=7).data == b"room"
+        places = {one["type"]: one["address"] for one in gateway.ctl("session", "42795")["tunnels"]}
+        assert places == {"player": backend.address, "room": second.address}
 
 
 # --- Under traffic -----------------------------------------------------------------------------

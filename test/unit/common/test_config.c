@@ -942,6 +942,27 @@ static void what_was_derived_stays_where_nothing_was_said_of_it(void **state) {
   assert_int_equal(running.worker.count, 3);
 }
 
+static void the_lists_of_a_listener_that_moves_wait_with_it(void **state) {
+  (void)state;
+  begin("server = { tcp = { addr = \"h:1\"; allow = \"192.0.2.0/24\"; }; };");
+  assert_string_equal(take("server = { tcp = { addr = \"h:2\"; }; };"),
+                      "server.tcp.addr:restart server.tcp.allow:restart ");
+  assert_int_equal(running.server.listeners[LISTENER_TCP].allow.count, 1);
+  assert_string_equal(take("server = { tcp = { addr = \"h:1\"; backlog = 5; }; };"),
+                      "server.tcp.backlog:in_place server.tcp.allow:in_place ");
+}
+
+static void nodes_without_a_color_stay_with_the_label_that_counts(void **state) {
+  (void)state;
+  begin("label = { color = \"blue\"; }; nodes = ( { service = \"s\"; addr = \"h:1\"; } );");
+  assert_string_equal(take("label = { color = \"green\"; };\n"
+                           "nodes = ( { service = \"s\"; addr = \"h:1\"; },\n"
+                           "{ service = \"s\"; addr = \"h:2\"; color = \"red\"; } );"),
+                      "label.color:restart nodes:in_place ");
+  assert_string_equal(running.registry.nodes[0].color, "blue");
+  assert_string_equal(running.registry.nodes[1].color, "red");
+}
+
 static void nodes_are_taken_as_a_whole(void **state) {
   (void)state;
   begin("nodes = ( { service = \"s\"; addr = \"h:1\"; } );");
@@ -982,6 +1003,18 @@ static void tunnel_types_keep_their_places(void **state) {
   assert_int_equal(running.tunnel.types[1].module_count, 1);
 }
 
+static void a_module_does_not_go_over_to_a_new_type_while_its_own_waits(void **state) {
+  (void)state;
+  begin(TUNNELS(PLAYER_TUNNEL ", " ROOM_TUNNEL("[6]")));
+  assert_string_equal(
+      take(TUNNELS(PLAYER_TUNNEL ", { name = \"room\"; service = \"other\"; method = \"/r.S/T\"; "
+                                 "modules = [7]; }, "
+                                 "{ name = \"team\"; service = \"t\"; method = \"/t.S/T\"; "
+                                 "modules = [6]; }")),
+      "tunnel.types.room:restart tunnel.types.team:restart ");
+  assert_int_equal(running.tunnel.type_count, 2);
+}
+
 static void a_tunnel_type_that_is_another_now_waits(void **state) {
   (void)state;
   begin(TUNNELS(PLAYER_TUNNEL ", " ROOM_TUNNEL("[6]")));
@@ -992,8 +1025,9 @@ static void a_tunnel_type_that_is_another_now_waits(void **state) {
   assert_string_equal(running.tunnel.types[1].service, "r");
   assert_string_equal(
       take(TUNNELS("{ name = \"hero\"; service = \"p\"; method = \"/p.S/T\"; main = true; }")),
-      "tunnel.types.hero:restart tunnel.types.player:restart tunnel.types.room:in_place ");
+      "tunnel.types.player:restart tunnel.types.room:restart tunnel.types.hero:restart ");
   assert_true(running.tunnel.types[0].main);
+  assert_int_equal(running.tunnel.types[1].module_count, 1);
 }
 
 static void a_new_service_has_to_be_watched_in_etcd_from_the_start(void **state) {
@@ -1297,6 +1331,9 @@ int main(void) {
       cmocka_unit_test(what_can_change_in_place_is_taken_and_the_rest_named),
       cmocka_unit_test(what_was_derived_stays_where_nothing_was_said_of_it),
       cmocka_unit_test(nodes_are_taken_as_a_whole),
+      cmocka_unit_test(a_module_does_not_go_over_to_a_new_type_while_its_own_waits),
+      cmocka_unit_test(the_lists_of_a_listener_that_moves_wait_with_it),
+      cmocka_unit_test(nodes_without_a_color_stay_with_the_label_that_counts),
       cmocka_unit_test(tunnel_types_keep_their_places),
       cmocka_unit_test(a_tunnel_type_that_is_another_now_waits),
       cmocka_unit_test(a_new_service_has_to_be_watched_in_etcd_from_the_start),
