@@ -326,6 +326,15 @@ int redis_connection_subscribe(struct redis_connection *connection, const char *
                     : ERROR_MEMORY;
 }
 
+int redis_connection_unsubscribe(struct redis_connection *connection) {
+  static const char command[] = "UNSUBSCRIBE\r\n";
+  return connection->broken ? ERROR_NOT_FOUND
+         : evbuffer_add(bufferevent_get_output(connection->buffer), command, sizeof command - 1) !=
+                 0
+             ? ERROR_MEMORY
+             : 0;
+}
+
 static void on_role(const redisReply *reply, void *context) {
   struct redis_connection *connection = context;
   if (!reply) {

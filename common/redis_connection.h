@@ -70,5 +70,7 @@ int redis_connection_send_text(struct redis_connection *connection, const char *
                                redis_on_reply *on_reply, void *context) MUST_CHECK;
 // SUBSCRIBE: the answer and all that follows comes through on_push.
 int redis_connection_subscribe(struct redis_connection *connection, const char *channel) MUST_CHECK;
+// From all channels; each says so by a push.
+int redis_connection_unsubscribe(struct redis_connection *connection) MUST_CHECK;
 
 #endif

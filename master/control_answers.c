@@ -81,8 +81,11 @@ static json_t *answer_status(struct master *master, const json_t *request,
       "{s:b, s:s, s:I, s:s, s:I, s:I, s:s, s:s, s:o, s:s, s:{s:i, s:i}, s:I, s:I, s:I, "
       "s:I, s:I, s:o}",
       "ok", 1, "version", JANUS_VERSION, "pid", (json_int_t)getpid(), "state",
-      master->stopping ? "stopping" : "running", "started_at_ms", (json_int_t)master->started_ms,
-      "uptime_ms", (json_int_t)(now_ms - master->started_ms), "registry",
+      master->stopping   ? "stopping"
+      : master->drain.on ? "draining"
+                         : "running",
+      "started_at_ms", (json_int_t)master->started_ms, "uptime_ms",
+      (json_int_t)(now_ms - master->started_ms), "registry",
       master->config.registry.source == REGISTRY_ETCD ? "etcd" : "static", "routes",
       master->config.routes.store == ROUTES_REDIS ? "redis" : "memory", "listeners",
       listeners_to_json(master), "advertise", master->config.server.grpc.advertise, "workers",

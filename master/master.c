@@ -378,6 +378,9 @@ void master_announce(struct master *master) {
 }
 
 static void serve_pushes(struct master *master) {
+  if (master->push_topics) {
+    push_topics_resume(master->push_topics);
+  }
   operations_grpc_serve(master->operations_grpc, master->push_hub);
   operations_http_serve(master->operations_http, master->push_hub);
 }
@@ -860,6 +863,9 @@ static bool start_topics(struct master *master) {
       .on_conflict = on_conflict,
       .owner = master,
   };
+  if (master->saved) {  // until it is known who is here
+    push_topics_pause(master->push_topics);
+  }
   return (master->other_gateways = other_gateways_new(&others_options)) != NULL;
 }
 

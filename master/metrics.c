@@ -408,6 +408,12 @@ static void render_master(const struct page *page) {
       line(page, "worker_restarts", "_total", &page->processes[i], "", info.restarts);
     }
   }
+  gauge_line(page, "workers_draining",
+             "workers that keep their last players after another took over",
+             workers_draining(master->workers));
+  gauge_line(page, "generation", "of the workers that take new players; 1 at the start",
+             (double)workers_generation(master->workers));
+  gauge_line(page, "draining", "1 while the gateway is being drained", master->drain.on);
   gauge_line(page, "stopping", "1 from the signal to stop on", master->stopping);
   gauge_line(page, "directory_sessions", "sessions in the master's directory",
              (double)directory_count(master->directory));

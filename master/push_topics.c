@@ -17,6 +17,8 @@ struct push_topics {
   size_t next_master;                   // of a Cluster any one will do
   uint32_t failures;
   size_t confirmed;  // subscriptions
+  bool ready;        // the connection
+  bool paused;
   struct push_topics_health health;
 };
 
@@ -47,6 +49,7 @@ static void drop_connection(struct push_topics *topics) {
   struct redis_connection *connection = topics->connection;
   topics->connection = NULL;
   topics->confirmed = 0;
+  topics->ready = false;
   redis_connection_free(connection);
 }
 
@@ -58,7 +61,8 @@ static void on_broken(const char *why, void *owner) {
 
 static void on_ready(void *owner) {
   struct push_topics *topics = owner;
-  for (size_t i = 0; i < topics->options.count; i++) {
+  topics->ready = true;
+  for (size_t i = 0; !topics->paused && i < topics->options.count; i++) {
     if (redis_connection_subscribe(topics->connection, topics->options.topics[i]) != 0) {
       on_broken("no subscription", topics);
       return;
@@ -82,6 +86,11 @@ static void on_push(const redisReply *reply, void *owner) {
   const redisReply *content = reply->element[2];
   if (strcmp(reply->element[0]->str, "subscribe") == 0) {
     on_confirmed(topics);
+    return;
+  }
+  if (strcmp(reply->element[0]->str, "unsubscribe") == 0) {
+    topics->confirmed -= topics->confirmed > 0;
+    topics->health.subscribed = false;
     return;
   }
   for (size_t i = 0; i < topics->options.count; i++) {
@@ -130,6 +139,23 @@ void push_topics_follow(struct push_topics *topics) {
     connect_somewhere(topics);
   }
 }
+
+void push_topics_pause(struct push_topics *topics) {
+  topics->paused = true;
+  if (topics->confirmed > 0 && redis_connection_unsubscribe(topics->connection) != 0) {
+    on_broken("no memory", topics);
+  }
+}
+
+void push_topics_resume(struct push_topics *topics) {
+  bool was_paused = topics->paused;
+  topics->paused = false;
+  if (was_paused && topics->ready) {
+    on_ready(topics);
+  }
+}
+
+bool push_topics_is_quiet(const struct push_topics *topics) { return topics->confirmed == 0; }
 
 void push_topics_tick(struct push_topics *topics) {
   if (topics->health.subscribed &&

@@ -6,6 +6,7 @@
 #define JANUS_MASTER_PUSH_TOPICS_H
 
 #include <event2/event.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -35,6 +36,11 @@ void push_topics_free(struct push_topics *topics);  // before the link
 
 // The link's masters may be others now.
 void push_topics_follow(struct push_topics *topics);
+// Leaves all topics, and comes back to them. Between the two whoever publishes is told that nobody
+// has heard it. push_topics_is_quiet: nothing more comes.
+void push_topics_pause(struct push_topics *topics);
+void push_topics_resume(struct push_topics *topics);
+bool push_topics_is_quiet(const struct push_topics *topics);
 // Looks after a connection that has gone silent; each second.
 void push_topics_tick(struct push_topics *topics);
 

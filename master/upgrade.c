@@ -22,6 +22,7 @@
 #include "master/operations_grpc.h"
 #include "master/operations_http.h"
 #include "master/push_hub.h"
+#include "master/push_topics.h"
 #include "master/routes.h"
 #include "master/takeover.h"
 #include "master/trace_exporter.h"
@@ -74,6 +75,9 @@ static void fail(struct upgrade *upgrade, const char *why) {
   if (upgrade->state != UPGRADE_TRIAL) {
     operations_http_serve(master->operations_http, master->push_hub);
     operations_grpc_serve(master->operations_grpc, master->push_hub);
+    if (master->push_topics) {
+      push_topics_resume(master->push_topics);
+    }
   }
   if (upgrade->state == UPGRADE_HELD) {
     workers_resume(master->workers);
@@ -121,6 +125,7 @@ static bool is_quiet(struct master *master) {
   struct http_server_counts http;
   operations_http_counts(master->operations_http, &http);
   return http.waiting == 0 && push_hub_is_idle(master->push_hub) &&
+         (!master->push_topics || push_topics_is_quiet(master->push_topics)) &&
          !routes_writing(master->routes) &&
          !(master->trace_exporter && trace_exporter_flush(master->trace_exporter));
 }
@@ -168,6 +173,9 @@ static void become_quiet(struct upgrade *upgrade) {
   upgrade->until_ms = clock_monotonic_ms() + QUIET_MS;
   operations_http_serve(master->operations_http, NULL);
   operations_grpc_serve(master->operations_grpc, NULL);
+  if (master->push_topics) {
+    push_topics_pause(master->push_topics);
+  }
   loop_start_timer(upgrade->timer, LOOK_MS);
 }
 

@@ -1010,6 +1010,15 @@ int workers_count(const struct workers *workers) { return workers->count; }
 
 int workers_places(const struct workers *workers) { return workers->places; }
 
+int workers_draining(const struct workers *workers) {
+  int count = 0;
+  for (int i = 0; i < workers->count; i++) {
+    const struct worker_info *info = &workers->process[i].info;
+    count += info->pid != 0 && info->place == WORKER_NO_PLACE;
+  }
+  return count;
+}
+
 uint64_t workers_generation(const struct workers *workers) { return workers->generation; }
 
 int workers_running(const struct workers *workers) {

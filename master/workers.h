@@ -124,7 +124,8 @@ void workers_kill(struct workers *workers);
 // Their numbers are below this; some may be nobody's now.
 int workers_count(const struct workers *workers);
 int workers_places(const struct workers *workers);
-int workers_running(const struct workers *workers);  // that have a place and serve, or drain there
+int workers_running(const struct workers *workers);   // that have a place and serve, or drain there
+int workers_draining(const struct workers *workers);  // that have left their place
 uint64_t workers_generation(const struct workers *workers);  // the newest
 void workers_info(const struct workers *workers, int index, struct worker_info *info);
 

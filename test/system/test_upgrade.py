@@ -13,7 +13,7 @@ from janus.backend import Backend
 from janus.etcd_server import Etcd
 from janus.patience import patient, wait_for
 from janus.programs import Gateway, etcd_settings, nodes_of, redis_settings, run, write_file
-from janus.push import HttpPusher, json_body
+from janus.push import HttpPusher, Publisher, body, json_body
 from janus.redis_server import Redis
 from test_drain import workers, works
 
@@ -304,6 +304,39 @@ def test_after_it_the_old_workers_go_by_the_new_nodes(start, backend):
 
 
 # --- Under traffic -----------------------------------------------------------------------------
+
+
+def test_pushes_over_redis_arrive_or_are_known_to_be_lost(start, backend):
+    redis = start(Redis)
+    gateway = start(Gateway, nodes=nodes_of(backend.address),
+                    settings=redis_settings(redis.address))
+    publisher = Publisher(redis, gateway)
+    stop = threading.Event()
+    heard = []
+
+    def publish():
+        number = 0
+        while not stop.is_set():
+            if publisher.push([42890], body(b"%d" % number)) > 0:
+                heard.append(b"%d" % number)
+            number += 1
+            stop.wait(0.002)
+
+    thread = threading.Thread(target=publish)
+    with gateway.player(42890) as player:
+        works(player)
+        thread.start()
+        try:
+            for _ in range(3):
+                upgrade(gateway)
+        finally:
+            stop.set()
+            thread.join(patient(30))
+        wait_for(lambda: publisher.push([42890], body(b"last")) > 0, "the topic to be heard")
+        came = []
+        while not came or came[-1] != b"last":
+            came.append(player.receive().data)
+    assert came == heard + [b"last"]
 
 
 def test_upgrades_under_traffic_lose_nothing(start, backend):
