@@ -60,6 +60,10 @@ ROMA_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/roma/*.c))
 
 PROGRAMS := janusd janusctl janus-keys janus-client janus-roma janus-bench
 UNIT_TESTS := $(patsubst %.c,$(B)/%,$(wildcard test/unit/*/test_*.c))
+# Threads are in what stands on gRPC, in the log and in the shared tables.
+ifeq ($(FLAVOUR),tsan)
+UNIT_TESTS := $(patsubst %.c,$(B)/%,$(shell grep -lE 'pthread|grpc|roma\.h|log_' test/unit/*/test_*.c))
+endif
 FUZZERS := $(patsubst %.c,$(B)/%,$(wildcard test/fuzz/fuzz_*.c))
 
 ALL_PROGRAMS := $(PROGRAMS:%=$(BIN)/%) $(LIBEXEC)/janus-worker
@@ -191,7 +195,7 @@ asan: ## The whole suite under AddressSanitizer and UBSan
 	@tools/setup test
 	@$(MAKE) --no-print-directory -s FLAVOUR=asan suite
 
-tsan: ## The unit tests under ThreadSanitizer
+tsan: ## The unit tests with threads under ThreadSanitizer
 	@tools/setup test
 	@$(MAKE) --no-print-directory -s FLAVOUR=tsan unit
 

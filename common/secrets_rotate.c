@@ -19,6 +19,11 @@ static bool has_certs(const struct login_keys *in, const struct login_keys *keys
          sodium_memcmp(&in->client_key, &keys->client_key, sizeof keys->client_key) == 0;
 }
 
+bool login_keys_equal(const struct login_keys *a, const struct login_keys *b) {
+  return has_account_key(a, b) && a->has_certs == b->has_certs &&
+         (!a->has_certs || has_certs(a, b)) && a->until_ms == b->until_ms;
+}
+
 static void drop_account_key(struct login_keys *keys) {
   sodium_memzero(keys->account_aes_key, sizeof keys->account_aes_key);
   keys->account_aes_key_len = 0;

@@ -11,6 +11,9 @@
 // Whether they are good at that time.
 bool login_keys_valid(const struct login_keys *keys, int64_t now_ms);
 
+// Whether they are the same, and good for the same time.
+bool login_keys_equal(const struct login_keys *a, const struct login_keys *b);
+
 // Adds to the previous keys of fresh what running has and fresh has not: its current keys,
 // good for overlap_ms from now, and its previous ones, for as long as they were to be but no
 // longer than that. Keys that fresh has with a time of their own keep that time, also where it

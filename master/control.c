@@ -411,9 +411,10 @@ void control_free(struct control *control) {
     unlink(control->path);
     evconnlistener_free(control->listener);
     while (!LIST_EMPTY(&control->clients)) {
-      LIST_FIRST(&control->clients)->awaiting = false;  // nobody answers any more
+      struct client *client = LIST_FIRST(&control->clients);
       // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): the one before has left the list
-      client_free(LIST_FIRST(&control->clients));
+      client->awaiting = false;  // nobody answers any more
+      client_free(client);
     }
     free(control);
   }

@@ -221,11 +221,14 @@ static void take_login_keys(struct reload *reload) {
                                        "many at a time",
                                        dropped));
   }
-  if (memcmp(&running->current, &fresh->current, sizeof fresh->current) != 0) {
+  if (!login_keys_equal(&running->current, &fresh->current)) {
     on_change("secret (login keys)", CONFIG_IN_PLACE, reload);
   }
-  if (running->previous_count != fresh->previous_count ||
-      memcmp(running->previous, fresh->previous, sizeof fresh->previous) != 0) {
+  bool same = running->previous_count == fresh->previous_count;
+  for (size_t k = 0; same && k < fresh->previous_count; k++) {
+    same = login_keys_equal(&running->previous[k], &fresh->previous[k]);
+  }
+  if (!same) {
     on_change("secret.previous", CONFIG_IN_PLACE, reload);
   }
   running->current = fresh->current;

@@ -248,6 +248,7 @@ static int run(struct bench *bench, bool scheduled) {
   memset(data, 'j', bench->options.data_bytes);
   load.data = data;
   if (!scheduled && bench->options.pause_ms > 0) {
+    // cppcheck-suppress autoVariables ; taken back below, before load is gone
     bench->load = &load;
     bench->finish = finish;
   }
@@ -282,6 +283,7 @@ static int run(struct bench *bench, bool scheduled) {
     }
   }
   bench->finish = NULL;
+  bench->load = NULL;
   event_free(load.timer);
   players_free(&load.players);
   free(data);
