@@ -409,7 +409,7 @@ def test_the_gateway_knows_every_command(guarded):
     said, _, names = answer["error"].partition("; there are ")
     assert said == "unknown command"
     # top asks for stats and sessions.
-    assert set(COMMAND) - set(names.split(", ")) <= {"top", "upgrade"}
+    assert set(COMMAND) - set(names.split(", ")) <= {"top"}
     assert set(names.split(", ")) <= set(COMMAND)
 
 
