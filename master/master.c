@@ -1,10 +1,7 @@
 #include "master/master.h"
 
-#include <arpa/inet.h>
 #include <event2/thread.h>
 #include <fcntl.h>
-#include <ifaddrs.h>
-#include <net/if.h>
 #include <signal.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -20,6 +17,7 @@
 #include "common/secrets_rotate.h"
 #include "common/tls.h"
 #include "master/admission.h"
+#include "master/advertise.h"
 #include "master/bans.h"
 #include "master/control.h"
 #include "master/control_drain.h"
@@ -389,12 +387,12 @@ static void serve_pushes(struct master *master) {
 // new program and the settings as they are now.
 static void end_takeover(struct master *master) {
   if (!master->went_back) {
-    (void)master_begin_generation(master);
+    (void)places_renew(master);
   }
   char why[512];
-  if (master_open_places(master, (int)master->wanted_workers, why, sizeof why)) {
+  if (places_open(master, (int)master->wanted_workers, why, sizeof why)) {
     master->config.worker.count = master->wanted_workers;
-    master_take_places(master);
+    places_take(master);
   } else {
     char quoted[sizeof why + 64];
     log_error("workers_not_added", "why=%s", log_quote(quoted, sizeof quoted, why, strlen(why)));
@@ -439,20 +437,6 @@ void master_tell_tls_changed(struct master *master) {
   }
 }
 
-bool master_begin_generation(struct master *master) {
-  const struct channel_drain drain = {.timeout_ms = master->config.drain.timeout_ms,
-                                      .spread_ms = master->config.drain.spread_ms};
-  int error = workers_renew(master->workers, &drain);
-  master->generation_due = error != 0;
-  if (error != 0) {
-    log_limited(LOG_LEVEL_WARN, "generation_waits",
-                "error=\"%s\" hint=\"workers are being replaced "
-                "already, or too many are draining\"",
-                error_text(error));
-  }
-  return error == 0;
-}
-
 static void on_replaced(int index, int successor, void *owner) {
   control_worker_replaced(owner, index, successor);
 }
@@ -484,80 +468,6 @@ static void on_all_gone(void *owner) {
   }
   master->leave_by_ms = clock_monotonic_ms() + LEAVE_MS;
   event_add(master->leaving, &tick);
-}
-
-// --- Fewer workers ---------------------------------------------------------------------
-
-int64_t master_worker_count(void) {
-  long cores = sysconf(_SC_NPROCESSORS_ONLN);
-  return cores < 1 ? 1 : cores < CONFIG_WORKERS ? cores : CONFIG_WORKERS;
-}
-
-// Those who were on their way to the sockets have arrived by now.
-static void on_places_left(evutil_socket_t fd, short what, void *owner) {
-  struct master *master = owner;
-  size_t count = (size_t)master->config.worker.count;
-  const struct channel_drain drain = {.timeout_ms = master->config.drain.timeout_ms,
-                                      .spread_ms = master->config.drain.spread_ms};
-  (void)fd;
-  (void)what;
-  if (master->stopping) {
-    return;
-  }
-  workers_resize(master->workers, (int)count, &drain);
-  for (size_t i = 0; i < master->client_listeners; i++) {
-    listeners_shrink(&master->clients[i], count);
-  }
-}
-
-// New clients come to the first count places only.
-static void prefer_places(struct master *master, int count) {
-  for (size_t i = 0; i < master->client_listeners; i++) {
-    if (listeners_prefer(&master->clients[i], (size_t)count) != 0) {
-      log_warn("clients_may_be_reset",
-               "listener=%s hint=\"the kernel can't be told which workers clients are for\"",
-               master->clients[i].address);
-    }
-  }
-}
-
-bool master_open_places(struct master *master, int count, char *why, size_t why_size) {
-  for (size_t i = 0; i < master->client_listeners; i++) {
-    if (listeners_grow(&master->clients[i], master->client_config[i], (size_t)count, why,
-                       why_size) != 0) {
-      master_close_places(master);
-      return false;
-    }
-  }
-  return true;
-}
-
-void master_close_places(struct master *master) {
-  for (size_t i = 0; i < master->client_listeners; i++) {
-    listeners_shrink(&master->clients[i], (size_t)workers_places(master->workers));
-  }
-}
-
-void master_take_places(struct master *master) {
-  static const struct timeval on_their_way = {.tv_sec = 1};
-  const struct channel_drain drain = {.timeout_ms = master->config.drain.timeout_ms,
-                                      .spread_ms = master->config.drain.spread_ms};
-  int before = workers_places(master->workers);
-  int count = (int)master->config.worker.count;
-  if (count < before) {
-    prefer_places(master, count);
-    evtimer_add(master->places_left, &on_their_way);
-    return;
-  }
-  bool was_leaving = evtimer_pending(master->places_left, NULL);
-  evtimer_del(master->places_left);
-  if (count > before) {
-    workers_resize(master->workers, count, &drain);
-    master_close_places(master);  // for which there was no worker to be had
-  }
-  if (count > before || was_leaving) {
-    prefer_places(master, workers_places(master->workers));
-  }
 }
 
 // --- Signals and time ----------------------------------------------------------------
@@ -616,13 +526,6 @@ static void tell_status(const struct master *master) {
                          workers_count(master->workers));
 }
 
-// That a reload has asked for, and that could not begin then.
-static void begin_due_generation(struct master *master) {
-  if (master->generation_due && !is_draining(master) && master->all_workers_served) {
-    (void)master_begin_generation(master);
-  }
-}
-
 // A worker that does not tell who it has must not keep the gateway from going on.
 static void look_at_takeover(struct master *master) {
   if (master->saved && clock_monotonic_ms() >= master->take_over_by_ms) {
@@ -647,7 +550,7 @@ static void on_second(evutil_socket_t fd, short what, void *owner) {
   routes_tick(master->routes);
   bans_tick(master->bans, clock_wall_ms());
   look_at_takeover(master);
-  begin_due_generation(master);
+  places_tick(master);
   tell_status(master);
   master_look_at_readiness(master);
   if (tls_keys_tick(master->tls_keys, clock_monotonic_ms())) {
@@ -679,90 +582,9 @@ static void raise_descriptor_limit(const struct config *config) {
   }
 }
 
-static bool is_global(const struct ifaddrs *interface, int family) {
-  if (!interface->ifa_addr || interface->ifa_addr->sa_family != family ||
-      !(interface->ifa_flags & IFF_UP) || interface->ifa_flags & IFF_LOOPBACK) {
-    return false;
-  }
-  if (family == AF_INET) {
-    const struct sockaddr_in *address = (const void *)interface->ifa_addr;
-    return ntohl(address->sin_addr.s_addr) >> 16 != 0xa9fe;  // not link-local, 169.254/16
-  }
-  const struct sockaddr_in6 *address = (const void *)interface->ifa_addr;
-  return !IN6_IS_ADDR_LINKLOCAL(&address->sin6_addr);
-}
-
-// The address of the lowest-numbered interface that is up and has a global unicast one of that
-// family. False: there is none.
-static bool host_of_family(const struct ifaddrs *all, int family, char *host, size_t size) {
-  unsigned lowest = 0;
-  for (const struct ifaddrs *one = all; one; one = one->ifa_next) {
-    unsigned index = is_global(one, family) ? if_nametoindex(one->ifa_name) : 0;
-    if (index != 0 && (lowest == 0 || index < lowest)) {
-      char text[INET6_ADDRSTRLEN];
-      const void *address =
-          family == AF_INET
-              ? (const void *)&((const struct sockaddr_in *)(const void *)one->ifa_addr)->sin_addr
-              : (const void *)&((const struct sockaddr_in6 *)(const void *)one->ifa_addr)
-                    ->sin6_addr;
-      lowest = index;
-      inet_ntop(family, address, text, sizeof text);
-      snprintf(host, size, family == AF_INET ? "%s" : "[%s]", text);
-    }
-  }
-  return lowest != 0;
-}
-
-// The host that others reach us at when we listen on every address, as the rest of the
-// ecosystem finds it; IPv6 where there is no IPv4.
-static void own_host(char *host, size_t size) {
-  struct ifaddrs *all = NULL;
-  snprintf(host, size, "127.0.0.1");
-  if (getifaddrs(&all) == 0) {
-    (void)(host_of_family(all, AF_INET, host, size) || host_of_family(all, AF_INET6, host, size));
-    freeifaddrs(all);
-  }
-}
-
-// port is the one that the gRPC server has.
-static void derive_advertise(struct config *config, int port) {
-  const char *addr = config->server.grpc.addr;
-  const char *colon = strrchr(addr, ':');
-  char host[CONFIG_TEXT_BYTES];
-  if (config->server.grpc.advertise[0] != '\0' || !colon) {
-    return;
-  }
-  bool everywhere =
-      colon == addr || strncmp(addr, "0.0.0.0:", 8) == 0 || strncmp(addr, "[::]:", 5) == 0;
-  if (everywhere) {
-    own_host(host, sizeof host);
-  } else {
-    snprintf(host, sizeof host, "%.*s", (int)(colon - addr), addr);
-  }
-  snprintf(config->server.grpc.advertise, sizeof config->server.grpc.advertise, "%.110s:%d", host,
-           port);
-}
-
-static bool is_loopback(const char *address) {
-  return strncmp(address, "127.", 4) == 0 || strncmp(address, "[::1]", 5) == 0 ||
-         strncmp(address, "localhost:", 10) == 0;
-}
-
-// Other gateways and servers know this one by its address.
-static void warn_of_loopback(const struct config *config) {
-  const char *advertise = config->server.grpc.advertise;
-  bool others = config->routes.store == ROUTES_REDIS || config->registry.source == REGISTRY_ETCD;
-  if (others && is_loopback(advertise)) {
-    log_warn("advertise_is_loopback",
-             "advertise=%s hint=\"nobody on another machine reaches this gateway, and another one "
-             "there may have the same name: set server.grpc.addr or server.grpc.advertise\"",
-             advertise);
-  }
-}
-
 // The network is trusted then: whoever reaches the port can push what he likes.
 static void warn_of_open_port(const struct master *master, const char *key, const char *address) {
-  if (!is_loopback(address) && master->secrets->push_token[0] == '\0') {
+  if (!advertise_is_loopback(address) && master->secrets->push_token[0] == '\0') {
     log_warn("push_without_token",
              "%s=%s hint=\"everybody in the networks of push.allow can push to players: let only "
              "the game's servers reach this port, or give them a push_token (secret.conf)\"",
@@ -779,8 +601,8 @@ static bool open_ports(struct master *master, char *why, size_t why_size) {
   if (!master->operations_grpc) {
     return false;
   }
-  derive_advertise(&master->config, operations_grpc_port(master->operations_grpc));
-  warn_of_loopback(&master->config);
+  advertise_derive(&master->config, operations_grpc_port(master->operations_grpc));
+  advertise_warn(&master->config);
   struct http_route reports[HEALTH_HTTP_ROUTES + STATS_HTTP_ROUTES + 1];
   master->health_http = (struct health_http){
       .evaluate = evaluate_readiness, .owner = master, .started_ms = master->started_ms};
@@ -1078,7 +900,7 @@ int master_run(const struct master_options *options) {
   raise_descriptor_limit(config);
   trace_settings_init(&master.trace_settings, &master.config);
   if (master.config.worker.count == 0) {
-    master.config.worker.count = master_worker_count();
+    master.config.worker.count = places_default_count();
   }
   master.wanted_workers = master.config.worker.count;
   if (options->saved) {
@@ -1092,7 +914,7 @@ int master_run(const struct master_options *options) {
       master.base ? event_new(master.base, -1, EV_PERSIST, on_second, &master) : NULL;
   master.leaving =
       master.base ? event_new(master.base, -1, EV_PERSIST, on_leave_tick, &master) : NULL;
-  master.places_left = master.base ? evtimer_new(master.base, on_places_left, &master) : NULL;
+  bool has_places = master.base && places_init(&master);
   if (master.loaded) {
     *master.loaded = *config;
   }
@@ -1100,7 +922,7 @@ int master_run(const struct master_options *options) {
   if (master.tls_keys) {
     tls_keys_set_logins(master.tls_keys, master.secrets);
   }
-  if (tick && master.places_left && master.leaving && master.loaded && master.tls_keys &&
+  if (tick && has_places && master.leaving && master.loaded && master.tls_keys &&
       build(&master, options->worker_program, why, sizeof why)) {
     const struct timeval second = {.tv_sec = 1};
     event_add(tick, &second);
@@ -1139,9 +961,7 @@ int master_run(const struct master_options *options) {
   if (master.leaving) {
     event_free(master.leaving);
   }
-  if (master.places_left) {
-    event_free(master.places_left);
-  }
+  places_fini(&master);
   service_manager_free(master.service_manager);
   tear_down(&master);
   loop_free(master.base);

@@ -19,6 +19,7 @@
 #include "master/health_http.h"
 #include "master/listeners.h"
 #include "master/log_control.h"
+#include "master/places.h"
 #include "master/push_access.h"
 #include "master/takeover.h"
 #include "master/trace_settings.h"
@@ -89,11 +90,10 @@ struct master {
   // How each worker stands with Redis, as it said last; all zero until then.
   struct redis_link_health worker_redis[CONFIG_WORKER_NUMBERS];
   struct counters *counters;  // the master's own, beside those of the workers
-  bool generation_due;
   int64_t take_over_by_ms;    // monotonic: then it goes on without those who have not told
   int64_t wanted_workers;     // once it has taken over
-  struct event *places_left;  // sockets of places that are given up are to be closed
-  bool all_workers_served;    // at some time since the start
+  struct places places;
+  bool all_workers_served;  // at some time since the start
   struct gateway_drain drain;
   bool stopping;
   struct loop_lag *loop_lag;
@@ -107,16 +107,6 @@ void master_close_session(struct master *master, const struct directory_session 
 
 // Says to whoever asks whether players may be sent here what is true now.
 void master_look_at_readiness(struct master *master);
-// How many workers there are to be when worker.count is 0.
-int64_t master_worker_count(void);
-// Sockets for as many workers. False with the reason in why, and there are as many as before.
-bool master_open_places(struct master *master, int count, char *why, size_t why_size);
-// Closes those that no worker has a place for.
-void master_close_places(struct master *master);
-// New workers in place of all. False: later, by itself.
-bool master_begin_generation(struct master *master);
-// As many workers as worker.count says now; those that are too many drain.
-void master_take_places(struct master *master);
 // Registers this gateway: players may come.
 void master_announce(struct master *master);
 

@@ -79,7 +79,7 @@ static bool nodes_fit(struct reload *reload) {
 // More places need more sockets, which may be refused.
 static bool open_sockets(struct reload *reload) {
   char why[512];
-  if (master_open_places(reload->master, (int)reload->next.worker.count, why, sizeof why)) {
+  if (places_open(reload->master, (int)reload->next.worker.count, why, sizeof why)) {
     return true;
   }
   on_fault(why, reload->faults);
@@ -131,7 +131,7 @@ static bool is_good(struct reload *reload) {
   reload->next_loaded = *master->loaded;
   config_take(&reload->next, &reload->next_loaded, &reload->fresh, on_change, reload);
   if (reload->next.worker.count == 0) {
-    reload->next.worker.count = master_worker_count();
+    reload->next.worker.count = places_default_count();
   }
   for (size_t i = 0; i < reload->next.server.listener_count; i++) {
     // Its files may be gone already.
@@ -145,7 +145,7 @@ static bool is_good(struct reload *reload) {
   }
   if (tls_keys_reload(master->tls_keys, &reload->next, reload->kept, reload->tls_changed, on_fault,
                       reload->faults) != 0) {
-    master_close_places(master);
+    places_close_unused(master);
     return false;
   }
   return true;
@@ -260,7 +260,7 @@ static void take_sockets(struct master *master) {
 }
 
 static void begin_generation(struct reload *reload) {
-  reload->begun = master_begin_generation(reload->master);
+  reload->begun = places_renew(reload->master);
   if (!reload->begun) {
     json_array_append_new(reload->notes,
                           json_string("the new generation of workers begins as soon as it can: "
@@ -285,7 +285,7 @@ static void take(struct reload *reload) {
   if (reload->new_workers) {
     begin_generation(reload);
   }
-  master_take_places(master);
+  places_take(master);
   master_look_at_readiness(master);
 }
 
