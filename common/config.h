@@ -375,6 +375,8 @@ const char *config_transport_name(enum transport_name transport);  // "tcp", "ws
 // Writes the settings (no secrets) as libconfig text that config_load_fd takes
 // back to an equal struct.
 int config_save(const struct config *config, FILE *out) MUST_CHECK;
+// The same in memory, malloc'd; NULL when out of memory.
+char *config_text(const struct config *config);
 int config_load_fd(int fd, struct config *config, config_report *report, void *context) MUST_CHECK;
 int config_load_text(const char *text, struct config *config, config_report *report,
                      void *context) MUST_CHECK;

@@ -89,3 +89,18 @@ int config_save(const struct config *config, FILE *out) {
   }
   return fflush(out) != 0 || ferror(out) ? ERROR_SYSTEM : 0;
 }
+
+char *config_text(const struct config *config) {
+  char *text = NULL;
+  size_t len = 0;
+  FILE *file = open_memstream(&text, &len);
+  bool good = file != NULL && config_save(config, file) == 0;
+  if (file != NULL && fclose(file) != 0) {
+    good = false;
+  }
+  if (!good) {
+    free(text);
+    return NULL;
+  }
+  return text;
+}

@@ -1,5 +1,5 @@
-// How many workers take players, each at a place of its own with a socket of every listener; and new
-// workers in place of all. What a reload or a takeover has changed is brought about here.
+// How many workers take players, each at a place of its own with a socket of every listener; and
+// new workers in place of all. What a reload or a takeover has changed is brought about here.
 #ifndef JANUS_MASTER_PLACES_H
 #define JANUS_MASTER_PLACES_H
 

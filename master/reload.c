@@ -101,13 +101,8 @@ static bool client_cert_is_there(struct reload *reload) {
 // What waits and what does not have to fit together too: it is by this that workers start.
 static bool mix_is_good(struct reload *reload) {
   struct config *tried = malloc(sizeof *tried);
-  char *text = NULL;
-  size_t len = 0;
-  FILE *file = open_memstream(&text, &len);
-  bool good = tried && file && config_save(&reload->next, file) == 0;
-  if (file && fclose(file) != 0) {
-    good = false;
-  }
+  char *text = config_text(&reload->next);
+  bool good = tried && text;
   if (!good) {
     on_fault("out of memory", reload->faults);
   } else if (config_load_text(text, tried, on_fault, reload->faults) != 0) {

@@ -13,7 +13,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
-#include "common/secrets_rotate.h"
+#include "common/secrets_pipe.h"
 #include "master/bans.h"
 #include "master/control.h"
 #include "master/master.h"
@@ -46,22 +46,6 @@ static void set_all(const json_t *saved, bool kept) {
   json_array_foreach(json_object_get(saved, "fds"), i, fd) {
     fcntl((int)json_integer_value(fd), F_SETFD, kept ? 0 : FD_CLOEXEC);
   }
-}
-
-static int new_secrets_fd(const struct secrets *secrets) {
-  int ends[2];
-  if (pipe2(ends, O_CLOEXEC) != 0) {
-    return -1;
-  }
-  fcntl(ends[1], F_SETPIPE_SZ, (int)sizeof *secrets);
-  fcntl(ends[1], F_SETFL, O_NONBLOCK);
-  ssize_t written = write(ends[1], secrets, sizeof *secrets);
-  close(ends[1]);
-  if (written != (ssize_t)sizeof *secrets) {
-    close(ends[0]);
-    return -1;
-  }
-  return ends[0];
 }
 
 // --- Saving -------------------------------------------------------------------------------
@@ -100,14 +84,8 @@ static json_t *save_counters(const struct counters *counters) {
 }
 
 static json_t *save_settings(const struct config *config) {
-  char *text = NULL;
-  size_t len = 0;
-  FILE *file = open_memstream(&text, &len);
-  bool good = file && config_save(config, file) == 0;
-  if (file && fclose(file) != 0) {
-    good = false;
-  }
-  json_t *settings = good ? json_stringn_nocheck(text, len) : NULL;
+  char *text = config_text(config);
+  json_t *settings = text ? json_string_nocheck(text) : NULL;
   free(text);
   return settings;
 }
@@ -233,7 +211,7 @@ static char **make_arguments(struct argument_list *arguments, const struct takeo
 
 void takeover_exec(struct master *master, const char *program, int asker_fd) {
   struct argument_list arguments;
-  int secrets_fd = new_secrets_fd(master->secrets);
+  int secrets_fd = secrets_pipe_new(master->secrets);
   json_t *saved = secrets_fd >= 0 ? save(master, asker_fd, secrets_fd) : NULL;
   int fd = saved ? write_saved(saved) : -1;
   if (fd >= 0) {
@@ -295,14 +273,7 @@ int takeover_read_settings(const json_t *saved, struct config *config, config_re
 }
 
 bool takeover_read_secrets(const json_t *saved, struct secrets *secrets) {
-  int fd = takeover_fd(saved, "secrets_fd");
-  size_t have = 0;
-  ssize_t got = 1;
-  while (fd >= 0 && have < sizeof *secrets && got > 0) {
-    got = read(fd, (char *)secrets + have, sizeof *secrets - have);
-    have += got > 0 ? (size_t)got : 0;
-  }
-  return have == sizeof *secrets;
+  return secrets_pipe_read(takeover_fd(saved, "secrets_fd"), secrets);
 }
 
 static void name_kept_type(const char *name, enum config_change change, void *context) {
@@ -414,7 +385,7 @@ void takeover_go_back(const json_t *saved, const struct takeover_arguments *argu
                       const struct secrets *secrets, const char *why) {
   struct argument_list list;
   int program = takeover_fd(saved, "program_fd");
-  int secrets_fd = secrets ? new_secrets_fd(secrets) : -1;
+  int secrets_fd = secrets ? secrets_pipe_new(secrets) : -1;
   if (program < 0) {
     return;
   }

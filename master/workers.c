@@ -15,6 +15,7 @@
 
 #include "common/clock.h"
 #include "common/handover.h"
+#include "common/secrets_pipe.h"
 #include "common/shm.h"
 
 #define LOG_MODULE LOG_MODULE_MASTER
@@ -109,25 +110,6 @@ static int settings_fd(const struct config *config) {
   return fd;
 }
 
-// The secrets in a pipe, which holds them all without a reader.
-_Static_assert(sizeof(struct secrets) <= 64 << 10, "a pipe takes no more at once");
-static int secrets_fd(const struct secrets *secrets) {
-  int ends[2];
-  if (pipe2(ends, O_CLOEXEC) != 0) {
-    return -1;
-  }
-  // A pipe takes 64 KiB at once, unless its user has many; waiting is out of the question.
-  fcntl(ends[1], F_SETPIPE_SZ, (int)sizeof *secrets);
-  fcntl(ends[1], F_SETFL, O_NONBLOCK);
-  ssize_t written = write(ends[1], secrets, sizeof *secrets);
-  close(ends[1]);
-  if (written != (ssize_t)sizeof *secrets) {
-    close(ends[0]);
-    return -1;
-  }
-  return ends[0];
-}
-
 // In the child, between fork and exec: only what is safe there.
 static _Noreturn void become_worker(const struct workers *workers, int index, const int *fds,
                                     int end) {
@@ -189,7 +171,7 @@ static int start(struct worker_process *process) {
   process->started_ms = clock_monotonic_ms();  // a start that fails is no calm either
   shm_unmap(&process->counters);
   fds[HANDOVER_SETTINGS] = settings_fd(workers->options.config);
-  fds[HANDOVER_SECRETS] = secrets_fd(workers->options.secrets);
+  fds[HANDOVER_SECRETS] = secrets_pipe_new(workers->options.secrets);
   if (fds[HANDOVER_SETTINGS] < 0 || fds[HANDOVER_SECRETS] < 0 ||
       socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0 ||
       shm_create(&process->counters, "janus-counters", sizeof(struct counters), false) != 0) {
@@ -497,22 +479,6 @@ static void on_stop_timeout(evutil_socket_t fd, short what, void *owner) {
   workers_kill(workers);
 }
 
-// The settings as text, malloc'd; NULL when out of memory.
-static char *settings_text(const struct config *config) {
-  char *text = NULL;
-  size_t len = 0;
-  FILE *file = open_memstream(&text, &len);
-  bool good = file && config_save(config, file) == 0;
-  if (file && fclose(file) != 0) {
-    good = false;
-  }
-  if (!good) {
-    free(text);
-    return NULL;
-  }
-  return text;
-}
-
 static void send_the_oldest_away(struct workers *workers, const struct channel_drain *drain);
 
 static void send_due_settings(struct workers *workers) {
@@ -522,7 +488,7 @@ static void send_due_settings(struct workers *workers) {
     if (!process->settings_due) {
       continue;
     }
-    if (!text && !(text = settings_text(workers->options.config))) {
+    if (!text && !(text = config_text(workers->options.config))) {
       return;
     }
     process->settings_due =

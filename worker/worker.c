@@ -16,6 +16,7 @@
 #include "common/handover.h"
 #include "common/loop.h"
 #include "common/loop_lag.h"
+#include "common/secrets_pipe.h"
 #include "common/stream_tls.h"
 #include "worker/acceptor.h"
 #include "worker/inbox.h"
@@ -114,15 +115,9 @@ static void report_fault(const char *fault, void *context) {
 // core dumps.
 static struct secrets *take_secrets(int fd) {
   struct secrets *secrets = sodium_malloc(sizeof *secrets);
-  size_t have = 0;
-  while (secrets && have < sizeof *secrets) {
-    ssize_t got = read(fd, (char *)secrets + have, sizeof *secrets - have);
-    if (got <= 0) {
-      sodium_free(secrets);
-      secrets = NULL;
-    } else {
-      have += (size_t)got;
-    }
+  if (secrets && !secrets_pipe_read(fd, secrets)) {
+    sodium_free(secrets);
+    secrets = NULL;
   }
   close(fd);
   return secrets;
