@@ -1,5 +1,5 @@
-// Secrets on their way into another program, through a pipe that holds them all: they are in no file,
-// no argument and no environment, and can be read once.
+// Secrets on their way into another program, through a pipe that holds them all: they are in no
+// file, no argument and no environment, and can be read once.
 #ifndef JANUS_COMMON_SECRETS_PIPE_H
 #define JANUS_COMMON_SECRETS_PIPE_H
 

@@ -17,61 +17,17 @@
 #include "common/handover.h"
 #include "common/secrets_pipe.h"
 #include "common/shm.h"
+#include "master/worker_process.h"
 
 #define LOG_MODULE LOG_MODULE_MASTER
 
 enum {
   FDS_MAX = HANDOVER_LISTENERS + CONFIG_LISTENERS,
   READY_TIMEOUT_MS = 30000,  // for a worker to come up
-  STOP_GRACE_MS = 2000,      // beyond worker.stop_timeout
   CALM_MS = 10000,           // a worker that lived this long is not crash-looping
   // Deliveries of pushes under way in a worker, about a second of its time: what comes after
   // them on its channel waits.
   DELIVERIES_MAX = 1 << 17,
-};
-
-struct worker_process {
-  struct workers *workers;
-  int index;
-  struct worker_info info;
-  struct channel *channel;
-  struct shm counters;
-  struct counters_values retired;  // of the predecessors
-  double retired_cpu_s;
-  int64_t backoff_ms;
-  int64_t started_ms;  // monotonic
-  uint64_t pushed;     // sessions that pushes were for, ever
-  bool hangs;          // and has been told to end
-  bool settings_due;   // there was no room to tell it of them
-  bool held;           // has said its last word
-  bool taken_over;     // from the master before; has not yet told what it knows
-  // Of a successor, until it is ready: who has the place before it (NOBODY), and is then to drain
-  // so.
-  int predecessor;
-  struct channel_drain predecessor_drain;
-  int64_t drained_by_ms;  // monotonic: then it is killed; 0: not bounded
-  struct event *timer;    // next start, the time to be ready, or drained_by_ms
-};
-
-enum { NOBODY = -1 };
-
-struct workers {
-  struct event_base *base;
-  struct workers_options options;
-  struct workers_events events;
-  void *owner;
-  struct event *child_signal;
-  struct event *stop_timer;
-  bool stopping;
-  bool all_ready_told;
-  int places;
-  uint64_t generation;
-  bool draining;               // all of them,
-  struct channel_drain drain;  // so,
-  int64_t draining_since_ms;   // monotonic, since then
-  bool holding;
-  int count;  // numbers that were ever used
-  struct worker_process process[CONFIG_WORKER_NUMBERS];
 };
 
 const char *worker_state_name(enum worker_state state) {
@@ -80,7 +36,7 @@ const char *worker_state_name(enum worker_state state) {
   return names[state];
 }
 
-static void set_state(struct worker_process *process, enum worker_state state) {
+void worker_process_set_state(struct worker_process *process, enum worker_state state) {
   log_debug("worker_state", "worker=%d pid=%d from=%s to=%s", process->index,
             (int)process->info.pid, worker_state_name(process->info.state),
             worker_state_name(state));
@@ -88,7 +44,7 @@ static void set_state(struct worker_process *process, enum worker_state state) {
   process->info.since_ms = clock_wall_ms();
 }
 
-static void start_timer(struct worker_process *process, int64_t ms) {
+void worker_process_start_timer(struct worker_process *process, int64_t ms) {
   struct timeval time = clock_timeval(ms);
   evtimer_add(process->timer, &time);
 }
@@ -159,8 +115,12 @@ static bool tell_first(struct worker_process *process) {
          (!workers->draining || channel_send(process->channel, CHANNEL_DRAIN, &drain) == 0);
 }
 
-static int start(struct worker_process *process) {
+struct channel *worker_process_open_channel(struct worker_process *process, int fd) {
   static const struct channel_events events = {on_channel_message, on_channel_broken};
+  return channel_new(process->workers->base, fd, &events, process);
+}
+
+int worker_process_start(struct worker_process *process) {
   struct workers *workers = process->workers;
   int pair[2] = {-1, -1};
   int fds[FDS_MAX];
@@ -192,7 +152,7 @@ static int start(struct worker_process *process) {
   if (pid < 0) {
     goto out;
   }
-  process->channel = channel_new(workers->base, pair[0], &events, process);
+  process->channel = worker_process_open_channel(process, pair[0]);
   pair[0] = -1;
   if (!process->channel) {
     kill(pid, SIGKILL);
@@ -204,8 +164,8 @@ static int start(struct worker_process *process) {
   process->hangs = false;
   process->settings_due = false;
   process->pushed = 0;
-  set_state(process, WORKER_STARTING);
-  start_timer(process, READY_TIMEOUT_MS);
+  worker_process_set_state(process, WORKER_STARTING);
+  worker_process_start_timer(process, READY_TIMEOUT_MS);
   log_info("worker_started", "worker=%d pid=%d generation=%" PRIu64, process->index, (int)pid,
            process->info.generation);
   error = 0;
@@ -229,7 +189,7 @@ out:
 
 // At once the first time, then after a pause that doubles while workers keep
 // dying soon after their start.
-static void start_later(struct worker_process *process) {
+void worker_process_start_later(struct worker_process *process) {
   const struct config *config = process->workers->options.config;
   bool calm = clock_monotonic_ms() - process->started_ms >= CALM_MS;
   int64_t wait_ms = calm ? 0 : process->backoff_ms;
@@ -237,8 +197,8 @@ static void start_later(struct worker_process *process) {
   process->backoff_ms = next_ms < config->worker.restart_backoff_max_ms
                             ? next_ms
                             : config->worker.restart_backoff_max_ms;
-  set_state(process, WORKER_WAITING);
-  start_timer(process, wait_ms);
+  worker_process_set_state(process, WORKER_WAITING);
+  worker_process_start_timer(process, wait_ms);
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *owner) {
@@ -254,54 +214,17 @@ static void on_timer(evutil_socket_t fd, short what, void *owner) {
     kill(process->info.pid, SIGKILL);
   } else if (process->info.state == WORKER_WAITING) {
     process->info.restarts++;
-    if (start(process) != 0) {
-      start_later(process);
+    if (worker_process_start(process) != 0) {
+      worker_process_start_later(process);
     }
   }
 }
 
 // --- What they say ---------------------------------------------------------------
 
-// One that leaves its place; or does so earlier than it was told before.
-static void drain_and_leave(struct worker_process *process, struct channel_drain drain) {
-  const struct config *config = process->workers->options.config;
-  int64_t bound_ms =
-      drain.timeout_ms + drain.spread_ms + config->worker.stop_timeout_ms + STOP_GRACE_MS;
-  drain.leave = 1;
-  process->info.place = WORKER_NO_PLACE;
-  evtimer_del(process->timer);
-  if (process->info.pid == 0) {  // it was to be started
-    set_state(process, WORKER_NONE);
-    return;
-  }
-  log_info("worker_drains", "worker=%d pid=%d timeout_ms=%lld spread_ms=%lld", process->index,
-           (int)process->info.pid, (long long)drain.timeout_ms, (long long)drain.spread_ms);
-  if (!process->channel || channel_send(process->channel, CHANNEL_DRAIN, &drain) != 0) {
-    kill(process->info.pid, SIGTERM);
-  }
-  set_state(process, WORKER_DRAINING);
-  process->drained_by_ms = clock_monotonic_ms() + bound_ms;
-  start_timer(process, bound_ms);
-}
-
-// Whether one that is to be replaced still has the place.
-static bool has_predecessor(const struct worker_process *process) {
-  return process->predecessor != NOBODY && process->info.place != WORKER_NO_PLACE &&
-         process->workers->process[process->predecessor].info.place == process->info.place;
-}
-
-static bool any_taken_over(const struct workers *workers) {
-  for (int i = 0; i < workers->count; i++) {
-    if (workers->process[i].taken_over) {
-      return true;
-    }
-  }
-  return false;
-}
-
 static void look_whether_ready(struct workers *workers) {
   if (!workers->all_ready_told && !workers->stopping &&
-      workers_running(workers) == workers->places && !any_taken_over(workers)) {
+      workers_running(workers) == workers->places && !workers_any_taken_over(workers)) {
     workers->all_ready_told = true;
     workers->events.on_all_ready(workers->owner);
   }
@@ -311,30 +234,18 @@ static void on_ready(struct worker_process *process) {
   struct workers *workers = process->workers;
   if (process->info.state == WORKER_STARTING) {
     evtimer_del(process->timer);
-    set_state(process, workers->draining ? WORKER_DRAINING : WORKER_RUNNING);
+    worker_process_set_state(process, workers->draining ? WORKER_DRAINING : WORKER_RUNNING);
   }
   if (process->predecessor != NOBODY) {
     int predecessor = process->predecessor;
-    if (has_predecessor(process)) {
-      drain_and_leave(&workers->process[predecessor], process->predecessor_drain);
+    if (worker_process_has_predecessor(process)) {
+      worker_process_drain(&workers->process[predecessor], process->predecessor_drain);
     }
     process->predecessor = NOBODY;
     workers->events.on_replaced(predecessor, process->index, workers->owner);
   }
   process->taken_over = false;
   look_whether_ready(workers);
-}
-
-bool workers_are_held(const struct workers *workers) {
-  for (int i = 0; i < workers->count; i++) {
-    const struct worker_process *process = &workers->process[i];
-    // One without a channel is dying: its end is awaited.
-    if (process->info.pid != 0 &&
-        (!process->held || !process->channel || channel_queued_bytes(process->channel) > 0)) {
-      return false;
-    }
-  }
-  return true;
 }
 
 static void on_channel_message(enum channel_type type, const void *content, void *owner) {
@@ -360,12 +271,14 @@ static void on_channel_broken(const char *why, void *owner) {
   channel_free(process->channel);
   process->channel = NULL;
   if (process->info.pid != 0 && process->info.place == WORKER_NO_PLACE) {
-    start_timer(process, workers->options.config->worker.stop_timeout_ms + STOP_GRACE_MS);
+    worker_process_start_timer(
+        process, workers->options.config->worker.stop_timeout_ms + WORKER_STOP_GRACE_MS);
   } else if ((process->info.state == WORKER_RUNNING || process->info.state == WORKER_DRAINING) &&
              process->info.pid != 0) {
     kill(process->info.pid, SIGTERM);
-    set_state(process, WORKER_STOPPING);
-    start_timer(process, workers->options.config->worker.stop_timeout_ms + STOP_GRACE_MS);
+    worker_process_set_state(process, WORKER_STOPPING);
+    worker_process_start_timer(
+        process, workers->options.config->worker.stop_timeout_ms + WORKER_STOP_GRACE_MS);
   }
 }
 
@@ -387,38 +300,26 @@ static bool is_leaving(const struct worker_process *process) {
   return process->workers->stopping || process->info.place == WORKER_NO_PLACE;
 }
 
-static struct worker_process *successor_of(struct worker_process *process) {
-  struct workers *workers = process->workers;
-  for (int i = 0; i < workers->count; i++) {
-    struct worker_process *other = &workers->process[i];
-    if (other->predecessor == process->index && other->info.place == process->info.place &&
-        other != process && other->info.state != WORKER_NONE) {
-      return other;
-    }
-  }
-  return NULL;
-}
-
-static void free_number(struct worker_process *process) {
+void worker_process_free(struct worker_process *process) {
   process->info.place = WORKER_NO_PLACE;
   process->predecessor = NOBODY;
   process->drained_by_ms = 0;
-  set_state(process, WORKER_NONE);
+  worker_process_set_state(process, WORKER_NONE);
 }
 
 // What is to follow its end.
 static void go_on_without(struct worker_process *process) {
   struct workers *workers = process->workers;
   int predecessor = process->predecessor;
-  if (is_leaving(process) || successor_of(process)) {
-    free_number(process);
-  } else if (has_predecessor(process)) {  // which is well, as this one was not
-    free_number(process);
+  if (is_leaving(process) || worker_process_successor(process)) {
+    worker_process_free(process);
+  } else if (worker_process_has_predecessor(process)) {  // which is well, as this one was not
+    worker_process_free(process);
     log_error("worker_not_replaced", "worker=%d hint=\"its successor did not come up; it goes on\"",
               predecessor);
     workers->events.on_replaced(predecessor, NOBODY, workers->owner);
   } else {
-    start_later(process);
+    worker_process_start_later(process);
   }
 }
 
@@ -479,8 +380,6 @@ static void on_stop_timeout(evutil_socket_t fd, short what, void *owner) {
   workers_kill(workers);
 }
 
-static void send_the_oldest_away(struct workers *workers, const struct channel_drain *drain);
-
 static void send_due_settings(struct workers *workers) {
   char *text = NULL;
   for (int i = 0; i < workers->count; i++) {
@@ -506,7 +405,7 @@ void workers_settings_changed(struct workers *workers) {
   }
   send_due_settings(workers);
   const struct channel_drain drain = {.spread_ms = workers->options.config->drain.spread_ms};
-  send_the_oldest_away(workers, &drain);
+  workers_send_the_oldest_away(workers, &drain);
 }
 
 void workers_watch(struct workers *workers) {
@@ -532,8 +431,8 @@ void workers_watch(struct workers *workers) {
 void workers_stop(struct workers *workers, int64_t spread_ms) {
   const struct channel_drain drain = {.spread_ms = spread_ms, .leave = 1};
   enum channel_type word = spread_ms > 0 ? CHANNEL_DRAIN : CHANNEL_STOP;
-  struct timeval bound =
-      clock_timeval(spread_ms + workers->options.config->worker.stop_timeout_ms + STOP_GRACE_MS);
+  struct timeval bound = clock_timeval(spread_ms + workers->options.config->worker.stop_timeout_ms +
+                                       WORKER_STOP_GRACE_MS);
   if (workers->stopping) {
     return;
   }
@@ -542,7 +441,7 @@ void workers_stop(struct workers *workers, int64_t spread_ms) {
     struct worker_process *process = &workers->process[i];
     evtimer_del(process->timer);
     if (process->info.pid != 0) {
-      set_state(process, WORKER_STOPPING);
+      worker_process_set_state(process, WORKER_STOPPING);
       if (!process->channel || channel_send(process->channel, word, &drain) != 0) {
         kill(process->info.pid, SIGTERM);
       }
@@ -560,18 +459,10 @@ void workers_kill(struct workers *workers) {
   }
 }
 
-// --- Replacing -----------------------------------------------------------------------
-
-static size_t free_numbers(const struct workers *workers) {
-  size_t count = (size_t)(CONFIG_WORKER_NUMBERS - workers->count);
-  for (int i = 0; i < workers->count; i++) {
-    count += workers->process[i].info.state == WORKER_NONE;
-  }
-  return count;
-}
+// --- Numbers and places ----------------------------------------------------------------
 
 // The lowest that is free, for that place. NULL: there is none, or no memory.
-static struct worker_process *take_number(struct workers *workers, int place) {
+struct worker_process *worker_process_take(struct workers *workers, int place) {
   int number = 0;
   while (number < workers->count && workers->process[number].info.state != WORKER_NONE) {
     number++;
@@ -598,315 +489,15 @@ static struct worker_process *take_number(struct workers *workers, int place) {
   return process;
 }
 
-static struct worker_process *at_place(struct workers *workers, int place) {
+struct worker_process *worker_process_at(struct workers *workers, int place) {
   for (int i = 0; i < workers->count; i++) {
     struct worker_process *process = &workers->process[i];
     if (process->info.state != WORKER_NONE && process->info.place == place &&
-        !has_predecessor(process)) {
+        !worker_process_has_predecessor(process)) {
       return process;
     }
   }
   return NULL;
-}
-
-// Between two starts, its next one is what is wanted.
-static bool is_replaced_by_its_start(const struct worker_process *process) {
-  return process->info.state == WORKER_WAITING;
-}
-
-static int start_successor(struct worker_process *process, const struct channel_drain *drain) {
-  struct workers *workers = process->workers;
-  if (is_replaced_by_its_start(process)) {
-    process->info.generation = workers->generation;
-    return 0;
-  }
-  struct worker_process *successor = take_number(workers, process->info.place);
-  if (!successor) {
-    return ERROR_EXHAUSTED;
-  }
-  successor->predecessor = process->index;
-  successor->predecessor_drain = *drain;
-  if (start(successor) != 0) {
-    free_number(successor);
-    return ERROR_SYSTEM;
-  }
-  return 0;
-}
-
-static bool is_being_replaced(const struct workers *workers) {
-  for (int i = 0; i < workers->count; i++) {
-    const struct worker_process *process = &workers->process[i];
-    if (process->info.state != WORKER_NONE && has_predecessor(process)) {
-      return true;
-    }
-  }
-  return false;
-}
-
-int workers_replace(struct workers *workers, int index, const struct channel_drain *drain) {
-  struct worker_process *process =
-      index >= 0 && index < workers->count ? &workers->process[index] : NULL;
-  if (!process || process->info.state == WORKER_NONE || process->info.place == WORKER_NO_PLACE) {
-    return ERROR_NOT_FOUND;
-  }
-  if (workers->stopping || has_predecessor(process) || successor_of(process) ||
-      is_replaced_by_its_start(process)) {
-    return ERROR_BUSY;
-  }
-  return start_successor(process, drain);
-}
-
-// One that has left its place already; the earlier end counts.
-static void drain_earlier(struct worker_process *process, const struct channel_drain *drain) {
-  const struct config *config = process->workers->options.config;
-  int64_t bound_ms = clock_monotonic_ms() + drain->timeout_ms + drain->spread_ms +
-                     config->worker.stop_timeout_ms + STOP_GRACE_MS;
-  if (process->channel && bound_ms < process->drained_by_ms) {
-    drain_and_leave(process, *drain);
-  }
-}
-
-// Those that would be too many generations at a time.
-static void send_the_oldest_away(struct workers *workers, const struct channel_drain *drain) {
-  const struct config *config = workers->options.config;
-  struct channel_drain now = {.spread_ms = drain->spread_ms};
-  for (int i = 0; i < workers->count; i++) {
-    struct worker_process *process = &workers->process[i];
-    if (process->info.state == WORKER_DRAINING && process->info.place == WORKER_NO_PLACE &&
-        process->info.generation + (uint64_t)config->drain.generations < workers->generation) {
-      drain_earlier(process, &now);
-    }
-  }
-}
-
-int workers_renew(struct workers *workers, const struct channel_drain *drain) {
-  if (workers->stopping || is_being_replaced(workers)) {
-    return ERROR_BUSY;
-  }
-  if (free_numbers(workers) < (size_t)workers->places) {
-    return ERROR_EXHAUSTED;
-  }
-  workers->generation++;
-  for (int place = 0; place < workers->places; place++) {
-    struct worker_process *process = at_place(workers, place);
-    int error = process ? start_successor(process, drain) : ERROR_NOT_FOUND;
-    if (error != 0) {  // it goes on as it is
-      log_error("worker_not_replaced", "place=%d error=\"%s\"", place, error_text(error));
-    }
-  }
-  send_the_oldest_away(workers, drain);
-  return 0;
-}
-
-void workers_resize(struct workers *workers, int count, const struct channel_drain *drain) {
-  for (; workers->places < count; workers->places++) {
-    struct worker_process *process = take_number(workers, workers->places);
-    if (!process) {
-      log_error("worker_start_failed", "place=%d hint=\"too many workers are draining\"",
-                workers->places);
-      return;
-    }
-    if (start(process) != 0) {
-      start_later(process);
-    }
-  }
-  if (count >= workers->places) {
-    return;
-  }
-  workers->places = count;
-  for (int i = 0; i < workers->count; i++) {
-    struct worker_process *process = &workers->process[i];
-    if (process->info.state != WORKER_NONE && process->info.place >= count) {
-      drain_and_leave(process, *drain);
-    }
-  }
-}
-
-void workers_drain(struct workers *workers, const struct channel_drain *drain) {
-  workers->draining = true;
-  workers->drain = *drain;
-  workers->drain.leave = 0;
-  workers->draining_since_ms = clock_monotonic_ms();
-  for (int i = 0; i < workers->count; i++) {
-    struct worker_process *process = &workers->process[i];
-    if (process->info.place == WORKER_NO_PLACE && process->info.state == WORKER_DRAINING) {
-      drain_earlier(process, drain);
-    } else if (process->channel && process->info.state != WORKER_NONE) {
-      (void)!channel_send(process->channel, CHANNEL_DRAIN, &workers->drain);
-      if (process->info.state == WORKER_RUNNING) {
-        set_state(process, WORKER_DRAINING);
-      }
-    }
-  }
-}
-
-void workers_undrain(struct workers *workers) {
-  workers->draining = false;
-  for (int i = 0; i < workers->count; i++) {
-    struct worker_process *process = &workers->process[i];
-    if (process->channel && process->info.place != WORKER_NO_PLACE) {
-      (void)!channel_send(process->channel, CHANNEL_UNDRAIN, NULL);
-      if (process->info.state == WORKER_DRAINING) {
-        set_state(process, WORKER_RUNNING);
-      }
-    }
-  }
-}
-
-// --- Another program of the master ------------------------------------------------------
-
-int workers_hold(struct workers *workers) {
-  if (workers->stopping || workers->holding || workers->draining || is_being_replaced(workers)) {
-    return ERROR_BUSY;
-  }
-  for (int i = 0; i < workers->count; i++) {
-    const struct worker_process *process = &workers->process[i];
-    if (process->info.state == WORKER_STARTING || process->info.state == WORKER_STOPPING ||
-        (process->info.pid != 0 && !process->channel)) {
-      return ERROR_BUSY;
-    }
-  }
-  workers->holding = true;
-  for (int i = 0; i < workers->count; i++) {
-    struct worker_process *process = &workers->process[i];
-    process->held = false;
-    if (process->info.pid != 0 && channel_send(process->channel, CHANNEL_HOLD, NULL) != 0) {
-      workers_resume(workers);
-      return ERROR_BUSY;
-    }
-  }
-  return 0;
-}
-
-void workers_resume(struct workers *workers) {
-  workers->holding = false;
-  for (int i = 0; i < workers->count; i++) {
-    struct worker_process *process = &workers->process[i];
-    if (process->channel) {
-      (void)!channel_send(process->channel, CHANNEL_RESUME, NULL);
-    }
-  }
-}
-
-static json_t *numbers_of(const struct counters_values *values) {
-  const uint64_t *numbers = (const uint64_t *)(const void *)values;
-  json_t *array = json_array();
-  for (size_t i = 0; i < sizeof *values / sizeof *numbers; i++) {
-    json_array_append_new(array, json_integer((json_int_t)numbers[i]));
-  }
-  return array;
-}
-_Static_assert(sizeof(struct counters_values) % sizeof(uint64_t) == 0, "nothing but numbers");
-
-json_t *workers_save(const struct workers *workers, void (*keep)(int fd, void *context),
-                     void *context) {
-  json_t *processes = json_array();
-  for (int i = 0; i < workers->count; i++) {
-    const struct worker_process *process = &workers->process[i];
-    bool lives = process->info.pid != 0;
-    json_t *one = json_pack(
-        "{s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:f, s:o}", "number", i, "pid",
-        (int)process->info.pid, "place", process->info.place, "generation",
-        (json_int_t)process->info.generation, "restarts", (json_int_t)process->info.restarts,
-        "since_ms", (json_int_t)process->info.since_ms, "started_ms",
-        (json_int_t)process->started_ms, "drained_by_ms", (json_int_t)process->drained_by_ms,
-        "retired_cpu_s", process->retired_cpu_s, "retired", numbers_of(&process->retired));
-    if (lives) {
-      int channel = channel_fd(process->channel);
-      json_object_set_new(one, "channel_fd", json_integer(channel));
-      json_object_set_new(one, "counters_fd", json_integer(process->counters.fd));
-      keep(channel, context);
-      keep(process->counters.fd, context);
-    }
-    json_array_append_new(processes, one);
-  }
-  return json_pack("{s:I, s:i, s:o}", "generation", (json_int_t)workers->generation, "places",
-                   workers->places, "processes", processes);
-}
-
-static json_int_t saved_number(const json_t *saved, const char *name) {
-  return json_integer_value(json_object_get(saved, name));
-}
-
-static void take_numbers(struct counters_values *values, const json_t *numbers) {
-  const size_t count = sizeof *values / sizeof(uint64_t);
-  for (size_t i = 0; json_array_size(numbers) == count && i < count; i++) {
-    uint64_t number = (uint64_t)json_integer_value(json_array_get(numbers, i));
-    memcpy((char *)values + i * sizeof number, &number, sizeof number);
-  }
-}
-
-// One that lives. What can't be taken over is ended: its players come again.
-static void take_over_living(struct worker_process *process, const json_t *saved) {
-  static const struct channel_events events = {on_channel_message, on_channel_broken};
-  struct workers *workers = process->workers;
-  int channel = (int)saved_number(saved, "channel_fd");
-  const int fds[CHANNEL_FDS] = {[CHANNEL_FD_ROUTES] = workers->options.route_table_fd,
-                                [CHANNEL_FD_NODES] = workers->options.node_table_fd,
-                                [CHANNEL_FD_TLS] = workers->options.tls_fd};
-  process->info.pid = (pid_t)saved_number(saved, "pid");
-  process->taken_over = true;
-  process->pushed = 0;
-  fcntl(channel, F_SETFD, FD_CLOEXEC);
-  bool good = shm_map(&process->counters, (int)saved_number(saved, "counters_fd"), true) == 0 &&
-              process->counters.size >= sizeof(struct counters) &&
-              channel_send_take_over(channel, fds) == 0;
-  if (good) {
-    const struct counters *counters = process->counters.base;
-    fcntl(process->counters.fd, F_SETFD, FD_CLOEXEC);
-    process->pushed =
-        atomic_load_explicit(&counters->counter[COUNTER_PUSHES_ADDRESSED], memory_order_relaxed);
-    process->channel = channel_new(workers->base, channel, &events, process);
-  } else {
-    close(channel);
-  }
-  if (!process->channel) {
-    log_error("worker_not_taken_over", "worker=%d pid=%d", process->index, (int)process->info.pid);
-    kill(process->info.pid, SIGKILL);
-  }
-  process->info.state = process->info.place == WORKER_NO_PLACE ? WORKER_DRAINING : WORKER_RUNNING;
-  if (process->drained_by_ms != 0) {
-    int64_t left_ms = process->drained_by_ms - clock_monotonic_ms();
-    start_timer(process, left_ms > 0 ? left_ms : 0);
-  }
-  log_info("worker_taken_over", "worker=%d pid=%d place=%d", process->index, (int)process->info.pid,
-           process->info.place);
-}
-
-// False: out of memory.
-static bool take_over_all(struct workers *workers, const json_t *saved) {
-  const json_t *one;
-  size_t i;
-  workers->generation = (uint64_t)saved_number(saved, "generation");
-  json_array_foreach(json_object_get(saved, "processes"), i, one) {
-    // Numbers are given from the lowest on, and one that is free is taken again soon.
-    int number = (int)saved_number(one, "number");
-    if (number != workers->count || number >= CONFIG_WORKER_NUMBERS) {
-      return false;
-    }
-    struct worker_process *process = take_number(workers, (int)saved_number(one, "place"));
-    if (!process) {
-      return false;
-    }
-    process->info.generation = (uint64_t)saved_number(one, "generation");
-    process->info.restarts = (uint64_t)saved_number(one, "restarts");
-    process->info.since_ms = saved_number(one, "since_ms");
-    process->started_ms = saved_number(one, "started_ms");
-    process->drained_by_ms = saved_number(one, "drained_by_ms");
-    process->retired_cpu_s = json_real_value(json_object_get(one, "retired_cpu_s"));
-    take_numbers(&process->retired, json_object_get(one, "retired"));
-    if (saved_number(one, "pid") != 0) {
-      take_over_living(process, one);
-    } else {
-      process->info.state = WORKER_STOPPING;  // so that its number is not given to the next one
-    }
-  }
-  for (int n = 0; n < workers->count; n++) {
-    if (workers->process[n].info.pid == 0) {
-      free_number(&workers->process[n]);
-    }
-  }
-  return true;
 }
 
 // --- For others --------------------------------------------------------------------
@@ -929,18 +520,19 @@ struct workers *workers_new(struct event_base *base, const struct workers_option
     workers_free(workers);
     return NULL;
   }
-  if (options->saved && !take_over_all(workers, options->saved)) {
+  if (options->saved && !workers_take_over(workers, options->saved)) {
     workers_free(workers);
     return NULL;
   }
   for (; workers->places < (int)options->config->worker.count; workers->places++) {
-    if (at_place(workers, workers->places)) {
+    if (worker_process_at(workers, workers->places)) {
       continue;
     }
-    struct worker_process *process = take_number(workers, workers->places);
-    bool started = process && start(process) == 0;
+    struct worker_process *process = worker_process_take(workers, workers->places);
+    bool started = process && worker_process_start(process) == 0;
     if (process && !started && options->saved) {
-      start_later(process);  // players are here: nothing is given up for one that is missing
+      worker_process_start_later(
+          process);  // players are here: nothing is given up for one that is missing
     } else if (!started) {
       workers_kill(workers);
       workers_free(workers);
