@@ -880,6 +880,7 @@ int config_load_file(const char *path, struct config *config, struct secrets *se
     loader_fault(&loader, (struct origin){0}, "the file", "is a folder");
   } else if (config_read_file(&tree, path) != CONFIG_TRUE) {
     fault_parse(&loader, &tree);
+    loader_wipe_secrets(config_lookup(&tree, "secret"));  // read before the fault
   } else {
     section_read(&loader, config_root_setting(&tree), "");
     environment_apply(&loader);

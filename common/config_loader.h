@@ -120,6 +120,8 @@ static inline struct origin at(const config_setting_t *setting) {
 
 // Reads the section `secret` and the files of private keys that the settings name.
 void loader_read_secrets(struct loader *loader, struct secrets *secrets);
+// Overwrites the texts of that section, so that none stays in freed memory; accepts NULL.
+void loader_wipe_secrets(const config_setting_t *section);
 // Reports each secret that is in the environment.
 void loader_check_environment(struct loader *loader);
 // The variable that overrides path: server.tcp.addr is JANUS_SERVER_TCP_ADDR.

@@ -333,14 +333,14 @@ static void section_read(struct loader *loader, struct secrets *secrets) {
 }
 
 // libconfig's copy of what was read, at any depth; its scanner's buffers are out of our reach.
-static void section_wipe(const config_setting_t *section) {
-  for (int i = 0; i < config_setting_length(section); i++) {
+void loader_wipe_secrets(const config_setting_t *section) {
+  for (int i = 0; section != NULL && i < config_setting_length(section); i++) {
     const config_setting_t *setting = config_setting_get_elem(section, (unsigned)i);
     if (config_setting_type(setting) == CONFIG_TYPE_STRING) {
       char *text = (char *)(uintptr_t)config_setting_get_string(setting);
       explicit_bzero(text, strlen(text));
     } else if (config_setting_is_aggregate(setting)) {
-      section_wipe(setting);
+      loader_wipe_secrets(setting);
     }
   }
 }
@@ -355,7 +355,7 @@ void loader_read_secrets(struct loader *loader, struct secrets *secrets) {
   key_file_read(loader, "tunnel.tls.key", config->tunnel.tls.key, secrets->tunnel_tls_key,
                 sizeof secrets->tunnel_tls_key);
   if (loader->secret != NULL && config_setting_is_group(loader->secret)) {
-    section_wipe(loader->secret);
+    loader_wipe_secrets(loader->secret);
   }
 }
 

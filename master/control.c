@@ -371,6 +371,15 @@ struct control *control_new(struct master *master, char *why, size_t why_size) {
   return control;
 }
 
+void control_drop_socket_before(struct control *control, const json_t *saved) {
+  const char *path = json_string_value(json_object_get(saved, "control_path"));
+  int fd = takeover_fd(saved, "control_fd");
+  if (path && fd >= 0 && strcmp(path, control->path) != 0) {
+    unlink(path);
+    close(fd);
+  }
+}
+
 void control_tick(struct control *control) {
   char why[256], quoted[320];
   if (access(control->path, F_OK) == 0 || errno != ENOENT) {

@@ -16,6 +16,8 @@ struct master;
 // NULL on failure.
 struct control *control_new(struct master *master, char *why, size_t why_size);
 void control_free(struct control *control);  // removes the socket
+// Once there is no way back: the socket of the program before, where it was at another place.
+void control_drop_socket_before(struct control *control, const json_t *saved);
 // Each second: listens anew where somebody has removed the socket.
 void control_tick(struct control *control);
 int control_fd(const struct control *control);

@@ -401,6 +401,7 @@ static void end_takeover(struct master *master) {
   serve_pushes(master);
   log_info("taken_over", "sessions=%zu generation=%" PRIu64, directory_count(master->directory),
            workers_generation(master->workers));
+  control_drop_socket_before(master->control, master->saved);
   upgrade_answer(master);
   master->saved = NULL;
 }

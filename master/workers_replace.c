@@ -91,8 +91,8 @@ int workers_replace(struct workers *workers, int index, const struct channel_dra
   if (!process || process->info.state == WORKER_NONE || process->info.place == WORKER_NO_PLACE) {
     return ERROR_NOT_FOUND;
   }
-  if (workers->stopping || worker_process_has_predecessor(process) || worker_process_successor(process) ||
-      is_replaced_by_its_start(process)) {
+  if (workers->stopping || worker_process_has_predecessor(process) ||
+      worker_process_successor(process) || is_replaced_by_its_start(process)) {
     return ERROR_BUSY;
   }
   return start_successor(process, drain);

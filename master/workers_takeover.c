@@ -25,7 +25,8 @@ bool workers_are_held(const struct workers *workers) {
 }
 
 int workers_hold(struct workers *workers) {
-  if (workers->stopping || workers->holding || workers->draining || workers_is_being_replaced(workers)) {
+  if (workers->stopping || workers->holding || workers->draining ||
+      workers_is_being_replaced(workers)) {
     return ERROR_BUSY;
   }
   for (int i = 0; i < workers->count; i++) {
