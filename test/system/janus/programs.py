@@ -109,6 +109,12 @@ def resident_bytes(pid):
         return int(re.search(r"VmRSS:\s+(\d+) kB", status.read()).group(1)) * 1024
 
 
+def private_bytes(pid):
+    """Without the tables that are shared, of which more and more is touched with time."""
+    with open(f"/proc/{pid}/status") as status:
+        return int(re.search(r"RssAnon:\s+(\d+) kB", status.read()).group(1)) * 1024
+
+
 def libconfig(value, depth=0):
     """A Python value as libconfig text."""
     pad = "  " * depth
