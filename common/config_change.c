@@ -55,11 +55,25 @@ static bool nodes_differ(const struct config *before, const struct config *after
   return differ;
 }
 
-// A node without a color has the label's, which waits for a restart.
-static void keep_default_color(const struct config *running, struct config *fresh) {
+static const struct node *known_node(const struct config *config, const struct node *node) {
+  for (size_t i = 0; i < config->registry.node_count; i++) {
+    const struct node *known = &config->registry.nodes[i];
+    if (strcmp(known->service, node->service) == 0 && strcmp(known->address, node->address) == 0) {
+      return known;
+    }
+  }
+  return NULL;
+}
+
+// A node without a color has the label's, which waits for a restart. One that had the new label's
+// before has it by itself.
+static void keep_default_color(const struct config *running, const struct config *loaded,
+                               struct config *fresh) {
   for (size_t i = 0; i < fresh->registry.node_count; i++) {
     struct node *node = &fresh->registry.nodes[i];
-    if (strcmp(node->color, fresh->label.color) == 0) {
+    const struct node *known = known_node(loaded, node);
+    if (strcmp(node->color, fresh->label.color) == 0 &&
+        !(known && strcmp(known->color, node->color) == 0)) {
       memcpy(node->color, running->label.color, sizeof node->color);
     }
   }
@@ -68,7 +82,7 @@ static void keep_default_color(const struct config *running, struct config *fres
 static void take_nodes(const struct change *change, struct config *fresh) {
   struct config *const both[] = {change->running, change->loaded};
   if (strcmp(change->running->label.color, fresh->label.color) != 0) {
-    keep_default_color(change->running, fresh);
+    keep_default_color(change->running, change->loaded, fresh);
   }
   if (!nodes_differ(change->loaded, fresh)) {
     return;

@@ -135,14 +135,16 @@ struct same_player {
   const struct channel_session *here;
 };
 
-// The player has come once more while it was not known that he is here: the later session stays.
-static bool close_older(struct directory_session *session, void *context) {
+// The player has come once more while it was not known that he is here.
+static bool close_rival(struct directory_session *session, void *context) {
   const struct same_player *same = context;
   if (session->session.client != same->here->client) {
     bool is_older = session->session.since_ms <= same->here->since_ms;
-    struct directory_session *older =
-        is_older ? session : directory_find(same->master->directory, same->here->connection);
-    on_conflict(older, same->master);
+    bool older_goes = same->master->config.login.conflict == LOGIN_NEWEST_WINS;
+    struct directory_session *goes =
+        is_older == older_goes ? session
+                               : directory_find(same->master->directory, same->here->connection);
+    on_conflict(goes, same->master);
   }
   return true;
 }
@@ -160,7 +162,7 @@ static void on_session_here(struct master *master, int worker, const struct chan
       clock_monotonic_ms() + master->config.data.gateway_route_table_alive_duration_ms / 2);
   routes_player_came(master->routes, session, false);
   struct same_player same = {.master = master, .here = here};
-  directory_each_of(master->directory, here->uid, close_older, &same);
+  directory_each_of(master->directory, here->uid, close_rival, &same);
 }
 
 static void on_worker_message(int index, enum channel_type type, const void *content, void *owner) {
@@ -386,10 +388,18 @@ static void serve_pushes(struct master *master) {
 // All workers of the master before have told who is here. New ones take the new players, with the
 // new program and the settings as they are now.
 static void end_takeover(struct master *master) {
-  if (!master->went_back) {
+  char why[512];
+  if (master->stopping) {
+    return;
+  }
+  if (master->drain.on) {
+    master->places.generation_due = true;  // when it serves again
+  } else if (!master->went_back) {
     (void)places_renew(master);
   }
-  char why[512];
+  if (master->drain.on) {
+    master->wanted_workers = master->config.worker.count;
+  }
   if (places_open(master, (int)master->wanted_workers, why, sizeof why)) {
     master->config.worker.count = master->wanted_workers;
     places_take(master);
@@ -403,6 +413,8 @@ static void end_takeover(struct master *master) {
            workers_generation(master->workers));
   control_drop_socket_before(master->control, master->saved);
   upgrade_answer(master);
+  sodium_free(master->secrets_before);
+  master->secrets_before = NULL;
   master->saved = NULL;
 }
 
@@ -529,11 +541,15 @@ static void tell_status(const struct master *master) {
 
 // A worker that does not tell who it has must not keep the gateway from going on.
 static void look_at_takeover(struct master *master) {
-  if (master->saved && clock_monotonic_ms() >= master->take_over_by_ms) {
-    log_error("workers_not_heard",
-              "hint=\"a worker of the program before does not answer; pushes "
-              "may not reach its players\"");
+  int64_t late_ms = master->saved ? clock_monotonic_ms() - master->take_over_by_ms : -1;
+  if (late_ms < 0 || master->stopping) {
+    return;
+  }
+  workers_end_silent(master->workers);
+  if (late_ms >= TAKE_OVER_MS) {  // a place has no worker that comes up
+    master->all_workers_served = true;
     end_takeover(master);
+    master_announce(master);
   }
 }
 
@@ -850,6 +866,7 @@ static void tear_down(struct master *master) {
   tls_keys_free(master->tls_keys);
   free(master->loaded);
   sodium_free(master->secrets);
+  sodium_free(master->secrets_before);
   if (master->worker_program_fd >= 0) {
     close(master->worker_program_fd);
   }
@@ -857,12 +874,14 @@ static void tear_down(struct master *master) {
 
 // What has to be as it was, so that the workers that are there fit; until they are taken over.
 static void take_over_settings(struct master *master) {
-  struct secrets *before = sodium_malloc(sizeof *before);
+  struct secrets *before = master->secrets_before = sodium_malloc(sizeof *before);
   const json_t *workers = json_object_get(master->saved, "workers");
   if (before && takeover_read_secrets(master->saved, before)) {
     secrets_rotate(master->secrets, before, clock_wall_ms(), master->config.login.key_overlap_ms);
+  } else {
+    sodium_free(before);
+    master->secrets_before = NULL;
   }
-  sodium_free(before);
   takeover_keep_types(master->saved, &master->config);
   takeover_keep_port(master->saved, &master->config);
   int64_t places = json_integer_value(json_object_get(workers, "places"));
@@ -870,6 +889,8 @@ static void take_over_settings(struct master *master) {
     master->config.worker.count = places;
   }
 }
+
+static void hear_nothing(int number) { (void)number; }
 
 int master_run(const struct master_options *options) {
   const struct config *config = options->config;
@@ -895,8 +916,10 @@ int master_run(const struct master_options *options) {
 
   log_setup(config->log.type, config->log.level, "master");
   signal(SIGPIPE, SIG_IGN);
-  signal(SIGUSR1, SIG_IGN);  // until the log can be reopened
-  signal(SIGHUP, SIG_IGN);   // until there is something to reload
+  if (!options->saved) {       // else they wait, blocked, until we listen
+    signal(SIGUSR1, SIG_IGN);  // until the log can be reopened
+    signal(SIGHUP, SIG_IGN);   // until there is something to reload
+  }
   evthread_use_pthreads();
   raise_descriptor_limit(config);
   trace_settings_init(&master.trace_settings, &master.config);
@@ -934,7 +957,7 @@ int master_run(const struct master_options *options) {
       // Ignored once the event is freed: a second one must not kill us while we tear down. None
       // is lost meanwhile.
       pthread_sigmask(SIG_BLOCK, &one, NULL);
-      signal(signals[i].number, SIG_IGN);
+      signal(signals[i].number, hear_nothing);  // ignoring would drop what waits
       signals[i].event = evsignal_new(master.base, signals[i].number, signals[i].callback, &master);
       evsignal_add(signals[i].event, NULL);
       pthread_sigmask(SIG_UNBLOCK, &one, NULL);  // what came during a takeover is heard now
@@ -948,7 +971,7 @@ int master_run(const struct master_options *options) {
     if (options->saved && !master.workers && !options->went_back) {
       service_manager_restore_environment(master.service_manager);
       trace_settings_restore_environment(&master.trace_settings);
-      takeover_go_back(options->saved, options->arguments, master.secrets, why);
+      takeover_go_back(options->saved, options->arguments, master.secrets_before, why);
     }
   }
   for (size_t i = 0; i < signal_count; i++) {

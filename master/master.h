@@ -89,9 +89,10 @@ struct master {
   struct service_manager *service_manager;  // NULL without one
   // How each worker stands with Redis, as it said last; all zero until then.
   struct redis_link_health worker_redis[CONFIG_WORKER_NUMBERS];
-  struct counters *counters;  // the master's own, beside those of the workers
-  int64_t take_over_by_ms;    // monotonic: then it goes on without those who have not told
-  int64_t wanted_workers;     // once it has taken over
+  struct counters *counters;       // the master's own, beside those of the workers
+  int64_t take_over_by_ms;         // monotonic: then it goes on without those who have not told
+  struct secrets *secrets_before;  // of the program before, while it may be needed again; or NULL
+  int64_t wanted_workers;          // once it has taken over
   struct places places;
   bool all_workers_served;  // at some time since the start
   struct gateway_drain drain;

@@ -100,7 +100,7 @@ bool places_renew(struct master *master) {
 }
 
 void places_tick(struct master *master) {
-  if (master->places.generation_due && !master->drain.on && !master->stopping &&
+  if (master->places.generation_due && !master->drain.on && !master->stopping && !master->upgrade &&
       master->all_workers_served) {
     (void)places_renew(master);
   }

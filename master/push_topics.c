@@ -18,7 +18,9 @@ struct push_topics {
   uint32_t failures;
   size_t confirmed;  // subscriptions
   bool ready;        // the connection
+  bool asked;        // to subscribe, on this connection
   bool paused;
+  bool leaving;  // the topics, on this connection
   struct push_topics_health health;
 };
 
@@ -50,6 +52,8 @@ static void drop_connection(struct push_topics *topics) {
   topics->connection = NULL;
   topics->confirmed = 0;
   topics->ready = false;
+  topics->asked = false;
+  topics->leaving = false;
   redis_connection_free(connection);
 }
 
@@ -62,6 +66,7 @@ static void on_broken(const char *why, void *owner) {
 static void on_ready(void *owner) {
   struct push_topics *topics = owner;
   topics->ready = true;
+  topics->asked = topics->asked || !topics->paused;
   for (size_t i = 0; !topics->paused && i < topics->options.count; i++) {
     if (redis_connection_subscribe(topics->connection, topics->options.topics[i]) != 0) {
       on_broken("no subscription", topics);
@@ -71,7 +76,7 @@ static void on_ready(void *owner) {
 }
 
 static void on_confirmed(struct push_topics *topics) {
-  if (++topics->confirmed == topics->options.count) {
+  if (topics->confirmed == topics->options.count && !topics->paused) {
     topics->failures = 0;
     topics->health.subscribed = true;
     topics->health.since_ms = clock_wall_ms();
@@ -84,13 +89,16 @@ static void on_push(const redisReply *reply, void *owner) {
   struct push_topics *topics = owner;
   const redisReply *topic = reply->element[1];
   const redisReply *content = reply->element[2];
+  if (content->type == REDIS_REPLY_INTEGER) {  // how many there are now
+    topics->confirmed = content->integer > 0 ? (size_t)content->integer : 0;
+  }
   if (strcmp(reply->element[0]->str, "subscribe") == 0) {
     on_confirmed(topics);
     return;
   }
   if (strcmp(reply->element[0]->str, "unsubscribe") == 0) {
-    topics->confirmed -= topics->confirmed > 0;
     topics->health.subscribed = false;
+    topics->leaving = topics->leaving && topics->confirmed > 0;
     return;
   }
   for (size_t i = 0; i < topics->options.count; i++) {
@@ -141,8 +149,12 @@ void push_topics_follow(struct push_topics *topics) {
 }
 
 void push_topics_pause(struct push_topics *topics) {
+  if (topics->paused) {
+    return;
+  }
   topics->paused = true;
-  if (topics->confirmed > 0 && redis_connection_unsubscribe(topics->connection) != 0) {
+  topics->leaving = topics->asked;
+  if (topics->asked && redis_connection_unsubscribe(topics->connection) != 0) {
     on_broken("no memory", topics);
   }
 }
@@ -155,7 +167,9 @@ void push_topics_resume(struct push_topics *topics) {
   }
 }
 
-bool push_topics_is_quiet(const struct push_topics *topics) { return topics->confirmed == 0; }
+bool push_topics_is_quiet(const struct push_topics *topics) {
+  return topics->paused && !topics->leaving;
+}
 
 void push_topics_tick(struct push_topics *topics) {
   if (topics->health.subscribed &&

@@ -296,6 +296,10 @@ void takeover_keep_types(const json_t *saved, struct config *config) {
     config_take_types(before, config, name_kept_type, NULL);
     memcpy(config->tunnel.types, before->tunnel.types, sizeof config->tunnel.types);
     config->tunnel.type_count = before->tunnel.type_count;
+  } else {
+    log_error("types_not_kept",
+              "hint=\"what the program before says of its tunnel types is not "
+              "understood; where their order has changed, restart\"");
   }
   free(before);
 }

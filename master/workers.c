@@ -24,7 +24,8 @@
 enum {
   FDS_MAX = HANDOVER_LISTENERS + CONFIG_LISTENERS,
   READY_TIMEOUT_MS = 30000,  // for a worker to come up
-  CALM_MS = 10000,           // a worker that lived this long is not crash-looping
+  HOLDING_WAIT_MS = 100,
+  CALM_MS = 10000,  // a worker that lived this long is not crash-looping
   // Deliveries of pushes under way in a worker, about a second of its time: what comes after
   // them on its channel waits.
   DELIVERIES_MAX = 1 << 17,
@@ -162,6 +163,7 @@ int worker_process_start(struct worker_process *process) {
   }
   process->info.pid = pid;
   process->hangs = false;
+  process->held = false;
   process->settings_due = false;
   process->pushed = 0;
   worker_process_set_state(process, WORKER_STARTING);
@@ -212,6 +214,8 @@ static void on_timer(evutil_socket_t fd, short what, void *owner) {
   } else if (process->info.state == WORKER_DRAINING || process->info.state == WORKER_STOPPING) {
     log_error("worker_hangs", "worker=%d pid=%d", process->index, (int)process->info.pid);
     kill(process->info.pid, SIGKILL);
+  } else if (process->info.state == WORKER_WAITING && process->workers->holding) {
+    worker_process_start_timer(process, HOLDING_WAIT_MS);  // the next program starts it
   } else if (process->info.state == WORKER_WAITING) {
     process->info.restarts++;
     if (worker_process_start(process) != 0) {

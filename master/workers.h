@@ -115,6 +115,9 @@ void workers_resume(struct workers *workers);
 json_t *workers_save(const struct workers *workers, void (*keep)(int fd, void *context),
                      void *context);
 
+// Kills those of the program before that have not told who they have.
+void workers_end_silent(struct workers *workers);
+
 // Tells all to send their players away, evenly over spread_ms, and leave; kills those that have not
 // within that, worker.stop_timeout and some grace.
 void workers_stop(struct workers *workers, int64_t spread_ms);

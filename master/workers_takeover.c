@@ -186,3 +186,15 @@ bool workers_any_taken_over(const struct workers *workers) {
   }
   return false;
 }
+
+void workers_end_silent(struct workers *workers) {
+  for (int i = 0; i < workers->count; i++) {
+    const struct worker_process *process = &workers->process[i];
+    if (process->taken_over && process->info.pid != 0) {
+      log_error("worker_hangs",
+                "worker=%d pid=%d hint=\"it has not told the new program who it has\"", i,
+                (int)process->info.pid);
+      kill(process->info.pid, SIGKILL);
+    }
+  }
+}

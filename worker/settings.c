@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/loop.h"
 #include "worker/acceptor.h"
 #include "worker/session.h"
 #include "worker/worker.h"
@@ -34,12 +35,14 @@ static void set_rates(struct worker *worker) {
   }
 }
 
-// Their timers look for how long they have been quiet when they fire.
-static void set_idle_timers(struct worker *worker) {
+// Those who are there are looked at when the new time is over for them.
+static void set_idle_timers(struct worker *worker, int64_t idle_ms) {
+  int64_t now_ms = clock_monotonic_ms();
   struct session *session;
   LIST_FOREACH(session, &worker->sessions, link) {
+    int64_t left_ms = idle_ms - (now_ms - session->active_ms);
     if (session->state == SESSION_PLAYING) {
-      event_add(&session->timer, worker->idle_timeout);
+      loop_start_timer(&session->timer, left_ms > 0 ? left_ms : 1);
     }
   }
 }
@@ -62,9 +65,12 @@ int settings_apply(struct worker *worker) {
   set_rates(worker);
   set_timeout(worker, &worker->handshake_timeout, &worker->handshake_timeout_value,
               config->limits.handshake_timeout_ms);
+  const struct timeval idle_before = worker->idle_timeout_value;
   set_timeout(worker, &worker->idle_timeout, &worker->idle_timeout_value,
               config->limits.idle_timeout_ms);
-  set_idle_timers(worker);
+  if (evutil_timercmp(&idle_before, &worker->idle_timeout_value, !=)) {
+    set_idle_timers(worker, config->limits.idle_timeout_ms);
+  }
   worker->wires.low_bytes = (size_t)config->queue.client_low_bytes;
   worker->wires.linger_ms = config->worker.stop_timeout_ms;
   return set_send_buffer(worker);

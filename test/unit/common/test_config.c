@@ -954,13 +954,17 @@ static void the_lists_of_a_listener_that_moves_wait_with_it(void **state) {
 
 static void nodes_without_a_color_stay_with_the_label_that_counts(void **state) {
   (void)state;
-  begin("label = { color = \"blue\"; }; nodes = ( { service = \"s\"; addr = \"h:1\"; } );");
+  begin(
+      "label = { color = \"blue\"; }; nodes = ( { service = \"s\"; addr = \"h:1\"; },\n"
+      "{ service = \"s\"; addr = \"h:3\"; color = \"green\"; } );");
   assert_string_equal(take("label = { color = \"green\"; };\n"
                            "nodes = ( { service = \"s\"; addr = \"h:1\"; },\n"
-                           "{ service = \"s\"; addr = \"h:2\"; color = \"red\"; } );"),
+                           "{ service = \"s\"; addr = \"h:2\"; color = \"red\"; },\n"
+                           "{ service = \"s\"; addr = \"h:3\"; color = \"green\"; } );"),
                       "label.color:restart nodes:in_place ");
   assert_string_equal(running.registry.nodes[0].color, "blue");
   assert_string_equal(running.registry.nodes[1].color, "red");
+  assert_string_equal(running.registry.nodes[2].color, "green");
 }
 
 static void nodes_are_taken_as_a_whole(void **state) {
