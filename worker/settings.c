@@ -68,7 +68,8 @@ int settings_apply(struct worker *worker) {
   const struct timeval idle_before = worker->idle_timeout_value;
   set_timeout(worker, &worker->idle_timeout, &worker->idle_timeout_value,
               config->limits.idle_timeout_ms);
-  if (evutil_timercmp(&idle_before, &worker->idle_timeout_value, !=)) {
+  if (idle_before.tv_sec != worker->idle_timeout_value.tv_sec ||
+      idle_before.tv_usec != worker->idle_timeout_value.tv_usec) {
     set_idle_timers(worker, config->limits.idle_timeout_ms);
   }
   worker->wires.low_bytes = (size_t)config->queue.client_low_bytes;
