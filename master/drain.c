@@ -29,8 +29,7 @@ static void refuse_clients(struct master *master) {
 static void on_deregistered(void *owner) {
   struct master *master = owner;
   struct gateway_drain *drain = &master->drain;
-  if (drain->on && !drain->deregistered && !master->stopping) {
-    drain->deregistered = true;
+  if (drain->on && !drain->refusing && !master->stopping) {
     refuse_clients(master);
   }
 }
@@ -45,7 +44,6 @@ void gateway_drain_begin(struct master *master, int64_t timeout_ms, int64_t spre
   drain->spread_ms = spread_ms;
   if (!under_way) {
     drain->on = true;
-    drain->since_ms = clock_monotonic_ms();
     drain->since_wall_ms = clock_wall_ms();
     drain->sessions_before = directory_count(master->directory);
     master_look_at_readiness(master);

@@ -27,11 +27,9 @@ const char *drain_state_name(enum drain_state state);
 // Part of struct master. All times are monotonic.
 struct gateway_drain {
   bool on;
-  bool deregistered;
   bool refusing;  // new clients
   int64_t timeout_ms;
   int64_t spread_ms;
-  int64_t since_ms;
   int64_t since_wall_ms;
   int64_t send_from_ms;  // once new clients are refused
   size_t sessions_before;

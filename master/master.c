@@ -415,6 +415,7 @@ static void end_takeover(struct master *master) {
   upgrade_answer(master);
   sodium_free(master->secrets_before);
   master->secrets_before = NULL;
+  takeover_end(master->saved);
   master->saved = NULL;
 }
 
@@ -989,6 +990,6 @@ int master_run(const struct master_options *options) {
   service_manager_free(master.service_manager);
   tear_down(&master);
   loop_free(master.base);
-  json_decref(options->saved);
+  takeover_end(master.saved);
   return status;
 }

@@ -48,7 +48,7 @@ struct master {
   struct event_base *base;
   struct takeover_arguments arguments;
   const char *program;  // where janusd lies
-  const json_t *saved;  // what the program before this one in the process has left; NULL
+  json_t *saved;        // what the program before this one in the process has left; NULL
   struct upgrade *upgrade;
   void *upgrade_asker;      // who waits to hear that this program has taken over
   const char *went_back;    // why another program could not; NULL

@@ -385,6 +385,18 @@ void takeover_offer_sockets(const json_t *saved) {
   }
 }
 
+void takeover_end(json_t *saved) {
+  static const char *const only_for_the_way_back[] = {"saved_fd", "secrets_fd", "program_fd",
+                                                      "tls_fd"};
+  for (size_t i = 0; i < sizeof only_for_the_way_back / sizeof *only_for_the_way_back; i++) {
+    int fd = takeover_fd(saved, only_for_the_way_back[i]);
+    if (fd >= 0) {
+      close(fd);
+    }
+  }
+  json_decref(saved);
+}
+
 void takeover_go_back(const json_t *saved, const struct takeover_arguments *arguments,
                       const struct secrets *secrets, const char *why) {
   struct argument_list list;

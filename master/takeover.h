@@ -55,6 +55,10 @@ void takeover_offer_sockets(const json_t *saved);
 // -1: there is none.
 int takeover_fd(const json_t *saved, const char *name);
 
+// There is no way back any more: what only that needed is closed, the keys of before among it, and
+// saved is freed. Accepts NULL.
+void takeover_end(json_t *saved);
+
 // It can't go on: becomes the program before once more, which is told why. Comes back only if
 // there is none, or none any more. secrets: as they were read; NULL if they were not.
 void takeover_go_back(const json_t *saved, const struct takeover_arguments *arguments,

@@ -50,7 +50,6 @@ struct upgrade {
   struct bufferevent *output;
   struct event *timer;
   int64_t until_ms;  // monotonic, of the state
-  bool keeps_workers;
 };
 
 static void upgrade_free(struct upgrade *upgrade) {
@@ -110,16 +109,6 @@ void upgrade_cancel(struct master *master, const char *why) {
   }
 }
 
-static void hold_workers(struct upgrade *upgrade) {
-  if (workers_hold(upgrade->master->workers) != 0) {
-    fail(upgrade, "a worker is just starting, being replaced or draining with all; try again");
-    return;
-  }
-  upgrade->state = UPGRADE_HELD;
-  upgrade->until_ms = clock_monotonic_ms() + HELD_MS;
-  loop_start_timer(upgrade->timer, LOOK_MS);
-}
-
 // Nothing that somebody waits for is with us.
 static bool is_quiet(struct master *master) {
   struct http_server_counts http;
@@ -136,15 +125,19 @@ static void on_timer(evutil_socket_t fd, short what, void *owner) {
   (void)what;
   switch (upgrade->state) {
     case UPGRADE_TRIAL:
-      kill(upgrade->trial, SIGKILL);
       fail(upgrade,
            "the new program did not say within 20 s that it is good: it hangs, or is none");
       return;
     case UPGRADE_QUIET:
-      if (is_quiet(upgrade->master)) {
-        hold_workers(upgrade);
+      if (is_quiet(upgrade->master) && workers_hold(upgrade->master->workers) == 0) {
+        upgrade->state = UPGRADE_HELD;
+        upgrade->until_ms = clock_monotonic_ms() + HELD_MS;
+        loop_start_timer(upgrade->timer, LOOK_MS);
       } else if (clock_monotonic_ms() >= upgrade->until_ms) {
-        fail(upgrade, "pushes that are under way do not come to an end; try again");
+        fail(upgrade, is_quiet(upgrade->master)
+                          ? "a worker is just starting, being replaced or draining with all; try "
+                            "again"
+                          : "pushes that are under way do not come to an end; try again");
       } else {
         loop_start_timer(upgrade->timer, LOOK_MS);
       }
@@ -163,12 +156,6 @@ static void on_timer(evutil_socket_t fd, short what, void *owner) {
 
 static void become_quiet(struct upgrade *upgrade) {
   struct master *master = upgrade->master;
-  if (!upgrade->keeps_workers) {
-    fail(upgrade,
-         "the new program does not understand the workers of this one: players would be "
-         "cut. Drain the gateway (janusctl drain), and restart the service");
-    return;
-  }
   upgrade->state = UPGRADE_QUIET;
   upgrade->until_ms = clock_monotonic_ms() + QUIET_MS;
   operations_http_serve(master->operations_http, NULL);
@@ -254,7 +241,12 @@ static void on_trial_over(struct upgrade *upgrade) {
     fail(upgrade, why);
     return;
   }
-  upgrade->keeps_workers = strtoull(layout + strlen("layout="), NULL, 16) == layout_id();
+  if (strtoull(layout + strlen("layout="), NULL, 16) != layout_id()) {
+    fail(upgrade,
+         "the new program does not understand the workers of this one: players would be "
+         "cut. Drain the gateway (janusctl drain), and restart the service");
+    return;
+  }
   become_quiet(upgrade);
 }
 

@@ -31,8 +31,7 @@ int workers_hold(struct workers *workers) {
   }
   for (int i = 0; i < workers->count; i++) {
     const struct worker_process *process = &workers->process[i];
-    if (process->info.state == WORKER_STARTING || process->info.state == WORKER_STOPPING ||
-        (process->info.pid != 0 && !process->channel)) {
+    if (process->info.state == WORKER_STARTING || process->info.state == WORKER_STOPPING) {
       return ERROR_BUSY;
     }
   }
@@ -40,7 +39,8 @@ int workers_hold(struct workers *workers) {
   for (int i = 0; i < workers->count; i++) {
     struct worker_process *process = &workers->process[i];
     process->held = false;
-    if (process->info.pid != 0 && channel_send(process->channel, CHANNEL_HOLD, NULL) != 0) {
+    // One that leaves has closed its channel already: its end is awaited.
+    if (process->channel && channel_send(process->channel, CHANNEL_HOLD, NULL) != 0) {
       workers_resume(workers);
       return ERROR_BUSY;
     }

@@ -131,6 +131,28 @@ def test_the_new_program_goes_by_the_configuration_as_it_is_now(start, backend):
             assert "too many tunnels" in other.receive_error().msg
 
 
+def test_nothing_of_the_program_before_stays_open(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address))
+
+    def open_files():
+        folder = f"/proc/{gateway.pid}/fd"
+        return sorted(os.readlink(f"{folder}/{fd}").split(" (")[0].split(":[")[0]
+                      for fd in os.listdir(folder))
+
+    def settled():
+        wait_for(lambda: len(workers(gateway)) == 2, "the old workers to leave")
+        return open_files()
+
+    settled()
+    upgrade(gateway)
+    first = settled()
+    for _ in range(3):
+        upgrade(gateway)
+    wait_for(lambda: settled() == first, "as much to be open as after the first upgrade")
+    assert not [name for name in first if "janus-takeover" in name]
+    assert first.count("/memfd:janus-tls") <= 1, first
+
+
 def test_with_routes_in_redis(start, backend):
     redis = start(Redis)
     gateway = start(Gateway, nodes=nodes_of(backend.address),
