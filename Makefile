@@ -49,7 +49,7 @@ PROTOS := $(wildcard proto/*.proto)
 PROTO_C := $(PROTOS:%.proto=$(B)/%.pb-c.c)
 PROTO_OBJECTS := $(PROTO_C:.c=.o)
 
-COMMON_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard common/*.c)) $(PROTO_OBJECTS)
+COMMON_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard common/*.c common/kcp/*.c)) $(PROTO_OBJECTS)
 MASTER_OBJECTS := $(patsubst %.c,$(B)/%.o,$(filter-out master/main.c,$(wildcard master/*.c)))
 WORKER_OBJECTS := $(patsubst %.c,$(B)/%.o,$(filter-out worker/main.c,$(wildcard worker/*.c)))
 CLIENT_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/client/*.c))

@@ -1,0 +1,68 @@
+// One KCP connection, all its layers joined: datagrams below, streams above. FEC, KCP and smux
+// know nothing of each other; what passes between them passes here. The gateway and the tools'
+// client both stand on it.
+//
+// It holds no socket and no timer: datagrams go out through output, and link_tick is to be called
+// when link_due says so.
+//
+// Loop thread only.
+#ifndef JANUS_COMMON_KCP_LINK_H
+#define JANUS_COMMON_KCP_LINK_H
+
+#include "common/kcp/fec.h"
+#include "common/kcp/kcp.h"
+#include "common/kcp/smux.h"
+
+// What all links of one kind in a thread share. Borrowed by them.
+struct link_settings {
+  const struct reed_solomon *code;  // NULL: no FEC
+  struct kcp_settings kcp;
+  struct smux_settings smux;
+  uint8_t *scratch;  // LINK_SCRATCH_BYTES
+};
+enum { LINK_SCRATCH_BYTES = FEC_HEADER_BYTES + KCP_MTU_MAX };
+
+struct link;
+
+struct link_events {
+  // One datagram for the peer, valid for the call.
+  void (*output)(const uint8_t *datagram, size_t len, void *owner);
+  // The link has something to do: link_flush is to be called before the loop waits. Once for
+  // each flush.
+  void (*on_dirty)(void *owner);
+  struct smux_events streams;
+};
+
+// settings and events are borrowed. NULL when out of memory.
+struct link *link_new(uint32_t conv, const struct link_settings *settings,
+                      const struct link_events *events, void *owner, int64_t now_ms);
+// Frees it with its streams, without a word to the peer and without an event.
+void link_free(struct link *link);  // accepts NULL
+
+// One datagram from the peer, hostile. 0, or why the link is at its end: ERROR_MALFORMED (smux was
+// broken), ERROR_MEMORY. A datagram that makes no sense by itself is counted and dropped.
+int link_input(struct link *link, uint8_t *datagram, size_t len, int64_t now_ms) MUST_CHECK;
+// Sends what is to be sent now, after inputs and writes. 0, or ERROR_MEMORY.
+int link_flush(struct link *link, int64_t now_ms) MUST_CHECK;
+// When link_tick is to be called next; LINK_NEVER.
+#define LINK_NEVER INT64_MAX
+int64_t link_due(const struct link *link, int64_t now_ms);
+// 0; ERROR_EXPIRED: the peer is gone (silent, or one segment was sent too often); ERROR_MEMORY.
+int link_tick(struct link *link, int64_t now_ms) MUST_CHECK;
+
+struct smux *link_smux(struct link *link);
+// All that was written has been acknowledged.
+bool link_is_settled(const struct link *link);
+
+struct link_state {
+  struct kcp_state kcp;
+  struct kcp_counts kcp_counts;
+  struct fec_counts fec;
+  uint64_t datagrams_in;
+  uint64_t datagrams_out;
+  uint64_t malformed_in;  // datagrams that made no sense
+  size_t streams;
+};
+void link_describe(const struct link *link, struct link_state *state);
+
+#endif
