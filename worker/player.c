@@ -137,16 +137,16 @@ static bool may_have_siblings(const struct session *session) {
   return session->client != session->connection;
 }
 
-static struct player_list *bucket_of(const struct session *session) {
-  uint64_t hash = (session->client ^ (uint64_t)session->uid << 32) * 0x9e3779b97f4a7c15;
-  return &session->worker->shared_players[(hash >> 32) % PLAYER_BUCKETS];
+static size_t bucket_of(uint64_t client, int64_t uid) {
+  uint64_t hash = (client ^ (uint64_t)uid << 32) * 0x9e3779b97f4a7c15;
+  return (hash >> 32) % PLAYER_BUCKETS;
 }
 
-static struct player *find(const struct session *session) {
+struct player *player_find(const struct worker *worker, uint64_t client, int64_t uid) {
   struct player *player;
-  LIST_FOREACH(player, bucket_of(session), link) {
+  LIST_FOREACH(player, &worker->shared_players[bucket_of(client, uid)], link) {
     const struct session *oldest = player_oldest(player);
-    if (oldest->client == session->client && oldest->uid == session->uid) {
+    if (oldest->client == client && oldest->uid == uid) {
       return player;
     }
   }
@@ -158,7 +158,9 @@ static bool agrees(const struct session *session, const struct session *sibling)
 }
 
 int player_join(struct session *session) {
-  struct player *player = may_have_siblings(session) ? find(session) : NULL;
+  struct worker *worker = session->worker;
+  struct player *player =
+      may_have_siblings(session) ? player_find(worker, session->client, session->uid) : NULL;
   if (player && !agrees(session, player_oldest(player))) {
     return CLOSE_CONFLICTING_LOGIN;
   }
@@ -170,9 +172,10 @@ int player_join(struct session *session) {
     TAILQ_INIT(&player->sessions);
     LIST_INIT(&player->tunnels);
     LIST_INIT(&player->farewells);
-    player->broadcast_seen = pushes_latest(session->worker->pushes);
+    player->broadcast_seen = pushes_latest(worker->pushes);
     if (may_have_siblings(session)) {
-      LIST_INSERT_HEAD(bucket_of(session), player, link);
+      LIST_INSERT_HEAD(&worker->shared_players[bucket_of(session->client, session->uid)], player,
+                       link);
     }
   }
   session->player = player;
