@@ -50,7 +50,10 @@ int64_t link_due(const struct link *link, int64_t now_ms);
 // 0; ERROR_EXPIRED: the peer is gone (silent, or one segment was sent too often); ERROR_MEMORY.
 int link_tick(struct link *link, int64_t now_ms) MUST_CHECK;
 
+// Its streams: what is done to them by hand is followed by link_touch.
 struct smux *link_smux(struct link *link);
+// Something was written to a stream, or a stream was resumed or closed.
+void link_touch(struct link *link);
 // All that was written has been acknowledged.
 bool link_is_settled(const struct link *link);
 
