@@ -87,7 +87,7 @@ static void become_session(struct arrival *arrival) {
   char text[64];
   network_format_socket(address_of(arrival), arrival->address_len, text, sizeof text);
   trace_address(arrival->place->trace, address_of(arrival));
-  if (session_new(worker, config_listener_kind(arrival->listener->config), text,
+  if (session_new(worker, config_listener_kind(arrival->listener->config), text, 0,
                   arrival->place->trace, make_transport, arrival)) {
     arrival_free(arrival);
     return;

@@ -236,7 +236,7 @@ static void on_packet(struct session *session, uint8_t *bytes, size_t len) {
 
 void session_describe(const struct session *session, struct channel_session *described) {
   *described = (struct channel_session){.connection = session->connection,
-                                        .client = session->connection,
+                                        .client = session->client,
                                         .uid = session->uid,
                                         .sid = session->sid,
                                         .since_ms = session->since_ms};
@@ -314,10 +314,10 @@ static void on_timer(evutil_socket_t fd, short what, void *owner) {
 
 // --- The beginning -----------------------------------------------------------
 
-// No two connections of this gateway have the same number, whichever worker they
-// are in and however often it was started: microseconds since the epoch at the
-// start, the worker's index in the low bits, counted up from there.
-static uint64_t next_connection(const struct worker *worker) {
+// No two have the same, whichever worker they are in and however often it was started:
+// microseconds since the epoch at the start, the worker's index in the low bits, counted up from
+// there.
+uint64_t session_draw_number(const struct worker *worker) {
   enum { INDEX_BITS = 7 };
   _Static_assert(1 << INDEX_BITS >= CONFIG_WORKER_NUMBERS, "every worker has a number");
   static uint64_t next;
@@ -328,7 +328,8 @@ static uint64_t next_connection(const struct worker *worker) {
 }
 
 bool session_new(struct worker *worker, enum listener_kind kind, const char *address,
-                 struct trace_connection *trace, transport_maker *make, void *context) {
+                 uint64_t client, struct trace_connection *trace, transport_maker *make,
+                 void *context) {
   static const struct transport_events events = {on_message, on_ended, session_on_drained,
                                                  on_trace_context};
   const struct config *config = &worker->config;
@@ -340,7 +341,8 @@ bool session_new(struct worker *worker, enum listener_kind kind, const char *add
   session->worker = worker;
   session->listener_kind = kind;
   session->state = SESSION_HANDSHAKE;
-  session->connection = next_connection(worker);
+  session->connection = session_draw_number(worker);
+  session->client = client != 0 ? client : session->connection;
   session->active_ms = now_ms;
   strncpy(session->address, address, sizeof session->address - 1);
   LIST_INIT(&session->tunnels);

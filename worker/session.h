@@ -62,6 +62,7 @@ struct session {
   struct transport *transport;
   enum listener_kind listener_kind;
   uint64_t connection;  // unique among all connections of this gateway, ever
+  uint64_t client;      // what it came on: the same for all sessions of one KCP connection
   char address[64];     // the client's ip:port
   int64_t since_ms;     // wall clock, of the login
 
@@ -105,11 +106,17 @@ struct session {
   uint64_t broadcast_seen;   // serial of the latest that it was looked at for
 };
 
-// A new client of a listener of this kind, of this address (ip:port), at the transport that
-// make makes, with context; trace is its connection's, or NULL. False when out of memory: then
-// there is no transport.
+// A number that no session and no client of this gateway has or ever had.
+uint64_t session_draw_number(const struct worker *worker);
+
+// A new session on a listener of this kind, of this address (ip:port), at the transport that
+// make makes, with context; trace is its connection's, or NULL. client is a number that was drawn
+// for the connection, where that carries several sessions: those of them that log in with the same
+// uid are siblings. 0: it carries this one alone. False when out of memory: then there is no
+// transport.
 bool session_new(struct worker *worker, enum listener_kind kind, const char *address,
-                 struct trace_connection *trace, transport_maker *make, void *context);
+                 uint64_t client, struct trace_connection *trace, transport_maker *make,
+                 void *context);
 
 // The one way out: tells the client where the reason asks for it, ends the
 // tunnels, counts and logs, and has the session freed after this turn of the loop.

@@ -228,7 +228,7 @@ static void master_answers(struct fixture *fixture, int32_t refusal) {
 }
 
 static void log_in(struct fixture *fixture) {
-  assert_true(session_new(&fixture->worker, LISTENER_KIND_TCP, "192.0.2.1:5", NULL, make,
+  assert_true(session_new(&fixture->worker, LISTENER_KIND_TCP, "192.0.2.1:5", 0, NULL, make,
                           &fixture->memory));
   send_handshake(fixture);
   master_answers(fixture, CHANNEL_LOGIN_ADMITTED);
@@ -238,7 +238,7 @@ static void log_in(struct fixture *fixture) {
 
 static void a_login_waits_for_the_master_and_reads_no_further_meanwhile(void **state) {
   struct fixture *fixture = *state;
-  assert_true(session_new(&fixture->worker, LISTENER_KIND_TCP, "192.0.2.1:5", NULL, make,
+  assert_true(session_new(&fixture->worker, LISTENER_KIND_TCP, "192.0.2.1:5", 0, NULL, make,
                           &fixture->memory));
   send_handshake(fixture);
   turn(fixture);
@@ -307,7 +307,7 @@ static void what_waits_below_holds_pushes_back_until_it_has_drained(void **state
 static void without_a_transport_there_is_no_session(void **state) {
   struct fixture *fixture = *state;
   assert_false(
-      session_new(&fixture->worker, LISTENER_KIND_TCP, "192.0.2.1:5", NULL, make_none, NULL));
+      session_new(&fixture->worker, LISTENER_KIND_TCP, "192.0.2.1:5", 0, NULL, make_none, NULL));
   assert_true(LIST_EMPTY(&fixture->worker.sessions));
 }
 
