@@ -146,7 +146,7 @@ void acceptor_rest(struct acceptor *acceptor) {
 
 void acceptor_start(struct acceptor *acceptor) {
   for (size_t i = 0; i < acceptor->listener_count; i++) {
-    if (acceptor->listeners[i].fd >= 0) {
+    if (acceptor->listeners[i].fd >= 0 && acceptor->listeners[i].acceptable) {
       event_add(acceptor->listeners[i].acceptable, NULL);
     }
   }
@@ -227,14 +227,16 @@ static bool set_up(struct listener *listener, struct acceptor *acceptor, int fd,
   struct worker *worker = acceptor->worker;
   *listener = (struct listener){.acceptor = acceptor, .config = config, .fd = fd};
   listener->port = port_of(fd);
-  listener->acceptable = event_new(worker->base, fd, EV_READ | EV_PERSIST, on_acceptable, listener);
+  const bool datagrams = config->transport == TRANSPORT_KCP;  // nothing is accepted
+  listener->acceptable =
+      datagrams ? NULL : event_new(worker->base, fd, EV_READ | EV_PERSIST, on_acceptable, listener);
   listener->websocket_rules = (struct websocket_rules){
       .path = config->path, .origins = config->origins, .subprotocols = config->subprotocols};
   listener->websocket = (struct websocket_options){.shared = acceptor->websockets,
                                                    .rules = &listener->websocket_rules};
   set_ping_interval(listener);
   listener->addresses = address_limits_new((size_t)config->connections_per_address);
-  return listener->acceptable && listener->addresses &&
+  return (listener->acceptable || datagrams) && listener->addresses &&
          (listener->websocket.ping_interval || config->ping_interval_ms == 0);
 }
 
