@@ -102,6 +102,23 @@ int link_input(struct link *link, uint8_t *datagram, size_t len, int64_t now_ms)
   return error;
 }
 
+static unsigned kind_of(const uint8_t *datagram, size_t len) {
+  return len >= FEC_HEADER_BYTES ? (unsigned)datagram[4] | (unsigned)datagram[5] << 8 : 0;
+}
+
+bool link_glance(const uint8_t *datagram, size_t len, struct kcp_glance *glance) {
+  switch (kind_of(datagram, len)) {
+    case FEC_DATA: return kcp_glance(datagram + FEC_HEADER_BYTES, len - FEC_HEADER_BYTES, glance);
+    case FEC_PARITY:
+    case FEC_OUT_OF_BAND: return false;
+    default: return kcp_glance(datagram, len, glance);
+  }
+}
+
+bool link_is_parity(const uint8_t *datagram, size_t len) {
+  return kind_of(datagram, len) == FEC_PARITY;
+}
+
 // --- Time --------------------------------------------------------------------------------------
 
 int link_flush(struct link *link, int64_t now_ms) {

@@ -39,6 +39,12 @@ struct link *link_new(uint32_t conv, const struct link_settings *settings,
 // Frees it with its streams, without a word to the peer and without an event.
 void link_free(struct link *link);  // accepts NULL
 
+// What a datagram says of the connection it belongs to, without taking it in. False: nothing, as
+// one of parity does not, or it makes no sense.
+bool link_glance(const uint8_t *datagram, size_t len, struct kcp_glance *glance);
+// Whether a datagram is one of parity, which any connection of its sender may be meant by.
+bool link_is_parity(const uint8_t *datagram, size_t len);
+
 // One datagram from the peer, hostile. 0, or why the link is at its end: ERROR_MALFORMED (smux was
 // broken), ERROR_MEMORY. A datagram that makes no sense by itself is counted and dropped.
 int link_input(struct link *link, uint8_t *datagram, size_t len, int64_t now_ms) MUST_CHECK;
