@@ -194,6 +194,7 @@ static void on_worker_message(int index, enum channel_type type, const void *con
       return;
     }
     case CHANNEL_SESSION_REPORT:
+    case CHANNEL_PATH_REPORT:
     case CHANNEL_TUNNEL_REPORT:
     case CHANNEL_REPORT_END:
       session_reports_on_message(master->session_reports, index, type, content);
