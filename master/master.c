@@ -648,8 +648,8 @@ static bool open_listeners(struct master *master, char *why, size_t why_size) {
   const struct config_listener *listener = NULL;
   while ((listener = config_listener_next(config, listener))) {
     size_t i = master->client_listeners;
-    if (listeners_open_for_clients(&master->clients[i], listener, (size_t)config->worker.count, why,
-                                   why_size) != 0) {
+    if (listeners_open_for_clients(&master->clients[i], config, listener,
+                                   (size_t)config->worker.count, why, why_size) != 0) {
       return false;
     }
     master->client_config[i] = listener;

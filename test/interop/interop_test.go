@@ -159,7 +159,7 @@ func startGateway(t *testing.T, k *keys) string {
 	config := filepath.Join(dir, "janus.conf")
 	must(t, os.WriteFile(filepath.Join(dir, "secret.conf"), []byte(k.secret), 0o600))
 	must(t, os.WriteFile(config, []byte(fmt.Sprintf(`
-server = { tcp = { addr = "127.0.0.1:0"; }; ws = { addr = "127.0.0.1:0"; }; grpc = { addr = "127.0.0.1:0"; };
+server = { tcp = { addr = "127.0.0.1:0"; }; ws = { addr = "127.0.0.1:0"; }; kcp = { addr = "127.0.0.1:0"; }; grpc = { addr = "127.0.0.1:0"; };
            http = { addr = "127.0.0.1:0"; }; };
 worker = { count = 2; };
 control = { socket = "%s"; };
