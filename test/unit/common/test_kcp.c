@@ -1030,6 +1030,7 @@ static bool is_before(const struct travelling *a, const struct travelling *b) {
 
 // The next thing that happens, whatever it is. False: nothing will, ever.
 static bool network_step(struct network *network) {
+  struct peer *awake = NULL;  // and no datagram comes before
   size_t next = 0;
   int64_t at = KCP_NEVER;
   for (size_t i = 0; i < network->count; i++) {
@@ -1045,15 +1046,18 @@ static bool network_step(struct network *network) {
       due = peer->reads_at;
     }
     if (due < at) {
-      network->now_ms = due > network->now_ms ? due : network->now_ms;
-      peer_turn(peer);
-      return true;
+      at = due;
+      awake = peer;
     }
   }
   if (at == KCP_NEVER) {
     return false;
   }
   network->now_ms = at;
+  if (awake) {
+    peer_turn(awake);
+    return true;
+  }
   struct travelling one = network->travelling[next];
   network->travelling[next] = network->travelling[--network->count];
   assert_int_equal(
