@@ -827,6 +827,13 @@ static void a_carrier_out_of_memory_gets_no_half_frame_unnoticed(void **state) {
   client->writes_until_failure = -1;
   write_all(user, "b", 1);  // the one before was not taken
   assert_wire(client, "0202010003000000 62");
+  client->settings.frame_bytes = 1;
+  client->writes_until_failure = 0;
+  write_all(user, "cd", 2);  // more than a frame: it was taken, and waits
+  assert_int_equal(smux_pump(client->smux), ERROR_MEMORY);
+  client->writes_until_failure = -1;
+  assert_int_equal(smux_pump(client->smux), 0);
+  assert_wire(client, "0202010003000000 63 0202010003000000 64");
   client->writes_until_failure = 1;
   assert_int_equal(smux_write(user->stream, (const uint8_t *)"a", 1), ERROR_MEMORY);
   client->writes_until_failure = -1;
