@@ -704,7 +704,10 @@ int smux_write(struct smux_stream *stream, const uint8_t *bytes, size_t len) {
     return ERROR_MEMORY;
   }
   update_ready(stream);
-  return goes_now ? drain(stream) : 0;
+  if (goes_now) {
+    (void)drain(stream);  // out of memory: it was taken, and waits for smux_pump, which tells
+  }
+  return 0;
 }
 
 size_t smux_queued_bytes(const struct smux_stream *stream) { return stream->waiting.len; }
