@@ -24,13 +24,12 @@ int listeners_steer_by_chance(int fd, size_t count) {
 #define IP_BYTES(at) (uint32_t)(SKF_NET_OFF + (at))
 
 // Adds the word of IPv6's source address at that place to the hash, which is in M[0].
-#define ADD_WORD(at)                                          \
-  {BPF_LD | BPF_MEM, 0, 0, 0},                                \
-      {BPF_ALU | BPF_MUL | BPF_K, 0, 0, 0x85ebca6b},          \
-      {BPF_MISC | BPF_TAX, 0, 0, 0},                          \
-      {BPF_LD | BPF_W | BPF_ABS, 0, 0, IP_BYTES(at)},         \
-      {BPF_ALU | BPF_XOR | BPF_X, 0, 0, 0},                   \
-      {BPF_ST, 0, 0, 0}
+#define ADD_WORD(at)                                                                 \
+  {BPF_LD | BPF_MEM, 0, 0, 0}, {BPF_ALU | BPF_MUL | BPF_K, 0, 0, 0x85ebca6b},        \
+      {BPF_MISC | BPF_TAX, 0, 0, 0}, {BPF_LD | BPF_W | BPF_ABS, 0, 0, IP_BYTES(at)}, \
+      {BPF_ALU | BPF_XOR | BPF_X, 0, 0, 0}, {                                        \
+    BPF_ST, 0, 0, 0                                                                  \
+  }
 
 int listeners_steer_by_client(int fd, size_t count) {
   enum { VERSION = 0, V4_SOURCE = 12, V6_SOURCE = 8, V6_HEADER_BYTES = 40 };
