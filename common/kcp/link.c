@@ -172,7 +172,7 @@ struct smux *link_smux(struct link *link) {
 bool link_is_settled(const struct link *link) {
   struct kcp_state state;
   kcp_describe(link->kcp, &state);
-  return state.unacked_bytes == 0 && !smux_has_output(link->smux);
+  return state.unacked_bytes == 0 && smux_is_drained(link->smux);
 }
 
 void link_describe(const struct link *link, struct link_state *state) {
