@@ -218,6 +218,14 @@ struct link *link_new(uint32_t conv, const struct link_settings *settings,
   return link;
 }
 
+void link_start_at(struct link *link, uint32_t sequence, uint32_t send_next,
+                   uint32_t receive_next) {
+  kcp_start_at(link->kcp, send_next, receive_next);
+  if (link->encoder) {
+    fec_encoder_start_at(link->encoder, sequence);
+  }
+}
+
 void link_free(struct link *link) {
   if (!link) {
     return;
