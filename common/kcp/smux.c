@@ -376,6 +376,16 @@ bool smux_has_output(const struct smux *smux) {
          !TAILQ_EMPTY(&smux->ready);
 }
 
+bool smux_is_drained(const struct smux *smux) {
+  const struct smux_stream *stream;
+  TAILQ_FOREACH(stream, &smux->streams, all) {
+    if (stream->waiting.len > 0) {
+      return false;
+    }
+  }
+  return !smux_has_output(smux);
+}
+
 int smux_pump(struct smux *smux) {
   struct smux_stream *stream;
   int error = send_control(smux);

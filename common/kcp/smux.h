@@ -77,6 +77,9 @@ int smux_input(struct smux *smux, uint8_t *bytes, size_t len, int64_t now_ms) MU
 int smux_pump(struct smux *smux) MUST_CHECK;
 // Whether smux_pump has something to move.
 bool smux_has_output(const struct smux *smux);
+// Whether all that was written, and each close, is with the carrier. Not so while a stream's bytes
+// wait for the peer's window, though smux_pump could not move them.
+bool smux_is_drained(const struct smux *smux);
 
 #define SMUX_NEVER INT64_MAX
 int64_t smux_due(const struct smux *smux);
