@@ -93,10 +93,10 @@ static struct tunnel_list *held_bucket(struct worker *worker, int type, int64_t 
 }
 
 // The route of a tunnel is held from before its stream is opened until that has ended.
-static void hold_route(struct tunnel *tunnel) {
+static void hold_route(struct tunnel *tunnel, bool follows) {
   struct worker *worker = tunnel->worker;
   route_store_hold(worker->route_store, tunnel->type, tunnel->session->color, tunnel->oid,
-                   tunnel->address);
+                   tunnel->address, follows);
   LIST_INSERT_HEAD(held_bucket(worker, tunnel->type, tunnel->oid), tunnel, held);
   tunnel->holds = true;
 }
@@ -106,7 +106,7 @@ void tunnel_tell_held(struct worker *worker) {
     const struct tunnel *tunnel;
     LIST_FOREACH(tunnel, &worker->held_tunnels[i], held) {
       route_store_hold(worker->route_store, tunnel->type, tunnel->session->color, tunnel->oid,
-                       tunnel->address);
+                       tunnel->address, false);
     }
   }
 }
@@ -120,9 +120,18 @@ static void release_route(struct tunnel *tunnel) {
   }
 }
 
+static void forget_move(struct tunnel *tunnel) {
+  if (tunnel->moved_to) {
+    event_del(&tunnel->timer);
+    free(tunnel->moved_to);
+    tunnel->moved_to = NULL;
+  }
+}
+
 static void end_stream(struct tunnel *tunnel) {
   struct stream *stream = tunnel->stream;
   release_route(tunnel);
+  forget_move(tunnel);
   trace_opened(tunnel, STREAM_CANCELLED);  // if it was being opened
   if (tunnel->state == TUNNEL_OPEN) {
     counters_split_add(tunnel->worker->counters, SPLIT_TUNNELS, (size_t)tunnel->type, -1);
@@ -179,6 +188,7 @@ void tunnel_release(struct tunnel *tunnel) {
   }
   LIST_REMOVE(tunnel, link);
   release_route(tunnel);
+  forget_move(tunnel);
   tunnel->session->tunnel_count--;
   tunnel->session = NULL;
   LIST_INSERT_HEAD(&tunnel->worker->draining_tunnels, tunnel, link);
@@ -225,7 +235,9 @@ static void refused(struct tunnel *tunnel) {
 
 // --- Finding the node ----------------------------------------------------------
 
-static void open_stream(struct tunnel *tunnel, const struct node *node);
+// follows: the tunnel goes there because the master said so.
+static void open_stream(struct tunnel *tunnel, const struct node *node, bool follows);
+static void catch_up(struct tunnel *tunnel);
 
 // A further try after a while, or the end of the session when tries have come to
 // nothing for too long.
@@ -338,7 +350,7 @@ static void on_settled(struct route_claim *route_claim, const char *address) {
     node = named_node(tunnel, address);
   }
   if (node) {
-    open_stream(tunnel, node);
+    open_stream(tunnel, node, false);
   } else if (address[0] != '\0' && !may_come(tunnel, address)) {
     claim(tunnel, address);
   } else {
@@ -362,7 +374,7 @@ static void find_route(struct tunnel *tunnel) {
   counters_add(worker->counters, COUNTER_ROUTE_HITS, 1);
   const struct node *node = named_node(tunnel, route.address);
   if (node) {
-    open_stream(tunnel, node);
+    open_stream(tunnel, node, false);
   } else if (may_come(tunnel, route.address)) {
     try_later(tunnel);
   } else {
@@ -374,10 +386,12 @@ static void on_timer(evutil_socket_t fd, short what, void *owner) {
   struct tunnel *tunnel = owner;
   (void)fd;
   (void)what;
-  if (tunnel->session) {
-    find_route(tunnel);
-  } else {
+  if (!tunnel->session) {
     tunnel_free(tunnel);
+  } else if (tunnel->moved_to) {
+    catch_up(tunnel);
+  } else {
+    find_route(tunnel);
   }
 }
 
@@ -579,7 +593,7 @@ static void on_ended(void *owner, int status, const char *detail) {
   find_route(tunnel);
 }
 
-static void open_stream(struct tunnel *tunnel, const struct node *node) {
+static void open_stream(struct tunnel *tunnel, const struct node *node, bool follows) {
   static const struct stream_events events = {on_opened, on_sent, on_message, on_ended};
   struct worker *worker = tunnel->worker;
   const struct session *session = tunnel->session;
@@ -614,7 +628,7 @@ static void open_stream(struct tunnel *tunnel, const struct node *node) {
   }
   memcpy(tunnel->address, node->address, sizeof tunnel->address);
   tunnel->secure = node->secure;
-  hold_route(tunnel);
+  hold_route(tunnel, follows);
   size_t count = trace_opening(tunnel, metadata, COUNT, traceparent);
   tunnel->stream = stream_open(worker->streams, &target, metadata, count, &events, tunnel);
   if (!tunnel->stream) {
@@ -697,6 +711,64 @@ void tunnel_resume(struct tunnel *tunnel) {
   }
 }
 
+// --- A route that moves ------------------------------------------------------------
+
+// Goes to the node at address, if it can be: the backend ends what has no route. False: not
+// now. Otherwise the session may have been closed, and tunnels with it.
+static bool follow(struct tunnel *tunnel, const char *address) {
+  const struct node *node = named_node(tunnel, address);
+  if (!node) {
+    return false;
+  }
+  counters_add(tunnel->worker->counters, COUNTER_ROUTES_MOVED, 1);
+  leave_stream(tunnel);
+  open_stream(tunnel, node, true);
+  return true;
+}
+
+// By then the node is not under suspicion any more, or else for something new.
+static void await_move(struct tunnel *tunnel) {
+  enum { AGAIN_MIN_MS = 1000 };
+  int64_t suspect_ms = tunnel->worker->config.tunnel.suspect_ms;
+  loop_start_timer(&tunnel->timer, suspect_ms < AGAIN_MIN_MS ? AGAIN_MIN_MS : suspect_ms);
+}
+
+static void catch_up(struct tunnel *tunnel) {
+  if (!follow(tunnel, tunnel->moved_to)) {
+    await_move(tunnel);
+  }
+}
+
+// The master may not say it again, and a node that is under suspicion here, or not known yet,
+// may well serve the others.
+static void remember_move(struct tunnel *tunnel, const char *address) {
+  if (!tunnel->moved_to || strcmp(tunnel->moved_to, address) != 0) {
+    forget_move(tunnel);
+    tunnel->moved_to = strdup(address);
+    if (tunnel->moved_to) {
+      await_move(tunnel);
+    }
+  }
+}
+
+static bool goes_by(const struct tunnel *tunnel, const struct channel_route_held *route) {
+  return tunnel->type == (int)route->tunnel_type && tunnel->oid == route->oid &&
+         strcmp(tunnel->session->color, route->color) == 0;
+}
+
+// True: it has gone there, and may have taken other tunnels with it (follow).
+static bool keep_up(struct tunnel *tunnel, const char *address) {
+  if (strcmp(tunnel->address, address) == 0) {
+    forget_move(tunnel);
+    return false;
+  }
+  if (!follow(tunnel, address)) {
+    remember_move(tunnel, address);
+    return false;
+  }
+  return true;
+}
+
 void tunnel_on_route_moved(struct worker *worker, const struct channel_route_held *moved) {
   if (moved->tunnel_type >= worker->config.tunnel.type_count) {
     return;
@@ -705,16 +777,7 @@ void tunnel_on_route_moved(struct worker *worker, const struct channel_route_hel
   struct tunnel *tunnel = LIST_FIRST(bucket);
   while (tunnel) {
     struct tunnel *next = LIST_NEXT(tunnel, held);
-    const struct node *node;
-    // Not to where we could not follow: the backend ends what has no route.
-    if (tunnel->type == (int)moved->tunnel_type && tunnel->oid == moved->oid &&
-        strcmp(tunnel->session->color, moved->color) == 0 &&
-        strcmp(tunnel->address, moved->address) != 0 &&
-        (node = named_node(tunnel, moved->address))) {
-      counters_add(worker->counters, COUNTER_ROUTES_MOVED, 1);
-      leave_stream(tunnel);
-      open_stream(tunnel, node);
-      // It may have taken other tunnels with it, if that closed the session.
+    if (goes_by(tunnel, moved) && keep_up(tunnel, moved->address)) {
       next = LIST_FIRST(bucket);
     }
     tunnel = next;
