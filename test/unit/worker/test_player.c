@@ -177,8 +177,8 @@ static struct session *of_client(const struct memory *memory) { return memory->t
 
 static void log_in_as(struct fixture *fixture, struct memory *memory, uint64_t client,
                       const char *color, int64_t uid, int32_t conn_id) {
-  assert_true(session_new(&fixture->worker, LISTENER_KIND_TCP, "192.0.2.1:5", client, NULL, make,
-                          memory));
+  assert_true(
+      session_new(&fixture->worker, LISTENER_KIND_TCP, "192.0.2.1:5", client, NULL, make, memory));
   send_handshake(fixture, memory, color, uid, conn_id);
   master_answers(fixture, CHANNEL_LOGIN_ADMITTED);
 }
