@@ -195,6 +195,7 @@ static void on_worker_message(int index, enum channel_type type, const void *con
       return;
     }
     case CHANNEL_SESSION_REPORT:
+    case CHANNEL_PATH_REPORT:
     case CHANNEL_TUNNEL_REPORT:
     case CHANNEL_REPORT_END:
       session_reports_on_message(master->session_reports, index, type, content);
@@ -648,8 +649,8 @@ static bool open_listeners(struct master *master, char *why, size_t why_size) {
   const struct config_listener *listener = NULL;
   while ((listener = config_listener_next(config, listener))) {
     size_t i = master->client_listeners;
-    if (listeners_open_for_clients(&master->clients[i], listener, (size_t)config->worker.count, why,
-                                   why_size) != 0) {
+    if (listeners_open_for_clients(&master->clients[i], config, listener,
+                                   (size_t)config->worker.count, why, why_size) != 0) {
       return false;
     }
     master->client_config[i] = listener;

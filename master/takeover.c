@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -56,7 +57,9 @@ static json_t *save_sockets(const struct listeners *listeners, const char *addr,
     json_array_append_new(numbers, json_integer(listeners->fds[i]));
     keep(listeners->fds[i], fds);
   }
-  return json_pack("{s:s, s:s, s:o}", "addr", addr, "address", listeners->address, "fds", numbers);
+  return json_pack("{s:s, s:s, s:o, s:b, s:I}", "addr", addr, "address", listeners->address, "fds",
+                   numbers, "datagrams", listeners->type == SOCK_DGRAM, "preferred",
+                   (json_int_t)listeners->preferred);
 }
 
 static json_t *save_listeners(const struct master *master, json_t *fds) {
@@ -374,14 +377,20 @@ void takeover_offer_sockets(const json_t *saved) {
   size_t i, j;
   json_array_foreach(json_object_get(saved, "listeners"), i, one) {
     const json_t *numbers = json_object_get(one, "fds");
-    int *fds = calloc(json_array_size(numbers) + 1, sizeof *fds);
-    if (!fds) {
+    const char *addr = json_string_value(json_object_get(one, "addr"));
+    const char *address = json_string_value(json_object_get(one, "address"));
+    const size_t preferred = (size_t)json_integer_value(json_object_get(one, "preferred"));
+    struct listeners listeners = {
+        .type = json_is_true(json_object_get(one, "datagrams")) ? SOCK_DGRAM : SOCK_STREAM,
+        .count = json_array_size(numbers)};
+    if (!addr || !address || !(listeners.fds = calloc(listeners.count + 1, sizeof(int)))) {
       return;  // they are bound anew
     }
-    json_array_foreach(numbers, j, number) { fds[j] = (int)json_integer_value(number); }
-    listeners_offer(json_string_value(json_object_get(one, "addr")),
-                    json_string_value(json_object_get(one, "address")), fds,
-                    json_array_size(numbers));
+    json_array_foreach(numbers, j, number) { listeners.fds[j] = (int)json_integer_value(number); }
+    listeners.preferred =
+        preferred > 0 && preferred <= listeners.count ? preferred : listeners.count;
+    snprintf(listeners.address, sizeof listeners.address, "%s", address);
+    listeners_offer(addr, &listeners);
   }
 }
 
