@@ -17,8 +17,8 @@
 enum {
   BATCH = 16,  // datagrams read or written in one call
   SLOT_BYTES = 2048,
-  STREAMS_MAX = 256,        // of one connection
-  STREAM_BYTES = 65536,     // the window of each
+  STREAMS_MAX = 256,         // of one connection
+  STREAM_BYTES = 65536,      // the window of each
   WHEEL_GRANULARITY_MS = 2,  // finer than the wire's interval: a client's delay is measured
   LINGER_POLL_MS = 20,
 };
@@ -113,23 +113,22 @@ static bool set_up(struct kcp_dialer *dialer, const struct kcp_wire *wire) {
     }
   }
   dialer->idle_streams = wire->idle_streams;
-  dialer->settings = (struct link_settings){
-      .code = dialer->code,
-      .scratch = dialer->scratch,
-      .kcp = {.nodelay = true,
-              .interval_ms = KCP_INTERVAL_MIN_MS,
-              .resend = 2,
-              .ack_nodelay = true,
-              .send_window = low ? 256 : 128,
-              .receive_window = low ? 256 : 128,
-              .mtu = low ? 1200 : 1400},
-      .smux = {.client = true,
-               .frame_bytes = low ? 2048 : 4096,
-               .stream_bytes = STREAM_BYTES,
-               .session_bytes = low ? 8u << 20 : 4u << 20,
-               .streams_max = STREAMS_MAX,
-               .keepalive_interval_ms = low ? 5000 : 10000,
-               .keepalive_timeout_ms = low ? 15000 : 30000}};
+  dialer->settings = (struct link_settings){.code = dialer->code,
+                                            .scratch = dialer->scratch,
+                                            .kcp = {.nodelay = true,
+                                                    .interval_ms = KCP_INTERVAL_MIN_MS,
+                                                    .resend = 2,
+                                                    .ack_nodelay = true,
+                                                    .send_window = low ? 256 : 128,
+                                                    .receive_window = low ? 256 : 128,
+                                                    .mtu = low ? 1200 : 1400},
+                                            .smux = {.client = true,
+                                                     .frame_bytes = low ? 2048 : 4096,
+                                                     .stream_bytes = STREAM_BYTES,
+                                                     .session_bytes = low ? 8u << 20 : 4u << 20,
+                                                     .streams_max = STREAMS_MAX,
+                                                     .keepalive_interval_ms = low ? 5000 : 10000,
+                                                     .keepalive_timeout_ms = low ? 15000 : 30000}};
   return true;
 }
 
@@ -519,8 +518,8 @@ static struct connection *connect_to(struct kcp_dialer *dialer, const struct soc
 }
 
 struct kcp_stream *kcp_dial(struct kcp_dialer *dialer, const struct sockaddr *address,
-                            socklen_t address_len, struct in_addr source,
-                            struct kcp_stream *beside, void *owner) {
+                            socklen_t address_len, struct in_addr source, struct kcp_stream *beside,
+                            void *owner) {
   if (beside && beside->stream) {
     return open_stream(beside->connection, false, owner);
   }

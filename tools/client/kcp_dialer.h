@@ -54,8 +54,8 @@ enum { KCP_DIALER_LINGER_MS = 500 };
 // Opens a stream, on a connection of its own or on that of `beside`. Nothing is known of the peer
 // by that: KCP has no word for a connection that stands. NULL, with errno.
 struct kcp_stream *kcp_dial(struct kcp_dialer *dialer, const struct sockaddr *address,
-                            socklen_t address_len, struct in_addr source,
-                            struct kcp_stream *beside, void *owner);
+                            socklen_t address_len, struct in_addr source, struct kcp_stream *beside,
+                            void *owner);
 // What was written still goes out, and then the peer is told. No event comes after this. Accepts
 // NULL.
 void kcp_stream_close(struct kcp_stream *stream);
