@@ -414,7 +414,7 @@ static void recover(struct fec_decoder *decoder, struct group *group, fec_payloa
                     void *owner) {
   const uint8_t *shards[REED_SOLOMON_SHARDS_MAX];
   uint8_t *out[REED_SOLOMON_SHARDS_MAX] = {NULL};
-  size_t len = 0;
+  size_t len = SHARD_MIN_BYTES;  // that of the longest, then; none is shorter
   for (unsigned i = 0; i < decoder->group_size; i++) {
     if (group->shards[i] && group->shards[i]->len > len) {
       len = group->shards[i]->len;

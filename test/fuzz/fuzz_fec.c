@@ -25,13 +25,15 @@ struct play {
   uint32_t sent;
   size_t stored;
   size_t stored_len[STORED_MAX];
-  uint8_t store[STORED_MAX][FEC_DATAGRAM_MAX_BYTES];
   // What is being taken in.
   const uint8_t *datagram;
   size_t datagram_len;
   uint64_t regular;
   uint64_t recovered;
 };
+
+// Of what stored_len speaks; not cleared each time.
+static uint8_t store[STORED_MAX][FEC_DATAGRAM_MAX_BYTES];
 
 // Steps are read from here.
 struct steps {
@@ -104,7 +106,7 @@ static void on_output(uint8_t *datagram, size_t len, void *owner) {
   if (len > FEC_DATAGRAM_MAX_BYTES) {
     abort();
   }
-  memcpy(play->store[at], datagram, len);
+  memcpy(store[at], datagram, len);
   play->stored_len[at] = len;
 }
 
@@ -126,7 +128,7 @@ static void take_stored(struct play *play, struct steps *steps, bool is_changed)
   // Counted from the newest.
   size_t back = next_byte(steps) % (play->stored < STORED_MAX ? play->stored : STORED_MAX);
   size_t at = (play->stored - 1 - back) % STORED_MAX;
-  memcpy(copy, play->store[at], play->stored_len[at]);
+  memcpy(copy, store[at], play->stored_len[at]);
   if (is_changed) {
     size_t place = next_byte(steps) % play->stored_len[at];
     copy[place] ^= (uint8_t)next_byte(steps);
