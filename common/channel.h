@@ -120,6 +120,8 @@ struct channel_route_answer {
 struct channel_route_held {
   int64_t oid;
   uint32_t tunnel_type;
+  uint32_t
+      follows;  // from a worker: the tunnel goes where the master said, by no choice of its own
   char color[ROUTE_COLOR_MAX_BYTES + 1];
   char address[ROUTE_ADDRESS_MAX_BYTES + 1];
 };

@@ -7,6 +7,7 @@
 
 #include "common/clock.h"
 #include "worker/inbox.h"
+#include "worker/player.h"
 #include "worker/push_queue.h"
 #include "worker/session.h"
 #include "worker/worker.h"
@@ -46,12 +47,20 @@ static bool is_for(const struct push *push, const struct session *session) {
          (about->sid == 0 || about->sid == session->sid);
 }
 
+// Of the player's, the one that pushes go to. A session that has left its player is itself.
+static struct session *receiver_of(struct session *session) {
+  const struct player *player = session->player;
+  return player && !player_is_over(player) ? player_oldest(player) : session;
+}
+
+// Once to each player, whichever of his sessions is at hand.
 static void broadcast_to(struct push *push, struct session *session) {
-  if (session->state == SESSION_PLAYING && session->broadcast_seen < push->about.serial) {
-    session->broadcast_seen = push->about.serial;
-    if (is_for(push, session)) {
+  struct session *receiver = receiver_of(session);
+  if (receiver->state == SESSION_PLAYING && receiver->player->broadcast_seen < push->about.serial) {
+    receiver->player->broadcast_seen = push->about.serial;
+    if (is_for(push, receiver)) {
       push->addressed++;
-      session_push(session, push);
+      session_push(receiver, push);
     }
   }
 }
@@ -91,7 +100,7 @@ static void push_to(struct pushes *pushes, struct push *push, uint64_t connectio
   struct session *session = session_find(pushes->worker, connection);
   if (session) {
     catch_up(pushes, session);
-    session_push(session, push);
+    session_push(receiver_of(session), push);
   } else {  // it has just gone
     count_missed(pushes, 1);
   }

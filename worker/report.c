@@ -4,8 +4,8 @@
 
 #include "common/clock.h"
 #include "worker/inbox.h"
+#include "worker/player.h"
 #include "worker/session.h"
-#include "worker/tunnel.h"
 
 static bool report_session(struct session *session, uint64_t id) {
   int64_t now_ms = clock_monotonic_ms();
@@ -22,8 +22,8 @@ static bool report_session(struct session *session, uint64_t id) {
       .queued_bytes = transport_queued_bytes(session->transport) + session->pushes.bytes,
       .pushes_waiting = session->pushes.count,
       .quiet_ms = now_ms - session->active_ms,
-      .tunnels = (uint32_t)session->tunnel_count,
-      .input_paused = session->rate_paused || session->full_tunnels > 0,
+      .tunnels = session->player->tunnel_count,
+      .input_paused = session->rate_paused || session->held_by,
       .output_paused = session->output_full,
   };
   return inbox_report(session->worker->inbox, CHANNEL_SESSION_REPORT, &report);
@@ -70,7 +70,7 @@ static bool report_tunnel(const struct tunnel *tunnel, uint64_t id) {
 static bool report_one(struct session *session, uint64_t id) {
   bool complete = report_session(session, id) && report_path(session, id);
   const struct tunnel *tunnel;
-  LIST_FOREACH(tunnel, &session->tunnels, link) {
+  LIST_FOREACH(tunnel, &session->player->tunnels, link) {
     complete = complete && report_tunnel(tunnel, id);
   }
   return complete;

@@ -10,11 +10,11 @@
 #include "common/loop.h"
 #include "worker/inbox.h"
 #include "worker/login.h"
+#include "worker/player.h"
 #include "worker/pushes.h"
 #include "worker/session_log.h"
 #include "worker/session_output.h"
 #include "worker/trace.h"
-#include "worker/tunnel.h"
 #include "worker/watch.h"
 
 #define LOG_MODULE LOG_MODULE_SESSION
@@ -49,7 +49,6 @@ static void close_with(struct session *session, enum close_reason reason, enum l
   if (is_known) {
     pushes_on_session_end(worker->pushes, session);
   }
-  session_drop_pushes(session);
   if (session->watched) {
     watch_session_end(session);
   }
@@ -61,10 +60,7 @@ static void close_with(struct session *session, enum close_reason reason, enum l
   event_del(&session->timer);
   event_del(&session->rate_timer);
   event_del(&session->grace_timer);
-  while (!LIST_EMPTY(&session->tunnels)) {
-    tunnel_release(LIST_FIRST(&session->tunnels));
-  }
-  farewell_end_all(session);
+  session_leave_pushes(session, session->player ? player_leave(session) : NULL);
   bool client_is_there = reason != CLOSE_CLIENT_CLOSED && reason != CLOSE_CLIENT_RESET;
   transport_close(session->transport, reason, was_playing && client_is_there);
   session->transport = NULL;
@@ -85,12 +81,30 @@ void session_close(struct session *session, enum close_reason reason) {
   close_with(session, reason, close_reason_logout_code(reason));
 }
 
+static void close_player_with(struct session *session, enum close_reason reason,
+                              enum logout_code code) {
+  struct player *player = session->player;
+  if (!player) {
+    close_with(session, reason, code);
+    return;
+  }
+  // The oldest last: what waits for the player waits there.
+  while (!player_is_over(player)) {
+    close_with(TAILQ_LAST(&player->sessions, player_sessions), reason, code);
+  }
+}
+
+void session_close_player(struct session *session, enum close_reason reason) {
+  close_player_with(session, reason, close_reason_logout_code(reason));
+}
+
 void session_bury_all(struct worker *worker) {
   struct session *session;
   while ((session = LIST_FIRST(&worker->dead_sessions))) {
     LIST_REMOVE(session, link);
     trace_forget_session(session);
     seal_free(session->seal);
+    player_free(session->player);
     free(session->handshake);
     free(session);
   }
@@ -101,14 +115,14 @@ void session_bury_all(struct worker *worker) {
 void session_pause_input(struct session *session) { transport_pause(session->transport); }
 
 void session_resume_input(struct session *session) {
-  if (!session->rate_paused && session->full_tunnels == 0) {
+  if (!session->rate_paused && !session->held_by) {
     transport_resume(session->transport);
   }
 }
 
 static void go_on(struct session *session) {
   session_resume_input(session);
-  if (session->watched && !session->rate_paused && session->full_tunnels == 0) {
+  if (session->watched && !session->rate_paused && !session->held_by) {
     watch_event(session, WATCHED_INPUT_RESUMED);
   }
 }
@@ -140,8 +154,9 @@ static void charge_rate(struct session *session, size_t len, int64_t now_ms) {
   }
 }
 
-void session_tunnel_full(struct session *session) {
-  if (session->full_tunnels++ == 0) {
+void session_tunnel_full(struct session *session, struct tunnel *tunnel) {
+  if (!session->held_by) {
+    session->held_by = tunnel;
     counters_add(session->worker->counters, COUNTER_INPUT_PAUSES, 1);
     session_pause_input(session);
     if (session->watched) {
@@ -151,7 +166,8 @@ void session_tunnel_full(struct session *session) {
 }
 
 void session_tunnel_relieved(struct session *session) {
-  if (--session->full_tunnels == 0 && session->state == SESSION_PLAYING) {
+  session->held_by = NULL;
+  if (session->state == SESSION_PLAYING) {
     session->active_ms = clock_monotonic_ms();
     go_on(session);
   }
@@ -181,7 +197,7 @@ static void forward(struct session *session, struct packet *packet) {
   bool limited = false;
   struct tunnel *tunnel = tunnel_get(session, type_index, packet->obj, &limited);
   if (tunnel) {
-    tunnel_send(tunnel, packet);
+    tunnel_send(tunnel, session, packet);
   } else if (limited) {
     counters_add(worker->counters, COUNTER_TUNNEL_LIMITED, 1);
     session_send_unexpected_error(session, packet->mod, packet->seq,
@@ -255,8 +271,8 @@ void session_on_close(struct worker *worker, const struct channel_session_close 
   struct session *session = session_find(worker, close->connection);
   bool is_reason = (unsigned)close->reason < CLOSE_REASON_COUNT;
   if (session) {
-    close_with(session, is_reason ? (enum close_reason)close->reason : CLOSE_INTERNAL,
-               (enum logout_code)close->code);
+    close_player_with(session, is_reason ? (enum close_reason)close->reason : CLOSE_INTERNAL,
+                      (enum logout_code)close->code);
   }
 }
 
@@ -305,8 +321,8 @@ static void on_timer(evutil_socket_t fd, short what, void *owner) {
   int64_t left_ms = config->limits.idle_timeout_ms - quiet_ms;
   if (left_ms > 0) {
     loop_start_timer(&session->timer, left_ms);
-  } else if (session->full_tunnels > 0) {
-    session_close(session, CLOSE_TUNNEL_STALLED);
+  } else if (session->held_by) {
+    session_close_player(session, CLOSE_TUNNEL_STALLED);
   } else {
     session_close(session, CLOSE_IDLE_TIMEOUT);
   }
@@ -345,8 +361,6 @@ bool session_new(struct worker *worker, enum listener_kind kind, const char *add
   session->client = client != 0 ? client : session->connection;
   session->active_ms = now_ms;
   strncpy(session->address, address, sizeof session->address - 1);
-  LIST_INIT(&session->tunnels);
-  LIST_INIT(&session->farewells);
   token_bucket_init(&session->messages, config->limits.messages_per_s,
                     config->limits.messages_burst, now_ms);
   token_bucket_init(&session->bytes, config->limits.bytes_per_s, config->limits.bytes_burst,

@@ -540,7 +540,6 @@ int kcp_input(struct kcp *kcp, const uint8_t *payload, size_t len, bool regular,
   }
   if (kcp->send_una != una_before) {
     widen_congestion_window(kcp, kcp->send_una - una_before);
-    kcp->wants_flush = true;
   }
   if (kcp->shows_loss || (kcp->unsent && in_flight(kcp) < send_window(kcp))) {
     kcp->wants_flush = true;

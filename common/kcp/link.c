@@ -172,7 +172,7 @@ struct smux *link_smux(struct link *link) {
 bool link_is_settled(const struct link *link) {
   struct kcp_state state;
   kcp_describe(link->kcp, &state);
-  return state.unacked_bytes == 0 && !smux_has_output(link->smux);
+  return state.unacked_bytes == 0 && smux_is_drained(link->smux);
 }
 
 void link_describe(const struct link *link, struct link_state *state) {
@@ -216,6 +216,14 @@ struct link *link_new(uint32_t conv, const struct link_settings *settings,
     return NULL;
   }
   return link;
+}
+
+void link_start_at(struct link *link, uint32_t sequence, uint32_t send_next,
+                   uint32_t receive_next) {
+  kcp_start_at(link->kcp, send_next, receive_next);
+  if (link->encoder) {
+    fec_encoder_start_at(link->encoder, sequence);
+  }
 }
 
 void link_free(struct link *link) {

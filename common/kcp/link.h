@@ -38,6 +38,9 @@ struct link *link_new(uint32_t conv, const struct link_settings *settings,
                       const struct link_events *events, void *owner, int64_t now_ms);
 // Frees it with its streams, without a word to the peer and without an event.
 void link_free(struct link *link);  // accepts NULL
+// The numbers of the first datagram (a multiple of the group's size; without FEC, of no effect)
+// and of the first segments, for tests of the wrap-around.
+void link_start_at(struct link *link, uint32_t sequence, uint32_t send_next, uint32_t receive_next);
 
 // What a datagram says of the connection it belongs to, without taking it in. False: nothing, as
 // one of parity does not, or it makes no sense.

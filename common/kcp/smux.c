@@ -376,6 +376,16 @@ bool smux_has_output(const struct smux *smux) {
          !TAILQ_EMPTY(&smux->ready);
 }
 
+bool smux_is_drained(const struct smux *smux) {
+  const struct smux_stream *stream;
+  TAILQ_FOREACH(stream, &smux->streams, all) {
+    if (stream->waiting.len > 0) {
+      return false;
+    }
+  }
+  return !smux_has_output(smux);
+}
+
 int smux_pump(struct smux *smux) {
   struct smux_stream *stream;
   int error = send_control(smux);
@@ -704,7 +714,10 @@ int smux_write(struct smux_stream *stream, const uint8_t *bytes, size_t len) {
     return ERROR_MEMORY;
   }
   update_ready(stream);
-  return goes_now ? drain(stream) : 0;
+  if (goes_now) {
+    (void)drain(stream);  // out of memory: it was taken, and waits for smux_pump, which tells
+  }
+  return 0;
 }
 
 size_t smux_queued_bytes(const struct smux_stream *stream) { return stream->waiting.len; }

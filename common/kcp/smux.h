@@ -77,6 +77,9 @@ int smux_input(struct smux *smux, uint8_t *bytes, size_t len, int64_t now_ms) MU
 int smux_pump(struct smux *smux) MUST_CHECK;
 // Whether smux_pump has something to move.
 bool smux_has_output(const struct smux *smux);
+// Whether all that was written, and each close, is with the carrier. Not so while a stream's bytes
+// wait for the peer's window, though smux_pump could not move them.
+bool smux_is_drained(const struct smux *smux);
 
 #define SMUX_NEVER INT64_MAX
 int64_t smux_due(const struct smux *smux);
@@ -95,8 +98,9 @@ struct smux_stream *smux_open(struct smux *smux, void *stream_owner);
 void smux_stream_start_at(struct smux_stream *stream, uint32_t sent, uint32_t used);
 uint32_t smux_stream_id(const struct smux_stream *stream);
 // What the windows and the carrier take goes to the carrier at once if nothing else waits; the
-// rest is copied, and goes out with smux_pump. ERROR_MEMORY: nothing was taken, or the connection
-// is broken and smux_pump says so. ERROR_INVALID: the peer has ended the stream.
+// rest is copied, and goes out with smux_pump. ERROR_MEMORY: nothing was taken; or half a frame was
+// and the connection is at its end, as smux_pump tells. ERROR_INVALID: the peer has ended the
+// stream.
 int smux_write(struct smux_stream *stream, const uint8_t *bytes, size_t len) MUST_CHECK;
 size_t smux_queued_bytes(const struct smux_stream *stream);   // not yet with the carrier
 uint64_t smux_sent_bytes(const struct smux_stream *stream);   // handed to the carrier, ever

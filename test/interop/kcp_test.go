@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/xtaci/kcp-go/v5"
 	"github.com/xtaci/smux"
 
 	"janus/interop/echo"
@@ -79,7 +80,7 @@ func startKCP(t *testing.T, k *keys, clients stack.Settings) (port string) {
 }
 
 // play moves the load and compares every byte that comes back.
-func play(t *testing.T, k *keys, settings stack.Settings, dial dial, l load) {
+func play(t *testing.T, k *keys, dial dial, l load) {
 	t.Helper()
 	each := int(float64(totalBytes(t)) * l.share / 100 / 2 / float64(l.clients*l.streams))
 	begin := time.Now()
@@ -217,6 +218,18 @@ func (m *messages) before(data []byte) int { return m.all - m.left - len(data) }
 
 // --- The tests ---------------------------------------------------------------
 
+// gateways are those that are running, one for each pair of shard numbers.
+type gateways map[[2]int]string
+
+func (g gateways) port(t *testing.T, k *keys, settings stack.Settings) string {
+	t.Helper()
+	shards := [2]int{settings.DataShards, settings.ParityShards}
+	if g[shards] == "" {
+		g[shards] = startKCP(t, k, settings)
+	}
+	return g[shards]
+}
+
 func withShards(data, parity int) stack.Settings {
 	s := stack.Defaults()
 	s.DataShards, s.ParityShards = data, parity
@@ -225,7 +238,7 @@ func withShards(data, parity int) stack.Settings {
 
 func TestTheEcosystemsKCPClientGetsThrough(t *testing.T) {
 	k := newKeys(t)
-	gateways := map[[2]int]string{} // ports by shards
+	ports := gateways{}
 	for _, c := range []struct {
 		name     string
 		settings stack.Settings
@@ -242,13 +255,10 @@ func TestTheEcosystemsKCPClientGetsThrough(t *testing.T) {
 		{"with the low-latency profile", stack.LowLatency(), withShards(8, 2), load{2, stack.Streams, 6}},
 		{"200 of them at once", stack.Defaults(), stack.Defaults(), load{200, stack.Streams, 12}},
 	} {
-		shards := [2]int{c.gateway.DataShards, c.gateway.ParityShards}
-		if gateways[shards] == "" {
-			gateways[shards] = startKCP(t, k, c.gateway)
-		}
+		port := ports.port(t, k, c.gateway)
 		t.Run(c.name, func(t *testing.T) {
-			play(t, k, c.settings, func() (*stack.Session, error) {
-				return c.settings.Dial("127.0.0.1:" + gateways[shards])
+			play(t, k, func() (*stack.Session, error) {
+				return c.settings.Dial("127.0.0.1:" + port)
 			}, c.load)
 		})
 	}
@@ -256,10 +266,10 @@ func TestTheEcosystemsKCPClientGetsThrough(t *testing.T) {
 
 func TestTheEcosystemsKCPClientGetsThroughABadLine(t *testing.T) {
 	k := newKeys(t)
-	settings := stack.Defaults()
-	small := settings
+	ports := gateways{}
+	usual := stack.Defaults()
+	small := usual
 	small.MTU = 1300
-	port := startKCP(t, k, settings)
 	const ms = time.Millisecond
 	for _, c := range []struct {
 		name     string
@@ -268,21 +278,37 @@ func TestTheEcosystemsKCPClientGetsThroughABadLine(t *testing.T) {
 		mtu      int
 		load     load
 	}{
-		{"with 1 % loss", settings, faults.Settings{Loss: 1, Delay: 5 * ms}, 1500, load{4, stack.Streams, 8}},
-		{"with 10 % loss", settings, faults.Settings{Loss: 10, Delay: 5 * ms}, 1500, load{4, stack.Streams, 7}},
-		{"with 30 % loss", settings, faults.Settings{Loss: 30, Delay: 5 * ms}, 1500, load{4, stack.Streams, 4.8}},
-		{"with packets out of order", settings, faults.Settings{Reorder: 25, Delay: 5 * ms}, 1500, load{4, stack.Streams, 5}},
-		{"with packets that come twice", settings, faults.Settings{Duplicate: 25, Delay: 5 * ms}, 1500, load{4, stack.Streams, 5}},
-		{"with 50 ms of jitter", settings, faults.Settings{Delay: 50 * ms, Jitter: 50 * ms}, 1500, load{4, stack.Streams, 3}},
-		{"at 1 Mbit/s", settings, faults.Settings{Rate: 1e6, Delay: 25 * ms}, 1500, load{1, stack.Streams, 0.2}},
-		{"at 10 Mbit/s", settings, faults.Settings{Rate: 10e6, Delay: 25 * ms}, 1500, load{2, stack.Streams, 2}},
-		{"with an mtu of 1300", small, faults.Settings{Loss: 1}, 1336, load{2, stack.Streams, 3}},
-		{"with packets of up to 1300 bytes on the way", settings, faults.Settings{Loss: 1}, 1300, load{2, stack.Streams, 3}},
-		{"with all of it", settings, faults.Settings{Loss: 10, Duplicate: 10, Reorder: 10,
+		{"with 1 % loss", usual, faults.Settings{Loss: 1, Delay: 5 * ms}, 1500, load{4, stack.Streams, 6}},
+		{"with 10 % loss", usual, faults.Settings{Loss: 10, Delay: 5 * ms}, 1500, load{4, stack.Streams, 6}},
+		{"with 30 % loss", usual, faults.Settings{Loss: 30, Delay: 5 * ms}, 1500, load{4, stack.Streams, 5}},
+		{"with 10 % loss and FEC of 8 and 2", withShards(8, 2), faults.Settings{Loss: 10, Delay: 5 * ms}, 1500, load{2, stack.Streams, 2}},
+		{"with 10 % loss and FEC of 5 and 2", withShards(5, 2), faults.Settings{Loss: 10, Delay: 5 * ms}, 1500, load{2, stack.Streams, 2}},
+		{"with 10 % loss and no FEC", withShards(0, 0), faults.Settings{Loss: 10, Delay: 5 * ms}, 1500, load{2, stack.Streams, 2}},
+		{"with packets out of order", usual, faults.Settings{Reorder: 25, Delay: 5 * ms}, 1500, load{4, stack.Streams, 5}},
+		{"with packets that come twice", usual, faults.Settings{Duplicate: 25, Delay: 5 * ms}, 1500, load{4, stack.Streams, 5}},
+		{"with 50 ms of jitter", usual, faults.Settings{Delay: 50 * ms, Jitter: 50 * ms}, 1500, load{4, stack.Streams, 3}},
+		{"at 1 Mbit/s", usual, faults.Settings{Rate: 1e6, Delay: 25 * ms}, 1500, load{1, stack.Streams, 0.2}},
+		{"at 10 Mbit/s", usual, faults.Settings{Rate: 10e6, Delay: 25 * ms}, 1500, load{2, stack.Streams, 2}},
+		{"with an mtu of 1300", small, faults.Settings{Loss: 1}, 1336, load{2, stack.Streams, 2}},
+		{"with packets of up to 1300 bytes on the way", usual, faults.Settings{Loss: 1}, 1300, load{2, stack.Streams, 2}},
+		{"with all of it", usual, faults.Settings{Loss: 10, Duplicate: 10, Reorder: 10,
 			Delay: 25 * ms, Jitter: 25 * ms, Rate: 20e6}, 1500, load{4, stack.Streams, 2}},
 	} {
+		port := ports.port(t, k, c.settings)
 		t.Run(c.name, func(t *testing.T) {
-			play(t, k, c.settings, badLine(t, c.settings, c.faults, c.mtu, port), c.load)
+			before := kcp.DefaultSnmp.Copy()
+			play(t, k, badLine(t, c.settings, c.faults, c.mtu, port), c.load)
+			after := kcp.DefaultSnmp.Copy()
+			recovered := after.FECRecovered - before.FECRecovered
+			t.Logf("the clients sent %d segments again and recovered %d by FEC",
+				after.RetransSegs-before.RetransSegs, recovered)
+			if c.faults.Loss >= 10 && c.settings.DataShards > 0 && recovered == 0 {
+				t.Error("nothing was recovered by FEC: the parity is not what the client takes it for")
+			}
+			if after.FECErrs != before.FECErrs || after.KCPInErrors != before.KCPInErrors {
+				t.Errorf("%d errors of FEC and %d of KCP in what the clients were sent",
+					after.FECErrs-before.FECErrs, after.KCPInErrors-before.KCPInErrors)
+			}
 		})
 	}
 	t.Logf("%.1f MB compared in all", float64(compared.Load())/(1<<20))
