@@ -19,12 +19,13 @@
 enum {
   SECRET_BYTES = KCP_OWNERS_SECRET_BYTES,  // at the beginning of each message
   MESSAGE_BYTES = 32768,                   // of one message: a batch
-  RECEIVE_MESSAGES = 16,   // in one turn of the loop
-  LENGTH_BYTES = 4,        // before each datagram
+  RECEIVE_MESSAGES = 16,                   // in one turn of the loop
+  LENGTH_BYTES = 4,                        // before each datagram
   NAME_BYTES = crypto_generichash_BYTES_MIN,
   BUFFER_BYTES = 1 << 20,  // of the socket, where the system allows it
 };
-_Static_assert((int)MESSAGE_BYTES > (int)SECRET_BYTES + (int)LENGTH_BYTES + (int)KCP_MAILBOX_HEAD_MAX_BYTES +
+_Static_assert((int)MESSAGE_BYTES > (int)SECRET_BYTES + (int)LENGTH_BYTES +
+                                        (int)KCP_MAILBOX_HEAD_MAX_BYTES +
                                         (int)KCP_MAILBOX_DATAGRAM_MAX_BYTES,
                "at least one fits");
 
@@ -84,8 +85,7 @@ static int open_socket(const struct kcp_mailbox *mailbox, unsigned number) {
   setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);  // cut to what is allowed
   setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer);
   if (setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) != 0 ||
-      !filter(fd, mailbox->secret) ||
-      bind(fd, (struct sockaddr *)&address, len) != 0) {
+      !filter(fd, mailbox->secret) || bind(fd, (struct sockaddr *)&address, len) != 0) {
     int error = errno;
     close(fd);
     errno = error;
@@ -97,9 +97,8 @@ static int open_socket(const struct kcp_mailbox *mailbox, unsigned number) {
 struct kcp_mailbox *kcp_mailbox_open(const uint8_t *secret, unsigned number, size_t head_bytes,
                                      int *error) {
   uint8_t name[NAME_BYTES];
-  struct kcp_mailbox *mailbox = head_bytes <= KCP_MAILBOX_HEAD_MAX_BYTES
-                                    ? calloc(1, sizeof *mailbox)
-                                    : NULL;
+  struct kcp_mailbox *mailbox =
+      head_bytes <= KCP_MAILBOX_HEAD_MAX_BYTES ? calloc(1, sizeof *mailbox) : NULL;
   if (!mailbox) {
     *error = head_bytes <= KCP_MAILBOX_HEAD_MAX_BYTES ? ERROR_MEMORY : ERROR_INVALID;
     return NULL;

@@ -84,7 +84,7 @@ const uint8_t *kcp_owners_secret(const struct kcp_owners *owners) {
   return owners->segment->secret;
 }
 
-size_t kcp_owners_layout_bytes(void) { return sizeof(struct segment) + MAGIC; }
+size_t kcp_owners_layout(void) { return sizeof(struct segment) + MAGIC; }
 
 // --- Keys ------------------------------------------------------------------------------------
 

@@ -42,8 +42,8 @@ void kcp_owners_free(struct kcp_owners *owners);  // unmaps; accepts NULL
 int kcp_owners_fd(const struct kcp_owners *owners);
 // What processes with this segment know and nobody else does, KCP_OWNERS_SECRET_BYTES.
 const uint8_t *kcp_owners_secret(const struct kcp_owners *owners);
-// For processes to know whether they have the same one.
-size_t kcp_owners_layout_bytes(void);
+// The same for programs that understand each other's segments (layout.h).
+size_t kcp_owners_layout(void);
 
 // What a connection is found by: the client's address and port, and our port. An IPv4 address is
 // the same on sockets of IPv4 and IPv6.

@@ -175,9 +175,9 @@ static void whoever_is_not_there_costs_what_is_counted(void **state) {
   kcp_mailbox_flush(fixture->mailboxes[0]);
   assert_int_equal(kcp_mailbox_take_lost(fixture->mailboxes[0]), 2);
   const struct head head = {0};
-  assert_int_equal(kcp_mailbox_send(fixture->mailboxes[0], CONFIG_WORKER_NUMBERS, &head,
-                                    (const uint8_t *)"", 0),
-                   ERROR_INVALID);
+  assert_int_equal(
+      kcp_mailbox_send(fixture->mailboxes[0], CONFIG_WORKER_NUMBERS, &head, (const uint8_t *)"", 0),
+      ERROR_INVALID);
   assert_int_equal(kcp_mailbox_send(fixture->mailboxes[0], 1, &head, fixture->bytes,
                                     KCP_MAILBOX_DATAGRAM_MAX_BYTES + 1),
                    ERROR_INVALID);
@@ -230,11 +230,11 @@ static void send_raw(const struct fixture *fixture, const void *bytes, size_t le
   struct sockaddr_un address;
   socklen_t address_len = sizeof address;
   int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
-  assert_int_equal(getsockname(kcp_mailbox_fd(fixture->mailboxes[1]), (struct sockaddr *)&address,
-                               &address_len),
-                   0);
   assert_int_equal(
-      sendto(fd, bytes, len, MSG_DONTWAIT, (struct sockaddr *)&address, address_len), len);
+      getsockname(kcp_mailbox_fd(fixture->mailboxes[1]), (struct sockaddr *)&address, &address_len),
+      0);
+  assert_int_equal(sendto(fd, bytes, len, MSG_DONTWAIT, (struct sockaddr *)&address, address_len),
+                   len);
   close(fd);
 }
 

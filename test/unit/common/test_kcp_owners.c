@@ -70,12 +70,12 @@ static void a_key_is_all_that_names_the_connection(void **state) {
   (void)state;
   struct kcp_owners *owners = new_owners(), *others = new_owners();
   const uint64_t keys[] = {
-      key_of(owners, "192.0.2.7", 5000, PORT),     key_of(owners, "192.0.2.8", 5000, PORT),
-      key_of(owners, "192.0.2.7", 5001, PORT),     key_of(owners, "192.0.2.7", 5000, PORT + 1),
-      key_of(owners, "2001:db8::1", 5000, PORT),   key_of(owners, "2001:db8::2", 5000, PORT),
-      key_of(owners, "2001:db8::1", 5001, PORT),   kcp_owners_conv_key(owners, 0, PORT),
-      kcp_owners_conv_key(owners, 5000, PORT),     kcp_owners_conv_key(owners, 0, PORT + 1),
-      key_of(others, "192.0.2.7", 5000, PORT),     kcp_owners_conv_key(others, 0, PORT),
+      key_of(owners, "192.0.2.7", 5000, PORT),   key_of(owners, "192.0.2.8", 5000, PORT),
+      key_of(owners, "192.0.2.7", 5001, PORT),   key_of(owners, "192.0.2.7", 5000, PORT + 1),
+      key_of(owners, "2001:db8::1", 5000, PORT), key_of(owners, "2001:db8::2", 5000, PORT),
+      key_of(owners, "2001:db8::1", 5001, PORT), kcp_owners_conv_key(owners, 0, PORT),
+      kcp_owners_conv_key(owners, 5000, PORT),   kcp_owners_conv_key(owners, 0, PORT + 1),
+      key_of(others, "192.0.2.7", 5000, PORT),   kcp_owners_conv_key(others, 0, PORT),
   };
   for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
     for (size_t j = 0; j < i; j++) {
@@ -93,8 +93,8 @@ static void a_worker_that_is_gone_has_nothing(void **state) {
   (void)state;
   struct kcp_owners *owners = new_owners();
   for (uint32_t conv = 0; conv < 50000; conv++) {
-    assert_int_equal(
-        kcp_owners_insert(owners, kcp_owners_conv_key(owners, conv, PORT), conv % 3), 0);
+    assert_int_equal(kcp_owners_insert(owners, kcp_owners_conv_key(owners, conv, PORT), conv % 3),
+                     0);
   }
   kcp_owners_clear(owners, 1);
   for (uint32_t conv = 0; conv < 50000; conv++) {
@@ -160,7 +160,8 @@ static void what_is_no_such_segment_is_refused(void **state) {
   kcp_owners_free(NULL);
 }
 
-// --- Several at a time ----------------------------------------------------------------------------
+// --- Several at a time
+// ----------------------------------------------------------------------------
 
 // Few keys, so that all meet in the same entries all the time.
 enum { WORKERS = 4, KEYS = 32, ROUNDS = 20000 };
