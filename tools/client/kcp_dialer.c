@@ -17,8 +17,8 @@
 enum {
   BATCH = 16,  // datagrams read or written in one call
   SLOT_BYTES = 2048,
-  STREAMS_MAX = 256,        // of one connection
-  STREAM_BYTES = 65536,     // the window of each
+  STREAMS_MAX = 256,         // of one connection
+  STREAM_BYTES = 65536,      // the window of each
   WHEEL_GRANULARITY_MS = 2,  // finer than the wire's interval: a client's delay is measured
   LINGER_POLL_MS = 20,
 };
@@ -29,6 +29,7 @@ struct kcp_stream {
   struct smux_stream *stream;  // NULL: the connection is at its end
   void *owner;
   bool is_idle;       // nobody's
+  bool is_resuming;   // with the next flush
   bool has_told_end;  // to the owner, which has still to close it
 };
 
@@ -44,7 +45,8 @@ struct connection {
   size_t users;        // streams that are not idle
   int path_errno;
   bool is_dirty;
-  bool is_failing;  // its streams are being told
+  bool is_failing;    // its streams are being told
+  bool has_resuming;  // streams
 };
 
 TAILQ_HEAD(connection_list, connection);
@@ -113,23 +115,22 @@ static bool set_up(struct kcp_dialer *dialer, const struct kcp_wire *wire) {
     }
   }
   dialer->idle_streams = wire->idle_streams;
-  dialer->settings = (struct link_settings){
-      .code = dialer->code,
-      .scratch = dialer->scratch,
-      .kcp = {.nodelay = true,
-              .interval_ms = KCP_INTERVAL_MIN_MS,
-              .resend = 2,
-              .ack_nodelay = true,
-              .send_window = low ? 256 : 128,
-              .receive_window = low ? 256 : 128,
-              .mtu = low ? 1200 : 1400},
-      .smux = {.client = true,
-               .frame_bytes = low ? 2048 : 4096,
-               .stream_bytes = STREAM_BYTES,
-               .session_bytes = low ? 8u << 20 : 4u << 20,
-               .streams_max = STREAMS_MAX,
-               .keepalive_interval_ms = low ? 5000 : 10000,
-               .keepalive_timeout_ms = low ? 15000 : 30000}};
+  dialer->settings = (struct link_settings){.code = dialer->code,
+                                            .scratch = dialer->scratch,
+                                            .kcp = {.nodelay = true,
+                                                    .interval_ms = KCP_INTERVAL_MIN_MS,
+                                                    .resend = 2,
+                                                    .ack_nodelay = true,
+                                                    .send_window = low ? 256 : 128,
+                                                    .receive_window = low ? 256 : 128,
+                                                    .mtu = low ? 1200 : 1400},
+                                            .smux = {.client = true,
+                                                     .frame_bytes = low ? 2048 : 4096,
+                                                     .stream_bytes = STREAM_BYTES,
+                                                     .session_bytes = low ? 8u << 20 : 4u << 20,
+                                                     .streams_max = STREAMS_MAX,
+                                                     .keepalive_interval_ms = low ? 5000 : 10000,
+                                                     .keepalive_timeout_ms = low ? 15000 : 30000}};
   return true;
 }
 
@@ -278,7 +279,30 @@ static void go_on(struct connection *connection, int error, int64_t now) {
   set_tick(dialer, now);
 }
 
+static struct kcp_stream *next_to_resume(struct connection *connection) {
+  struct kcp_stream *stream;
+  LIST_FOREACH(stream, &connection->streams, entry) {
+    if (stream->is_resuming) {
+      return stream;
+    }
+  }
+  return NULL;
+}
+
+// Each may close any of them.
+static void resume(struct connection *connection) {
+  struct kcp_stream *stream;
+  connection->has_resuming = false;
+  while ((stream = next_to_resume(connection))) {
+    stream->is_resuming = false;
+    smux_resume(stream->stream);
+  }
+}
+
 static int flush(struct connection *connection, int64_t now) {
+  if (connection->has_resuming) {
+    resume(connection);
+  }
   make_clean(connection);
   if (connection->give_up_ms == 0 && connection->users == 0) {
     close_idle(connection);  // which end with those that were used
@@ -432,17 +456,17 @@ size_t kcp_stream_unsent_bytes(const struct kcp_stream *stream) {
   return smux_queued_bytes(stream->stream) + state.kcp.unacked_bytes;
 }
 
-void kcp_stream_pause(struct kcp_stream *stream) {
-  if (stream->stream) {
-    smux_pause(stream->stream);
-  }
-}
-
-void kcp_stream_resume(struct kcp_stream *stream) {
+void kcp_stream_pause(struct kcp_stream *stream, bool paused) {
   struct connection *connection = stream->connection;
-  if (stream->stream) {
-    link_touch(connection->link);  // first, since the stream may be gone after the next
-    smux_resume(stream->stream);
+  if (!stream->stream) {
+    return;
+  }
+  stream->is_resuming = !paused;
+  if (paused) {
+    smux_pause(stream->stream);
+  } else {
+    connection->has_resuming = true;
+    link_touch(connection->link);
   }
 }
 
@@ -519,8 +543,8 @@ static struct connection *connect_to(struct kcp_dialer *dialer, const struct soc
 }
 
 struct kcp_stream *kcp_dial(struct kcp_dialer *dialer, const struct sockaddr *address,
-                            socklen_t address_len, struct in_addr source,
-                            struct kcp_stream *beside, void *owner) {
+                            socklen_t address_len, struct in_addr source, struct kcp_stream *beside,
+                            void *owner) {
   if (beside && beside->stream) {
     return open_stream(beside->connection, false, owner);
   }
