@@ -624,15 +624,12 @@ static void receive(struct client *client) {
 // Over KCP. What is left of a message is kept by the stream.
 static size_t on_kcp_bytes(uint8_t *bytes, size_t len, void *owner) {
   struct client *client = owner;
-  bool *outer = client->freed;
   bool freed = false;
   client->freed = &freed;
   size_t rest = len;
   size_t done = take_all(client, bytes, &rest);
   if (!freed) {
-    client->freed = outer;
-  } else if (outer) {
-    *outer = true;
+    client->freed = NULL;
   }
   return freed || client->state == CLIENT_ENDED ? len : done;
 }
@@ -660,11 +657,7 @@ void client_pause(struct client *client, bool paused) {
   }
   client->paused = paused;
   if (client->kcp) {
-    if (paused) {
-      kcp_stream_pause(client->kcp);
-    } else {
-      event_active(&client->read, EV_READ, 0);  // no callback from inside here
-    }
+    kcp_stream_pause(client->kcp, paused);
     return;
   }
   if (paused) {
@@ -810,11 +803,7 @@ static void on_event(evutil_socket_t fd, short what, void *argument) {
   } else if (client->state == CLIENT_SECURING) {
     go_on_securing(client);
   } else if (what & EV_READ) {
-    if (!client->kcp) {
-      receive(client);
-    } else if (!client->paused) {
-      kcp_stream_resume(client->kcp);
-    }
+    receive(client);
   } else if (client->queued) {
     send_queued(client);
   }

@@ -29,6 +29,7 @@ struct kcp_stream {
   struct smux_stream *stream;  // NULL: the connection is at its end
   void *owner;
   bool is_idle;       // nobody's
+  bool is_resuming;   // with the next flush
   bool has_told_end;  // to the owner, which has still to close it
 };
 
@@ -44,7 +45,8 @@ struct connection {
   size_t users;        // streams that are not idle
   int path_errno;
   bool is_dirty;
-  bool is_failing;  // its streams are being told
+  bool is_failing;    // its streams are being told
+  bool has_resuming;  // streams
 };
 
 TAILQ_HEAD(connection_list, connection);
@@ -277,7 +279,30 @@ static void go_on(struct connection *connection, int error, int64_t now) {
   set_tick(dialer, now);
 }
 
+static struct kcp_stream *next_to_resume(struct connection *connection) {
+  struct kcp_stream *stream;
+  LIST_FOREACH(stream, &connection->streams, entry) {
+    if (stream->is_resuming) {
+      return stream;
+    }
+  }
+  return NULL;
+}
+
+// Each may close any of them.
+static void resume(struct connection *connection) {
+  struct kcp_stream *stream;
+  connection->has_resuming = false;
+  while ((stream = next_to_resume(connection))) {
+    stream->is_resuming = false;
+    smux_resume(stream->stream);
+  }
+}
+
 static int flush(struct connection *connection, int64_t now) {
+  if (connection->has_resuming) {
+    resume(connection);
+  }
   make_clean(connection);
   if (connection->give_up_ms == 0 && connection->users == 0) {
     close_idle(connection);  // which end with those that were used
@@ -431,17 +456,17 @@ size_t kcp_stream_unsent_bytes(const struct kcp_stream *stream) {
   return smux_queued_bytes(stream->stream) + state.kcp.unacked_bytes;
 }
 
-void kcp_stream_pause(struct kcp_stream *stream) {
-  if (stream->stream) {
-    smux_pause(stream->stream);
-  }
-}
-
-void kcp_stream_resume(struct kcp_stream *stream) {
+void kcp_stream_pause(struct kcp_stream *stream, bool paused) {
   struct connection *connection = stream->connection;
-  if (stream->stream) {
-    link_touch(connection->link);  // first, since the stream may be gone after the next
-    smux_resume(stream->stream);
+  if (!stream->stream) {
+    return;
+  }
+  stream->is_resuming = !paused;
+  if (paused) {
+    smux_pause(stream->stream);
+  } else {
+    connection->has_resuming = true;
+    link_touch(connection->link);
   }
 }
 

@@ -64,9 +64,8 @@ void kcp_stream_close(struct kcp_stream *stream);
 int kcp_stream_write(struct kcp_stream *stream, const uint8_t *bytes, size_t len) MUST_CHECK;
 // What was written, on any stream of its connection, and has not been acknowledged.
 size_t kcp_stream_unsent_bytes(const struct kcp_stream *stream);
-// Stops and restarts on_bytes. What was kept comes within kcp_stream_resume.
-void kcp_stream_pause(struct kcp_stream *stream);
-void kcp_stream_resume(struct kcp_stream *stream);
+// Stops and restarts on_bytes. What was kept comes in a later turn of the loop.
+void kcp_stream_pause(struct kcp_stream *stream, bool paused);
 // What the system last said of the way to the peer, as that nobody listens there; 0: nothing.
 int kcp_stream_path_errno(const struct kcp_stream *stream);
 
