@@ -12,7 +12,7 @@
 // Each sibling counts its messages by itself, so an index alone does not tell whose answer it is,
 // nor is every message answered: what has been asked is kept with all that an answer has in common
 // with it, and the oldest is forgotten for the newest.
-enum { ASKS_AT_FIRST = 16, ASKS_MAX = 1024 };
+enum { ASKS_AT_FIRST = 16, ASKS_MAX = 256 };
 
 struct ask {
   struct session *session;  // NULL: gone
@@ -32,6 +32,11 @@ struct player_asks {
 static void remove_ask(struct player_asks *asks, size_t i) {
   asks->count--;
   memmove(&asks->list[i], &asks->list[i + 1], (asks->count - i) * sizeof *asks->list);
+}
+
+// Only a connection that carries several sessions has a number of its own.
+static bool may_have_siblings(const struct session *session) {
+  return session->client != session->connection;
 }
 
 // False: memory is out, and there is no room at all.
@@ -58,7 +63,8 @@ static bool make_room(struct player *player) {
 
 void player_asked(struct session *session, int type, int64_t oid, const struct packet *packet) {
   struct player *player = session->player;
-  if (!player_has_siblings(player)) {
+  // Also while it has none: they may come before the answer does.
+  if (!may_have_siblings(session)) {
     return;
   }
   if (!make_room(player)) {
@@ -111,7 +117,7 @@ static struct session *named_by(const struct player *player, int32_t conn_id) {
 struct session *player_answered(struct player *player, int type, int64_t oid,
                                 const struct packet *packet) {
   struct session *oldest = player_oldest(player);
-  if (!player_has_siblings(player)) {
+  if (!player_has_siblings(player) && !player->asks) {
     return oldest;
   }
   struct session *named = packet->conn_id != 0 ? named_by(player, packet->conn_id) : NULL;
@@ -151,11 +157,6 @@ void player_unblock(struct player *player, const struct session *session) {
 }
 
 // --- Beginning and end -------------------------------------------------------------
-
-// Only a connection that carries several sessions has a number of its own.
-static bool may_have_siblings(const struct session *session) {
-  return session->client != session->connection;
-}
 
 static size_t bucket_of(uint64_t client, int64_t uid) {
   uint64_t hash = (client ^ (uint64_t)uid << 32) * 0x9e3779b97f4a7c15;
@@ -205,10 +206,6 @@ int player_join(struct session *session) {
 
 // Its answers are not its siblings'.
 static void forget_asker(struct player *player, const struct session *session) {
-  if (!player_has_siblings(player)) {
-    free(player->asks);
-    player->asks = NULL;
-  }
   for (size_t i = 0; player->asks && i < player->asks->count; i++) {
     struct ask *ask = &player->asks->list[i];
     ask->session = ask->session == session ? NULL : ask->session;
