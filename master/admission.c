@@ -13,6 +13,15 @@
 // limit can let in within the time.
 enum { REPLAYS_CAPACITY = 1 << 20 };
 
+// A login that waits for the word of another gateway.
+struct pending {
+  LIST_ENTRY(pending) link;
+  struct admission *admission;
+  int worker;
+  bool cancelled;
+  struct channel_login login;
+};
+
 LIST_HEAD(pending_logins, pending);
 
 struct admission {
@@ -46,7 +55,36 @@ void admission_free(struct admission *admission) {
   }
 }
 
+static bool is_sibling(const struct channel_session *one, const struct channel_session *other) {
+  return one->uid == other->uid && one->client == other->client;
+}
+
+struct search {
+  const struct channel_session *newcomer;
+  bool found;
+};
+
+static bool look_for_sibling(struct directory_session *session, void *context) {
+  struct search *search = context;
+  search->found = is_sibling(&session->session, search->newcomer);
+  return !search->found;
+}
+
+static bool has_sibling(const struct admission *admission, const struct channel_session *newcomer) {
+  struct search search = {.newcomer = newcomer};
+  const struct pending *pending;
+  directory_each_of(admission->options.directory, newcomer->uid, look_for_sibling, &search);
+  LIST_FOREACH(pending, &admission->pending, link) {
+    search.found =
+        search.found || (!pending->cancelled && is_sibling(&pending->login.session, newcomer));
+  }
+  return search.found;
+}
+
 // With encryption off there is no key: anyone can say anything, and nothing is checked.
+//
+// A client may use one key on each of its streams. Whoever sends a captured handshake on a
+// connection of his own has no session of that player there.
 static int32_t check_replay(struct admission *admission, const struct channel_login *login) {
   if (!admission->options.config->label.encrypted) {
     return CHANNEL_LOGIN_ADMITTED;
@@ -57,7 +95,9 @@ static int32_t check_replay(struct admission *admission, const struct channel_lo
     case REPLAYS_FIRST_FULL:
       counters_add(admission->options.counters, COUNTER_REPLAYS_FORGOTTEN, 1);
       return CHANNEL_LOGIN_ADMITTED;
-    case REPLAYS_AGAIN: return CLOSE_HANDSHAKE_REPLAY;
+    case REPLAYS_AGAIN:
+      return has_sibling(admission, &login->session) ? CHANNEL_LOGIN_ADMITTED
+                                                     : CLOSE_HANDSHAKE_REPLAY;
     case REPLAYS_NO_MEMORY: break;
   }
   return CLOSE_OUT_OF_MEMORY;
@@ -76,7 +116,7 @@ struct rivals {
 static bool look_at_rival(struct directory_session *session, void *context) {
   struct rivals *rivals = context;
   const struct admission_options *options = &rivals->admission->options;
-  if (session->session.client != rivals->newcomer->client) {
+  if (!is_sibling(&session->session, rivals->newcomer)) {
     rivals->count++;
     if (rivals->close) {
       options->on_conflict(session, options->owner);
@@ -119,14 +159,6 @@ static void admit(struct admission *admission, int worker, const struct channel_
 }
 
 // --- Logins that wait for the word of another gateway ----------------------------------
-
-struct pending {
-  LIST_ENTRY(pending) link;
-  struct admission *admission;
-  int worker;
-  bool cancelled;
-  struct channel_login login;
-};
 
 static bool is_banned(const struct admission *admission, const struct channel_session *newcomer) {
   return bans_find(admission->options.bans, newcomer->uid, newcomer->address, clock_wall_ms());

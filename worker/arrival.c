@@ -87,7 +87,7 @@ static void become_session(struct arrival *arrival) {
   char text[64];
   network_format_socket(address_of(arrival), arrival->address_len, text, sizeof text);
   trace_address(arrival->place->trace, address_of(arrival));
-  if (session_new(worker, config_listener_kind(arrival->listener->config), text,
+  if (session_new(worker, config_listener_kind(arrival->listener->config), text, 0,
                   arrival->place->trace, make_transport, arrival)) {
     arrival_free(arrival);
     return;
@@ -249,6 +249,7 @@ void arrival_new(struct listener *listener, int fd, const struct sockaddr_storag
   }
   arrival->listener = listener;
   arrival->place = place;
+  place->trace = trace_accepted(worker->trace, listener->config, listener->port);
   arrival->fd = fd;
   arrival->address = *address;
   arrival->address_len = address_len;

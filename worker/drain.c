@@ -15,9 +15,14 @@ enum { STEP_MS = 50 };  // of sending away
 
 static size_t sessions_of(const struct worker *worker) { return HASH_COUNT(worker->logged_in); }
 
+// Siblings go together, and may be more than were asked for.
 static void send_away(struct worker *worker, size_t count) {
-  for (; count > 0 && !LIST_EMPTY(&worker->sessions); count--) {
-    session_close(LIST_FIRST(&worker->sessions), CLOSE_DRAIN);
+  while (count > 0 && !LIST_EMPTY(&worker->sessions)) {
+    size_t before = sessions_of(worker);
+    session_close_player(LIST_FIRST(&worker->sessions), CLOSE_DRAIN);
+    size_t gone = before - sessions_of(worker);
+    gone = gone > 0 ? gone : 1;  // one that was not logged in
+    count -= gone < count ? gone : count;
   }
 }
 

@@ -4,23 +4,26 @@
 #define JANUS_WORKER_FAREWELL_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/queue.h>
 
 struct farewell;
+struct player;
 struct session;
 struct stream;
 
 LIST_HEAD(farewell_list, farewell);
 
-// Takes over the session's stream of a tunnel of this type, which has been opened. reading: a
-// message has been asked for. unanswered: the backend owes an answer.
-void farewell_begin(struct session *session, int type, struct stream *stream, bool reading,
-                    bool unanswered);
+// Takes over the player's stream of his tunnel of this type and object, which has been opened.
+// waits_for: the session for which no message has been asked for, or NULL: one has. unanswered: the
+// backend owes an answer.
+void farewell_begin(struct player *player, int type, int64_t oid, struct stream *stream,
+                    struct session *waits_for, bool unanswered);
 
-// The client takes output again: go on reading.
-void farewell_resume_all(struct session *session);
+// Those that wait for this session go on reading.
+void farewell_resume_all(struct player *player, const struct session *session);
 
-// The session is at its end.
-void farewell_end_all(struct session *session);
+// The player is at his end.
+void farewell_end_all(struct player *player);
 
 #endif

@@ -7,7 +7,7 @@
 
 #include "common/clock.h"
 #include "worker/inbox.h"
-#include "worker/pushes.h"
+#include "worker/player.h"
 #include "worker/session.h"
 #include "worker/trace.h"
 
@@ -39,7 +39,6 @@ static int answer_handshake(struct session *session) {
   free(session->handshake);
   session->handshake = NULL;
   session->next_index = HANDSHAKE_START_INDEX;
-  session->broadcast_seen = pushes_latest(worker->pushes);
   session->state = SESSION_PLAYING;
   session->look.at_ms = clock_monotonic_ms();
   session_log(session, WORKER_LOG_OPENED, NULL);
@@ -54,6 +53,9 @@ static int answer_handshake(struct session *session) {
 // Ends the wait for the master's word. A client that it refuses is answered all the same
 // where it is to be told why, since it can only read that with the session's key.
 static void end_admission(struct session *session, int refusal) {
+  if (refusal == CHANNEL_LOGIN_ADMITTED) {
+    refusal = player_join(session);
+  }
   bool is_told = refusal == CHANNEL_LOGIN_ADMITTED ||
                  close_reason_logout_code((enum close_reason)refusal) != LOGOUT_NONE;
   int verdict = is_told ? answer_handshake(session) : HANDSHAKE_OK;
@@ -63,6 +65,7 @@ static void end_admission(struct session *session, int refusal) {
     session_close(session, (enum close_reason)refusal);
   } else {
     trace_admitted(session);
+    transport_logged_in(session->transport);
     session->active_ms = clock_monotonic_ms();
     event_add(&session->timer, session->worker->idle_timeout);
     session_resume_input(session);
@@ -101,6 +104,7 @@ static int log_in(struct session *session, const uint8_t *bytes, size_t len) {
   session->uid = handshake.token.account_id;
   session->sid = handshake.sid;
   session->status = handshake.token.status;
+  session->conn_id = handshake.conn_id;
   memcpy(session->color, handshake.token.color, sizeof session->color);
   session->since_ms = clock_wall_ms();
   session->state = SESSION_ADMISSION;

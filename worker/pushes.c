@@ -7,6 +7,7 @@
 
 #include "common/clock.h"
 #include "worker/inbox.h"
+#include "worker/player.h"
 #include "worker/push_queue.h"
 #include "worker/session.h"
 #include "worker/worker.h"
@@ -27,8 +28,19 @@ struct multicast {
   uint64_t receivers[CHANNEL_PUSH_RECEIVERS_MAX];
 };
 
+// A session that has ended and had siblings: pushes that the master has sent it before it heard of
+// that go to one of them. As many are remembered as may end in that time, a few ms.
+enum { GONE_MAX = 64 };
+struct gone {
+  uint64_t connection;
+  uint64_t client;
+  int64_t uid;
+};
+
 struct pushes {
   struct worker *worker;
+  struct gone gone[GONE_MAX];
+  size_t gone_count;  // ever
   struct multicast multicast;
   struct push_list broadcasts;  // under way, the oldest first
   struct session *next;         // whom the oldest comes to next; NULL: to nobody more
@@ -46,12 +58,20 @@ static bool is_for(const struct push *push, const struct session *session) {
          (about->sid == 0 || about->sid == session->sid);
 }
 
+// Of the player's, the one that pushes go to. A session that has left its player is itself.
+static struct session *receiver_of(struct session *session) {
+  const struct player *player = session->player;
+  return player && !player_is_over(player) ? player_oldest(player) : session;
+}
+
+// Once to each player, whichever of his sessions is at hand.
 static void broadcast_to(struct push *push, struct session *session) {
-  if (session->state == SESSION_PLAYING && session->broadcast_seen < push->about.serial) {
-    session->broadcast_seen = push->about.serial;
-    if (is_for(push, session)) {
+  struct session *receiver = receiver_of(session);
+  if (receiver->state == SESSION_PLAYING && receiver->player->broadcast_seen < push->about.serial) {
+    receiver->player->broadcast_seen = push->about.serial;
+    if (is_for(push, receiver)) {
       push->addressed++;
-      session_push(session, push);
+      session_push(receiver, push);
     }
   }
 }
@@ -83,15 +103,33 @@ void pushes_on_session_end(struct pushes *pushes, struct session *session) {
   if (pushes->next == session) {
     pushes->next = session->hh.next;
   }
+  if (session->player && player_has_siblings(session->player)) {
+    pushes->gone[pushes->gone_count++ % GONE_MAX] = (struct gone){
+        .connection = session->connection, .client = session->client, .uid = session->uid};
+  }
 }
 
 // --- To some ----------------------------------------------------------------------
 
+static struct session *sibling_of_gone(const struct pushes *pushes, uint64_t connection) {
+  for (size_t i = 0; i < GONE_MAX; i++) {
+    const struct gone *gone = &pushes->gone[i];
+    if (gone->connection == connection) {
+      const struct player *player = player_find(pushes->worker, gone->client, gone->uid);
+      return player ? player_oldest(player) : NULL;
+    }
+  }
+  return NULL;
+}
+
 static void push_to(struct pushes *pushes, struct push *push, uint64_t connection) {
   struct session *session = session_find(pushes->worker, connection);
+  if (!session) {
+    session = sibling_of_gone(pushes, connection);
+  }
   if (session) {
     catch_up(pushes, session);
-    session_push(session, push);
+    session_push(receiver_of(session), push);
   } else {  // it has just gone
     count_missed(pushes, 1);
   }

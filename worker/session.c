@@ -10,11 +10,11 @@
 #include "common/loop.h"
 #include "worker/inbox.h"
 #include "worker/login.h"
+#include "worker/player.h"
 #include "worker/pushes.h"
 #include "worker/session_log.h"
 #include "worker/session_output.h"
 #include "worker/trace.h"
-#include "worker/tunnel.h"
 #include "worker/watch.h"
 
 #define LOG_MODULE LOG_MODULE_SESSION
@@ -32,7 +32,7 @@ void session_log(struct session *session, enum worker_log kind, const char *reas
            "%s%s%s%s address=%s transport=%s sid=%" PRId64 " color=%s suppressed=%" PRIu64,
            reason ? "reason=" : "", reason ? reason : "", reason ? " " : "",
            session_log_fields(fields, session->connection, session->uid, session->trace),
-           session->address, session->transport->kind->name, session->sid,
+           session->address, session->transport->name, session->sid,
            log_quote(color, sizeof color, session->color, strlen(session->color)), suppressed);
 }
 
@@ -49,7 +49,6 @@ static void close_with(struct session *session, enum close_reason reason, enum l
   if (is_known) {
     pushes_on_session_end(worker->pushes, session);
   }
-  session_drop_pushes(session);
   if (session->watched) {
     watch_session_end(session);
   }
@@ -61,10 +60,7 @@ static void close_with(struct session *session, enum close_reason reason, enum l
   event_del(&session->timer);
   event_del(&session->rate_timer);
   event_del(&session->grace_timer);
-  while (!LIST_EMPTY(&session->tunnels)) {
-    tunnel_release(LIST_FIRST(&session->tunnels));
-  }
-  farewell_end_all(session);
+  session_leave_pushes(session, session->player ? player_leave(session) : NULL);
   bool client_is_there = reason != CLOSE_CLIENT_CLOSED && reason != CLOSE_CLIENT_RESET;
   transport_close(session->transport, reason, was_playing && client_is_there);
   session->transport = NULL;
@@ -85,12 +81,30 @@ void session_close(struct session *session, enum close_reason reason) {
   close_with(session, reason, close_reason_logout_code(reason));
 }
 
+static void close_player_with(struct session *session, enum close_reason reason,
+                              enum logout_code code) {
+  struct player *player = session->player;
+  if (!player) {
+    close_with(session, reason, code);
+    return;
+  }
+  // The oldest last: what waits for the player waits there.
+  while (!player_is_over(player)) {
+    close_with(TAILQ_LAST(&player->sessions, player_sessions), reason, code);
+  }
+}
+
+void session_close_player(struct session *session, enum close_reason reason) {
+  close_player_with(session, reason, close_reason_logout_code(reason));
+}
+
 void session_bury_all(struct worker *worker) {
   struct session *session;
   while ((session = LIST_FIRST(&worker->dead_sessions))) {
     LIST_REMOVE(session, link);
     trace_forget_session(session);
     seal_free(session->seal);
+    player_free(session->player);
     free(session->handshake);
     free(session);
   }
@@ -101,14 +115,14 @@ void session_bury_all(struct worker *worker) {
 void session_pause_input(struct session *session) { transport_pause(session->transport); }
 
 void session_resume_input(struct session *session) {
-  if (!session->rate_paused && session->full_tunnels == 0) {
+  if (!session->rate_paused && !session->held_by) {
     transport_resume(session->transport);
   }
 }
 
 static void go_on(struct session *session) {
   session_resume_input(session);
-  if (session->watched && !session->rate_paused && session->full_tunnels == 0) {
+  if (session->watched && !session->rate_paused && !session->held_by) {
     watch_event(session, WATCHED_INPUT_RESUMED);
   }
 }
@@ -140,8 +154,9 @@ static void charge_rate(struct session *session, size_t len, int64_t now_ms) {
   }
 }
 
-void session_tunnel_full(struct session *session) {
-  if (session->full_tunnels++ == 0) {
+void session_tunnel_full(struct session *session, struct tunnel *tunnel) {
+  if (!session->held_by) {
+    session->held_by = tunnel;
     counters_add(session->worker->counters, COUNTER_INPUT_PAUSES, 1);
     session_pause_input(session);
     if (session->watched) {
@@ -151,7 +166,8 @@ void session_tunnel_full(struct session *session) {
 }
 
 void session_tunnel_relieved(struct session *session) {
-  if (--session->full_tunnels == 0 && session->state == SESSION_PLAYING) {
+  session->held_by = NULL;
+  if (session->state == SESSION_PLAYING) {
     session->active_ms = clock_monotonic_ms();
     go_on(session);
   }
@@ -181,7 +197,7 @@ static void forward(struct session *session, struct packet *packet) {
   bool limited = false;
   struct tunnel *tunnel = tunnel_get(session, type_index, packet->obj, &limited);
   if (tunnel) {
-    tunnel_send(tunnel, packet);
+    tunnel_send(tunnel, session, packet);
   } else if (limited) {
     counters_add(worker->counters, COUNTER_TUNNEL_LIMITED, 1);
     session_send_unexpected_error(session, packet->mod, packet->seq,
@@ -236,13 +252,13 @@ static void on_packet(struct session *session, uint8_t *bytes, size_t len) {
 
 void session_describe(const struct session *session, struct channel_session *described) {
   *described = (struct channel_session){.connection = session->connection,
-                                        .client = session->connection,
+                                        .client = session->client,
                                         .uid = session->uid,
                                         .sid = session->sid,
                                         .since_ms = session->since_ms};
   memcpy(described->color, session->color, sizeof session->color);
   memcpy(described->address, session->address, sizeof session->address);
-  snprintf(described->transport, sizeof described->transport, "%s", session->transport->kind->name);
+  snprintf(described->transport, sizeof described->transport, "%s", session->transport->name);
 }
 
 struct session *session_find(struct worker *worker, uint64_t connection) {
@@ -255,8 +271,8 @@ void session_on_close(struct worker *worker, const struct channel_session_close 
   struct session *session = session_find(worker, close->connection);
   bool is_reason = (unsigned)close->reason < CLOSE_REASON_COUNT;
   if (session) {
-    close_with(session, is_reason ? (enum close_reason)close->reason : CLOSE_INTERNAL,
-               (enum logout_code)close->code);
+    close_player_with(session, is_reason ? (enum close_reason)close->reason : CLOSE_INTERNAL,
+                      (enum logout_code)close->code);
   }
 }
 
@@ -305,8 +321,8 @@ static void on_timer(evutil_socket_t fd, short what, void *owner) {
   int64_t left_ms = config->limits.idle_timeout_ms - quiet_ms;
   if (left_ms > 0) {
     loop_start_timer(&session->timer, left_ms);
-  } else if (session->full_tunnels > 0) {
-    session_close(session, CLOSE_TUNNEL_STALLED);
+  } else if (session->held_by) {
+    session_close_player(session, CLOSE_TUNNEL_STALLED);
   } else {
     session_close(session, CLOSE_IDLE_TIMEOUT);
   }
@@ -314,10 +330,10 @@ static void on_timer(evutil_socket_t fd, short what, void *owner) {
 
 // --- The beginning -----------------------------------------------------------
 
-// No two connections of this gateway have the same number, whichever worker they
-// are in and however often it was started: microseconds since the epoch at the
-// start, the worker's index in the low bits, counted up from there.
-static uint64_t next_connection(const struct worker *worker) {
+// No two have the same, whichever worker they are in and however often it was started:
+// microseconds since the epoch at the start, the worker's index in the low bits, counted up from
+// there.
+uint64_t session_draw_number(const struct worker *worker) {
   enum { INDEX_BITS = 7 };
   _Static_assert(1 << INDEX_BITS >= CONFIG_WORKER_NUMBERS, "every worker has a number");
   static uint64_t next;
@@ -328,7 +344,8 @@ static uint64_t next_connection(const struct worker *worker) {
 }
 
 bool session_new(struct worker *worker, enum listener_kind kind, const char *address,
-                 struct trace_connection *trace, transport_maker *make, void *context) {
+                 uint64_t client, struct trace_connection *trace, transport_maker *make,
+                 void *context) {
   static const struct transport_events events = {on_message, on_ended, session_on_drained,
                                                  on_trace_context};
   const struct config *config = &worker->config;
@@ -340,11 +357,10 @@ bool session_new(struct worker *worker, enum listener_kind kind, const char *add
   session->worker = worker;
   session->listener_kind = kind;
   session->state = SESSION_HANDSHAKE;
-  session->connection = next_connection(worker);
+  session->connection = session_draw_number(worker);
+  session->client = client != 0 ? client : session->connection;
   session->active_ms = now_ms;
   strncpy(session->address, address, sizeof session->address - 1);
-  LIST_INIT(&session->tunnels);
-  LIST_INIT(&session->farewells);
   token_bucket_init(&session->messages, config->limits.messages_per_s,
                     config->limits.messages_burst, now_ms);
   token_bucket_init(&session->bytes, config->limits.bytes_per_s, config->limits.bytes_burst,

@@ -2,9 +2,9 @@
 // to its one way out, session_close. What it sends to its client is in
 // worker/session_output.c.
 //
-// A session owns its transport, its keys and its tunnels. It is freed at the end
-// of the loop's turn in which it was closed, so code on the way back up may still
-// look at session->state.
+// A session owns its transport and its keys; tunnels are its player's (worker/player.h). It is
+// freed at the end of the loop's turn in which it was closed, so code on the way back up may
+// still look at session->state.
 #ifndef JANUS_WORKER_SESSION_H
 #define JANUS_WORKER_SESSION_H
 
@@ -18,12 +18,13 @@
 #include "common/channel.h"
 #include "common/close_reason.h"
 #include "common/packet.h"
-#include "worker/farewell.h"
 #include "worker/limits.h"
 #include "worker/push_queue.h"
 #include "worker/worker.h"
 
+struct player;
 struct trace_connection;
+struct tunnel;
 
 enum session_state {
   SESSION_HANDSHAKE,
@@ -62,6 +63,7 @@ struct session {
   struct transport *transport;
   enum listener_kind listener_kind;
   uint64_t connection;  // unique among all connections of this gateway, ever
+  uint64_t client;      // what it came on: the same for all sessions of one KCP connection
   char address[64];     // the client's ip:port
   int64_t since_ms;     // wall clock, of the login
 
@@ -73,14 +75,12 @@ struct session {
   int64_t uid;
   int64_t sid;
   int32_t status;
+  int32_t conn_id;  // of its handshake's packet
   char color[TOKEN_COLOR_MAX_BYTES + 1];
-  struct seal *seal;   // NULL with encryption off
-  int32_t next_index;  // of the client's next message
-
-  struct tunnel_list tunnels;
-  size_t tunnel_count;
-  struct farewell_list farewells;
-  size_t farewell_count;
+  struct seal *seal;             // NULL with encryption off
+  int32_t next_index;            // of the client's next message
+  struct player *player;         // once it is admitted; it may have others
+  TAILQ_ENTRY(session) sibling;  // among the player's
 
   struct event timer;        // the handshake's time, later the idle time
   struct event rate_timer;   // until the rate allows the next message
@@ -93,29 +93,37 @@ struct session {
   struct session_look look;
   bool watched;  // an operator follows it (worker/watch.h)
   bool rate_paused;
-  uint32_t full_tunnels;  // tunnels whose queue is over its bound: input is paused
-  bool output_full;       // over queue.client_high_bytes: tunnels are not read
-  bool grace_over;        // and that for longer than queue.client_grace
-  uint64_t taken_bytes;   // by the client, when the grace timer fired last
+  bool output_full;        // over queue.client_high_bytes: tunnels are not read
+  bool grace_over;         // and that for longer than queue.client_grace
+  uint64_t taken_bytes;    // by the client, when the grace timer fired last
+  struct tunnel *held_by;  // whose queue is over its bound: input is paused; or NULL
 
   struct session_watch watch;
   LIST_ENTRY(session) watched_link;  // among the worker's watched ones
 
   struct push_queue pushes;  // that wait while output is full
-  uint64_t broadcast_seen;   // serial of the latest that it was looked at for
 };
 
-// A new client of a listener of this kind, of this address (ip:port), at the transport that
-// make makes, with context; trace is its connection's, or NULL. False when out of memory: then
-// there is no transport.
+// A number that no session and no client of this gateway has or ever had.
+uint64_t session_draw_number(const struct worker *worker);
+
+// A new session on a listener of this kind, of this address (ip:port), at the transport that
+// make makes, with context; trace is its connection's, or NULL. client is a number that was drawn
+// for the connection, where that carries several sessions: those of them that log in with the same
+// uid are siblings. 0: it carries this one alone. False when out of memory: then there is no
+// transport.
 bool session_new(struct worker *worker, enum listener_kind kind, const char *address,
-                 struct trace_connection *trace, transport_maker *make, void *context);
+                 uint64_t client, struct trace_connection *trace, transport_maker *make,
+                 void *context);
 
-// The one way out: tells the client where the reason asks for it, ends the
-// tunnels, counts and logs, and has the session freed after this turn of the loop.
+// The one way out: tells the client where the reason asks for it, ends the player's
+// tunnels if it is his last session, counts and logs, and has the session freed after this turn of
+// the loop.
 void session_close(struct session *session, enum close_reason reason);
+// The same for all of the player's, for what is no matter of this session alone.
+void session_close_player(struct session *session, enum close_reason reason);
 
-// The master's word that a session is to end.
+// The master's word that a session is to end, and so its siblings.
 void session_on_close(struct worker *worker, const struct channel_session_close *close);
 
 // The client is read no further, and again, unless its rate or a slow tunnel holds it up.
@@ -147,15 +155,17 @@ static inline bool session_is_logout(int32_t mod, int32_t seq) {
   return mod == MODULE_SYSTEM && seq == SYSTEM_LOGOUT;
 }
 
-// For tunnels: one packet from a backend. A logout that it sends ends the session.
+// For tunnels: one packet from a backend. A logout that it sends goes to the player's other
+// sessions too, and ends them all.
 void session_on_answer(struct session *session, const struct packet *packet);
 
-// For tunnels: whether the client's side can take more; when it can again,
-// tunnel_resume is called on each of the session's tunnels.
+// For tunnels: whether the client's side can take more; when it can again, player_unblock is
+// called.
 bool session_takes_output(const struct session *session);
 
-// For tunnels: the queue of one has gone over its bound, or is well below it again.
-void session_tunnel_full(struct session *session);
+// For tunnels: the session has sent to one whose queue is over its bound; and that is well below
+// it again.
+void session_tunnel_full(struct session *session, struct tunnel *tunnel);
 void session_tunnel_relieved(struct session *session);
 
 // Frees the sessions that were closed; called by the worker after each turn.

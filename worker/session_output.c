@@ -7,10 +7,9 @@
 #include "common/loop.h"
 #include "common/packet_deflate.h"
 #include "common/system_message.h"
-#include "worker/pushes.h"
+#include "worker/player.h"
 #include "worker/session_log.h"
 #include "worker/trace.h"
-#include "worker/tunnel.h"
 #include "worker/watch.h"
 
 #define LOG_MODULE LOG_MODULE_SESSION
@@ -143,6 +142,17 @@ void session_send_logout(struct session *session, enum logout_code code) {
 
 // --- Pushes ------------------------------------------------------------------
 
+// A logout that the session has got is for its siblings too.
+static void log_out_siblings(const struct player *player, const struct session *session,
+                             const struct packet *packet) {
+  struct session *sibling;
+  TAILQ_FOREACH(sibling, &player->sessions, sibling) {
+    if (sibling != session && try_send(sibling, packet) != 0) {
+      counters_add(sibling->worker->counters, COUNTER_DROPPED_OUT, 1);
+    }
+  }
+}
+
 // Sends it, who may have waited aside. The session may be closed in consequence: by a failure, or
 // by a logout.
 static void deliver(struct session *session, const struct push *push, bool waited) {
@@ -163,7 +173,11 @@ static void deliver(struct session *session, const struct push *push, bool waite
   } else if (error != 0) {
     session_close(session, reason_of(error));
   } else if (session_is_logout(push->about.mod, push->about.seq)) {
-    session_close(session, CLOSE_ROMA_LOGOUT);
+    struct packet packet;
+    if (packet_decode(&packet, push->packet, len) == 0) {
+      log_out_siblings(session->player, session, &packet);
+    }
+    session_close_player(session, CLOSE_ROMA_LOGOUT);
   }
 }
 
@@ -224,17 +238,20 @@ static void keep(struct session *session, struct push *push) {
   }
 }
 
-void session_push(struct session *session, struct push *push) {
-  struct counters *counters = session->worker->counters;
-  counters_add(counters, COUNTER_PUSHES_ADDRESSED, 1);
+static void take(struct session *session, struct push *push) {
   if (session->state != SESSION_PLAYING) {
-    counters_add(counters, COUNTER_PUSHES_MISSED, 1);
+    counters_add(session->worker->counters, COUNTER_PUSHES_MISSED, 1);
     trace_pushed(session, push, "session_ended");
   } else if (session->output_full && !session_is_logout(push->about.mod, push->about.seq)) {
     keep(session, push);
   } else {
     deliver(session, push, false);
   }
+}
+
+void session_push(struct session *session, struct push *push) {
+  counters_add(session->worker->counters, COUNTER_PUSHES_ADDRESSED, 1);
+  take(session, push);
 }
 
 // Sends what waited aside, for as long as there is room.
@@ -249,7 +266,13 @@ static void deliver_waiting(struct session *session) {
   }
 }
 
-void session_drop_pushes(struct session *session) {
+void session_leave_pushes(struct session *session, struct session *sibling) {
+  struct push *push;
+  while (sibling && (push = push_queue_take(&session->pushes))) {
+    counters_gauge_add(session->worker->counters, GAUGE_PUSHES_WAITING, -1);
+    take(sibling, push);
+    push_unref(push);
+  }
   size_t gone = push_queue_clear(&session->pushes, on_missed, session);
   counters_add(session->worker->counters, COUNTER_PUSHES_MISSED, gone);
   counters_gauge_add(session->worker->counters, GAUGE_PUSHES_WAITING, -(int64_t)gone);
@@ -258,9 +281,11 @@ void session_drop_pushes(struct session *session) {
 // --- Answers -----------------------------------------------------------------
 
 void session_on_answer(struct session *session, const struct packet *packet) {
+  const struct player *player = session->player;
   session_send(session, packet);
-  if (session_is_logout(packet->mod, packet->seq)) {
-    session_close(session, CLOSE_ROMA_LOGOUT);
+  if (session_is_logout(packet->mod, packet->seq) && !player_is_over(player)) {
+    log_out_siblings(player, session, packet);
+    session_close_player(player_oldest(player), CLOSE_ROMA_LOGOUT);
   }
 }
 
@@ -283,9 +308,7 @@ void session_on_drained(void *owner) {
   }
   session->grace_over = false;
   event_del(&session->grace_timer);
-  struct tunnel *tunnel;
-  LIST_FOREACH(tunnel, &session->tunnels, link) { tunnel_resume(tunnel); }
-  farewell_resume_all(session);
+  player_unblock(session->player, session);
 }
 
 void session_on_grace_over(evutil_socket_t fd, short what, void *owner) {

@@ -10,8 +10,8 @@
 // The last word to a client that is to be logged out.
 void session_send_logout(struct session *session, enum logout_code code);
 
-// The pushes that wait will not be sent any more.
-void session_drop_pushes(struct session *session);
+// The session ends: the pushes that wait go to its sibling, or, if that is NULL, nowhere.
+void session_leave_pushes(struct session *session, struct session *sibling);
 
 // For the transport: what was waiting has fallen below queue.client_low_bytes.
 void session_on_drained(void *owner);

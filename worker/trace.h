@@ -165,9 +165,10 @@ static inline void trace_handed_over(struct tunnel *tunnel, const struct tunnel_
 
 // --- A tunnel ----------------------------------------------------------------------------
 
-static inline void trace_tunnel(struct tunnel *tunnel) {
-  if (TRACE_IS_BUILT && tunnel->session->trace) {
-    tunnel->trace = trace_connection_ref(tunnel->session->trace);
+// The session has made it.
+static inline void trace_tunnel(struct tunnel *tunnel, const struct session *session) {
+  if (TRACE_IS_BUILT && session->trace) {
+    tunnel->trace = trace_connection_ref(session->trace);
   }
 }
 

@@ -8,7 +8,7 @@
 #include "common/clock.h"
 #include "common/loop.h"
 #include "worker/inbox.h"
-#include "worker/session.h"
+#include "worker/player.h"
 #include "worker/session_log.h"
 #include "worker/trace.h"
 #include "worker/watch.h"
@@ -23,6 +23,15 @@ const char *tunnel_state_name(enum tunnel_state state) {
 
 static const struct config_tunnel_type *tunnel_type(const struct tunnel *tunnel) {
   return &tunnel->worker->config.tunnel.types[tunnel->type];
+}
+
+static const char *color_of(const struct tunnel *tunnel) {
+  return player_oldest(tunnel->player)->color;
+}
+
+// What ails one of its tunnels is a matter of the whole player. Frees the tunnel.
+static void close_player(struct tunnel *tunnel, enum close_reason reason) {
+  session_close_player(player_oldest(tunnel->player), reason);
 }
 
 // --- The queue ---------------------------------------------------------------
@@ -56,19 +65,35 @@ static struct tunnel_queued queue_pop(struct tunnel_queue *queue) {
   return queued;
 }
 
-// The client is read no further while the queue is over its bound, and again when
-// half of it is gone.
-static void check_bound(struct tunnel *tunnel) {
+// Those who have sent to it are read on.
+static void relieve(struct tunnel *tunnel) {
+  struct session *session;
+  tunnel->full = false;
+  TAILQ_FOREACH(session, &tunnel->player->sessions, sibling) {
+    if (session->held_by == tunnel) {
+      session_tunnel_relieved(session);
+    }
+  }
+}
+
+// Whoever sends to it while the queue is over its bound is read no further, and again when half of
+// it is gone: beyond the bound there is at most one message of each session.
+static void check_full(struct tunnel *tunnel, struct session *session) {
   const struct config *config = &tunnel->worker->config;
   const struct tunnel_queue *queue = &tunnel->queue;
-  size_t messages = (size_t)config->queue.tunnel_messages;
-  size_t bytes = (size_t)config->queue.tunnel_bytes;
-  if (!tunnel->full && (queue->count > messages || queue->bytes > bytes)) {
-    tunnel->full = true;
-    session_tunnel_full(tunnel->session);
-  } else if (tunnel->full && queue->count <= messages / 2 && queue->bytes <= bytes / 2) {
-    tunnel->full = false;
-    session_tunnel_relieved(tunnel->session);
+  tunnel->full = tunnel->full || queue->count > (size_t)config->queue.tunnel_messages ||
+                 queue->bytes > (size_t)config->queue.tunnel_bytes;
+  if (tunnel->full) {
+    session_tunnel_full(session, tunnel);
+  }
+}
+
+static void check_relieved(struct tunnel *tunnel) {
+  const struct config *config = &tunnel->worker->config;
+  const struct tunnel_queue *queue = &tunnel->queue;
+  if (tunnel->full && queue->count <= (size_t)config->queue.tunnel_messages / 2 &&
+      queue->bytes <= (size_t)config->queue.tunnel_bytes / 2) {
+    relieve(tunnel);
   }
 }
 
@@ -93,10 +118,10 @@ static struct tunnel_list *held_bucket(struct worker *worker, int type, int64_t 
 }
 
 // The route of a tunnel is held from before its stream is opened until that has ended.
-static void hold_route(struct tunnel *tunnel) {
+static void hold_route(struct tunnel *tunnel, bool follows) {
   struct worker *worker = tunnel->worker;
-  route_store_hold(worker->route_store, tunnel->type, tunnel->session->color, tunnel->oid,
-                   tunnel->address);
+  route_store_hold(worker->route_store, tunnel->type, color_of(tunnel), tunnel->oid,
+                   tunnel->address, follows);
   LIST_INSERT_HEAD(held_bucket(worker, tunnel->type, tunnel->oid), tunnel, held);
   tunnel->holds = true;
 }
@@ -105,24 +130,32 @@ void tunnel_tell_held(struct worker *worker) {
   for (size_t i = 0; i < TUNNEL_HELD_BUCKETS; i++) {
     const struct tunnel *tunnel;
     LIST_FOREACH(tunnel, &worker->held_tunnels[i], held) {
-      route_store_hold(worker->route_store, tunnel->type, tunnel->session->color, tunnel->oid,
-                       tunnel->address);
+      route_store_hold(worker->route_store, tunnel->type, color_of(tunnel), tunnel->oid,
+                       tunnel->address, false);
     }
   }
 }
 
 static void release_route(struct tunnel *tunnel) {
   if (tunnel->holds) {
-    route_store_release(tunnel->worker->route_store, tunnel->type, tunnel->session->color,
-                        tunnel->oid);
+    route_store_release(tunnel->worker->route_store, tunnel->type, color_of(tunnel), tunnel->oid);
     LIST_REMOVE(tunnel, held);
     tunnel->holds = false;
+  }
+}
+
+static void forget_move(struct tunnel *tunnel) {
+  if (tunnel->moved_to) {
+    event_del(&tunnel->timer);
+    free(tunnel->moved_to);
+    tunnel->moved_to = NULL;
   }
 }
 
 static void end_stream(struct tunnel *tunnel) {
   struct stream *stream = tunnel->stream;
   release_route(tunnel);
+  forget_move(tunnel);
   trace_opened(tunnel, STREAM_CANCELLED);  // if it was being opened
   if (tunnel->state == TUNNEL_OPEN) {
     counters_split_add(tunnel->worker->counters, SPLIT_TUNNELS, (size_t)tunnel->type, -1);
@@ -131,23 +164,21 @@ static void end_stream(struct tunnel *tunnel) {
   stream_end(stream, true);
   tunnel->stream = NULL;
   tunnel->sending = false;
-  tunnel->read_wanted = false;
+  tunnel->waits_for = NULL;
 }
 
 // For another node. What the one of until now has been sent, it still answers.
 static void leave_stream(struct tunnel *tunnel) {
   struct stream *stream = tunnel->stream;
-  bool reading = !tunnel->read_wanted;
+  struct session *waits_for = tunnel->waits_for;
   bool all_sent = tunnel->queue.count == 0;
   bool owed = tunnel->sending || (tunnel->unanswered && all_sent);
   if (tunnel->state == TUNNEL_OPEN) {
     tunnel->stream = NULL;
     end_stream(tunnel);
     tunnel->unanswered = tunnel->unanswered && !all_sent;
-    if (tunnel->session->watched) {
-      watch_tunnel_event(tunnel, WATCHED_TUNNEL_MOVED, STREAM_OK);
-    }
-    farewell_begin(tunnel->session, tunnel->type, stream, reading, owed);
+    watch_tunnel_event(tunnel, WATCHED_TUNNEL_MOVED, STREAM_OK);
+    farewell_begin(tunnel->player, tunnel->type, tunnel->oid, stream, waits_for, owed);
   } else {
     end_stream(tunnel);
   }
@@ -160,11 +191,9 @@ static void tunnel_free(struct tunnel *tunnel) {
   event_del(&tunnel->timer);
   queue_clear(tunnel);
   LIST_REMOVE(tunnel, link);
-  if (tunnel->session) {
-    tunnel->session->tunnel_count--;
-    if (tunnel->full) {
-      session_tunnel_relieved(tunnel->session);
-    }
+  if (tunnel->player) {
+    tunnel->player->tunnel_count--;
+    relieve(tunnel);
   } else {
     worker_leave_if_done(tunnel->worker);
   }
@@ -179,8 +208,9 @@ void tunnel_release(struct tunnel *tunnel) {
   }
   LIST_REMOVE(tunnel, link);
   release_route(tunnel);
-  tunnel->session->tunnel_count--;
-  tunnel->session = NULL;
+  forget_move(tunnel);
+  tunnel->player->tunnel_count--;
+  tunnel->player = NULL;
   LIST_INSERT_HEAD(&tunnel->worker->draining_tunnels, tunnel, link);
   loop_start_timer(&tunnel->timer, tunnel->worker->config.worker.stop_timeout_ms);
 }
@@ -193,20 +223,20 @@ void tunnel_cut_all(struct worker *worker) {
 }
 
 // The backend has said no, and would say so again: what waits is answered, and a
-// session whose main tunnel is refused has no business here.
+// player whose main tunnel is refused has no business here.
 static void refused(struct tunnel *tunnel) {
-  struct session *session = tunnel->session;
+  const struct player *player = tunnel->player;
   if (tunnel_type(tunnel)->main) {
-    session_close(session, CLOSE_TUNNEL_REFUSED);
+    close_player(tunnel, CLOSE_TUNNEL_REFUSED);
     return;
   }
   if (tunnel->queue.count == 0 && tunnel->unanswered) {
     // It was with the stream already when the refusal came: one word for all of it.
     counters_add(tunnel->worker->counters, COUNTER_DROPPED_IN, 1);
-    session_send_unexpected_error(session, tunnel->last_mod, tunnel->last_seq,
-                                  "the server refused it");
+    session_send_unexpected_error(player_session(player, tunnel->last_connection), tunnel->last_mod,
+                                  tunnel->last_seq, "the server refused it");
   }
-  while (session->state == SESSION_PLAYING && tunnel->queue.count > 0) {
+  while (!player_is_over(player) && tunnel->queue.count > 0) {
     struct tunnel_queued queued = queue_pop(&tunnel->queue);
     struct stream_message *message = queued.message;
     struct packet packet;
@@ -214,20 +244,23 @@ static void refused(struct tunnel *tunnel) {
     counters_add(tunnel->worker->counters, COUNTER_DROPPED_IN, 1);
     trace_handed_over(tunnel, &queued, "refused");
     if (tunnel_message_decode(&packet, message->bytes, message->len) == 0) {
-      session_send_unexpected_error(session, packet.mod, packet.seq, "the server refused it");
+      session_send_unexpected_error(player_session(player, queued.connection), packet.mod,
+                                    packet.seq, "the server refused it");
     }
     free(message);
   }
-  if (session->state == SESSION_PLAYING) {  // else closing it has freed the tunnel
+  if (!player_is_over(player)) {  // else closing it has freed the tunnel
     tunnel_free(tunnel);
   }
 }
 
 // --- Finding the node ----------------------------------------------------------
 
-static void open_stream(struct tunnel *tunnel, const struct node *node);
+// follows: the tunnel goes there because the master said so.
+static void open_stream(struct tunnel *tunnel, const struct node *node, bool follows);
+static void catch_up(struct tunnel *tunnel);
 
-// A further try after a while, or the end of the session when tries have come to
+// A further try after a while, or the end of the player's sessions when tries have come to
 // nothing for too long.
 static void try_later(struct tunnel *tunnel) {
   const struct config *config = &tunnel->worker->config;
@@ -236,7 +269,7 @@ static void try_later(struct tunnel *tunnel) {
     tunnel->broken_ms = now_ms;
   }
   if (now_ms - tunnel->broken_ms >= config->tunnel.reopen_timeout_ms) {
-    session_close(tunnel->session, CLOSE_TUNNEL_LOST);
+    close_player(tunnel, CLOSE_TUNNEL_LOST);
     return;
   }
   int64_t wait_ms =
@@ -254,13 +287,13 @@ static struct node_picker *fresh_picker(struct worker *worker) {
 // The node at address, if the registry has it and it is not under suspicion.
 static const struct node *usable_node(struct tunnel *tunnel, const char *address) {
   return node_picker_find(fresh_picker(tunnel->worker), tunnel_type(tunnel)->service,
-                          tunnel->session->color, address, clock_monotonic_ms());
+                          color_of(tunnel), address, clock_monotonic_ms());
 }
 
 // Whether to wait for a node that a route names and the registry does not have.
 static bool may_come(struct tunnel *tunnel, const char *address) {
   return node_picker_may_come(
-      tunnel->worker->node_picker, tunnel_type(tunnel)->service, tunnel->session->color, address,
+      tunnel->worker->node_picker, tunnel_type(tunnel)->service, color_of(tunnel), address,
       tunnel->worker->config.tunnel.unknown_node_grace_ms, clock_monotonic_ms());
 }
 
@@ -271,8 +304,8 @@ static const struct node *named_node(struct tunnel *tunnel, const char *address)
   const struct node *node = usable_node(tunnel, address);
   bool current = node_table_is_current(worker->nodes) && inbox_has_master(worker->inbox);
   if (!node && !current) {
-    node = node_picker_unseen(worker->node_picker, tunnel_type(tunnel)->service,
-                              tunnel->session->color, address, clock_monotonic_ms());
+    node = node_picker_unseen(worker->node_picker, tunnel_type(tunnel)->service, color_of(tunnel),
+                              address, clock_monotonic_ms());
   }
   return node;
 }
@@ -280,10 +313,8 @@ static const struct node *named_node(struct tunnel *tunnel, const char *address)
 static int look_up(struct tunnel *tunnel, struct route *route) {
   struct worker *worker = tunnel->worker;
   const struct config_tunnel_type *type = tunnel_type(tunnel);
-  struct route_key key = {.tier = type->tier,
-                          .service = type->service,
-                          .color = tunnel->session->color,
-                          .oid = tunnel->oid};
+  struct route_key key = {
+      .tier = type->tier, .service = type->service, .color = color_of(tunnel), .oid = tunnel->oid};
   int error = route_table_lookup(worker->routes, &key, clock_wall_ms(), route);
   return error == 0 && route_store_knows_better(worker->route_store) ? ERROR_EXPIRED : error;
 }
@@ -303,7 +334,7 @@ static void claim(struct tunnel *tunnel, const char *dead) {
   // One that takes nobody new is not proposed: if others are there still, the store has it.
   if (!candidate || candidate->weight == 0) {
     candidate = node_picker_pick(fresh_picker(worker), tunnel_type(tunnel)->service,
-                                 tunnel->session->color, clock_monotonic_ms());
+                                 color_of(tunnel), clock_monotonic_ms());
   }
   if (!candidate) {
     try_later(tunnel);
@@ -313,7 +344,7 @@ static void claim(struct tunnel *tunnel, const char *dead) {
   if (dead[0] != '\0') {
     counters_add(worker->counters, COUNTER_ROUTE_REPLACED, 1);
   }
-  route_store_claim(worker->route_store, &tunnel->claim, tunnel->type, tunnel->session->color,
+  route_store_claim(worker->route_store, &tunnel->claim, tunnel->type, color_of(tunnel),
                     tunnel->oid, candidate->address, dead);
 }
 
@@ -323,7 +354,7 @@ static const struct node *fallback_node(struct tunnel *tunnel) {
   const struct node *node = last_node(tunnel);
   return node ? node
               : node_picker_fallback(fresh_picker(tunnel->worker), tunnel_type(tunnel)->service,
-                                     tunnel->session->color, tunnel->oid, clock_monotonic_ms());
+                                     color_of(tunnel), tunnel->oid, clock_monotonic_ms());
 }
 
 // The store's answer holds, whoever's choice it is.
@@ -338,7 +369,7 @@ static void on_settled(struct route_claim *route_claim, const char *address) {
     node = named_node(tunnel, address);
   }
   if (node) {
-    open_stream(tunnel, node);
+    open_stream(tunnel, node, false);
   } else if (address[0] != '\0' && !may_come(tunnel, address)) {
     claim(tunnel, address);
   } else {
@@ -362,7 +393,7 @@ static void find_route(struct tunnel *tunnel) {
   counters_add(worker->counters, COUNTER_ROUTE_HITS, 1);
   const struct node *node = named_node(tunnel, route.address);
   if (node) {
-    open_stream(tunnel, node);
+    open_stream(tunnel, node, false);
   } else if (may_come(tunnel, route.address)) {
     try_later(tunnel);
   } else {
@@ -374,17 +405,24 @@ static void on_timer(evutil_socket_t fd, short what, void *owner) {
   struct tunnel *tunnel = owner;
   (void)fd;
   (void)what;
-  if (tunnel->session) {
-    find_route(tunnel);
-  } else {
+  if (!tunnel->player) {
     tunnel_free(tunnel);
+  } else if (tunnel->moved_to) {
+    catch_up(tunnel);
+  } else {
+    find_route(tunnel);
   }
 }
 
 // --- The stream ----------------------------------------------------------------
 
-static bool is_watched(const struct tunnel *tunnel) {
-  return tunnel->session && tunnel->session->watched;
+static void watch_sent(const struct tunnel *tunnel, const struct tunnel_queued *queued) {
+  if (tunnel->player && !LIST_EMPTY(&tunnel->worker->watched_sessions)) {
+    struct session *session = player_session(tunnel->player, queued->connection);
+    if (session->watched) {
+      watch_to_tunnel(session, tunnel, queued);
+    }
+  }
 }
 
 static void pump(struct tunnel *tunnel) {
@@ -393,7 +431,7 @@ static void pump(struct tunnel *tunnel) {
     return;
   }
   if (tunnel->queue.count == 0) {
-    if (!tunnel->session) {
+    if (!tunnel->player) {
       tunnel_free(tunnel);  // drained
     }
     return;
@@ -405,22 +443,21 @@ static void pump(struct tunnel *tunnel) {
                      clock_monotonic_us() - queued.arrived_us);
   trace_handed_over(tunnel, &queued, NULL);
   tunnel->sending = true;
-  if (is_watched(tunnel)) {
-    watch_to_tunnel(tunnel, &queued);
-  }
+  watch_sent(tunnel, &queued);
   stream_send(tunnel->stream, queued.message);
-  if (tunnel->session) {
-    check_bound(tunnel);
+  if (tunnel->player) {
+    check_relieved(tunnel);
   }
 }
 
-// Goes on reading, unless the client has enough waiting for it.
-static void read_on(struct tunnel *tunnel) {
-  if (!tunnel->session) {
+// Goes on reading, unless the session that the latest message went to (NULL: there is none) has
+// enough waiting for it.
+static void read_on(struct tunnel *tunnel, struct session *latest) {
+  if (!tunnel->player) {
     return;
   }
-  tunnel->read_wanted = !session_takes_output(tunnel->session);
-  if (!tunnel->read_wanted) {
+  tunnel->waits_for = player_blocked_by(tunnel->player, latest);
+  if (!tunnel->waits_for) {
     stream_read(tunnel->stream);
   }
 }
@@ -439,12 +476,12 @@ static void on_opened(void *owner) {
   trace_opened(tunnel, STREAM_OK);
   tunnel->state = TUNNEL_OPEN;
   tunnel->opened_ms = clock_monotonic_ms();
-  if (is_watched(tunnel)) {
+  if (tunnel->player) {
     watch_tunnel_event(tunnel,
                        tunnel->broken_ms != 0 ? WATCHED_TUNNEL_REOPENED : WATCHED_TUNNEL_OPENED,
                        STREAM_OK);
   }
-  read_on(tunnel);
+  read_on(tunnel, NULL);
   pump(tunnel);
 }
 
@@ -456,11 +493,12 @@ static void on_sent(void *owner) {
 
 static void on_message(void *owner, const uint8_t *bytes, size_t len) {
   struct tunnel *tunnel = owner;
-  struct session *session = tunnel->session;
+  struct player *player = tunnel->player;
+  struct session *session = NULL;
   struct worker *worker = tunnel->worker;
   struct packet packet;
 
-  if (!session) {
+  if (!player) {
     counters_add(worker->counters, COUNTER_DROPPED_OUT, 1);
     return;
   }
@@ -478,6 +516,7 @@ static void on_message(void *owner, const uint8_t *bytes, size_t len) {
                tunnel->address, tunnel_type(tunnel)->name, len, suppressed);
     }
   } else {
+    session = player_answered(player, tunnel->type, tunnel->oid, &packet);
     if (session->watched) {
       watch_from_tunnel(session, tunnel, &packet, len);
     }
@@ -486,8 +525,8 @@ static void on_message(void *owner, const uint8_t *bytes, size_t len) {
     counters_record_us(worker->counters, HISTOGRAM_MESSAGE_OUT,
                        clock_monotonic_us() - stream_engine_arrived_us(worker->streams));
   }
-  if (session->state == SESSION_PLAYING) {  // else the tunnel is gone
-    read_on(tunnel);
+  if (!player_is_over(player)) {  // else the tunnel is gone
+    read_on(tunnel, session);
   }
 }
 
@@ -531,13 +570,13 @@ static void on_ended(void *owner, int status, const char *detail) {
   }
   counters_split_add(worker->counters, was_open ? SPLIT_TUNNELS_BROKEN : SPLIT_TUNNEL_OPEN_FAILURES,
                      (size_t)tunnel->type, 1);
-  if (is_watched(tunnel)) {
+  if (tunnel->player) {
     watch_tunnel_event(tunnel, WATCHED_TUNNEL_BROKEN, status);
   }
   trace_opened(tunnel, status);
   end_stream(tunnel);
   tunnel->state = TUNNEL_WAITING;
-  if (!tunnel->session) {
+  if (!tunnel->player) {
     tunnel_free(tunnel);
     return;
   }
@@ -547,11 +586,12 @@ static void on_ended(void *owner, int status, const char *detail) {
   }
   if (status == STREAM_RESOURCE_EXHAUSTED && was_open && tunnel->unanswered) {
     // Most likely an answer over tunnel.message_bytes, which will not come again.
-    struct session *session = tunnel->session;
+    const struct player *player = tunnel->player;
     tunnel->unanswered = false;
-    session_send_unexpected_error(session, tunnel->last_mod, tunnel->last_seq,
+    session_send_unexpected_error(player_session(player, tunnel->last_connection), tunnel->last_mod,
+                                  tunnel->last_seq,
                                   "the server's answer was too large or was refused");
-    if (session->state != SESSION_PLAYING) {
+    if (player_is_over(player)) {
       return;  // closing it has freed the tunnel
     }
   }
@@ -560,7 +600,7 @@ static void on_ended(void *owner, int status, const char *detail) {
     return;
   }
   if (status == STREAM_UNAVAILABLE || (!was_open && status != STREAM_RESOURCE_EXHAUSTED)) {
-    node_picker_suspect(worker->node_picker, tunnel_type(tunnel)->service, tunnel->session->color,
+    node_picker_suspect(worker->node_picker, tunnel_type(tunnel)->service, color_of(tunnel),
                         tunnel->address, now_ms + config->tunnel.suspect_ms);
   }
   // A stream that had worked for a good while is no sign of trouble to come.
@@ -579,10 +619,10 @@ static void on_ended(void *owner, int status, const char *detail) {
   find_route(tunnel);
 }
 
-static void open_stream(struct tunnel *tunnel, const struct node *node) {
+static void open_stream(struct tunnel *tunnel, const struct node *node, bool follows) {
   static const struct stream_events events = {on_opened, on_sent, on_message, on_ended};
   struct worker *worker = tunnel->worker;
-  const struct session *session = tunnel->session;
+  const struct session *session = player_oldest(tunnel->player);
   char oid[24];
   char uid[24];
   char sid[24];
@@ -614,27 +654,28 @@ static void open_stream(struct tunnel *tunnel, const struct node *node) {
   }
   memcpy(tunnel->address, node->address, sizeof tunnel->address);
   tunnel->secure = node->secure;
-  hold_route(tunnel);
+  hold_route(tunnel, follows);
   size_t count = trace_opening(tunnel, metadata, COUNT, traceparent);
   tunnel->stream = stream_open(worker->streams, &target, metadata, count, &events, tunnel);
   if (!tunnel->stream) {
-    session_close(tunnel->session, CLOSE_OUT_OF_MEMORY);
+    close_player(tunnel, CLOSE_OUT_OF_MEMORY);
     return;
   }
   tunnel->state = TUNNEL_OPENING;
 }
 
-// --- For the session -------------------------------------------------------------
+// --- For the player --------------------------------------------------------------
 
 struct tunnel *tunnel_get(struct session *session, int type, int64_t oid, bool *limited) {
   struct worker *worker = session->worker;
+  struct player *player = session->player;
   struct tunnel *tunnel;
-  LIST_FOREACH(tunnel, &session->tunnels, link) {
+  LIST_FOREACH(tunnel, &player->tunnels, link) {
     if (tunnel->type == type && tunnel->oid == oid) {
       return tunnel;
     }
   }
-  *limited = session->tunnel_count >= (size_t)worker->config.limits.tunnels_per_session;
+  *limited = player->tunnel_count >= (size_t)worker->config.limits.tunnels_per_session;
   if (*limited) {
     return NULL;
   }
@@ -643,46 +684,48 @@ struct tunnel *tunnel_get(struct session *session, int type, int64_t oid, bool *
     return NULL;
   }
   tunnel->worker = worker;
-  tunnel->session = session;
+  tunnel->player = player;
   tunnel->connection = session->connection;
   tunnel->uid = session->uid;
   tunnel->type = type;
   tunnel->oid = oid;
-  trace_tunnel(tunnel);
+  trace_tunnel(tunnel, session);
   tunnel->claim.on_settled = on_settled;
   evtimer_assign(&tunnel->timer, worker->base, on_timer, tunnel);
-  LIST_INSERT_HEAD(&session->tunnels, tunnel, link);
-  session->tunnel_count++;
+  LIST_INSERT_HEAD(&player->tunnels, tunnel, link);
+  player->tunnel_count++;
   tunnel->state = TUNNEL_WAITING;
   return tunnel;
 }
 
-void tunnel_send(struct tunnel *tunnel, const struct packet *packet) {
+void tunnel_send(struct tunnel *tunnel, struct session *session, const struct packet *packet) {
   struct worker *worker = tunnel->worker;
   bool fragments = tunnel_type(tunnel)->fragments;
   size_t len = tunnel_message_size(packet, fragments);
   struct stream_message *message = malloc(sizeof *message + len);
   if (!message) {
-    session_close(tunnel->session, CLOSE_OUT_OF_MEMORY);
+    session_close(session, CLOSE_OUT_OF_MEMORY);
     return;
   }
   message->len = len;
   tunnel_message_encode(packet, fragments, message->bytes);
-  const struct tunnel_queued queued = {
-      .message = message,
-      .arrived_us = tunnel->session->arrived_us,
-      .queued_us = tunnel->session->watched ? clock_monotonic_us() : 0,
-      .came_ns = trace_queued(tunnel->session)};
+  const struct tunnel_queued queued = {.message = message,
+                                       .connection = session->connection,
+                                       .arrived_us = session->arrived_us,
+                                       .queued_us = session->watched ? clock_monotonic_us() : 0,
+                                       .came_ns = trace_queued(session)};
   if (queue_push(&tunnel->queue, &queued) != 0) {
     free(message);
-    session_close(tunnel->session, CLOSE_OUT_OF_MEMORY);
+    session_close(session, CLOSE_OUT_OF_MEMORY);
     return;
   }
   counters_gauge_add(worker->counters, GAUGE_QUEUED_IN_BYTES, (int64_t)len);
   tunnel->last_mod = packet->mod;
   tunnel->last_seq = packet->seq;
+  tunnel->last_connection = session->connection;
   tunnel->unanswered = true;
-  check_bound(tunnel);
+  player_asked(session, tunnel->type, tunnel->oid, packet);
+  check_full(tunnel, session);
   if (tunnel->state == TUNNEL_WAITING && !evtimer_pending(&tunnel->timer, NULL)) {
     find_route(tunnel);  // its first message
   } else {
@@ -690,11 +733,69 @@ void tunnel_send(struct tunnel *tunnel, const struct packet *packet) {
   }
 }
 
-void tunnel_resume(struct tunnel *tunnel) {
-  if (tunnel->read_wanted && tunnel->state == TUNNEL_OPEN) {
-    tunnel->read_wanted = false;
+void tunnel_resume(struct tunnel *tunnel, const struct session *session) {
+  if (tunnel->waits_for == session && tunnel->state == TUNNEL_OPEN) {
+    tunnel->waits_for = NULL;
     stream_read(tunnel->stream);
   }
+}
+
+// --- A route that moves ------------------------------------------------------------
+
+// Goes to the node at address, if it can be: the backend ends what has no route. False: not
+// now. Otherwise the session may have been closed, and tunnels with it.
+static bool follow(struct tunnel *tunnel, const char *address) {
+  const struct node *node = named_node(tunnel, address);
+  if (!node) {
+    return false;
+  }
+  counters_add(tunnel->worker->counters, COUNTER_ROUTES_MOVED, 1);
+  leave_stream(tunnel);
+  open_stream(tunnel, node, true);
+  return true;
+}
+
+// By then the node is not under suspicion any more, or else for something new.
+static void await_move(struct tunnel *tunnel) {
+  enum { AGAIN_MIN_MS = 1000 };
+  int64_t suspect_ms = tunnel->worker->config.tunnel.suspect_ms;
+  loop_start_timer(&tunnel->timer, suspect_ms < AGAIN_MIN_MS ? AGAIN_MIN_MS : suspect_ms);
+}
+
+static void catch_up(struct tunnel *tunnel) {
+  if (!follow(tunnel, tunnel->moved_to)) {
+    await_move(tunnel);
+  }
+}
+
+// The master may not say it again, and a node that is under suspicion here, or not known yet,
+// may well serve the others.
+static void remember_move(struct tunnel *tunnel, const char *address) {
+  if (!tunnel->moved_to || strcmp(tunnel->moved_to, address) != 0) {
+    forget_move(tunnel);
+    tunnel->moved_to = strdup(address);
+    if (tunnel->moved_to) {
+      await_move(tunnel);
+    }
+  }
+}
+
+static bool goes_by(const struct tunnel *tunnel, const struct channel_route_held *route) {
+  return tunnel->type == (int)route->tunnel_type && tunnel->oid == route->oid &&
+         strcmp(color_of(tunnel), route->color) == 0;
+}
+
+// True: it has gone there, and may have taken other tunnels with it (follow).
+static bool keep_up(struct tunnel *tunnel, const char *address) {
+  if (strcmp(tunnel->address, address) == 0) {
+    forget_move(tunnel);
+    return false;
+  }
+  if (!follow(tunnel, address)) {
+    remember_move(tunnel, address);
+    return false;
+  }
+  return true;
 }
 
 void tunnel_on_route_moved(struct worker *worker, const struct channel_route_held *moved) {
@@ -705,16 +806,7 @@ void tunnel_on_route_moved(struct worker *worker, const struct channel_route_hel
   struct tunnel *tunnel = LIST_FIRST(bucket);
   while (tunnel) {
     struct tunnel *next = LIST_NEXT(tunnel, held);
-    const struct node *node;
-    // Not to where we could not follow: the backend ends what has no route.
-    if (tunnel->type == (int)moved->tunnel_type && tunnel->oid == moved->oid &&
-        strcmp(tunnel->session->color, moved->color) == 0 &&
-        strcmp(tunnel->address, moved->address) != 0 &&
-        (node = named_node(tunnel, moved->address))) {
-      counters_add(worker->counters, COUNTER_ROUTES_MOVED, 1);
-      leave_stream(tunnel);
-      open_stream(tunnel, node);
-      // It may have taken other tunnels with it, if that closed the session.
+    if (goes_by(tunnel, moved) && keep_up(tunnel, moved->address)) {
       next = LIST_FIRST(bucket);
     }
     tunnel = next;

@@ -1,4 +1,4 @@
-// A tunnel: the ordered way of one session's messages to one object (the player,
+// A tunnel: the ordered way of one player's messages to one object (the player himself,
 // a room, ...) at a backend. It finds the node, opens a stream there, and opens it
 // anew, wherever the route then points, when it breaks; what was not yet handed
 // to the stream goes out on the new one, in order and once.
@@ -15,6 +15,7 @@
 #include "common/trace_context.h"
 #include "worker/route_store.h"
 
+struct player;
 struct session;
 struct stream;
 struct stream_message;
@@ -30,9 +31,10 @@ enum tunnel_state {
 
 struct tunnel_queued {
   struct stream_message *message;
-  int64_t arrived_us;  // from the client: monotonic
-  int64_t queued_us;   // the same, while the session is watched
-  uint64_t came_ns;    // wall clock, with tracing on
+  uint64_t connection;  // of the session that has sent it
+  int64_t arrived_us;   // from the client: monotonic
+  int64_t queued_us;    // the same, while the session is watched
+  uint64_t came_ns;     // wall clock, with tracing on
 };
 
 // Messages that wait for the stream: a ring that grows on demand.
@@ -45,11 +47,11 @@ struct tunnel_queue {
 };
 
 struct tunnel {
-  LIST_ENTRY(tunnel) link;  // among the session's; among the worker's draining ones
+  LIST_ENTRY(tunnel) link;  // among the player's; among the worker's draining ones
   LIST_ENTRY(tunnel) held;  // among the worker's held ones of the same hash, while holds is set
   struct worker *worker;
-  struct session *session;  // NULL once it is only being drained
-  uint64_t connection;      // the session's, also then
+  struct player *player;  // NULL once it is only being drained
+  uint64_t connection;    // of the session that has made it, also when that is gone
   int64_t uid;
   int type;  // index into the configured types
   int64_t oid;
@@ -58,14 +60,18 @@ struct tunnel {
   struct stream *stream;
   struct tunnel_queue queue;
   struct route_claim claim;
-  struct event timer;  // the next try; or the end of draining
+  struct event timer;  // the next try; or the end of draining; or when to go to moved_to
+  char *moved_to;      // the node that the route names now, while it can't be followed; or NULL
   int64_t sought_us;   // since when a node and a stream are sought; 0: they are not
   int64_t opened_ms;   // when the stream was opened
   int64_t broken_ms;   // since when there has been no working stream; 0: there is one
   uint32_t failures;   // tries in a row that came to nothing
   int32_t last_mod;    // of the message queued last,
   int32_t last_seq;
-  struct trace_connection *trace;  // the session's, which it may outlive; NULL without tracing
+  uint64_t last_connection;   // and of who sent it
+  struct session *waits_for;  // the next message was not asked for: its client is slow; or NULL
+  struct trace_connection
+      *trace;  // of the session that has made it, which it may outlive; NULL without tracing
   struct {
     struct trace_context context;
     uint64_t start_ns;  // 0: there is none
@@ -74,7 +80,6 @@ struct tunnel {
   bool holds;           // the master has been told to keep the route
   bool unanswered;      // to which the backend has said nothing yet
   bool sending;         // the stream has a message and has not said on_sent
-  bool read_wanted;     // the next message was not asked for: the client is slow
   bool full;            // the queue is over its bound
 };
 
@@ -84,17 +89,18 @@ enum { TUNNEL_HELD_BUCKETS = 4096 };  // a power of two
 
 const char *tunnel_state_name(enum tunnel_state state);  // "routing", "opening", ...
 
-// Finds the session's tunnel of this type and object, or starts to open one.
-// NULL: the session has too many tunnels (*limited is then set), or memory is out.
+// Finds the tunnel of the session's player to this type and object, or makes one.
+// NULL: the player has too many tunnels (*limited is then set), or memory is out.
 struct tunnel *tunnel_get(struct session *session, int type, int64_t oid, bool *limited);
 
-// Queues one message; packet->data is copied. May close the session.
-void tunnel_send(struct tunnel *tunnel, const struct packet *packet);
+// Queues one message of the session's; packet->data is copied. May close the session, and the
+// player's others.
+void tunnel_send(struct tunnel *tunnel, struct session *session, const struct packet *packet);
 
-// The client takes output again: go on reading.
-void tunnel_resume(struct tunnel *tunnel);
+// Goes on reading if it waits for this session.
+void tunnel_resume(struct tunnel *tunnel, const struct session *session);
 
-// The session lets the tunnel go. Messages that wait for an open stream are still
+// The player lets the tunnel go. Messages that wait for an open stream are still
 // sent, within the time that a closing client has too; then the stream is ended
 // and the tunnel freed. Others are counted as dropped.
 void tunnel_release(struct tunnel *tunnel);

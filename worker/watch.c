@@ -5,6 +5,7 @@
 #include "common/clock.h"
 #include "common/stream.h"
 #include "worker/inbox.h"
+#include "worker/player.h"
 
 // What a worker tells in a second, at most: some 2 MB, and 2% of its time.
 enum { PACKETS_PER_S = 5000 };
@@ -123,7 +124,8 @@ void watch_push(struct session *session, const struct push *push, size_t sealed_
   tell_packet(session, &told);
 }
 
-void watch_to_tunnel(const struct tunnel *tunnel, const struct tunnel_queued *queued) {
+void watch_to_tunnel(struct session *session, const struct tunnel *tunnel,
+                     const struct tunnel_queued *queued) {
   const struct stream_message *message = queued->message;
   struct packet packet;
   if (tunnel_message_decode(&packet, message->bytes, message->len) != 0) {
@@ -135,7 +137,7 @@ void watch_to_tunnel(const struct tunnel *tunnel, const struct tunnel_queued *qu
   told.waited_us = since(queued->queued_us);
   told.plain_bytes = message->len;
   told.queued_bytes = tunnel->queue.bytes;
-  tell_packet(tunnel->session, &told);
+  tell_packet(session, &told);
 }
 
 void watch_from_tunnel(struct session *session, const struct tunnel *tunnel,
@@ -162,7 +164,12 @@ void watch_tunnel_event(const struct tunnel *tunnel, enum channel_watched_kind k
   struct channel_watched_packet told = {.kind = (int32_t)kind, .status = status};
   name_tunnel(&told, tunnel);
   told.queued_bytes = tunnel->queue.bytes;
-  tell(tunnel->session, &told);
+  struct session *session;
+  TAILQ_FOREACH(session, &tunnel->player->sessions, sibling) {
+    if (session->watched) {
+      tell(session, &told);
+    }
+  }
 }
 
 // --- Beginning and end -------------------------------------------------------------

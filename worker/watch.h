@@ -3,7 +3,7 @@
 // in a second and no more, and none when the channel has no room: what is left out is counted,
 // and told with the next, so that no player ever waits for it.
 //
-// Whoever calls looks at session->watched first. Loop thread only.
+// Whoever calls looks at session->watched first, but for watch_tunnel_event. Loop thread only.
 #ifndef JANUS_WORKER_WATCH_H
 #define JANUS_WORKER_WATCH_H
 
@@ -39,11 +39,13 @@ void watch_to_client(struct session *session, const struct packet *packet, size_
 void watch_push(struct session *session, const struct push *push, size_t sealed_bytes, bool waited);
 // A message given to the tunnel's stream; one that has come from there (tunnel NULL: from a
 // node that the session has left).
-void watch_to_tunnel(const struct tunnel *tunnel, const struct tunnel_queued *queued);
+void watch_to_tunnel(struct session *session, const struct tunnel *tunnel,
+                     const struct tunnel_queued *queued);
 void watch_from_tunnel(struct session *session, const struct tunnel *tunnel,
                        const struct packet *packet, size_t len);
 
-// Something else that befell the session; or its tunnel, with the status by which it broke.
+// Something else that befell the session; or the tunnel of a player, with the status by which it
+// broke: for each of his sessions that is watched.
 void watch_event(struct session *session, enum channel_watched_kind kind);
 void watch_tunnel_event(const struct tunnel *tunnel, enum channel_watched_kind kind, int status);
 

@@ -31,12 +31,16 @@
 struct acceptor;
 struct inbox;
 struct loop_lag;
+struct player;
 struct pushes;
 struct route_store;
 struct session;
 struct trace;
 
 LIST_HEAD(session_list, session);
+LIST_HEAD(player_list, player);
+
+enum { PLAYER_BUCKETS = 4096 };  // a power of two
 
 // Lines that clients provoke, each kind limited by itself.
 enum worker_log {
@@ -82,7 +86,8 @@ struct worker {
   struct event *bury;                    // frees them
   struct session_list watched_sessions;  // of the logged-in ones, whom an operator follows
   struct token_bucket watched_packets;   // that may be told of them
-  struct tunnel_list draining_tunnels;   // without a session, sending what they still hold
+  struct player_list shared_players[PLAYER_BUCKETS];  // whose client may log in on more streams
+  struct tunnel_list draining_tunnels;  // without a player, sending what they still hold
   struct tunnel_list held_tunnels[TUNNEL_HELD_BUCKETS];  // whose route the master keeps
   const struct timeval *handshake_timeout;               // common timeouts: cheap in large numbers
   const struct timeval *idle_timeout;

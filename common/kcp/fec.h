@@ -62,8 +62,9 @@ struct fec_counts {
 };
 
 // code is borrowed: the shard numbers that the peer is taken to have. NULL when out of memory.
-// It holds at most FEC_GROUPS_KEPT groups of D + P datagrams, and nothing of a whole group. A
-// group that it could not hold for want of memory is not recovered.
+// It holds at most FEC_GROUPS_KEPT groups of D + P datagrams, and nothing of a whole group. While
+// the peer shows other numbers nothing is recovered. A group that it could not hold for want of
+// memory is not recovered.
 struct fec_decoder *fec_decoder_new(const struct reed_solomon *code);
 void fec_decoder_free(struct fec_decoder *decoder);  // accepts NULL
 size_t fec_decoder_held_bytes(const struct fec_decoder *decoder);

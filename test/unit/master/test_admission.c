@@ -126,6 +126,23 @@ static void sessions_on_one_client_are_siblings(void **state) {
   assert_int_equal(fixture->closed_count, 2);
 }
 
+static void siblings_may_have_one_key_and_nobody_else_may(void **state) {
+  struct fixture *fixture = *state;
+  assert_int_equal(ask_with_key(fixture, 1, 9, 100, 77), CHANNEL_LOGIN_ADMITTED);
+  assert_int_equal(ask_with_key(fixture, 2, 9, 100, 77), CHANNEL_LOGIN_ADMITTED);
+  assert_int_equal(ask_with_key(fixture, 3, 9, 200, 77), CLOSE_HANDSHAKE_REPLAY);
+  assert_int_equal(ask_with_key(fixture, 4, 10, 100, 77), CLOSE_HANDSHAKE_REPLAY);
+  assert_int_equal(fixture->closed_count, 0);
+}
+
+static void siblings_are_no_second_login_where_that_is_refused(void **state) {
+  struct fixture *fixture = *state;
+  fixture->config.login.conflict = LOGIN_REFUSE_SECOND;
+  assert_int_equal(ask(fixture, 1, 9, 100), CHANNEL_LOGIN_ADMITTED);
+  assert_int_equal(ask(fixture, 2, 9, 100), CHANNEL_LOGIN_ADMITTED);
+  assert_int_equal(ask(fixture, 3, 10, 100), CLOSE_CONFLICTING_LOGIN);
+}
+
 static void a_replay_is_refused_and_throws_nobody_out(void **state) {
   struct fixture *fixture = *state;
   assert_int_equal(ask_with_key(fixture, 1, 1, 100, 77), CHANNEL_LOGIN_ADMITTED);
@@ -174,6 +191,8 @@ int main(void) {
       FACT(the_late_end_of_the_old_one_leaves_the_new_one),
       FACT(a_second_one_is_refused_where_the_settings_say_so),
       FACT(sessions_on_one_client_are_siblings),
+      FACT(siblings_may_have_one_key_and_nobody_else_may),
+      FACT(siblings_are_no_second_login_where_that_is_refused),
       FACT(a_replay_is_refused_and_throws_nobody_out),
       FACT(a_key_is_no_matter_without_encryption),
       FACT(a_connection_is_listed_once),

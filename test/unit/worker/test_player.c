@@ -1,0 +1,593 @@
+// Siblings: several sessions of one client with one uid, on backends that say what the test has
+// them say.
+#include "worker/player.h"
+
+#include "common/stream.h"
+#include "test/unit/worker/session_fixture.h"
+#include "worker/node_picker.h"
+#include "worker/route_store.h"
+
+// --- Backends ------------------------------------------------------------------------
+
+struct stream {
+  const struct stream_events *events;
+  void *owner;
+  bool reading;
+  bool sending;
+  bool ended;
+  int32_t sent[32];  // the index of each message that came
+  size_t sent_count;
+};
+
+static struct stream streams[16];
+static size_t stream_count;
+
+// NOLINTBEGIN(bugprone-reserved-identifier): the linker's names for what it puts in place of ours
+struct stream *__wrap_stream_open(struct stream_engine *engine, const struct stream_target *target,
+                                  const struct stream_metadata *metadata, size_t metadata_count,
+                                  const struct stream_events *events, void *owner);
+void __wrap_stream_send(struct stream *stream, struct stream_message *message);
+void __wrap_stream_read(struct stream *stream);
+void __wrap_stream_end(struct stream *stream, bool graceful);
+void __wrap_stream_finish(struct stream *stream, const struct stream_events *events, void *owner);
+int64_t __wrap_stream_engine_arrived_us(const struct stream_engine *engine);
+
+struct stream *__wrap_stream_open(struct stream_engine *engine, const struct stream_target *target,
+                                  const struct stream_metadata *metadata, size_t metadata_count,
+                                  const struct stream_events *events, void *owner) {
+  (void)engine;
+  (void)target;
+  (void)metadata;
+  (void)metadata_count;
+  assert_true(stream_count < sizeof streams / sizeof streams[0]);
+  struct stream *stream = &streams[stream_count++];
+  *stream = (struct stream){.events = events, .owner = owner};
+  return stream;
+}
+
+void __wrap_stream_send(struct stream *stream, struct stream_message *message) {
+  struct packet packet;
+  assert_false(stream->sending || stream->ended);
+  assert_int_equal(tunnel_message_decode(&packet, message->bytes, message->len), 0);
+  stream->sent[stream->sent_count++] = packet.index;
+  stream->sending = true;
+  free(message);
+}
+
+void __wrap_stream_read(struct stream *stream) {
+  assert_false(stream->reading || stream->ended);
+  stream->reading = true;
+}
+
+void __wrap_stream_end(struct stream *stream, bool graceful) {
+  (void)graceful;
+  if (stream) {
+    stream->ended = true;
+  }
+}
+
+void __wrap_stream_finish(struct stream *stream, const struct stream_events *events, void *owner) {
+  stream->events = events;
+  stream->owner = owner;
+}
+
+int64_t __wrap_stream_engine_arrived_us(const struct stream_engine *engine) {
+  (void)engine;
+  return 0;
+}
+// NOLINTEND(bugprone-reserved-identifier)
+
+// The backend takes all that there is for it.
+static void take_all(struct stream *stream) {
+  while (stream->sending) {
+    stream->sending = false;
+    stream->events->on_sent(stream->owner);
+  }
+}
+
+static void say(struct stream *stream, const struct packet *packet) {
+  uint8_t bytes[1024];
+  size_t len = (size_t)(tunnel_message_encode(packet, true, bytes) - bytes);
+  assert_true(stream->reading && !stream->ended);
+  stream->reading = false;
+  stream->events->on_message(stream->owner, bytes, len);
+}
+
+// --- The worker and its players --------------------------------------------------------
+
+enum { PLAYER_TYPE, ROOM_TYPE, TYPES };
+enum { CLIENT = 900, UID = 10001, PLAYER = MODULE_USER, ROOM = MODULE_ROOM };
+
+static struct memory one, two, three;
+
+static void answer_claim(enum channel_type type, const void *content, struct fixture *fixture) {
+  if (type == CHANNEL_ROUTE_CLAIM) {
+    const struct channel_route_claim *claim = content;
+    struct channel_route_answer answer = {.id = claim->id};
+    strcpy(answer.address, claim->candidate);
+    assert_int_equal(channel_send(fixture->master, CHANNEL_ROUTE_ANSWER, &answer), 0);
+  }
+}
+
+static void on_store_ready(struct worker *worker) { (void)worker; }
+
+static int set_up_players(void **state) {
+  if (set_up(state) != 0) {
+    return -1;
+  }
+  struct fixture *fixture = *state;
+  struct worker *worker = &fixture->worker;
+  struct config *config = &worker->config;
+  const struct route_table_options routes = {.capacity = {16, 16, 16}};
+  const struct node nodes[] = {
+      {.service = "player", .color = "blue", .address = "127.0.0.1:9", .weight = 1},
+      {.service = "room", .color = "blue", .address = "127.0.0.1:9", .weight = 1},
+  };
+  char why[512];
+  int error;
+  config->tunnel.types[PLAYER_TYPE] = (struct config_tunnel_type){.name = "player",
+                                                                  .service = "player",
+                                                                  .method = "/p.T/Tunnel",
+                                                                  .modules = {PLAYER},
+                                                                  .module_count = 1,
+                                                                  .own_object_only = true,
+                                                                  .tier = ROUTE_PLAYER,
+                                                                  .main = true};
+  config->tunnel.types[ROOM_TYPE] = (struct config_tunnel_type){.name = "room",
+                                                                .service = "room",
+                                                                .method = "/r.T/Tunnel",
+                                                                .modules = {ROOM},
+                                                                .module_count = 1,
+                                                                .fragments = true,
+                                                                .tier = ROUTE_OBJECT};
+  config->tunnel.type_count = TYPES;
+  config->limits.tunnels_per_session = 4;
+  config->queue.tunnel_messages = 2;
+  config->queue.tunnel_bytes = 1 << 20;
+  config->tunnel.reopen_timeout_ms = 10000;
+  config->routes.store = ROUTES_MEMORY;
+  dispatch_init(&worker->dispatch, config->tunnel.types, TYPES);
+  worker->node_picker = node_picker_new();
+  worker->nodes = node_table_create(8, &error);
+  worker->routes = route_table_create(&routes, &error);
+  worker->route_store = route_store_new(worker, on_store_ready, why, sizeof why);
+  fixture->on_message = answer_claim;
+  one = two = three = (struct memory){0};
+  stream_count = 0;
+  return worker->nodes && worker->routes && worker->route_store
+             ? node_table_publish(worker->nodes, nodes, 2)
+             : -1;
+}
+
+static int tear_down_players(void **state) {
+  struct fixture *fixture = *state;
+  struct worker *worker = &fixture->worker;
+  while (!LIST_EMPTY(&worker->sessions)) {
+    session_close(LIST_FIRST(&worker->sessions), CLOSE_DRAIN);
+  }
+  tunnel_cut_all(worker);
+  route_store_free(worker->route_store);
+  route_table_free(worker->routes);
+  node_table_free(worker->nodes);
+  node_picker_free(worker->node_picker);
+  return tear_down(state);
+}
+
+static struct session *of_client(const struct memory *memory) { return memory->transport.owner; }
+
+static void log_in_as(struct fixture *fixture, struct memory *memory, uint64_t client,
+                      const char *color, int64_t uid, int32_t conn_id) {
+  assert_true(
+      session_new(&fixture->worker, LISTENER_KIND_TCP, "192.0.2.1:5", client, NULL, make, memory));
+  send_handshake(fixture, memory, color, uid, conn_id);
+  master_answers(fixture, CHANNEL_LOGIN_ADMITTED);
+}
+
+static void log_in(struct fixture *fixture, struct memory *memory, int32_t conn_id) {
+  log_in_as(fixture, memory, CLIENT, "blue", UID, conn_id);
+  assert_int_equal(memory->closed, 0);
+  assert_int_equal(memory->sent, 1);
+  memory->sent = 0;
+}
+
+static void ask(struct memory *memory, int32_t mod, int32_t seq, int64_t obj, int32_t index) {
+  client_sends(memory, &(struct packet){.mod = mod, .seq = seq, .obj = obj, .index = index});
+}
+
+// Two siblings whose tunnel to the player is open, and has taken a message of the first.
+static struct stream *two_with_a_tunnel(struct fixture *fixture) {
+  log_in(fixture, &one, 301);
+  log_in(fixture, &two, 302);
+  ask(&one, PLAYER, 1, 0, 1);
+  turn(fixture);
+  assert_int_equal(stream_count, 1);
+  streams[0].events->on_opened(streams[0].owner);
+  take_all(&streams[0]);
+  return &streams[0];
+}
+
+static struct stream *open_room(struct fixture *fixture, struct memory *memory, int64_t room) {
+  size_t before = stream_count;
+  ask(memory, ROOM, 1, room, 50);
+  turn(fixture);
+  assert_int_equal(stream_count, before + 1);
+  struct stream *stream = &streams[before];
+  stream->events->on_opened(stream->owner);
+  take_all(stream);
+  return stream;
+}
+
+static void push_all(struct fixture *fixture, uint64_t serial, uint32_t sessions) {
+  const uint8_t packet[] = {0x08, 0x03, 0x10, 0x02};  // mod 3, seq 2
+  const struct channel_push about = {.serial = serial,
+                                     .sessions = sessions,
+                                     .packet_bytes = sizeof packet,
+                                     .mod = MODULE_USER,
+                                     .seq = 2};
+  assert_int_equal(channel_send_push(fixture->master, &about, NULL, packet), 0);
+  turn(fixture);
+}
+
+static void push_to(struct fixture *fixture, uint64_t connection) {
+  const uint8_t packet[] = {0x08, 0x03, 0x10, 0x02};
+  const struct channel_push about = {
+      .receiver_count = 1, .packet_bytes = sizeof packet, .mod = MODULE_USER, .seq = 2};
+  assert_int_equal(channel_send_push(fixture->master, &about, &connection, packet), 0);
+  turn(fixture);
+}
+
+// --- One player ---------------------------------------------------------------------
+
+static void siblings_share_their_tunnels(void **state) {
+  struct fixture *fixture = *state;
+  struct stream *stream = two_with_a_tunnel(fixture);
+  assert_int_equal(fixture->login.session.client, CLIENT);
+  ask(&two, PLAYER, 1, 0, 7);
+  take_all(stream);
+  assert_int_equal(stream_count, 1);
+  assert_int_equal(stream->sent_count, 2);
+  assert_int_equal(stream->sent[1], 7);
+  assert_ptr_equal(of_client(&one)->player, of_client(&two)->player);
+}
+
+static void another_uid_or_another_client_is_another_player(void **state) {
+  struct fixture *fixture = *state;
+  two_with_a_tunnel(fixture);
+  log_in_as(fixture, &three, CLIENT, "blue", UID + 1, 0);
+  assert_ptr_not_equal(of_client(&three)->player, of_client(&one)->player);
+  ask(&three, PLAYER, 1, 0, 1);
+  turn(fixture);
+  assert_int_equal(stream_count, 2);
+  session_close_player(of_client(&one), CLOSE_KICKED);
+  assert_int_equal(one.closed + two.closed, 2);
+  assert_int_equal(three.closed, 0);
+  one = (struct memory){0};
+  log_in_as(fixture, &one, 0, "blue", UID + 1, 0);
+  assert_ptr_not_equal(of_client(&one)->player, of_client(&three)->player);
+}
+
+static void one_of_another_color_is_refused_and_told(void **state) {
+  struct fixture *fixture = *state;
+  two_with_a_tunnel(fixture);
+  log_in_as(fixture, &three, CLIENT, "green", UID, 0);
+  assert_int_equal(three.closed, 1);
+  assert_int_equal(three.reason, CLOSE_CONFLICTING_LOGIN);
+  assert_int_equal(last_message(&three).seq, SYSTEM_LOGOUT);
+  assert_int_equal(one.closed + two.closed, 0);
+  // And one of the same is taken.
+  three = (struct memory){0};
+  log_in(fixture, &three, 0);
+}
+
+// --- Whose answer it is ---------------------------------------------------------------
+
+static void an_answer_goes_to_who_asked_with_its_index(void **state) {
+  struct fixture *fixture = *state;
+  struct stream *stream = two_with_a_tunnel(fixture);
+  ask(&one, PLAYER, 5, 0, 2);
+  ask(&two, PLAYER, 6, 0, 2);
+  take_all(stream);
+  say(stream, &(struct packet){.mod = PLAYER, .seq = 6, .index = 2});
+  assert_int_equal(two.sent, 1);
+  assert_int_equal(last_message(&two).seq, 6);
+  say(stream, &(struct packet){.mod = PLAYER, .seq = 5, .index = 2});
+  assert_int_equal(one.sent, 1);
+  assert_int_equal(two.sent, 1);
+}
+
+static void of_those_who_asked_alike_the_first_is_answered_first(void **state) {
+  struct fixture *fixture = *state;
+  struct stream *stream = two_with_a_tunnel(fixture);
+  ask(&two, PLAYER, 5, 0, 2);
+  ask(&one, PLAYER, 5, 0, 2);
+  take_all(stream);
+  say(stream, &(struct packet){.mod = PLAYER, .seq = 5, .index = 2});
+  assert_int_equal(two.sent, 1);
+  assert_int_equal(one.sent, 0);
+  say(stream, &(struct packet){.mod = PLAYER, .seq = 5, .index = 2});
+  assert_int_equal(two.sent, 1);
+  assert_int_equal(one.sent, 1);
+}
+
+static void an_answer_with_nothing_but_the_index_goes_to_who_used_it_last(void **state) {
+  struct fixture *fixture = *state;
+  struct stream *stream = two_with_a_tunnel(fixture);
+  ask(&one, PLAYER, 5, 0, 2);
+  ask(&two, PLAYER, 6, 0, 2);
+  take_all(stream);
+  say(stream, &(struct packet){.mod = PLAYER, .seq = 99, .index = 2});
+  assert_int_equal(two.sent, 1);
+  assert_int_equal(one.sent, 0);
+}
+
+static void an_answer_names_its_session_by_conn_id(void **state) {
+  struct fixture *fixture = *state;
+  two_with_a_tunnel(fixture);
+  struct stream *room = open_room(fixture, &one, 70);
+  ask(&one, ROOM, 5, 70, 2);
+  take_all(room);
+  say(room, &(struct packet){
+                .mod = ROOM, .seq = 5, .index = 2, .conn_id = 302, .frag_id = 4, .frag_count = 2});
+  assert_int_equal(two.sent, 1);
+  assert_int_equal(one.sent, 0);
+  const struct packet got = last_message(&two);
+  assert_int_equal(got.conn_id, 302);
+  assert_int_equal(got.frag_id, 4);
+  assert_int_equal(got.frag_count, 2);
+  // Nobody has that one; by the index it is for the first.
+  say(room, &(struct packet){.mod = ROOM, .seq = 5, .index = 2, .conn_id = 999});
+  assert_int_equal(one.sent, 1);
+}
+
+static void what_nobody_asked_for_goes_to_the_oldest_alive(void **state) {
+  struct fixture *fixture = *state;
+  struct stream *stream = two_with_a_tunnel(fixture);
+  log_in(fixture, &three, 303);
+  say(stream, &(struct packet){.mod = PLAYER, .seq = 8});
+  assert_int_equal(one.sent, 1);
+  session_close(of_client(&one), CLOSE_IDLE_TIMEOUT);
+  say(stream, &(struct packet){.mod = PLAYER, .seq = 8});
+  assert_int_equal(two.sent, 1);
+  assert_int_equal(three.sent, 0);
+}
+
+static void the_answer_of_one_that_is_gone_is_not_taken_for_anothers(void **state) {
+  struct fixture *fixture = *state;
+  struct stream *stream = two_with_a_tunnel(fixture);
+  log_in(fixture, &three, 303);
+  ask(&two, PLAYER, 5, 0, 2);
+  ask(&three, PLAYER, 5, 0, 2);
+  take_all(stream);
+  session_close(of_client(&two), CLOSE_CLIENT_CLOSED);
+  say(stream, &(struct packet){.mod = PLAYER, .seq = 5, .index = 2});
+  assert_int_equal(one.sent, 1);
+  assert_int_equal(three.sent, 0);
+  say(stream, &(struct packet){.mod = PLAYER, .seq = 5, .index = 2});
+  assert_int_equal(three.sent, 1);
+}
+
+static void what_is_remembered_of_questions_is_bounded(void **state) {
+  struct fixture *fixture = *state;
+  struct stream *stream = two_with_a_tunnel(fixture);
+  for (int32_t index = 2; index < 200; index++) {
+    stream->sent_count = 0;
+    ask(&two, PLAYER, 5, 0, index);
+    take_all(stream);
+  }
+  say(stream, &(struct packet){.mod = PLAYER, .seq = 5, .index = 199});
+  assert_int_equal(two.sent, 1);
+  say(stream, &(struct packet){.mod = PLAYER, .seq = 5, .index = 2});
+  assert_int_equal(one.sent, 1);
+}
+
+// --- Pushes ----------------------------------------------------------------------------
+
+static void a_push_and_a_broadcast_come_once(void **state) {
+  struct fixture *fixture = *state;
+  two_with_a_tunnel(fixture);
+  push_all(fixture, 1, 1);
+  assert_int_equal(one.sent, 1);
+  assert_int_equal(two.sent, 0);
+  push_to(fixture, of_client(&two)->connection);  // whichever the master takes him by
+  assert_int_equal(one.sent, 2);
+  assert_int_equal(two.sent, 0);
+  session_close(of_client(&one), CLOSE_CLIENT_CLOSED);
+  push_all(fixture, 2, 1);
+  assert_int_equal(two.sent, 1);
+  assert_int_equal(fixture->counters.counter[COUNTER_PUSHES_ADDRESSED], 3);
+  assert_int_equal(fixture->counters.counter[COUNTER_PUSHES_DELIVERED], 3);
+  assert_int_equal(fixture->counters.counter[COUNTER_PUSHES_MISSED], 0);
+}
+
+static void a_push_to_one_that_has_just_ended_comes_to_its_sibling(void **state) {
+  struct fixture *fixture = *state;
+  two_with_a_tunnel(fixture);
+  const uint64_t connection = of_client(&one)->connection;
+  session_close(of_client(&one), CLOSE_CLIENT_CLOSED);
+  push_to(fixture, connection);
+  assert_int_equal(two.sent, 1);
+  session_close(of_client(&two), CLOSE_CLIENT_CLOSED);
+  push_to(fixture, connection);
+  assert_int_equal(two.sent, 1);
+  assert_int_equal(fixture->counters.counter[COUNTER_PUSHES_MISSED], 1);
+}
+
+static void pushes_that_wait_for_one_that_ends_go_to_its_sibling(void **state) {
+  struct fixture *fixture = *state;
+  struct stream *stream = two_with_a_tunnel(fixture);
+  one.queued = 2000;
+  say(stream, &(struct packet){.mod = PLAYER, .seq = 8});
+  push_all(fixture, 1, 1);
+  assert_int_equal(one.sent, 1);
+  session_close(of_client(&one), CLOSE_CLIENT_RESET);
+  assert_int_equal(two.sent, 1);
+  assert_int_equal(fixture->counters.counter[COUNTER_PUSHES_ADDRESSED], 1);
+  assert_int_equal(fixture->counters.counter[COUNTER_PUSHES_DELIVERED], 1);
+  assert_int_equal(fixture->counters.gauge[GAUGE_PUSHES_WAITING], 0);
+}
+
+// --- The end -----------------------------------------------------------------------------
+
+static void the_end_of_one_leaves_the_others_and_the_tunnels(void **state) {
+  struct fixture *fixture = *state;
+  struct stream *stream = two_with_a_tunnel(fixture);
+  ask(&one, PLAYER, 1, 0, 2);  // with the stream
+  ask(&one, PLAYER, 1, 0, 3);  // waits
+  session_close(of_client(&one), CLOSE_CLIENT_CLOSED);
+  turn(fixture);
+  assert_int_equal(fixture->closed, 1);
+  assert_int_equal(two.closed, 0);
+  assert_false(stream->ended);
+  take_all(stream);
+  assert_int_equal(stream->sent[2], 3);
+  session_close(of_client(&two), CLOSE_CLIENT_CLOSED);
+  turn(fixture);
+  assert_true(stream->ended);
+  assert_int_equal(fixture->closed, 2);
+}
+
+static void the_masters_word_ends_all(void **state) {
+  struct fixture *fixture = *state;
+  struct stream *stream = two_with_a_tunnel(fixture);
+  const struct channel_session_close close = {.connection = of_client(&two)->connection,
+                                              .reason = CLOSE_KICKED,
+                                              .code = LOGOUT_ADMIN_KICK_OUT};
+  assert_int_equal(channel_send(fixture->master, CHANNEL_SESSION_CLOSE, &close), 0);
+  turn(fixture);
+  assert_int_equal(one.reason, CLOSE_KICKED);
+  assert_int_equal(two.reason, CLOSE_KICKED);
+  assert_int_equal(last_message(&one).seq, SYSTEM_LOGOUT);
+  assert_int_equal(last_message(&two).seq, SYSTEM_LOGOUT);
+  assert_true(stream->ended);
+}
+
+static void a_logout_of_the_backend_reaches_all_and_ends_them(void **state) {
+  struct fixture *fixture = *state;
+  struct stream *stream = two_with_a_tunnel(fixture);
+  say(stream, &(struct packet){.mod = MODULE_SYSTEM, .seq = SYSTEM_LOGOUT});
+  assert_int_equal(one.sent, 1);
+  assert_int_equal(two.sent, 1);
+  assert_int_equal(last_message(&two).seq, SYSTEM_LOGOUT);
+  assert_int_equal(one.reason, CLOSE_ROMA_LOGOUT);
+  assert_int_equal(two.reason, CLOSE_ROMA_LOGOUT);
+}
+
+static void the_refusal_of_the_main_tunnel_ends_all_and_of_another_none(void **state) {
+  struct fixture *fixture = *state;
+  struct stream *stream = two_with_a_tunnel(fixture);
+  struct stream *room = open_room(fixture, &two, 70);
+  room->events->on_ended(room->owner, STREAM_PERMISSION_DENIED, "");
+  assert_int_equal(one.sent, 0);
+  assert_int_equal(two.sent, 1);  // who had sent it
+  assert_int_equal(last_message(&two).seq, SYSTEM_UNEXPECTED_ERROR);
+  stream->events->on_ended(stream->owner, STREAM_PERMISSION_DENIED, "");
+  assert_int_equal(one.reason, CLOSE_TUNNEL_REFUSED);
+  assert_int_equal(two.reason, CLOSE_TUNNEL_REFUSED);
+}
+
+// --- Who is slow ---------------------------------------------------------------------------
+
+static void a_slow_sibling_stops_the_tunnel_that_it_is_answered_by_alone(void **state) {
+  struct fixture *fixture = *state;
+  struct stream *stream = two_with_a_tunnel(fixture);
+  struct stream *room = open_room(fixture, &two, 70);
+  one.queued = 2000;
+  say(stream, &(struct packet){.mod = PLAYER, .seq = 8});
+  assert_false(stream->reading);
+  say(room, &(struct packet){.mod = ROOM, .seq = 1, .index = 50});
+  assert_int_equal(two.sent, 1);
+  assert_true(room->reading);
+  // A further one for the slow one stops that too, and no more than that.
+  say(room, &(struct packet){.mod = ROOM, .seq = 8});
+  assert_false(room->reading);
+  struct stream *other = open_room(fixture, &two, 71);
+  assert_true(other->reading);
+  one.queued = 50;
+  one.transport.events->on_drained(one.transport.owner);
+  assert_true(stream->reading && room->reading);
+}
+
+static void the_end_of_a_slow_sibling_lets_its_tunnel_go_on(void **state) {
+  struct fixture *fixture = *state;
+  struct stream *stream = two_with_a_tunnel(fixture);
+  one.queued = 2000;
+  say(stream, &(struct packet){.mod = PLAYER, .seq = 8});
+  assert_false(stream->reading);
+  session_close(of_client(&one), CLOSE_SLOW_CLIENT);
+  assert_true(stream->reading);
+  say(stream, &(struct packet){.mod = PLAYER, .seq = 8});
+  assert_int_equal(two.sent, 1);
+}
+
+static void a_full_tunnel_stops_those_who_send_to_it(void **state) {
+  struct fixture *fixture = *state;
+  struct stream *stream = two_with_a_tunnel(fixture);
+  struct stream *room = open_room(fixture, &two, 70);
+  for (int32_t index = 2; index < 6; index++) {  // one is with the stream
+    ask(&one, PLAYER, 1, 0, index);
+  }
+  assert_true(one.paused);
+  assert_false(two.paused);
+  ask(&two, ROOM, 1, 70, 2);
+  take_all(room);
+  assert_false(two.paused);
+  ask(&two, PLAYER, 1, 0, 3);
+  assert_true(two.paused);
+  take_all(stream);
+  assert_false(one.paused || two.paused);
+  assert_int_equal(stream->sent_count, 6);
+}
+
+static void a_full_tunnel_is_full_when_the_one_who_filled_it_has_gone(void **state) {
+  struct fixture *fixture = *state;
+  struct stream *stream = two_with_a_tunnel(fixture);
+  for (int32_t index = 2; index < 6; index++) {
+    ask(&one, PLAYER, 1, 0, index);
+  }
+  session_close(of_client(&one), CLOSE_CLIENT_CLOSED);
+  turn(fixture);
+  ask(&two, PLAYER, 1, 0, 2);
+  assert_true(two.paused);
+  take_all(stream);
+  assert_false(two.paused);
+}
+
+static void the_number_of_tunnels_is_bounded_for_all_together(void **state) {
+  struct fixture *fixture = *state;
+  two_with_a_tunnel(fixture);
+  for (int64_t room = 70; room < 73; room++) {
+    open_room(fixture, &two, room);
+  }
+  ask(&one, ROOM, 1, 80, 9);
+  assert_int_equal(last_message(&one).seq, SYSTEM_UNEXPECTED_ERROR);
+  assert_int_equal(fixture->counters.counter[COUNTER_TUNNEL_LIMITED], 1);
+}
+
+int main(void) {
+#define FACT(test) cmocka_unit_test_setup_teardown(test, set_up_players, tear_down_players)
+  const struct CMUnitTest tests[] = {
+      FACT(siblings_share_their_tunnels),
+      FACT(another_uid_or_another_client_is_another_player),
+      FACT(one_of_another_color_is_refused_and_told),
+      FACT(an_answer_goes_to_who_asked_with_its_index),
+      FACT(of_those_who_asked_alike_the_first_is_answered_first),
+      FACT(an_answer_with_nothing_but_the_index_goes_to_who_used_it_last),
+      FACT(an_answer_names_its_session_by_conn_id),
+      FACT(what_nobody_asked_for_goes_to_the_oldest_alive),
+      FACT(the_answer_of_one_that_is_gone_is_not_taken_for_anothers),
+      FACT(what_is_remembered_of_questions_is_bounded),
+      FACT(a_push_and_a_broadcast_come_once),
+      FACT(a_push_to_one_that_has_just_ended_comes_to_its_sibling),
+      FACT(pushes_that_wait_for_one_that_ends_go_to_its_sibling),
+      FACT(the_end_of_one_leaves_the_others_and_the_tunnels),
+      FACT(the_masters_word_ends_all),
+      FACT(a_logout_of_the_backend_reaches_all_and_ends_them),
+      FACT(the_refusal_of_the_main_tunnel_ends_all_and_of_another_none),
+      FACT(a_slow_sibling_stops_the_tunnel_that_it_is_answered_by_alone),
+      FACT(the_end_of_a_slow_sibling_lets_its_tunnel_go_on),
+      FACT(a_full_tunnel_stops_those_who_send_to_it),
+      FACT(a_full_tunnel_is_full_when_the_one_who_filled_it_has_gone),
+      FACT(the_number_of_tunnels_is_bounded_for_all_together),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
