@@ -337,7 +337,7 @@ static bool was_overtaken(const struct flight *flight, uint32_t ack_ts) {
 
 // The first acknowledgement of a segment tells that those before it are late; the same one again
 // tells nothing. A segment that resend of them passed is lost, and is sent again at once. Fewer
-// may be mere reordering, which gets an interval to mend itself.
+// may be mere reordering, which gets up to an interval to mend itself.
 static void take_ack(struct kcp *kcp, uint32_t sn, uint32_t ts, int64_t now_ms) {
   uint32_t resend = kcp->settings->resend;
   if (ahead_of(sn, kcp->send_una) < 0 || ahead_of(sn, kcp->send_next) >= 0 ||
@@ -741,7 +741,7 @@ static uint32_t reserve_flights(struct kcp *kcp, uint32_t window) {
 static void send_waiting(struct datagram *datagram, uint32_t window) {
   struct kcp *kcp = datagram->kcp;
   uint32_t count = reserve_flights(kcp, window);
-  for (; count > 0; count--) {
+  for (; count > 0 && kcp->waiting; count--) {
     struct outgoing *segment = kcp->waiting;
     struct flight flight = {.segment = segment, .rto_ms = kcp->rto_ms};
     kcp->waiting = segment->next;
