@@ -96,10 +96,10 @@ struct kcp {
   bool is_dead;
   uint8_t tells_left;  // of our window, which was closed
 
-  // KCP_NEVER when there is no cause. The first three may be too early, never too late.
+  // KCP_NEVER when there is no cause. The first two may be too early, never too late.
   int64_t retransmit_at;
   int64_t early_at;  // when a segment that others overtook is taken as lost
-  int64_t flush_by;
+  int64_t flush_by;  // an answer is owed, or memory was short
   int64_t acks_by;
   int64_t probe_at;
   int64_t tell_at;
