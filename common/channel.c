@@ -61,6 +61,7 @@ static const struct message_form forms[CHANNEL_TYPE_END] = {
                                   CHANNEL_PUSH_PACKET_MAX_BYTES},
     [CHANNEL_REPORT_ASK] = {.size = sizeof(struct channel_report_ask)},
     [CHANNEL_SESSION_REPORT] = {.size = sizeof(struct channel_session_report)},
+    [CHANNEL_PATH_REPORT] = {.size = sizeof(struct channel_path_report)},
     [CHANNEL_TUNNEL_REPORT] = {.size = sizeof(struct channel_tunnel_report),
                                .texts = {TEXT(channel_tunnel_report, state),
                                          TEXT(channel_tunnel_report, address)}},

@@ -34,6 +34,7 @@ enum channel_type {
   CHANNEL_BROADCAST_DONE,  // struct channel_broadcast_done
   CHANNEL_REDIS_HEALTH,    // struct redis_link_health
   CHANNEL_SESSION_REPORT,  // struct channel_session_report
+  CHANNEL_PATH_REPORT,     // struct channel_path_report
   CHANNEL_TUNNEL_REPORT,   // struct channel_tunnel_report
   CHANNEL_REPORT_END,      // struct channel_report_end
   CHANNEL_WATCHED_PACKET,  // struct channel_watched_packet
@@ -119,6 +120,8 @@ struct channel_route_answer {
 struct channel_route_held {
   int64_t oid;
   uint32_t tunnel_type;
+  uint32_t
+      follows;  // from a worker: the tunnel goes where the master said, by no choice of its own
   char color[ROUTE_COLOR_MAX_BYTES + 1];
   char address[ROUTE_ADDRESS_MAX_BYTES + 1];
 };
@@ -180,6 +183,24 @@ struct channel_session_report {
   uint32_t tunnels;
   uint8_t input_paused;   // read no further: by its rate, or by a slow tunnel
   uint8_t output_paused;  // too much waits for it
+};
+
+// How the path to the client of one session does, where its transport knows: over KCP.
+struct channel_path_report {
+  uint64_t id;
+  uint64_t segments_in;
+  uint64_t segments_out;
+  uint64_t retransmits;  // of the segments out
+  uint64_t recovered;    // datagrams, by FEC
+  uint64_t datagrams_in;
+  uint64_t datagrams_out;
+  uint32_t srtt_ms;
+  uint32_t rto_ms;
+  uint32_t client_window;   // segments that the client takes
+  uint32_t gateway_window;  // and that the gateway takes
+  uint32_t in_flight;       // segments
+  uint32_t stream_window;   // bytes that the client takes on the session's stream
+  uint32_t streams;         // of its connection
 };
 
 struct channel_tunnel_report {

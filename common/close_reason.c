@@ -18,6 +18,7 @@ bool close_reason_is_failure(enum close_reason reason) {
     case CLOSE_CLIENT_RESET:
     case CLOSE_IDLE_TIMEOUT:
     case CLOSE_PING_TIMEOUT:
+    case CLOSE_KCP_SILENT:
     case CLOSE_KICKED:
     case CLOSE_CONFLICTING_LOGIN:
     case CLOSE_ROMA_LOGOUT:

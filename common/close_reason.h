@@ -26,6 +26,8 @@ enum logout_code {
   X(IDLE_TIMEOUT, "idle_timeout", LOGOUT_SERVER, 1008)                      \
   X(SLOW_CLIENT, "slow_client", LOGOUT_WAITING, 1013)                       \
   X(PING_TIMEOUT, "ping_timeout", LOGOUT_NONE, 1008)                        \
+  X(KCP_SILENT, "kcp_silent", LOGOUT_NONE, 1008)                            \
+  X(SMUX_MALFORMED, "smux_malformed", LOGOUT_NONE, 1002)                    \
   X(WEBSOCKET_UPGRADE, "websocket_upgrade", LOGOUT_NONE, 1002)              \
   X(WEBSOCKET_PROTOCOL, "websocket_protocol", LOGOUT_NONE, 1002)            \
   X(WEBSOCKET_TEXT, "websocket_text", LOGOUT_NONE, 1003)                    \

@@ -14,6 +14,8 @@
 
 #include "common/config_loader.h"
 #include "common/config_value.h"
+#include "common/kcp/fec.h"
+#include "common/kcp/kcp.h"
 #include "common/user_group.h"
 
 enum {
@@ -32,11 +34,15 @@ const struct config_listener *config_listener_next(const struct config *config,
   return NULL;
 }
 
+_Static_assert((int)LISTENER_TCP == (int)TRANSPORT_TCP && (int)LISTENER_WS == (int)TRANSPORT_WS &&
+                   (int)LISTENER_KCP == (int)TRANSPORT_KCP,
+               "a listener that has a name is called as its transport");
+
 const char *config_listener_path(const struct config *config,
                                  const struct config_listener *listener, char *name, size_t size) {
   size_t index = (size_t)(listener - config->server.listeners);
   if (index < LISTENER_MORE) {
-    snprintf(name, size, "server.%s", index == LISTENER_WS ? "ws" : "tcp");
+    snprintf(name, size, "server.%s", config_transport_name((enum transport_name)index));
   } else {
     snprintf(name, size, "server.listeners[%zu]", index - LISTENER_MORE);
   }
@@ -44,17 +50,21 @@ const char *config_listener_path(const struct config *config,
 }
 
 const char *config_transport_name(enum transport_name transport) {
-  return transport == TRANSPORT_WS ? "ws" : "tcp";
+  static const char *const names[] = {"tcp", "ws", "kcp"};
+  return names[transport];
 }
 
 enum listener_kind config_listener_kind(const struct config_listener *listener) {
-  bool tls = listener->tls.enabled;
-  return listener->transport == TRANSPORT_WS ? (tls ? LISTENER_KIND_WSS : LISTENER_KIND_WS)
-                                             : (tls ? LISTENER_KIND_TLS : LISTENER_KIND_TCP);
+  static const enum listener_kind kinds[][2] = {
+      [TRANSPORT_TCP] = {LISTENER_KIND_TCP, LISTENER_KIND_TLS},
+      [TRANSPORT_WS] = {LISTENER_KIND_WS, LISTENER_KIND_WSS},
+      [TRANSPORT_KCP] = {LISTENER_KIND_KCP, LISTENER_KIND_KCP},
+  };
+  return kinds[listener->transport][listener->tls.enabled];
 }
 
 const char *config_listener_kind_name(enum listener_kind kind) {
-  static const char *const names[LISTENER_KIND_COUNT] = {"tcp", "tls", "ws", "wss"};
+  static const char *const names[LISTENER_KIND_COUNT] = {"tcp", "tls", "ws", "wss", "kcp"};
   return names[kind];
 }
 
@@ -557,11 +567,14 @@ static bool is_wildcard(const char *addr) {
 }
 
 // Whether both would be bound to one address: SO_REUSEPORT lets them, and the kernel then deals
-// clients out between the two. Beside a wildcard an address of its own has its clients to itself.
-static bool is_one_address(const char *a, const char *b) {
+// clients out between the two. Beside a wildcard an address of its own has its clients to itself,
+// and so has UDP beside TCP.
+static bool is_one_address(const struct config_listener *one, const struct config_listener *other) {
+  const char *a = one->addr, *b = other->addr;
   const char *port_a = strrchr(a, ':'), *port_b = strrchr(b, ':');
   if (port_a == NULL || port_b == NULL || strcmp(port_a, port_b) != 0 ||
-      strcmp(port_a, ":0") == 0) {
+      strcmp(port_a, ":0") == 0 ||
+      (one->transport == TRANSPORT_KCP) != (other->transport == TRANSPORT_KCP)) {
     return false;
   }
   return strcmp(a, b) == 0 || (is_wildcard(a) && is_wildcard(b));
@@ -571,7 +584,8 @@ static struct origin listener_origin(const struct loader *loader, size_t index) 
   if (index >= LISTENER_MORE) {
     return at(config_setting_get_elem(loader->listeners, (unsigned)(index - LISTENER_MORE)));
   }
-  const char *path = index == LISTENER_WS ? "server.ws.addr" : "server.tcp.addr";
+  char path[LOADER_NAME_BYTES];
+  snprintf(path, sizeof path, "server.%s.addr", config_transport_name((enum transport_name)index));
   return loader->origins[key_table_find(config_keys, path) - config_keys.keys];
 }
 
@@ -581,13 +595,27 @@ static void listeners_check_addresses(struct loader *loader) {
     for (const struct config_listener *other = one;
          (other = config_listener_next(config, other));) {
       char name[LOADER_NAME_BYTES], path[2 * LOADER_NAME_BYTES], first[LOADER_NAME_BYTES];
-      if (is_one_address(one->addr, other->addr)) {
+      if (is_one_address(one, other)) {
         config_listener_path(config, other, name, sizeof name);
         snprintf(path, sizeof path, "%s.addr", name);
         loader_fault(loader, listener_origin(loader, (size_t)(other - config->server.listeners)),
                      path, "is where %s listens already (\"\" there switches that one off)",
                      config_listener_path(config, one, first, sizeof first));
       }
+    }
+  }
+}
+
+// Reports what of the table stands in the entry.
+static void entry_refuse(struct loader *loader, struct key_table table,
+                         const config_setting_t *entry, const char *name, const char *fault) {
+  for (size_t k = 0; config_setting_is_group(entry) && k < table.count; k++) {
+    const config_setting_t *setting =
+        config_setting_lookup((config_setting_t *)(uintptr_t)entry, table.keys[k].path);
+    char path[2 * LOADER_NAME_BYTES];
+    snprintf(path, sizeof path, "%s.%s", name, table.keys[k].path);
+    if (setting != NULL) {
+      loader_fault(loader, at(setting), path, "%s", fault);
     }
   }
 }
@@ -605,15 +633,10 @@ static void listeners_read(struct loader *loader, const config_setting_t *list) 
       snprintf(path, sizeof path, "%s.addr", name);
       loader_fault(loader, at(entry), path, "is missing");
     }
-    for (size_t k = 0; k < config_websocket_keys.count; k++) {
-      const config_setting_t *setting =
-          config_setting_is_group(entry)
-              ? config_setting_get_member(entry, config_websocket_keys.keys[k].path)
-              : NULL;
-      if (setting != NULL && listener->transport == TRANSPORT_TCP && !loader->saved) {
-        snprintf(path, sizeof path, "%s.%s", name, config_websocket_keys.keys[k].path);
-        loader_fault(loader, at(setting), path, "is for transport = \"ws\" only");
-      }
+    if (listener->transport == TRANSPORT_TCP && !loader->saved) {
+      entry_refuse(loader, config_websocket_keys, entry, name, "is for transport = \"ws\" only");
+    } else if (listener->transport == TRANSPORT_KCP && !loader->saved) {
+      entry_refuse(loader, config_stream_keys, entry, name, "is not for transport = \"kcp\"");
     }
     listener_check(loader, listener, at(entry), name);
   }
@@ -642,6 +665,18 @@ static void environment_apply(struct loader *loader) {
     }
   }
   loader_check_environment(loader);
+}
+
+// What the profile says of those keys that nobody has given.
+static void profile_apply(struct loader *loader) {
+  const struct profile_value *value = config_kcp_profile(loader->config->kcp.profile);
+  for (; value->path != NULL; value++) {
+    const struct key *key = key_table_find(config_keys, value->path);
+    const struct origin *origin = &loader->origins[key - config_keys.keys];
+    if (origin->setting == NULL && origin->variable == NULL) {
+      loader_set(loader, key, loader->config, *origin, value->path, value->text);
+    }
+  }
 }
 
 // Makes the paths in a field, with commas between them, good from any folder, and checks that
@@ -713,6 +748,24 @@ static void check_group(struct loader *loader, const char *key, const char *name
   }
 }
 
+static void kcp_check(struct loader *loader) {
+  const struct config *config = loader->config;
+  const int64_t data = config->kcp.data_shards, parity = config->kcp.parity_shards;
+  if ((data == 0) != (parity == 0)) {
+    fault_key(loader, data == 0 ? "kcp.data_shards" : "kcp.parity_shards",
+              "must not be 0 alone: without FEC both are");
+  } else if (data + parity > REED_SOLOMON_SHARDS_MAX) {
+    fault_key(loader, "kcp.parity_shards", "and kcp.data_shards must not be over %d together",
+              REED_SOLOMON_SHARDS_MAX);
+  }
+  if (config->kcp.mtu_bytes > KCP_MTU_MAX) {
+    fault_key(loader, "kcp.mtu_bytes",
+              "must not be over %d: clients in Go take no datagram over %d bytes, of which FEC has "
+              "%d",
+              KCP_MTU_MAX, FEC_DATAGRAM_MAX_BYTES, FEC_HEADER_BYTES);
+  }
+}
+
 static void relations_check(struct loader *loader) {
   const struct config *config = loader->config;
   const struct {
@@ -734,6 +787,10 @@ static void relations_check(struct loader *loader) {
        config->data.redis.backoff_max_ms, true},
       {"etcd.backoff", "etcd.backoff_max", config->etcd.backoff_ms, config->etcd.backoff_max_ms,
        true},
+      {"kcp.stream_buffer_bytes", "kcp.receive_buffer_bytes", config->kcp.stream_buffer_bytes,
+       config->kcp.receive_buffer_bytes, true},
+      {"kcp.keepalive_interval", "kcp.keepalive_timeout", config->kcp.keepalive_interval_ms,
+       config->kcp.keepalive_timeout_ms > 0 ? config->kcp.keepalive_timeout_ms : INT64_MAX, false},
       {"tunnel.open_timeout", "tunnel.reopen_timeout", config->tunnel.open_timeout_ms,
        config->tunnel.reopen_timeout_ms, true},
   };
@@ -769,6 +826,7 @@ static void relations_check(struct loader *loader) {
   listener_check(loader, &config->server.listeners[LISTENER_TCP], tcp, "server.tcp");
   listener_check(loader, &config->server.listeners[LISTENER_WS], ws, "server.ws");
   listeners_check_addresses(loader);
+  kcp_check(loader);
   if (config_listener_next(config, NULL) == NULL) {
     fault_key(loader, "server.tcp.addr", "is empty, and there is no other listener for clients");
   }
@@ -845,6 +903,7 @@ static void loader_defaults(struct loader *loader) {
   memcpy(config->tunnel.types, default_types, sizeof default_types);
   config->tunnel.type_count = sizeof default_types / sizeof *default_types;
   config->server.listeners[LISTENER_WS].transport = TRANSPORT_WS;
+  config->server.listeners[LISTENER_KCP].transport = TRANSPORT_KCP;
   config->server.listener_count = LISTENER_MORE;
 }
 
@@ -884,6 +943,7 @@ int config_load_file(const char *path, struct config *config, struct secrets *se
   } else {
     section_read(&loader, config_root_setting(&tree), "");
     environment_apply(&loader);
+    profile_apply(&loader);
     lists_read(&loader);
     relations_check(&loader);
     all_paths_resolve(&loader);
@@ -938,6 +998,7 @@ int config_load_text(const char *text, struct config *config, config_report *rep
     if (loader.secret != NULL) {
       loader_fault(&loader, at(loader.secret), "secret", "does not belong into the settings");
     }
+    profile_apply(&loader);
     lists_read(&loader);
     relations_check(&loader);
   }

@@ -38,7 +38,7 @@ enum {
   CONFIG_WORKERS = 64,       // at most
   // Numbers of worker processes: those among them that only wait for their last players to leave.
   CONFIG_WORKER_NUMBERS = 2 * CONFIG_WORKERS,
-  CONFIG_LISTENERS = 16,     // at most, the two that have a name among them
+  CONFIG_LISTENERS = 16,     // at most, those that have a name among them
   CONFIG_LIST_BYTES = 1024,  // several texts or paths, with commas between them
 };
 
@@ -69,23 +69,26 @@ struct config_tls {
   char server_name[CONFIG_TEXT_BYTES];
 };
 
-enum transport_name { TRANSPORT_TCP, TRANSPORT_WS };
+enum transport_name { TRANSPORT_TCP, TRANSPORT_WS, TRANSPORT_KCP };
 enum tls_version { TLS_1_2, TLS_1_3 };
 
-// One place where clients connect: server.tcp, server.ws, or an entry of server.listeners.
+// One place where clients connect: server.tcp, server.ws, server.kcp, or an entry of
+// server.listeners.
 struct config_listener {
   enum transport_name transport;
-  char addr[CONFIG_TEXT_BYTES];  // host:port; port 0 for any free one; "": there is none
-  int64_t backlog;
-  int64_t defer_accept_ms;  // accepted when the first bytes are there, or after so long; 0: at once
-  int64_t keepalive_ms;     // of quiet before the kernel asks whether the client is there; 0: never
-  bool nodelay;
-  int64_t user_timeout_ms;          // for bytes to be acknowledged; 0: the kernel's choice
+  char addr[CONFIG_TEXT_BYTES];     // host:port; port 0 for any free one; "": there is none
   int64_t connections_per_worker;   // beside the limits for all; 0 for none
   int64_t connections_per_address;  // within one worker; 0 for none
   struct networks allow;            // none: from everywhere
   struct networks deny;
-  struct networks proxy;  // whose connections begin with a PROXY header
+
+  // All but KCP.
+  int64_t backlog;
+  int64_t defer_accept_ms;  // accepted when the first bytes are there, or after so long; 0: at once
+  int64_t keepalive_ms;     // of quiet before the kernel asks whether the client is there; 0: never
+  bool nodelay;
+  int64_t user_timeout_ms;  // for bytes to be acknowledged; 0: the kernel's choice
+  struct networks proxy;    // whose connections begin with a PROXY header
 
   // WebSocket.
   char path[CONFIG_TEXT_BYTES];
@@ -104,7 +107,11 @@ struct config_listener {
 };
 
 // The listeners that have a name come first.
-enum { LISTENER_TCP, LISTENER_WS, LISTENER_MORE };
+enum { LISTENER_TCP, LISTENER_WS, LISTENER_KCP, LISTENER_MORE };
+
+// What the keys of kcp that are not given have: the ecosystem's defaults, or its settings for
+// games that are played by the tick.
+enum kcp_profile { KCP_PROFILE_DEFAULT, KCP_PROFILE_LOW_LATENCY };
 
 enum registry_source { REGISTRY_STATIC, REGISTRY_ETCD };
 enum login_conflict { LOGIN_NEWEST_WINS, LOGIN_REFUSE_SECOND };
@@ -164,6 +171,32 @@ struct config {
       char web[CONFIG_PATH_BYTES];  // the browser client's folder; "": not served
     } http;
   } server;
+
+  // The wire of the listeners for KCP, one for all of them.
+  struct {
+    enum kcp_profile profile;
+    int64_t data_shards;  // of a group of FEC; 0, and parity_shards too: there is no FEC
+    int64_t parity_shards;
+    bool nodelay;
+    int64_t interval_ms;  // under 10 the wire takes it for 10
+    int64_t resend;       // acknowledgements of later segments before one is sent again; 0: never
+    bool congestion_window;
+    int64_t send_window;  // segments
+    int64_t receive_window;
+    int64_t mtu_bytes;  // of KCP in a datagram: FEC's 8 bytes come on top
+    bool ack_nodelay;
+    int64_t dscp;
+    int64_t socket_buffer_bytes;
+    int64_t streams;  // of smux, in one connection at a time
+    int64_t frame_bytes;
+    int64_t receive_buffer_bytes;  // of all streams of a connection
+    int64_t stream_buffer_bytes;
+    int64_t keepalive_interval_ms;  // 0: none
+    int64_t keepalive_timeout_ms;   // 0: never
+    bool roaming;
+    int64_t pending_connections;  // without a finished handshake, of one worker
+    int64_t pending_per_address;  // within one worker
+  } kcp;
 
   struct {
     int64_t gateway_route_table_alive_duration_ms;
@@ -359,18 +392,19 @@ size_t config_listener_counterpart(const struct config *running, size_t index,
 const char *config_listener_path(const struct config *config,
                                  const struct config_listener *listener, char *name, size_t size);
 
-// What it speaks, in a word: "tcp", "tls", "ws" or "wss".
+// What it speaks, in a word: "tcp", "tls", "ws", "wss" or "kcp".
 enum listener_kind {
   LISTENER_KIND_TCP,
   LISTENER_KIND_TLS,
   LISTENER_KIND_WS,
   LISTENER_KIND_WSS,
+  LISTENER_KIND_KCP,
   LISTENER_KIND_COUNT
 };
 enum listener_kind config_listener_kind(const struct config_listener *listener);
 const char *config_listener_kind_name(enum listener_kind kind);
 const char *config_listener_name(const struct config_listener *listener);
-const char *config_transport_name(enum transport_name transport);  // "tcp", "ws"
+const char *config_transport_name(enum transport_name transport);  // "tcp", "ws", "kcp"
 
 // Writes the settings (no secrets) as libconfig text that config_load_fd takes
 // back to an equal struct.

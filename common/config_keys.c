@@ -2,10 +2,12 @@
 #include <string.h>
 
 #include "common/config_loader.h"
+#include "common/kcp/kcp.h"
 
 enum {
   KEEPALIVE_MAX_MS = 32767 * 1000,  // what the kernel takes
   DAY_MS = 24 * 60 * 60 * 1000,
+  KCP_WINDOW_MAX = 4096,  // segments: what a connection may hold, times 1,500 bytes
   MIB = 1 << 20,
 };
 #define YEAR_MS (365 * (int64_t)DAY_MS)
@@ -32,24 +34,26 @@ enum {
   SETTING(name ".enabled", KEY_BOOL, member.enabled, "false", AT_RESTART), \
       TLS_FILES(name, member, AT_RESTART)
 
-// What every listener has, and what one for WebSocket has besides. As(name, kind, member,
-// default, ...) makes the row of one; addr is its default.
+// What every listener has; what those on streams of bytes have, which are all but KCP's; and what
+// one for WebSocket has besides. As(name, kind, member, default, ...) makes the row of one; addr is
+// its default.
 #define LISTENER_KEYS(As, address)                                                                \
   As("addr", KEY_ADDRESS, addr, address, RANGE(0, 1), AT_RESTART),                                \
-      As("backlog", KEY_INTEGER, backlog, "4096", RANGE(1, 65535)),                               \
-      As("defer_accept", KEY_DURATION, defer_accept_ms, "0s", RANGE(0, DAY_MS)),                  \
-      As("keepalive", KEY_DURATION, keepalive_ms, "60s", RANGE(0, KEEPALIVE_MAX_MS)),             \
-      As("nodelay", KEY_BOOL, nodelay, "true"),                                                   \
-      As("user_timeout", KEY_DURATION, user_timeout_ms, "0s", RANGE(0, DAY_MS)),                  \
       As("connections_per_worker", KEY_INTEGER, connections_per_worker, "0", RANGE(0, 10000000)), \
       As("connections_per_address", KEY_INTEGER, connections_per_address, "0",                    \
          RANGE(0, 10000000)),                                                                     \
-      As("allow", KEY_NETWORKS, allow, ""), As("deny", KEY_NETWORKS, deny, ""),                   \
-      As("proxy", KEY_NETWORKS, proxy, ""),                                                       \
-      As("tls.enabled", KEY_BOOL, tls.enabled, "false", AT_RESTART),                              \
-      As("tls.cert", KEY_PATHS, tls.cert, ""), As("tls.key", KEY_PATHS, tls.key, ""),             \
-      As("tls.client_ca", KEY_PATH, tls.client_ca, ""),                                           \
-      As("tls.client_required", KEY_BOOL, tls.client_required, "false"),                          \
+      As("allow", KEY_NETWORKS, allow, ""), As("deny", KEY_NETWORKS, deny, "")
+#define STREAM_KEYS(As)                                                               \
+  As("backlog", KEY_INTEGER, backlog, "4096", RANGE(1, 65535)),                       \
+      As("defer_accept", KEY_DURATION, defer_accept_ms, "0s", RANGE(0, DAY_MS)),      \
+      As("keepalive", KEY_DURATION, keepalive_ms, "60s", RANGE(0, KEEPALIVE_MAX_MS)), \
+      As("nodelay", KEY_BOOL, nodelay, "true"),                                       \
+      As("user_timeout", KEY_DURATION, user_timeout_ms, "0s", RANGE(0, DAY_MS)),      \
+      As("proxy", KEY_NETWORKS, proxy, ""),                                           \
+      As("tls.enabled", KEY_BOOL, tls.enabled, "false", AT_RESTART),                  \
+      As("tls.cert", KEY_PATHS, tls.cert, ""), As("tls.key", KEY_PATHS, tls.key, ""), \
+      As("tls.client_ca", KEY_PATH, tls.client_ca, ""),                               \
+      As("tls.client_required", KEY_BOOL, tls.client_required, "false"),              \
       As("tls.min_version", KEY_CHOICE, tls.min_version, "1.2", .choices = "1.2|1.3")
 #define WEBSOCKET_KEYS(As)                                                                         \
   As("path", KEY_TEXT, path, "/ws", .min = 1, AT_RESTART), As("origins", KEY_TEXTS, origins, "*"), \
@@ -59,6 +63,8 @@ enum {
   SETTING("server.tcp." name, is, server.listeners[LISTENER_TCP].member, text, __VA_ARGS__)
 #define WS_SETTING(name, is, member, text, ...) \
   SETTING("server.ws." name, is, server.listeners[LISTENER_WS].member, text, __VA_ARGS__)
+#define KCP_SETTING(name, is, member, text, ...) \
+  SETTING("server.kcp." name, is, server.listeners[LISTENER_KCP].member, text, __VA_ARGS__)
 #define ENTRY_KEY(name, is, member, text, ...) \
   KEY(name, is, FIELD(struct config_listener, member), .initial = text, __VA_ARGS__)
 
@@ -92,8 +98,11 @@ static const struct key keys[] = {
     SETTING("compress.strong", KEY_INTEGER, compress.strong_bytes, "1024000", RANGE(1, 1024 * MIB)),
 
     LISTENER_KEYS(TCP_SETTING, "0.0.0.0:17001"),
+    STREAM_KEYS(TCP_SETTING),
     LISTENER_KEYS(WS_SETTING, "0.0.0.0:17002"),
+    STREAM_KEYS(WS_SETTING),
     WEBSOCKET_KEYS(WS_SETTING),
+    LISTENER_KEYS(KCP_SETTING, "0.0.0.0:17003"),
     {.path = "server.listeners", .kind = KEY_LISTENERS},
     SETTING("server.grpc.addr", KEY_ADDRESS, server.grpc.addr, "127.0.0.1:19100", AT_RESTART),
     SETTING("server.grpc.timeout", KEY_DURATION, server.grpc.timeout_ms, "10s", RANGE(1, DAY_MS),
@@ -104,6 +113,44 @@ static const struct key keys[] = {
     SETTING("server.http.web", KEY_PATH, server.http.web, "", AT_RESTART),
     SETTING("server.grpc.advertise", KEY_ADDRESS, server.grpc.advertise, "", RANGE(1, 1),
             AT_RESTART),
+
+    // Connections keep what they began with, and so the worker that has them.
+    SETTING("kcp.profile", KEY_CHOICE, kcp.profile, "default", .choices = "default|low_latency",
+            IN_NEW_WORKERS),
+    SETTING("kcp.data_shards", KEY_INTEGER, kcp.data_shards, "10", RANGE(0, 255), IN_NEW_WORKERS),
+    SETTING("kcp.parity_shards", KEY_INTEGER, kcp.parity_shards, "3", RANGE(0, 255),
+            IN_NEW_WORKERS),
+    SETTING("kcp.nodelay", KEY_BOOL, kcp.nodelay, "true", IN_NEW_WORKERS),
+    SETTING("kcp.interval", KEY_DURATION, kcp.interval_ms, "10ms", RANGE(5, 5000), IN_NEW_WORKERS),
+    SETTING("kcp.resend", KEY_INTEGER, kcp.resend, "2", RANGE(0, 1000), IN_NEW_WORKERS),
+    SETTING("kcp.congestion_window", KEY_BOOL, kcp.congestion_window, "false", IN_NEW_WORKERS),
+    SETTING("kcp.send_window", KEY_INTEGER, kcp.send_window, "128", RANGE(1, KCP_WINDOW_MAX),
+            IN_NEW_WORKERS),
+    SETTING("kcp.receive_window", KEY_INTEGER, kcp.receive_window, "128", RANGE(1, KCP_WINDOW_MAX),
+            IN_NEW_WORKERS),
+    // Up to 1492, of which the check says why.
+    SETTING("kcp.mtu_bytes", KEY_INTEGER, kcp.mtu_bytes, "1400", RANGE(KCP_MTU_MIN, 65535),
+            IN_NEW_WORKERS),
+    SETTING("kcp.ack_nodelay", KEY_BOOL, kcp.ack_nodelay, "true", IN_NEW_WORKERS),
+    SETTING("kcp.dscp", KEY_INTEGER, kcp.dscp, "46", RANGE(0, 63)),
+    SETTING("kcp.socket_buffer_bytes", KEY_INTEGER, kcp.socket_buffer_bytes, "4194304",
+            RANGE(8192, 1024 * MIB - 1)),
+    SETTING("kcp.streams", KEY_INTEGER, kcp.streams, "64", RANGE(1, 65535)),
+    SETTING("kcp.frame_bytes", KEY_INTEGER, kcp.frame_bytes, "4096", RANGE(64, 65535),
+            IN_NEW_WORKERS),
+    SETTING("kcp.receive_buffer_bytes", KEY_INTEGER, kcp.receive_buffer_bytes, "4194304",
+            RANGE(65536, 1024 * MIB), IN_NEW_WORKERS),
+    SETTING("kcp.stream_buffer_bytes", KEY_INTEGER, kcp.stream_buffer_bytes, "65536",
+            RANGE(4096, 1024 * MIB), IN_NEW_WORKERS),
+    SETTING("kcp.keepalive_interval", KEY_DURATION, kcp.keepalive_interval_ms, "10s",
+            RANGE(0, DAY_MS), IN_NEW_WORKERS),
+    SETTING("kcp.keepalive_timeout", KEY_DURATION, kcp.keepalive_timeout_ms, "30s",
+            RANGE(0, DAY_MS), IN_NEW_WORKERS),
+    SETTING("kcp.roaming", KEY_BOOL, kcp.roaming, "false"),
+    SETTING("kcp.pending_connections", KEY_INTEGER, kcp.pending_connections, "4096",
+            RANGE(1, 1000000)),
+    SETTING("kcp.pending_per_address", KEY_INTEGER, kcp.pending_per_address, "64",
+            RANGE(1, 1000000)),
 
     SETTING("data.gateway_route_table_alive_duration", KEY_DURATION,
             data.gateway_route_table_alive_duration_ms, "600s", RANGE(1000, 7 * DAY_MS)),
@@ -275,9 +322,10 @@ static const struct key type_keys[] = {
 
 // One entry of `server.listeners`.
 static const struct key listener_keys[] = {
-    KEY("transport", KEY_CHOICE, FIELD(struct config_listener, transport), .choices = "tcp|ws",
+    KEY("transport", KEY_CHOICE, FIELD(struct config_listener, transport), .choices = "tcp|ws|kcp",
         .required = true, AT_RESTART),
     LISTENER_KEYS(ENTRY_KEY, ""),
+    STREAM_KEYS(ENTRY_KEY),
     WEBSOCKET_KEYS(ENTRY_KEY),
 };
 
@@ -285,12 +333,34 @@ _Static_assert(sizeof keys / sizeof *keys <= LOADER_KEYS_MAX, "origins has a slo
 
 // Of these, those that are for WebSocket alone.
 static const struct key websocket_keys[] = {WEBSOCKET_KEYS(ENTRY_KEY)};
+// And those that one for KCP has not.
+static const struct key stream_keys[] = {STREAM_KEYS(ENTRY_KEY), WEBSOCKET_KEYS(ENTRY_KEY)};
 
 const struct key_table config_keys = TABLE(keys);
 const struct key_table config_node_keys = TABLE(node_keys);
 const struct key_table config_type_keys = TABLE(type_keys);
 const struct key_table config_listener_keys = TABLE(listener_keys);
 const struct key_table config_websocket_keys = TABLE(websocket_keys);
+const struct key_table config_stream_keys = TABLE(stream_keys);
+
+const struct profile_value *config_kcp_profile(enum kcp_profile profile) {
+  static const struct profile_value nothing[] = {{NULL, NULL}};
+  static const struct profile_value low_latency[] = {
+      {"kcp.data_shards", "8"},
+      {"kcp.parity_shards", "2"},
+      {"kcp.interval", "5ms"},
+      {"kcp.send_window", "256"},
+      {"kcp.receive_window", "256"},
+      {"kcp.mtu_bytes", "1200"},
+      {"kcp.socket_buffer_bytes", "8388608"},
+      {"kcp.frame_bytes", "2048"},
+      {"kcp.receive_buffer_bytes", "8388608"},
+      {"kcp.keepalive_interval", "5s"},
+      {"kcp.keepalive_timeout", "15s"},
+      {NULL, NULL},
+  };
+  return profile == KCP_PROFILE_LOW_LATENCY ? low_latency : nothing;
+}
 
 const struct key *key_table_find(struct key_table table, const char *path) {
   for (size_t i = 0; i < table.count; i++) {

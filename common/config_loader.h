@@ -10,7 +10,7 @@
 enum {
   LOADER_VALUE_BYTES = 2048,  // a value as text
   LOADER_NAME_BYTES = 128,    // a key's full path; a longer one is unknown anyway
-  LOADER_KEYS_MAX = 192,      // rows of a table, at most
+  LOADER_KEYS_MAX = 224,      // rows of a table, at most
 };
 
 enum key_kind {
@@ -57,9 +57,17 @@ struct key_table {
   { array, sizeof array / sizeof *array }
 
 // config_keys.c: those of the whole, and of one entry of `nodes`, `tunnel.types` and
-// `server.listeners`; the last are those that only a listener for WebSocket has.
+// `server.listeners`; the last are those that only a listener for WebSocket has, and those that
+// one for KCP has not.
 extern const struct key_table config_keys, config_node_keys, config_type_keys, config_listener_keys,
-    config_websocket_keys;
+    config_websocket_keys, config_stream_keys;
+
+// What the profile sets of those keys of `kcp` that are not given, down to a path of NULL.
+struct profile_value {
+  const char *path;
+  const char *text;
+};
+const struct profile_value *config_kcp_profile(enum kcp_profile profile);
 
 // A value of its own, no list.
 static inline bool key_is_scalar(const struct key *key) { return key->kind < KEY_MODULES; }

@@ -24,6 +24,42 @@
     "times accepting was suspended for want of descriptors")                                       \
   X(TLS_HANDSHAKES, WORKERS, "tls_handshakes", "TLS handshakes with clients")                      \
   X(TLS_RESUMED, WORKERS, "tls_resumed", "of these, with a session ticket")                        \
+  X(KCP_DATAGRAMS_IN, WORKERS, "kcp_datagrams_in", "datagrams from clients")                       \
+  X(KCP_DATAGRAMS_OUT, WORKERS, "kcp_datagrams_out", "datagrams to clients")                       \
+  X(KCP_BYTES_IN, WORKERS, "kcp_received_bytes",                                                   \
+    "bytes of datagrams from clients, parity and repeats included")                                \
+  X(KCP_BYTES_OUT, WORKERS, "kcp_sent_bytes",                                                      \
+    "bytes of datagrams to clients, parity and repeats included")                                  \
+  X(KCP_READS, WORKERS, "kcp_reads", "times datagrams were read, many at a time")                  \
+  X(KCP_WRITES, WORKERS, "kcp_writes", "times datagrams were written, many at a time")             \
+  X(KCP_MALFORMED, WORKERS, "kcp_malformed", "datagrams that make no sense")                       \
+  X(KCP_DROPPED_UNKNOWN, WORKERS, "kcp_dropped_unknown",                                           \
+    "datagrams of no connection that may begin none")                                              \
+  X(KCP_DROPPED_CLOSED, WORKERS, "kcp_dropped_closed",                                             \
+    "datagrams of connections that have just ended")                                               \
+  X(KCP_DROPPED_PENDING, WORKERS, "kcp_dropped_pending",                                           \
+    "first datagrams with too many connections without a login")                                   \
+  X(KCP_DROPPED_AMPLIFICATION, WORKERS, "kcp_dropped_amplification",                               \
+    "datagrams not sent to a client that has not logged in, beyond three times what came from it") \
+  X(KCP_DROPPED_SEND_BUFFER, WORKERS, "kcp_dropped_send_buffer",                                   \
+    "datagrams that the kernel had no room for")                                                   \
+  X(KCP_HANDED_OUT, WORKERS, "kcp_handed_out",                                                     \
+    "datagrams handed to the worker that has their connection")                                    \
+  X(KCP_HANDED_IN, WORKERS, "kcp_handed_in", "datagrams that another worker has handed over")      \
+  X(KCP_HANDED_LOST, WORKERS, "kcp_handed_lost", "datagrams for another worker that took no more") \
+  X(KCP_OWNERS_FULL, WORKERS, "kcp_owners_full",                                                   \
+    "connections that the other workers can't know of, with no room in the table")                 \
+  X(KCP_SEGMENTS_IN, WORKERS, "kcp_segments_in", "segments of data from clients")                  \
+  X(KCP_SEGMENTS_OUT, WORKERS, "kcp_segments_out",                                                 \
+    "segments of data to clients, repeats included")                                               \
+  X(KCP_RETRANSMITS, WORKERS, "kcp_retransmits", "of these, sent again")                           \
+  X(KCP_FAST_RETRANSMITS, WORKERS, "kcp_fast_retransmits",                                         \
+    "of these, since later ones were acknowledged")                                                \
+  X(KCP_DUPLICATES, WORKERS, "kcp_duplicates", "segments of data that had come before")            \
+  X(KCP_FEC_PARITY, WORKERS, "kcp_fec_parity", "datagrams of parity from clients")                 \
+  X(KCP_FEC_RECOVERED, WORKERS, "kcp_fec_recovered",                                               \
+    "datagrams lost on the way here and made again from parity")                                   \
+  X(KCP_ROAMED, WORKERS, "kcp_roamed", "times a client went on from another address")              \
   X(LOGINS, WORKERS, "logins", "handshakes completed")                                             \
   X(LOGINS_PREVIOUS_ACCOUNT_KEY, WORKERS, "logins_by_previous_account_key",                        \
     "of these, with a token under an account key that was replaced")                               \
@@ -120,14 +156,15 @@
   X(LOG_LOST, BOTH, "log_lost", "log lines that could not be written")
 
 // X(identifier, name, help)
-#define GAUGES(X)                                                                   \
-  X(CONNECTIONS, "connections", "client connections open")                          \
-  X(SESSIONS, "sessions", "players logged in")                                      \
-  X(TUNNELS, "tunnels", "tunnel streams open")                                      \
-  X(BACKEND_CONNECTIONS, "backend_connections", "connections to backends")          \
-  X(QUEUED_IN_BYTES, "queued_in_bytes", "bytes waiting for tunnels")                \
-  X(QUEUED_OUT_BYTES, "queued_out_bytes", "bytes waiting for clients")              \
-  X(PUSHES_WAITING, "pushes_waiting", "pushes waiting for clients that are behind") \
+#define GAUGES(X)                                                                                 \
+  X(CONNECTIONS, "connections", "client connections open")                                        \
+  X(KCP_PENDING, "kcp_connections_pending", "connections over KCP on which nobody has logged in") \
+  X(SESSIONS, "sessions", "players logged in")                                                    \
+  X(TUNNELS, "tunnels", "tunnel streams open")                                                    \
+  X(BACKEND_CONNECTIONS, "backend_connections", "connections to backends")                        \
+  X(QUEUED_IN_BYTES, "queued_in_bytes", "bytes waiting for tunnels")                              \
+  X(QUEUED_OUT_BYTES, "queued_out_bytes", "bytes waiting for clients")                            \
+  X(PUSHES_WAITING, "pushes_waiting", "pushes waiting for clients that are behind")               \
   X(WATCHED_SESSIONS, "watched_sessions", "sessions that an operator follows")
 
 // Counters and gauges that are kept apart for each part of something: for each tunnel type

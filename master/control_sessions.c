@@ -268,11 +268,28 @@ static json_t *tunnels_to_json(const struct master *master,
   return rows;
 }
 
+static json_t *path_to_json(const struct channel_path_report *path) {
+  const double loss =
+      path->segments_out > 0 ? (double)path->retransmits * 100 / (double)path->segments_out : 0;
+  return json_pack(
+      "{s:I, s:I, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "srtt_ms",
+      (json_int_t)path->srtt_ms, "rto_ms", (json_int_t)path->rto_ms, "loss_percent", loss,
+      "retransmits", (json_int_t)path->retransmits, "fec_recovered", (json_int_t)path->recovered,
+      "segments_in", (json_int_t)path->segments_in, "segments_out", (json_int_t)path->segments_out,
+      "datagrams_in", (json_int_t)path->datagrams_in, "datagrams_out",
+      (json_int_t)path->datagrams_out, "client_window", (json_int_t)path->client_window,
+      "gateway_window", (json_int_t)path->gateway_window, "in_flight", (json_int_t)path->in_flight,
+      "stream_window_bytes", (json_int_t)path->stream_window, "streams", (json_int_t)path->streams);
+}
+
 static void on_detail(struct session_reports_answer *reports, void *context) {
   struct detail *detail = context;
   json_t *answer = detail->question.answer;
   if (reports->session_count > 0) {
     add_report(json_object_get(answer, "session"), &reports->sessions[0]);
+  }
+  if (reports->path.id != 0) {
+    json_object_set_new(answer, "path", path_to_json(&reports->path));
   }
   json_object_set_new(answer, "tunnels", tunnels_to_json(detail->master, reports));
   json_object_set_new(answer, "complete",

@@ -30,7 +30,7 @@ struct held_route {
   TAILQ_ENTRY(held_route) queued;  // those of the same queue
   enum held_route_queue queue;
   int64_t check_at_ms;
-  char *address;   // of the tunnel that came last
+  char *address;   // of the tunnel that came last, or what that is told to follow
   uint32_t total;  // tunnels
   struct held_route_holder *holders;
   size_t holder_count;

@@ -1,7 +1,6 @@
 #include "master/listeners.h"
 
 #include <errno.h>
-#include <linux/filter.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -14,6 +13,7 @@
 
 #include "common/log.h"
 #include "common/networks.h"
+#include "master/listeners_steer.h"
 
 #define LOG_MODULE LOG_MODULE_MASTER
 
@@ -22,7 +22,7 @@ static const int keepalive_interval_s = 10;
 static const int keepalive_probes = 3;
 
 // Splits host:port or [host]:port; an empty host means every address.
-static int resolve(const char *addr, struct addrinfo **found) {
+static int resolve(const char *addr, int type, struct addrinfo **found) {
   char host[128];
   const char *colon = strrchr(addr, ':');
   if (!colon || (size_t)(colon - addr) >= sizeof host) {
@@ -36,18 +36,20 @@ static int resolve(const char *addr, struct addrinfo **found) {
   }
   memcpy(host, start, len);
   host[len] = '\0';
-  struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
+  struct addrinfo hints = {.ai_socktype = type, .ai_flags = AI_PASSIVE};
   return getaddrinfo(len > 0 ? host : NULL, colon + 1, &hints, found);
 }
 
-// With a backlog of 0 it is only bound.
-static int bind_one(const struct sockaddr *address, socklen_t len, int backlog, bool shared) {
+// With a backlog of 0 it is only bound. SO_REUSEADDR lets TCP bind a port that connections of the
+// past still have; with UDP it would let a stranger have the port too.
+static int bind_one(int type, const struct sockaddr *address, socklen_t len, int backlog,
+                    bool shared) {
   int on = 1;
-  int fd = socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  int fd = socket(address->sa_family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) {
     return -1;
   }
-  if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
+  if ((type == SOCK_STREAM && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0) ||
       (shared && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) != 0) ||
       bind(fd, address, len) != 0 || (backlog > 0 && listen(fd, backlog) != 0)) {
     int error = errno;
@@ -61,8 +63,9 @@ static int bind_one(const struct sockaddr *address, socklen_t len, int backlog, 
 // The kernel takes in whoever of the same user binds the same port with SO_REUSEPORT, and deals the
 // clients out between them. It is no error: workers whose master died still have the port when the
 // next one comes.
-static void warn_if_shared(const struct sockaddr *address, socklen_t len, const char *addr) {
-  int fd = bind_one(address, len, 1, false);
+static void warn_if_shared(int type, const struct sockaddr *address, socklen_t len,
+                           const char *addr) {
+  int fd = bind_one(type, address, len, type == SOCK_STREAM, false);
   if (fd >= 0) {
     close(fd);
   } else if (errno == EADDRINUSE) {
@@ -84,15 +87,14 @@ static struct offer {
 } offers[OFFERS_MAX];
 static size_t offer_count;
 
-void listeners_offer(const char *addr, const char *address, int *fds, size_t count) {
-  if (offer_count == OFFERS_MAX || !addr || !address || count == 0) {
-    free(fds);
+void listeners_offer(const char *addr, const struct listeners *listeners) {
+  if (offer_count == OFFERS_MAX || listeners->count == 0) {
+    free(listeners->fds);
     return;
   }
   struct offer *offer = &offers[offer_count++];
-  offer->listeners = (struct listeners){.fds = fds, .count = count};
+  offer->listeners = *listeners;
   snprintf(offer->addr, sizeof offer->addr, "%s", addr);
-  snprintf(offer->listeners.address, sizeof offer->listeners.address, "%s", address);
 }
 
 void listeners_withdraw_offers(void) {
@@ -103,9 +105,10 @@ void listeners_withdraw_offers(void) {
 }
 
 // The offer for that address, which is the caller's then. False: there is none.
-static bool take_offer(struct listeners *listeners, const char *addr) {
+static bool take_offer(struct listeners *listeners, int type, const char *addr) {
   for (size_t i = 0; i < offer_count; i++) {
-    if (offers[i].listeners.fds && strcmp(offers[i].addr, addr) == 0) {
+    if (offers[i].listeners.fds && offers[i].listeners.type == type &&
+        strcmp(offers[i].addr, addr) == 0) {
       *listeners = offers[i].listeners;
       offers[i].listeners = (struct listeners){0};
       return true;
@@ -126,10 +129,32 @@ enum company {
 // Finds a free port, which the socket holds until all others are bound: one that was bound to port
 // 0 itself would lose it with listeners_suspend. It does not listen, and so is none of their group.
 static int hold_any_port(struct sockaddr_storage *address, socklen_t *len) {
-  int fd = bind_one((struct sockaddr *)address, *len, 0, true);
+  int fd = bind_one(SOCK_STREAM, (struct sockaddr *)address, *len, 0, true);
   if (fd >= 0) {
     getsockname(fd, (struct sockaddr *)address, len);
   }
+  return fd;
+}
+
+// The same for UDP, where the socket is to be the first of the group: whoever is bound is in it.
+// With SO_REUSEPORT the kernel would choose ports that other groups have; so it is set afterwards,
+// and the group comes into being with a second one, which leaves it again.
+static int open_any_port(struct sockaddr_storage *address, socklen_t *len) {
+  const int on = 1;
+  int fd = bind_one(SOCK_DGRAM, (struct sockaddr *)address, *len, 0, false);
+  int second = -1;
+  if (fd >= 0 && getsockname(fd, (struct sockaddr *)address, len) == 0 &&
+      setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) == 0) {
+    second = bind_one(SOCK_DGRAM, (struct sockaddr *)address, *len, 0, true);
+  }
+  int error = errno;
+  if (second >= 0) {
+    close(second);
+  } else if (fd >= 0) {
+    close(fd);
+    fd = -1;
+  }
+  errno = error;
   return fd;
 }
 
@@ -146,24 +171,25 @@ static bool has_port(const struct sockaddr_storage *address) {
              : ((const struct sockaddr_in *)(const void *)address)->sin_port != 0;
 }
 
-static int open_all(struct listeners *listeners, const char *addr, int backlog, size_t count,
-                    enum company company, char *why, size_t why_size) {
+static int open_all(struct listeners *listeners, int type, const char *addr, int backlog,
+                    size_t count, enum company company, char *why, size_t why_size) {
   const bool shared = company != ALONE;
   struct addrinfo *found = NULL;
   struct sockaddr_storage bound;
   socklen_t len = 0;
   int holder = -1;
 
-  if (company != JOINING && take_offer(listeners, addr)) {
+  if (company != JOINING && take_offer(listeners, type, addr)) {
     listeners->backlog = backlog;
     return 0;
   }
-  *listeners = (struct listeners){.fds = calloc(count, sizeof(int)), .backlog = backlog};
+  *listeners =
+      (struct listeners){.fds = calloc(count, sizeof(int)), .type = type, .backlog = backlog};
   if (!listeners->fds) {
     snprintf(why, why_size, "out of memory");
     return ERROR_MEMORY;
   }
-  int resolved = resolve(addr, &found);
+  int resolved = resolve(addr, type, &found);
   if (resolved != 0) {
     snprintf(why, why_size, "%s is not an address to listen on: %s", addr, gai_strerror(resolved));
     listeners_close(listeners);
@@ -173,14 +199,20 @@ static int open_all(struct listeners *listeners, const char *addr, int backlog, 
   memcpy(&bound, found->ai_addr, len);
   freeaddrinfo(found);
   if (shared && !has_port(&bound)) {
-    if ((holder = hold_any_port(&bound, &len)) < 0) {
+    int fd = type == SOCK_DGRAM ? open_any_port(&bound, &len) : hold_any_port(&bound, &len);
+    if (fd < 0) {
       return cant_listen(listeners, addr, why, why_size);
     }
+    if (type == SOCK_DGRAM) {
+      listeners->fds[listeners->count++] = fd;
+    } else {
+      holder = fd;
+    }
   } else if (company == SHARED) {
-    warn_if_shared((struct sockaddr *)&bound, len, addr);
+    warn_if_shared(type, (struct sockaddr *)&bound, len, addr);
   }
-  for (size_t i = 0; i < count; i++) {
-    int fd = bind_one((struct sockaddr *)&bound, len, backlog, shared);
+  while (listeners->count < count) {
+    int fd = bind_one(type, (struct sockaddr *)&bound, len, backlog, shared);
     if (fd < 0) {
       int error = cant_listen(listeners, addr, why, why_size);
       if (holder >= 0) {
@@ -194,6 +226,7 @@ static int open_all(struct listeners *listeners, const char *addr, int backlog, 
   if (holder >= 0) {
     close(holder);
   }
+  listeners->preferred = listeners->count;
   network_format_socket((struct sockaddr *)&bound, len, listeners->address,
                         sizeof listeners->address);
   return 0;
@@ -201,35 +234,25 @@ static int open_all(struct listeners *listeners, const char *addr, int backlog, 
 
 int listeners_open(struct listeners *listeners, const char *addr, int backlog, size_t count,
                    char *why, size_t why_size) {
-  return open_all(listeners, addr, backlog, count, SHARED, why, why_size);
+  return open_all(listeners, SOCK_STREAM, addr, backlog, count, SHARED, why, why_size);
 }
 
 int listeners_open_alone(struct listeners *listeners, const char *addr, int backlog, char *why,
                          size_t why_size) {
-  return open_all(listeners, addr, backlog, 1, ALONE, why, why_size);
+  return open_all(listeners, SOCK_STREAM, addr, backlog, 1, ALONE, why, why_size);
 }
 
-static bool set_options(int fd, const struct config_listener *listener) {
-  const int defer_s = (int)((listener->defer_accept_ms + 999) / 1000);
-  const int idle_s = (int)((listener->keepalive_ms + 999) / 1000);
-  const unsigned user_timeout_ms = (unsigned)listener->user_timeout_ms;
-  const int nodelay = listener->nodelay;
-  const int keepalive = idle_s > 0;
-  const struct {
-    bool wanted;
-    int level, name;
-    const void *value;
-    socklen_t size;
-  } options[] = {
-      {true, IPPROTO_TCP, TCP_NODELAY, &nodelay, sizeof nodelay},
-      {true, IPPROTO_TCP, TCP_DEFER_ACCEPT, &defer_s, sizeof defer_s},
-      {true, SOL_SOCKET, SO_KEEPALIVE, &keepalive, sizeof keepalive},
-      {keepalive, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s},
-      {keepalive, IPPROTO_TCP, TCP_KEEPINTVL, &keepalive_interval_s, sizeof keepalive_interval_s},
-      {keepalive, IPPROTO_TCP, TCP_KEEPCNT, &keepalive_probes, sizeof keepalive_probes},
-      {true, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout_ms, sizeof user_timeout_ms},
-  };
-  for (size_t i = 0; i < sizeof options / sizeof options[0]; i++) {
+// --- Options ------------------------------------------------------------------------------
+
+struct option {
+  bool wanted;
+  int level, name;
+  const void *value;
+  socklen_t size;
+};
+
+static bool set_all(int fd, const struct option *options, size_t count) {
+  for (size_t i = 0; i < count; i++) {
     if (options[i].wanted &&
         setsockopt(fd, options[i].level, options[i].name, options[i].value, options[i].size) != 0) {
       return false;
@@ -238,11 +261,76 @@ static bool set_options(int fd, const struct config_listener *listener) {
   return true;
 }
 
-int listeners_set_options(struct listeners *listeners, const struct config_listener *listener,
-                          char *why, size_t why_size) {
+static bool set_stream_options(int fd, const struct config_listener *listener) {
+  const int defer_s = (int)((listener->defer_accept_ms + 999) / 1000);
+  const int idle_s = (int)((listener->keepalive_ms + 999) / 1000);
+  const unsigned user_timeout_ms = (unsigned)listener->user_timeout_ms;
+  const int nodelay = listener->nodelay;
+  const int keepalive = idle_s > 0;
+  const struct option options[] = {
+      {true, IPPROTO_TCP, TCP_NODELAY, &nodelay, sizeof nodelay},
+      {true, IPPROTO_TCP, TCP_DEFER_ACCEPT, &defer_s, sizeof defer_s},
+      {true, SOL_SOCKET, SO_KEEPALIVE, &keepalive, sizeof keepalive},
+      {keepalive, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s},
+      {keepalive, IPPROTO_TCP, TCP_KEEPINTVL, &keepalive_interval_s, sizeof keepalive_interval_s},
+      {keepalive, IPPROTO_TCP, TCP_KEEPCNT, &keepalive_probes, sizeof keepalive_probes},
+      {true, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout_ms, sizeof user_timeout_ms},
+  };
+  return set_all(fd, options, sizeof options / sizeof *options);
+}
+
+// Says so once for each size that was asked for.
+static void check_buffer(int fd, int name, const char *sysctl, int wanted, int *warned_of) {
+  int doubled = 0;
+  socklen_t size = sizeof doubled;
+  if (getsockopt(fd, SOL_SOCKET, name, &doubled, &size) != 0 || doubled / 2 >= wanted ||
+      *warned_of == wanted) {
+    return;
+  }
+  *warned_of = wanted;
+  log_warn("small_socket_buffer",
+           "wanted=%d got=%d hint=\"datagrams of clients may be lost here when many come at once: "
+           "sysctl -w %s=%d, or a smaller kcp.socket_buffer_bytes\"",
+           wanted, doubled / 2, sysctl, wanted);
+}
+
+static bool set_datagram_options(int fd, const struct config *config) {
+  static int warned_of_receive, warned_of_send;
+  const int on = 1;
+  const int class = (int)(config->kcp.dscp << 2);
+  const int buffer = (int)config->kcp.socket_buffer_bytes;
+  int domain = AF_INET;
+  socklen_t size = sizeof domain;
+  getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size);
+  const bool is_v6 = domain == AF_INET6;
+  const struct option options[] = {
+      // Each datagram says which of our addresses it came to: the answer has to come from there.
+      {!is_v6, IPPROTO_IP, IP_PKTINFO, &on, sizeof on},
+      {is_v6, IPPROTO_IPV6, IPV6_RECVPKTINFO, &on, sizeof on},
+      {is_v6, IPPROTO_IPV6, IPV6_TCLASS, &class, sizeof class},
+      {true, IPPROTO_IP, IP_TOS, &class, sizeof class},  // to clients of IPv4 from either
+      {true, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer},
+      {true, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer},
+  };
+  if (!set_all(fd, options, sizeof options / sizeof *options)) {
+    return false;
+  }
+  check_buffer(fd, SO_RCVBUF, "net.core.rmem_max", buffer, &warned_of_receive);
+  check_buffer(fd, SO_SNDBUF, "net.core.wmem_max", buffer, &warned_of_send);
+  return true;
+}
+
+static bool set_options(const struct listeners *listeners, int fd, const struct config *config,
+                        const struct config_listener *listener) {
+  return listeners->type == SOCK_DGRAM
+             ? set_datagram_options(fd, config)
+             : set_stream_options(fd, listener) && listen(fd, (int)listener->backlog) == 0;
+}
+
+int listeners_set_options(struct listeners *listeners, const struct config *config,
+                          const struct config_listener *listener, char *why, size_t why_size) {
   for (size_t i = 0; i < listeners->count; i++) {
-    if (!set_options(listeners->fds[i], listener) ||
-        listen(listeners->fds[i], (int)listener->backlog) != 0) {
+    if (!set_options(listeners, listeners->fds[i], config, listener)) {
       snprintf(why, why_size, "can't set the options of the listener on %s: %s", listener->addr,
                strerror(errno));
       return ERROR_SYSTEM;
@@ -252,29 +340,47 @@ int listeners_set_options(struct listeners *listeners, const struct config_liste
   return 0;
 }
 
-static int open_for_clients(struct listeners *listeners, const struct config_listener *listener,
-                            bool known, size_t count, char *why, size_t why_size) {
-  int error = open_all(listeners, listener->addr, (int)listener->backlog, count,
-                       known ? JOINING : SHARED, why, why_size);
-  if (error == 0 && (error = listeners_set_options(listeners, listener, why, why_size)) != 0) {
+// --- For clients ---------------------------------------------------------------------------
+
+static int open_for_clients(struct listeners *listeners, const struct config *config,
+                            const struct config_listener *listener, bool known, size_t count,
+                            char *why, size_t why_size) {
+  const bool datagrams = listener->transport == TRANSPORT_KCP;
+  int error = open_all(listeners, datagrams ? SOCK_DGRAM : SOCK_STREAM, listener->addr,
+                       datagrams ? 0 : (int)listener->backlog, count, known ? JOINING : SHARED, why,
+                       why_size);
+  if (error == 0 &&
+      (error = listeners_set_options(listeners, config, listener, why, why_size)) != 0) {
     listeners_close(listeners);
   }
   return error;
 }
 
-int listeners_open_for_clients(struct listeners *listeners, const struct config_listener *listener,
-                               size_t count, char *why, size_t why_size) {
-  return open_for_clients(listeners, listener, false, count, why, why_size);
+static void cant_prefer(const struct listeners *listeners, char *why, size_t why_size) {
+  snprintf(why, why_size, "%s: the kernel can't be told which workers clients are for: %s",
+           listeners->address, strerror(errno));
+}
+
+int listeners_open_for_clients(struct listeners *listeners, const struct config *config,
+                               const struct config_listener *listener, size_t count, char *why,
+                               size_t why_size) {
+  int error = open_for_clients(listeners, config, listener, false, count, why, why_size);
+  if (error == 0 && listeners->type == SOCK_DGRAM &&
+      (error = listeners_prefer(listeners, listeners->preferred)) != 0) {
+    cant_prefer(listeners, why, why_size);
+    listeners_close(listeners);
+  }
+  return error;
 }
 
 void listeners_suspend(const struct listeners *listeners) {
-  for (size_t i = 0; i < listeners->count; i++) {
+  for (size_t i = 0; listeners->type == SOCK_STREAM && i < listeners->count; i++) {
     shutdown(listeners->fds[i], SHUT_RD);  // it is bound all the same, and listens again when told
   }
 }
 
 int listeners_resume(const struct listeners *listeners) {
-  for (size_t i = 0; i < listeners->count; i++) {
+  for (size_t i = 0; listeners->type == SOCK_STREAM && i < listeners->count; i++) {
     if (listen(listeners->fds[i], listeners->backlog) != 0) {
       return ERROR_SYSTEM;
     }
@@ -282,15 +388,15 @@ int listeners_resume(const struct listeners *listeners) {
   return 0;
 }
 
-int listeners_grow(struct listeners *listeners, const struct config_listener *listener,
-                   size_t count, char *why, size_t why_size) {
+int listeners_grow(struct listeners *listeners, const struct config *config,
+                   const struct config_listener *listener, size_t count, char *why,
+                   size_t why_size) {
   struct listeners more;
   if (count <= listeners->count) {
     return 0;
   }
-  if (listeners_prefer(listeners, listeners->count) != 0) {
-    snprintf(why, why_size, "%s: the kernel can't be told which workers clients are for: %s",
-             listener->addr, strerror(errno));
+  if (listeners_prefer(listeners, listeners->preferred) != 0) {
+    cant_prefer(listeners, why, why_size);
     return ERROR_SYSTEM;
   }
   int *fds = realloc(listeners->fds, count * sizeof *fds);
@@ -301,7 +407,8 @@ int listeners_grow(struct listeners *listeners, const struct config_listener *li
   listeners->fds = fds;
   struct config_listener as_bound = *listener;  // the port that it has, where 0 was asked for
   snprintf(as_bound.addr, sizeof as_bound.addr, "%s", listeners->address);
-  int error = open_for_clients(&more, &as_bound, true, count - listeners->count, why, why_size);
+  int error =
+      open_for_clients(&more, config, &as_bound, true, count - listeners->count, why, why_size);
   if (error != 0) {
     return error;
   }
@@ -311,23 +418,17 @@ int listeners_grow(struct listeners *listeners, const struct config_listener *li
   return 0;
 }
 
-// A program in the kernel that picks a socket of the group by its number in the order in which
-// they came: one of the first count, by chance.
-int listeners_prefer(const struct listeners *listeners, size_t count) {
-  struct sock_filter code[] = {
-      {BPF_LD | BPF_W | BPF_ABS, 0, 0, (uint32_t)(SKF_AD_OFF + SKF_AD_RANDOM)},
-      {BPF_ALU | BPF_MOD | BPF_K, 0, 0, (uint32_t)count},
-      {BPF_RET | BPF_A, 0, 0, 0},
-  };
-  const struct sock_fprog program = {.len = sizeof code / sizeof *code, .filter = code};
-  return setsockopt(listeners->fds[0], SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program,
-                    sizeof program) == 0
-             ? 0
-             : ERROR_SYSTEM;
+int listeners_prefer(struct listeners *listeners, size_t count) {
+  int error = listeners->type == SOCK_DGRAM ? listeners_steer_by_client(listeners->fds[0], count)
+                                            : listeners_steer_by_chance(listeners->fds[0], count);
+  if (error == 0) {
+    listeners->preferred = count;
+  }
+  return error;
 }
 
 void listeners_shrink(struct listeners *listeners, size_t count) {
-  while (listeners->count > count) {
+  while (listeners->type == SOCK_STREAM && listeners->count > count) {
     close(listeners->fds[--listeners->count]);
   }
 }

@@ -195,6 +195,7 @@ static void on_worker_message(int index, enum channel_type type, const void *con
       return;
     }
     case CHANNEL_SESSION_REPORT:
+    case CHANNEL_PATH_REPORT:
     case CHANNEL_TUNNEL_REPORT:
     case CHANNEL_REPORT_END:
       session_reports_on_message(master->session_reports, index, type, content);
@@ -233,6 +234,7 @@ static bool close_if_of_dead(struct directory_session *session, void *context) {
 
 static void on_worker_dead(int index, void *owner) {
   struct dead_worker dead = {.master = owner, .index = index};
+  kcp_owners_clear(dead.master->kcp_owners, (unsigned)index);
   routes_worker_gone(dead.master->routes, index);
   admission_worker_gone(dead.master->admission, index);
   push_hub_worker_gone(dead.master->push_hub, index);
@@ -648,8 +650,8 @@ static bool open_listeners(struct master *master, char *why, size_t why_size) {
   const struct config_listener *listener = NULL;
   while ((listener = config_listener_next(config, listener))) {
     size_t i = master->client_listeners;
-    if (listeners_open_for_clients(&master->clients[i], listener, (size_t)config->worker.count, why,
-                                   why_size) != 0) {
+    if (listeners_open_for_clients(&master->clients[i], config, listener,
+                                   (size_t)config->worker.count, why, why_size) != 0) {
       return false;
     }
     master->client_config[i] = listener;
@@ -669,6 +671,8 @@ static bool build_tables(struct master *master, char *why, size_t why_size) {
       !(master->counters = calloc(1, sizeof *master->counters)) ||
       !(master->loop_lag = loop_lag_new(master->base, master->counters)) ||
       !(master->route_table = route_table_create(&options, &error)) ||
+      !(master->kcp_owners = master->saved ? takeover_kcp_owners(master->saved, &error)
+                                           : kcp_owners_create(&error)) ||
       !(master->nodes = node_table_create((size_t)config->registry.capacity, &error))) {
     snprintf(why, why_size, "the shared tables can't be made: %s", error_text(error));
     return false;
@@ -821,6 +825,7 @@ static bool build(struct master *master, const char *worker_program, char *why, 
       .route_table_fd = route_table_fd(master->route_table),
       .node_table_fd = node_table_fd(master->nodes),
       .tls_fd = tls_keys_fd(master->tls_keys),
+      .kcp_owners_fd = kcp_owners_fd(master->kcp_owners),
       .saved = json_object_get(master->saved, "workers"),
   };
   push_hub_set_serial(master->push_hub, (uint64_t)json_integer_value(
@@ -862,6 +867,7 @@ static void tear_down(struct master *master) {
   redis_link_free(master->redis);
   directory_free(master->directory);
   route_table_free(master->route_table);
+  kcp_owners_free(master->kcp_owners);
   loop_lag_free(master->loop_lag);
   free(master->counters);
   node_table_free(master->nodes);

@@ -48,8 +48,8 @@ static void prefer_places(struct master *master, int count) {
 
 bool places_open(struct master *master, int count, char *why, size_t why_size) {
   for (size_t i = 0; i < master->client_listeners; i++) {
-    if (listeners_grow(&master->clients[i], master->client_config[i], (size_t)count, why,
-                       why_size) != 0) {
+    if (listeners_grow(&master->clients[i], &master->config, master->client_config[i],
+                       (size_t)count, why, why_size) != 0) {
       places_close_unused(master);
       return false;
     }

@@ -247,8 +247,8 @@ static void take_levels(struct master *master, enum log_level before) {
 static void take_sockets(struct master *master) {
   char why[512], quoted[600];
   for (size_t i = 0; i < master->client_listeners; i++) {
-    if (listeners_set_options(&master->clients[i], master->client_config[i], why, sizeof why) !=
-        0) {
+    if (listeners_set_options(&master->clients[i], &master->config, master->client_config[i], why,
+                              sizeof why) != 0) {
       log_error("listener_unchanged", "why=%s", log_quote(quoted, sizeof quoted, why, strlen(why)));
     }
   }

@@ -178,19 +178,30 @@ static bool needs_settling(const struct held_route *held, void *owner) {
           route.expires_at_ms - clock_wall_ms() < ttl_ms * 2 / 5);
 }
 
+// While nobody can settle a route, whoever chose last decides for all. A tunnel that merely
+// followed has not chosen, and what it followed may have been overtaken: if that counted,
+// workers whose choices crossed would go on exchanging their places for ever.
+static bool is_overtaken(const struct routes *routes, const struct channel_route_held *held,
+                         const struct route_key *key, struct route *route) {
+  return held->follows && !reaches_store(routes, key) &&
+         route_table_lookup(routes->options.table, key, clock_wall_ms(), route) == ERROR_EXPIRED &&
+         strcmp(route->address, held->address) != 0;
+}
+
 void routes_held(struct routes *routes, int worker, const struct channel_route_held *held) {
   struct route_key key;
   struct route route;
   if (!key_of(routes, held->tunnel_type, held->color, held->oid, &key)) {
     return;
   }
-  struct held_route *added =
-      held_routes_hold(routes->held, worker, held->tunnel_type, held->color, held->oid,
-                       held->address, clock_monotonic_ms() + check_interval_ms(routes));
+  bool overtaken = is_overtaken(routes, held, &key, &route);
+  struct held_route *added = held_routes_hold(routes->held, worker, held->tunnel_type, held->color,
+                                              held->oid, overtaken ? route.address : held->address,
+                                              clock_monotonic_ms() + check_interval_ms(routes));
   if (!added) {
     log_limited(LOG_LEVEL_ERROR, "route_not_held", "oid=%" PRId64 " error=\"out of memory\"",
                 held->oid);
-  } else if (!lookup(routes, &key, &route)) {
+  } else if (!overtaken && !lookup(routes, &key, &route)) {
     // Claimed a moment ago, and Redis is about to tell; or vanished meanwhile; or a choice
     // made without the store.
     if (reaches_store(routes, &key)) {

@@ -115,6 +115,8 @@ static void take(struct question *question, int worker, enum channel_type type,
     taken = append(&tunnels, &answer->tunnel_count, &question->tunnel_room, sizeof *answer->tunnels,
                    content);
     answer->tunnels = tunnels;
+  } else if (type == CHANNEL_PATH_REPORT) {
+    memcpy(&answer->path, content, sizeof answer->path);
   } else {
     const struct channel_report_end *end = content;
     answer->complete = answer->complete && end->complete;

@@ -16,7 +16,9 @@ struct session_reports;
 struct session_reports_answer {
   struct channel_session_report *sessions;
   size_t session_count;
-  struct channel_tunnel_report *tunnels;  // when one session was asked for
+  // When one session was asked for:
+  struct channel_path_report path;  // id 0: its transport knows nothing of its path
+  struct channel_tunnel_report *tunnels;
   size_t tunnel_count;
   bool complete;  // false: a worker did not answer in time, or memory ran out
 };

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -56,7 +57,9 @@ static json_t *save_sockets(const struct listeners *listeners, const char *addr,
     json_array_append_new(numbers, json_integer(listeners->fds[i]));
     keep(listeners->fds[i], fds);
   }
-  return json_pack("{s:s, s:s, s:o}", "addr", addr, "address", listeners->address, "fds", numbers);
+  return json_pack("{s:s, s:s, s:o, s:b, s:I}", "addr", addr, "address", listeners->address, "fds",
+                   numbers, "datagrams", listeners->type == SOCK_DGRAM, "preferred",
+                   (json_int_t)listeners->preferred);
 }
 
 static json_t *save_listeners(const struct master *master, json_t *fds) {
@@ -135,20 +138,22 @@ static json_t *save(struct master *master, int asker_fd, int secrets_fd) {
   keep(program, fds);
   keep(asker_fd, fds);
   keep(tls_keys_fd(master->tls_keys), fds);
+  keep(kcp_owners_fd(master->kcp_owners), fds);
   json_t *workers = workers_save(master->workers, keep, fds);
   json_t *listeners = save_listeners(master, fds);
   char port[16];
   snprintf(port, sizeof port, "%d", operations_grpc_port(master->operations_grpc));
   return json_pack(
-      "{s:s, s:o, s:o, s:o, s:o, s:o, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:I, s:o, s:o, s:o}",
+      "{s:s, s:o, s:o, s:o, s:o, s:o, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:o, s:o, "
+      "s:o}",
       "version", JANUS_VERSION, "settings", save_settings(master->loaded), "running",
       save_settings(&master->config), "counters", save_counters(master->counters), "nodes",
       save_nodes(master), "bans", save_bans(master), "grpc_addr", master->loaded->server.grpc.addr,
       "grpc_port", port, "control_path", master->config.control.socket, "secrets_fd", secrets_fd,
       "control_fd", control, "program_fd", program, "asker_fd", asker_fd, "tls_fd",
-      tls_keys_fd(master->tls_keys), "broadcast_serial",
-      (json_int_t)push_hub_serial(master->push_hub), "listeners", listeners, "workers", workers,
-      "fds", fds);
+      tls_keys_fd(master->tls_keys), "kcp_owners_fd", kcp_owners_fd(master->kcp_owners),
+      "broadcast_serial", (json_int_t)push_hub_serial(master->push_hub), "listeners", listeners,
+      "workers", workers, "fds", fds);
 }
 
 // saved as text in a memory file.
@@ -369,25 +374,37 @@ int takeover_read_tls(const json_t *saved, struct tls_material *material) {
   return error;
 }
 
+struct kcp_owners *takeover_kcp_owners(const json_t *saved, int *error) {
+  int fd = fcntl(takeover_fd(saved, "kcp_owners_fd"), F_DUPFD_CLOEXEC, 0);
+  *error = ERROR_INVALID;
+  return fd >= 0 ? kcp_owners_open(fd, error) : NULL;
+}
+
 void takeover_offer_sockets(const json_t *saved) {
   const json_t *one, *number;
   size_t i, j;
   json_array_foreach(json_object_get(saved, "listeners"), i, one) {
     const json_t *numbers = json_object_get(one, "fds");
-    int *fds = calloc(json_array_size(numbers) + 1, sizeof *fds);
-    if (!fds) {
+    const char *addr = json_string_value(json_object_get(one, "addr"));
+    const char *address = json_string_value(json_object_get(one, "address"));
+    const size_t preferred = (size_t)json_integer_value(json_object_get(one, "preferred"));
+    struct listeners listeners = {
+        .type = json_is_true(json_object_get(one, "datagrams")) ? SOCK_DGRAM : SOCK_STREAM,
+        .count = json_array_size(numbers)};
+    if (!addr || !address || !(listeners.fds = calloc(listeners.count + 1, sizeof(int)))) {
       return;  // they are bound anew
     }
-    json_array_foreach(numbers, j, number) { fds[j] = (int)json_integer_value(number); }
-    listeners_offer(json_string_value(json_object_get(one, "addr")),
-                    json_string_value(json_object_get(one, "address")), fds,
-                    json_array_size(numbers));
+    json_array_foreach(numbers, j, number) { listeners.fds[j] = (int)json_integer_value(number); }
+    listeners.preferred =
+        preferred > 0 && preferred <= listeners.count ? preferred : listeners.count;
+    snprintf(listeners.address, sizeof listeners.address, "%s", address);
+    listeners_offer(addr, &listeners);
   }
 }
 
 void takeover_end(json_t *saved) {
   static const char *const only_for_the_way_back[] = {"saved_fd", "secrets_fd", "program_fd",
-                                                      "tls_fd"};
+                                                      "tls_fd", "kcp_owners_fd"};
   for (size_t i = 0; i < sizeof only_for_the_way_back / sizeof *only_for_the_way_back; i++) {
     int fd = takeover_fd(saved, only_for_the_way_back[i]);
     if (fd >= 0) {

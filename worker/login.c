@@ -65,6 +65,7 @@ static void end_admission(struct session *session, int refusal) {
     session_close(session, (enum close_reason)refusal);
   } else {
     trace_admitted(session);
+    transport_logged_in(session->transport);
     session->active_ms = clock_monotonic_ms();
     event_add(&session->timer, session->worker->idle_timeout);
     session_resume_input(session);

@@ -12,7 +12,7 @@
 // Each sibling counts its messages by itself, so an index alone does not tell whose answer it is,
 // nor is every message answered: what has been asked is kept with all that an answer has in common
 // with it, and the oldest is forgotten for the newest.
-enum { ASKS_MAX = 64 };
+enum { ASKS_AT_FIRST = 16, ASKS_MAX = 1024 };
 
 struct ask {
   struct session *session;  // NULL: gone
@@ -25,7 +25,8 @@ struct ask {
 
 struct player_asks {
   size_t count;
-  struct ask list[ASKS_MAX];  // the oldest first
+  size_t room;
+  struct ask list[];  // the oldest first
 };
 
 static void remove_ask(struct player_asks *asks, size_t i) {
@@ -33,16 +34,35 @@ static void remove_ask(struct player_asks *asks, size_t i) {
   memmove(&asks->list[i], &asks->list[i + 1], (asks->count - i) * sizeof *asks->list);
 }
 
+// False: memory is out, and there is no room at all.
+static bool make_room(struct player *player) {
+  struct player_asks *asks = player->asks;
+  if (asks && asks->count < asks->room) {
+    return true;
+  }
+  if (!asks || asks->room < ASKS_MAX) {
+    size_t room = asks ? asks->room * 2 : ASKS_AT_FIRST;
+    struct player_asks *larger = realloc(asks, sizeof *larger + room * sizeof *larger->list);
+    if (larger) {
+      larger->count = asks ? larger->count : 0;
+      larger->room = room;
+      player->asks = larger;
+      return true;
+    }
+  }
+  if (asks) {
+    remove_ask(asks, 0);
+  }
+  return asks != NULL;
+}
+
 void player_asked(struct session *session, int type, int64_t oid, const struct packet *packet) {
   struct player *player = session->player;
   if (!player_has_siblings(player)) {
     return;
   }
-  if (!player->asks && !(player->asks = calloc(1, sizeof *player->asks))) {
+  if (!make_room(player)) {
     return;  // the answer will go to the oldest
-  }
-  if (player->asks->count == ASKS_MAX) {
-    remove_ask(player->asks, 0);
   }
   player->asks->list[player->asks->count++] = (struct ask){.session = session,
                                                            .oid = oid,

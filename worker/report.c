@@ -29,6 +29,30 @@ static bool report_session(struct session *session, uint64_t id) {
   return inbox_report(session->worker->inbox, CHANNEL_SESSION_REPORT, &report);
 }
 
+static bool report_path(const struct session *session, uint64_t id) {
+  struct wire_path path;
+  if (!transport_describe(session->transport, &path)) {
+    return true;
+  }
+  const struct channel_path_report report = {
+      .id = id,
+      .segments_in = path.segments_in,
+      .segments_out = path.segments_out,
+      .retransmits = path.retransmits,
+      .recovered = path.recovered,
+      .datagrams_in = path.datagrams_in,
+      .datagrams_out = path.datagrams_out,
+      .srtt_ms = path.srtt_ms,
+      .rto_ms = path.rto_ms,
+      .client_window = path.client_window,
+      .gateway_window = path.gateway_window,
+      .in_flight = path.in_flight,
+      .stream_window = path.stream_window,
+      .streams = path.streams,
+  };
+  return inbox_report(session->worker->inbox, CHANNEL_PATH_REPORT, &report);
+}
+
 static bool report_tunnel(const struct tunnel *tunnel, uint64_t id) {
   struct channel_tunnel_report report = {
       .id = id,
@@ -44,7 +68,7 @@ static bool report_tunnel(const struct tunnel *tunnel, uint64_t id) {
 }
 
 static bool report_one(struct session *session, uint64_t id) {
-  bool complete = report_session(session, id);
+  bool complete = report_session(session, id) && report_path(session, id);
   const struct tunnel *tunnel;
   LIST_FOREACH(tunnel, &session->player->tunnels, link) {
     complete = complete && report_tunnel(tunnel, id);

@@ -216,8 +216,9 @@ void route_store_on_answer(struct route_store *store, const struct channel_route
 // --- What tunnels hold -----------------------------------------------------------
 
 void route_store_hold(struct route_store *store, int tunnel_type, const char *color, int64_t oid,
-                      const char *address) {
-  struct channel_route_held held = {.oid = oid, .tunnel_type = (uint32_t)tunnel_type};
+                      const char *address, bool follows) {
+  struct channel_route_held held = {
+      .oid = oid, .tunnel_type = (uint32_t)tunnel_type, .follows = follows};
   strncpy(held.color, color, sizeof held.color - 1);
   strncpy(held.address, address, sizeof held.address - 1);
   inbox_tell(store->worker->inbox, CHANNEL_ROUTE_HELD, &held);

@@ -54,9 +54,10 @@ void route_store_claim(struct route_store *store, struct route_claim *claim, int
 void route_store_withdraw(struct route_claim *claim);
 
 // Tells the master that a tunnel to address is being opened or is open, so that its
-// route must stay; and that it is no more. One release for each hold.
+// route must stay; and that it is no more. One release for each hold. follows: it goes there
+// because the master said so.
 void route_store_hold(struct route_store *store, int tunnel_type, const char *color, int64_t oid,
-                      const char *address);
+                      const char *address, bool follows);
 void route_store_release(struct route_store *store, int tunnel_type, const char *color,
                          int64_t oid);
 

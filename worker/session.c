@@ -32,8 +32,7 @@ void session_log(struct session *session, enum worker_log kind, const char *reas
            "%s%s%s%s address=%s transport=%s sid=%" PRId64 " color=%s suppressed=%" PRIu64,
            reason ? "reason=" : "", reason ? reason : "", reason ? " " : "",
            session_log_fields(fields, session->connection, session->uid, session->trace),
-           // NOLINTNEXTLINE(clang-analyzer-core.NullDereference): it is not closed twice
-           session->address, session->transport->kind->name, session->sid,
+           session->address, session->transport->name, session->sid,
            log_quote(color, sizeof color, session->color, strlen(session->color)), suppressed);
 }
 
@@ -259,7 +258,7 @@ void session_describe(const struct session *session, struct channel_session *des
                                         .since_ms = session->since_ms};
   memcpy(described->color, session->color, sizeof session->color);
   memcpy(described->address, session->address, sizeof session->address);
-  snprintf(described->transport, sizeof described->transport, "%s", session->transport->kind->name);
+  snprintf(described->transport, sizeof described->transport, "%s", session->transport->name);
 }
 
 struct session *session_find(struct worker *worker, uint64_t connection) {

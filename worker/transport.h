@@ -40,18 +40,19 @@ struct transport_events {
 };
 
 struct transport_kind {
-  const char *name;  // "tcp"
   int (*send)(struct transport *transport, uint8_t *buffer, size_t len);
   size_t (*queued_bytes)(const struct transport *transport);
   uint64_t (*taken_bytes)(const struct transport *transport);
   void (*pause)(struct transport *transport);
   void (*resume)(struct transport *transport);
   void (*close)(struct transport *transport, enum close_reason reason, bool flush);
+  struct wire *(*wire)(const struct transport *transport);  // that it stands on; NULL: on none
 };
 
 // The beginning of every transport.
 struct transport {
   const struct transport_kind *kind;
+  const char *name;  // "tcp"
   const struct transport_events *events;
   void *owner;
 };
@@ -107,6 +108,18 @@ static inline size_t transport_queued_bytes(const struct transport *transport) {
 // The bytes that it has taken, ever: whether it reads at all.
 static inline uint64_t transport_taken_bytes(const struct transport *transport) {
   return transport->kind->taken_bytes(transport);
+}
+
+// The client has logged in.
+static inline void transport_logged_in(struct transport *transport) {
+  if (transport->kind->wire) {
+    wire_logged_in(transport->kind->wire(transport));
+  }
+}
+
+// How the path to the client does; false: that is not known.
+static inline bool transport_describe(const struct transport *transport, struct wire_path *path) {
+  return transport->kind->wire && wire_describe(transport->kind->wire(transport), path);
 }
 
 // Stops and restarts on_message (and the reading behind it).

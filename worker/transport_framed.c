@@ -92,17 +92,21 @@ static void framed_close(struct transport *transport, enum close_reason reason, 
   wire_close(of(transport)->wire, flush);
 }
 
+static struct wire *framed_wire(const struct transport *transport) {
+  return of_const(transport)->wire;
+}
+
 struct transport *transport_framed_new(wire_maker *make, void *context,
                                        const struct transport_events *events, void *owner,
                                        const struct transport_gone *gone, void *cookie) {
   static const struct wire_events wire_events = {on_bytes, on_ended, on_drained, on_gone};
-  static const struct transport_kind kind = {.name = "tcp",
-                                             .send = framed_send,
+  static const struct transport_kind kind = {.send = framed_send,
                                              .queued_bytes = framed_queued_bytes,
                                              .taken_bytes = framed_taken_bytes,
                                              .pause = framed_pause,
                                              .resume = framed_resume,
-                                             .close = framed_close};
+                                             .close = framed_close,
+                                             .wire = framed_wire};
   struct framed *framed = calloc(1, sizeof *framed);
   if (!framed) {
     return NULL;
@@ -115,5 +119,6 @@ struct transport *transport_framed_new(wire_maker *make, void *context,
     free(framed);
     return NULL;
   }
+  framed->transport.name = framed->wire->kind->name;
   return &framed->transport;
 }

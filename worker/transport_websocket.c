@@ -460,23 +460,28 @@ static void websocket_close(struct transport *transport, enum close_reason reaso
   wire_close(websocket->wire, flush || websocket->state == WEBSOCKET_SPOKEN);
 }
 
+static struct wire *websocket_wire(const struct transport *transport) {
+  return ((const struct websocket *)transport)->wire;
+}
+
 struct transport *transport_websocket_new(wire_maker *make, void *context,
                                           const struct websocket_options *options,
                                           const struct transport_events *events, void *owner,
                                           const struct transport_gone *gone, void *cookie) {
   static const struct wire_events wire_events = {on_bytes, on_ended, on_drained, on_gone};
-  static const struct transport_kind kind = {.name = "ws",
-                                             .send = websocket_send,
+  static const struct transport_kind kind = {.send = websocket_send,
                                              .queued_bytes = websocket_queued_bytes,
                                              .taken_bytes = websocket_taken_bytes,
                                              .pause = websocket_pause,
                                              .resume = websocket_resume,
-                                             .close = websocket_close};
+                                             .close = websocket_close,
+                                             .wire = websocket_wire};
   struct websocket *websocket = calloc(1, sizeof *websocket);
   if (!websocket) {
     return NULL;
   }
-  websocket->transport = (struct transport){.kind = &kind, .events = events, .owner = owner};
+  websocket->transport =
+      (struct transport){.kind = &kind, .name = "ws", .events = events, .owner = owner};
   websocket->options = options;
   websocket->gone = gone;
   websocket->cookie = cookie;

@@ -118,10 +118,10 @@ static struct tunnel_list *held_bucket(struct worker *worker, int type, int64_t 
 }
 
 // The route of a tunnel is held from before its stream is opened until that has ended.
-static void hold_route(struct tunnel *tunnel) {
+static void hold_route(struct tunnel *tunnel, bool follows) {
   struct worker *worker = tunnel->worker;
   route_store_hold(worker->route_store, tunnel->type, color_of(tunnel), tunnel->oid,
-                   tunnel->address);
+                   tunnel->address, follows);
   LIST_INSERT_HEAD(held_bucket(worker, tunnel->type, tunnel->oid), tunnel, held);
   tunnel->holds = true;
 }
@@ -131,7 +131,7 @@ void tunnel_tell_held(struct worker *worker) {
     const struct tunnel *tunnel;
     LIST_FOREACH(tunnel, &worker->held_tunnels[i], held) {
       route_store_hold(worker->route_store, tunnel->type, color_of(tunnel), tunnel->oid,
-                       tunnel->address);
+                       tunnel->address, false);
     }
   }
 }
@@ -144,9 +144,18 @@ static void release_route(struct tunnel *tunnel) {
   }
 }
 
+static void forget_move(struct tunnel *tunnel) {
+  if (tunnel->moved_to) {
+    event_del(&tunnel->timer);
+    free(tunnel->moved_to);
+    tunnel->moved_to = NULL;
+  }
+}
+
 static void end_stream(struct tunnel *tunnel) {
   struct stream *stream = tunnel->stream;
   release_route(tunnel);
+  forget_move(tunnel);
   trace_opened(tunnel, STREAM_CANCELLED);  // if it was being opened
   if (tunnel->state == TUNNEL_OPEN) {
     counters_split_add(tunnel->worker->counters, SPLIT_TUNNELS, (size_t)tunnel->type, -1);
@@ -199,6 +208,7 @@ void tunnel_release(struct tunnel *tunnel) {
   }
   LIST_REMOVE(tunnel, link);
   release_route(tunnel);
+  forget_move(tunnel);
   tunnel->player->tunnel_count--;
   tunnel->player = NULL;
   tunnel->waits_for = NULL;
@@ -247,7 +257,9 @@ static void refused(struct tunnel *tunnel) {
 
 // --- Finding the node ----------------------------------------------------------
 
-static void open_stream(struct tunnel *tunnel, const struct node *node);
+// follows: the tunnel goes there because the master said so.
+static void open_stream(struct tunnel *tunnel, const struct node *node, bool follows);
+static void catch_up(struct tunnel *tunnel);
 
 // A further try after a while, or the end of the player's sessions when tries have come to
 // nothing for too long.
@@ -358,7 +370,7 @@ static void on_settled(struct route_claim *route_claim, const char *address) {
     node = named_node(tunnel, address);
   }
   if (node) {
-    open_stream(tunnel, node);
+    open_stream(tunnel, node, false);
   } else if (address[0] != '\0' && !may_come(tunnel, address)) {
     claim(tunnel, address);
   } else {
@@ -382,7 +394,7 @@ static void find_route(struct tunnel *tunnel) {
   counters_add(worker->counters, COUNTER_ROUTE_HITS, 1);
   const struct node *node = named_node(tunnel, route.address);
   if (node) {
-    open_stream(tunnel, node);
+    open_stream(tunnel, node, false);
   } else if (may_come(tunnel, route.address)) {
     try_later(tunnel);
   } else {
@@ -394,10 +406,12 @@ static void on_timer(evutil_socket_t fd, short what, void *owner) {
   struct tunnel *tunnel = owner;
   (void)fd;
   (void)what;
-  if (tunnel->player) {
-    find_route(tunnel);
-  } else {
+  if (!tunnel->player) {
     tunnel_free(tunnel);
+  } else if (tunnel->moved_to) {
+    catch_up(tunnel);
+  } else {
+    find_route(tunnel);
   }
 }
 
@@ -606,7 +620,7 @@ static void on_ended(void *owner, int status, const char *detail) {
   find_route(tunnel);
 }
 
-static void open_stream(struct tunnel *tunnel, const struct node *node) {
+static void open_stream(struct tunnel *tunnel, const struct node *node, bool follows) {
   static const struct stream_events events = {on_opened, on_sent, on_message, on_ended};
   struct worker *worker = tunnel->worker;
   const struct session *session = player_oldest(tunnel->player);
@@ -641,7 +655,7 @@ static void open_stream(struct tunnel *tunnel, const struct node *node) {
   }
   memcpy(tunnel->address, node->address, sizeof tunnel->address);
   tunnel->secure = node->secure;
-  hold_route(tunnel);
+  hold_route(tunnel, follows);
   size_t count = trace_opening(tunnel, metadata, COUNT, traceparent);
   tunnel->stream = stream_open(worker->streams, &target, metadata, count, &events, tunnel);
   if (!tunnel->stream) {
@@ -727,6 +741,64 @@ void tunnel_resume(struct tunnel *tunnel, const struct session *session) {
   }
 }
 
+// --- A route that moves ------------------------------------------------------------
+
+// Goes to the node at address, if it can be: the backend ends what has no route. False: not
+// now. Otherwise the session may have been closed, and tunnels with it.
+static bool follow(struct tunnel *tunnel, const char *address) {
+  const struct node *node = named_node(tunnel, address);
+  if (!node) {
+    return false;
+  }
+  counters_add(tunnel->worker->counters, COUNTER_ROUTES_MOVED, 1);
+  leave_stream(tunnel);
+  open_stream(tunnel, node, true);
+  return true;
+}
+
+// By then the node is not under suspicion any more, or else for something new.
+static void await_move(struct tunnel *tunnel) {
+  enum { AGAIN_MIN_MS = 1000 };
+  int64_t suspect_ms = tunnel->worker->config.tunnel.suspect_ms;
+  loop_start_timer(&tunnel->timer, suspect_ms < AGAIN_MIN_MS ? AGAIN_MIN_MS : suspect_ms);
+}
+
+static void catch_up(struct tunnel *tunnel) {
+  if (!follow(tunnel, tunnel->moved_to)) {
+    await_move(tunnel);
+  }
+}
+
+// The master may not say it again, and a node that is under suspicion here, or not known yet,
+// may well serve the others.
+static void remember_move(struct tunnel *tunnel, const char *address) {
+  if (!tunnel->moved_to || strcmp(tunnel->moved_to, address) != 0) {
+    forget_move(tunnel);
+    tunnel->moved_to = strdup(address);
+    if (tunnel->moved_to) {
+      await_move(tunnel);
+    }
+  }
+}
+
+static bool goes_by(const struct tunnel *tunnel, const struct channel_route_held *route) {
+  return tunnel->type == (int)route->tunnel_type && tunnel->oid == route->oid &&
+         strcmp(color_of(tunnel), route->color) == 0;
+}
+
+// True: it has gone there, and may have taken other tunnels with it (follow).
+static bool keep_up(struct tunnel *tunnel, const char *address) {
+  if (strcmp(tunnel->address, address) == 0) {
+    forget_move(tunnel);
+    return false;
+  }
+  if (!follow(tunnel, address)) {
+    remember_move(tunnel, address);
+    return false;
+  }
+  return true;
+}
+
 void tunnel_on_route_moved(struct worker *worker, const struct channel_route_held *moved) {
   if (moved->tunnel_type >= worker->config.tunnel.type_count) {
     return;
@@ -735,16 +807,7 @@ void tunnel_on_route_moved(struct worker *worker, const struct channel_route_hel
   struct tunnel *tunnel = LIST_FIRST(bucket);
   while (tunnel) {
     struct tunnel *next = LIST_NEXT(tunnel, held);
-    const struct node *node;
-    // Not to where we could not follow: the backend ends what has no route.
-    if (tunnel->type == (int)moved->tunnel_type && tunnel->oid == moved->oid &&
-        strcmp(color_of(tunnel), moved->color) == 0 &&
-        strcmp(tunnel->address, moved->address) != 0 &&
-        (node = named_node(tunnel, moved->address))) {
-      counters_add(worker->counters, COUNTER_ROUTES_MOVED, 1);
-      leave_stream(tunnel);
-      open_stream(tunnel, node);
-      // It may have taken other tunnels with it, if that closed the session.
+    if (goes_by(tunnel, moved) && keep_up(tunnel, moved->address)) {
       next = LIST_FIRST(bucket);
     }
     tunnel = next;

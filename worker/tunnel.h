@@ -60,7 +60,8 @@ struct tunnel {
   struct stream *stream;
   struct tunnel_queue queue;
   struct route_claim claim;
-  struct event timer;  // the next try; or the end of draining
+  struct event timer;  // the next try; or the end of draining; or when to go to moved_to
+  char *moved_to;      // the node that the route names now, while it can't be followed; or NULL
   int64_t sought_us;   // since when a node and a stream are sought; 0: they are not
   int64_t opened_ms;   // when the stream was opened
   int64_t broken_ms;   // since when there has been no working stream; 0: there is one

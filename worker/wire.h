@@ -49,8 +49,26 @@ enum {
 // Makes the wire of a new transport; NULL when out of memory.
 typedef struct wire *wire_maker(void *context, const struct wire_events *events, void *owner);
 
+// How a path to a client does, where the wire knows it.
+struct wire_path {
+  uint32_t srtt_ms;
+  uint32_t rto_ms;
+  uint32_t client_window;   // segments that the client takes
+  uint32_t gateway_window;  // and that the gateway takes
+  uint32_t in_flight;
+  uint32_t stream_window;  // bytes that the client takes on this stream
+  uint64_t segments_in;
+  uint64_t segments_out;
+  uint64_t retransmits;
+  uint64_t recovered;  // datagrams, by FEC
+  uint64_t datagrams_in;
+  uint64_t datagrams_out;
+  uint32_t streams;
+};
+
 // What a kind of wire does.
 struct wire_kind {
+  const char *name;  // of the transport that frames messages on it: "tcp"
   int (*write)(struct wire *wire, const uint8_t *bytes, size_t len);
   size_t (*queued_bytes)(const struct wire *wire);
   uint64_t (*taken_bytes)(const struct wire *wire);
@@ -58,6 +76,8 @@ struct wire_kind {
   void (*resume)(struct wire *wire);
   void (*close)(struct wire *wire, bool flush);
   void (*cut)(struct wire *wire);
+  void (*logged_in)(struct wire *wire);                               // NULL: no matter
+  void (*describe)(const struct wire *wire, struct wire_path *path);  // NULL: it knows nothing
 };
 
 // The beginning of every wire.
@@ -93,6 +113,21 @@ static inline uint64_t wire_taken_bytes(const struct wire *wire) {
 // Stops and restarts on_bytes (and the reading behind it).
 static inline void wire_pause(struct wire *wire) { wire->kind->pause(wire); }
 static inline void wire_resume(struct wire *wire) { wire->kind->resume(wire); }
+
+// The client has logged in: it is where its bytes said that they come from.
+static inline void wire_logged_in(struct wire *wire) {
+  if (wire->kind->logged_in) {
+    wire->kind->logged_in(wire);
+  }
+}
+
+// False: the wire knows nothing of its path.
+static inline bool wire_describe(const struct wire *wire, struct wire_path *path) {
+  if (wire->kind->describe) {
+    wire->kind->describe(wire, path);
+  }
+  return wire->kind->describe != NULL;
+}
 
 // Gives the wire up: of its events only on_gone comes after this. With flush it lives on by
 // itself until the client has taken what is pending, or linger_ms have passed.

@@ -291,7 +291,8 @@ static void socket_cut(struct wire *wire) { wire_free(of(wire)); }
 
 struct wire *wire_socket_new(struct wire_shared *shared, int fd, SSL *ssl,
                              const struct wire_events *events, void *owner) {
-  static const struct wire_kind kind = {.write = socket_write,
+  static const struct wire_kind kind = {.name = "tcp",
+                                        .write = socket_write,
                                         .queued_bytes = socket_queued_bytes,
                                         .taken_bytes = socket_taken_bytes,
                                         .pause = socket_pause,

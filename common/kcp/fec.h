@@ -41,7 +41,8 @@ void fec_encoder_start_at(struct fec_encoder *encoder, uint32_t sequence);
 typedef void fec_output(uint8_t *datagram, size_t len, void *owner);
 
 // Sends payload of len bytes, which stands behind FEC_HEADER_BYTES of room in buffer, and behind
-// the last of its group the parity. Out of memory: the group gets no parity, which is legal.
+// the last of its group the parity. Out of memory, or with a payload that makes more than
+// FEC_DATAGRAM_MAX_BYTES, the group gets no parity, which is legal. output leaves encoder alone.
 void fec_encoder_send(struct fec_encoder *encoder, uint8_t *buffer, size_t len, int64_t now_ms,
                       fec_output *output, void *owner);
 // The connection is idle: what the open group holds is given up; it gets no parity.
@@ -56,11 +57,14 @@ struct fec_counts {
   uint64_t recovered;   // payloads made again
   uint64_t unusable;    // recovered, but with a size that can't be
   uint64_t duplicates;  // of a sequence number that was there
-  uint64_t late;        // of a group no longer kept, or far ahead of the others
+  uint64_t late;        // of a group no longer kept, or far from the others
+  uint64_t misplaced;   // of a kind that is not its place's: the peer's numbers are not ours
 };
 
 // code is borrowed: the shard numbers that the peer is taken to have. NULL when out of memory.
-// It holds at most FEC_GROUPS_KEPT groups of D + P datagrams, and nothing of a whole group.
+// It holds at most FEC_GROUPS_KEPT groups of D + P datagrams, and nothing of a whole group. While
+// the peer shows other numbers nothing is recovered. A group that it could not hold for want of
+// memory is not recovered.
 struct fec_decoder *fec_decoder_new(const struct reed_solomon *code);
 void fec_decoder_free(struct fec_decoder *decoder);  // accepts NULL
 size_t fec_decoder_held_bytes(const struct fec_decoder *decoder);

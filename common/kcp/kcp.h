@@ -85,8 +85,9 @@ bool kcp_glance(const uint8_t *payload, size_t len, struct kcp_glance *glance);
 // ERROR_MEMORY.
 int kcp_input(struct kcp *kcp, const uint8_t *payload, size_t len, bool regular,
               int64_t now_ms) MUST_CHECK;
-// What the inputs since the last flush ask for. A full flush: acknowledgements have made room or
-// something was written; else of the acknowledgements alone, where ack_nodelay is set.
+// What happened since the last flush asks for. A full flush: something was written, what waits may
+// go now, a segment turned out to be lost, or our window is open again; else of the
+// acknowledgements alone, where ack_nodelay is set.
 enum kcp_wanted { KCP_NOTHING, KCP_FLUSH_ACKS, KCP_FLUSH };
 enum kcp_wanted kcp_wants(const struct kcp *kcp);
 

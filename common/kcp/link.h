@@ -38,6 +38,15 @@ struct link *link_new(uint32_t conv, const struct link_settings *settings,
                       const struct link_events *events, void *owner, int64_t now_ms);
 // Frees it with its streams, without a word to the peer and without an event.
 void link_free(struct link *link);  // accepts NULL
+// The numbers of the first datagram (a multiple of the group's size; without FEC, of no effect)
+// and of the first segments, for tests of the wrap-around.
+void link_start_at(struct link *link, uint32_t sequence, uint32_t send_next, uint32_t receive_next);
+
+// What a datagram says of the connection it belongs to, without taking it in. False: nothing, as
+// one of parity does not, or it makes no sense.
+bool link_glance(const uint8_t *datagram, size_t len, struct kcp_glance *glance);
+// Whether a datagram is one of parity, which any connection of its sender may be meant by.
+bool link_is_parity(const uint8_t *datagram, size_t len);
 
 // One datagram from the peer, hostile. 0, or why the link is at its end: ERROR_MALFORMED (smux was
 // broken), ERROR_MEMORY. A datagram that makes no sense by itself is counted and dropped.
@@ -50,7 +59,10 @@ int64_t link_due(const struct link *link, int64_t now_ms);
 // 0; ERROR_EXPIRED: the peer is gone (silent, or one segment was sent too often); ERROR_MEMORY.
 int link_tick(struct link *link, int64_t now_ms) MUST_CHECK;
 
+// Its streams: what is done to them by hand is followed by link_touch.
 struct smux *link_smux(struct link *link);
+// Something was written to a stream, or a stream was resumed or closed.
+void link_touch(struct link *link);
 // All that was written has been acknowledged.
 bool link_is_settled(const struct link *link);
 

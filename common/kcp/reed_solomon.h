@@ -31,7 +31,7 @@ void reed_solomon_add(const struct reed_solomon *code, unsigned index, const uin
 
 // Makes the missing data shards again. shards holds D + P pointers, NULL for those that are not
 // there; all have len bytes (the caller extends them with zeros). out holds D pointers, set for
-// each missing data shard, to len bytes. ERROR_NOT_FOUND: fewer than D are there; ERROR_MEMORY.
+// each missing data shard, to len bytes. ERROR_NOT_FOUND: fewer than D are there.
 int reed_solomon_recover(const struct reed_solomon *code, const uint8_t *const shards[], size_t len,
                          uint8_t *const out[]) MUST_CHECK;
 

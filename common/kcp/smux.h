@@ -2,6 +2,10 @@
 // of xtaci/smux 1.5.34). It knows nothing of what carries it: bytes come in by smux_input, and go
 // out by the carrier's write when the carrier has room.
 //
+// Frames are written to the carrier as soon as it takes them, within any function here but those
+// that only tell or pause; what it does not take waits for smux_pump, which is to be called when it
+// may take more, and after smux_input.
+//
 // It holds no timer: the caller gives the time, and calls smux_tick when smux_due says so.
 //
 // Loop thread only; one belongs to one connection.
@@ -28,8 +32,7 @@ struct smux_settings {
   uint32_t session_bytes;         // that all streams together may hold unread; more is not read
   uint32_t streams_max;           // at a time
   int64_t keepalive_interval_ms;  // between two NOPs of ours; 0: none
-  int64_t
-      keepalive_timeout_ms;  // a peer silent for so long, and up to twice that, is gone; 0: never
+  int64_t keepalive_timeout_ms;   // a peer silent for it, or up to twice that, is gone; 0: never
 };
 
 struct smux;
@@ -51,9 +54,10 @@ struct smux_events {
   // Bytes of it, writable, valid for the call. Returns how many were used: the rest comes again
   // with more behind it, or when the stream is resumed. What is used opens the peer's window.
   size_t (*on_bytes)(uint8_t *bytes, size_t len, void *stream_owner);
-  // The peer has ended it, and all it sent was used; still to be closed.
+  // The peer has ended it, and all it sent was used, or offered and left; still to be closed. What
+  // waited to be sent was given up: the peer takes nothing more.
   void (*on_ended)(void *stream_owner);
-  // Bytes of what waited have gone to the carrier.
+  // Within smux_pump: bytes of what waited have gone to the carrier.
   void (*on_sent)(void *stream_owner);
 };
 
@@ -73,12 +77,16 @@ int smux_input(struct smux *smux, uint8_t *bytes, size_t len, int64_t now_ms) MU
 int smux_pump(struct smux *smux) MUST_CHECK;
 // Whether smux_pump has something to move.
 bool smux_has_output(const struct smux *smux);
+// Whether all that was written, and each close, is with the carrier. Not so while a stream's bytes
+// wait for the peer's window, though smux_pump could not move them.
+bool smux_is_drained(const struct smux *smux);
 
 #define SMUX_NEVER INT64_MAX
 int64_t smux_due(const struct smux *smux);
 // Sends what is due. False: the peer has been silent for too long.
 bool smux_tick(struct smux *smux, int64_t now_ms);
 
+// Those open, and those closed whose FIN the carrier has not taken yet.
 size_t smux_stream_count(const struct smux *smux);
 size_t smux_unread_bytes(const struct smux *smux);
 
@@ -86,9 +94,13 @@ size_t smux_unread_bytes(const struct smux *smux);
 
 // Opens one, on the client's side. NULL: there are streams_max, or memory is out.
 struct smux_stream *smux_open(struct smux *smux, void *stream_owner);
+// How much was sent and used so far, for tests of the wrap-around; before any of it.
+void smux_stream_start_at(struct smux_stream *stream, uint32_t sent, uint32_t used);
 uint32_t smux_stream_id(const struct smux_stream *stream);
-// Copies; it goes out with smux_pump. ERROR_MEMORY: nothing was taken. ERROR_INVALID: the peer
-// has ended the stream.
+// What the windows and the carrier take goes to the carrier at once if nothing else waits; the
+// rest is copied, and goes out with smux_pump. ERROR_MEMORY: nothing was taken; or half a frame was
+// and the connection is at its end, as smux_pump tells. ERROR_INVALID: the peer has ended the
+// stream.
 int smux_write(struct smux_stream *stream, const uint8_t *bytes, size_t len) MUST_CHECK;
 size_t smux_queued_bytes(const struct smux_stream *stream);   // not yet with the carrier
 uint64_t smux_sent_bytes(const struct smux_stream *stream);   // handed to the carrier, ever
@@ -97,7 +109,7 @@ uint32_t smux_send_window(const struct smux_stream *stream);  // what the peer t
 void smux_pause(struct smux_stream *stream);
 void smux_resume(struct smux_stream *stream);
 // Sends what waits, then FIN, and forgets the stream; no event comes after this. Without flush
-// what waits is given up.
+// what waits is given up. Within on_bytes the bytes stay valid for the call.
 void smux_close(struct smux_stream *stream, bool flush);
 
 #endif

@@ -1,16 +1,16 @@
+// Package interop drives the gateway with the ecosystem's own Go code: keys,
+// certificates, the key exchange, sealing and compression are fabrica-util's, KCP and smux
+// those of the ecosystem's network library.
 package interop
 
 import (
 	"bufio"
 	"bytes"
-	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509/pkix"
 	"encoding/base64"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -24,21 +24,11 @@ import (
 	"github.com/go-pantheon/fabrica-util/compress"
 	"github.com/go-pantheon/fabrica-util/security/aes"
 	"github.com/go-pantheon/fabrica-util/security/certificate"
-	"github.com/go-pantheon/fabrica-util/security/ecdh"
+
+	"janus/interop/wire"
 )
 
 const patience = 60 * time.Second
-
-// Field numbers of packet.Packet.
-const (
-	packetData, packetVersion, packetObj, packetMod = 1, 2, 3, 4
-	packetSeq, packetIndex, packetCompress          = 5, 7, 20
-)
-
-const (
-	moduleSystem, moduleDev, moduleUser, moduleRoom = 1, 2, 3, 6
-	systemHandshake, systemHeartbeat, systemLogout  = 1, 2, 4
-)
 
 // keys are made and kept by the ecosystem's own packages, for both sides.
 type keys struct {
@@ -70,15 +60,13 @@ func newKeys(t *testing.T) *keys {
 `, accountKey, escape(serverPEM), escape(client.CertPEM))}
 }
 
-func (k *keys) token(t *testing.T, uid uint64) string {
-	t.Helper()
-	content := fields{
+func (k *keys) token(uid uint64) (string, error) {
+	content := wire.Fields{
 		1: []byte(rand.Text()), 2: []byte("blue"), 3: uid, 4: uint64(7),
 		5: uint64(time.Now().Add(time.Hour).Unix()), 7: uint64(1),
 	}
-	sealed, err := k.account.Encrypt(content.encode())
-	must(t, err)
-	return base64.URLEncoding.EncodeToString(sealed)
+	sealed, err := k.account.Encrypt(content.Encode())
+	return base64.URLEncoding.EncodeToString(sealed), err
 }
 
 func must(t *testing.T, err error) {
@@ -150,8 +138,9 @@ func start(t *testing.T, pattern, program string, arguments ...string) []string 
 	return nil
 }
 
-// startGateway runs janus-roma and janusd before it; returns where clients connect.
-func startGateway(t *testing.T, k *keys) string {
+// startGateway runs janus-roma and janusd before it, with more settings than it needs for
+// that; returns where clients connect, by transport.
+func startGateway(t *testing.T, k *keys, server, more string) map[string]string {
 	t.Helper()
 	dir := t.TempDir()
 	roma := start(t, `(127\.0\.0\.1:[1-9]\d*)`, "janus-roma", "--listen", "127.0.0.1:0")[1]
@@ -160,34 +149,38 @@ func startGateway(t *testing.T, k *keys) string {
 	must(t, os.WriteFile(filepath.Join(dir, "secret.conf"), []byte(k.secret), 0o600))
 	must(t, os.WriteFile(config, []byte(fmt.Sprintf(`
 server = { tcp = { addr = "127.0.0.1:0"; }; ws = { addr = "127.0.0.1:0"; }; grpc = { addr = "127.0.0.1:0"; };
-           http = { addr = "127.0.0.1:0"; }; };
+           http = { addr = "127.0.0.1:0"; }; %s };
 worker = { count = 2; };
 control = { socket = "%s"; };
 nodes = (
   { service = "roma.player.service"; addr = "%s"; color = "blue"; },
   { service = "roma.room.service"; addr = "%s"; color = "blue"; }
 );
+%s
 @include "secret.conf"
-`, socket, roma, roma)), 0o644))
+`, server, socket, roma, roma, more)), 0o644))
 	start(t, `event=ready\b`, "janusd", "-c", config)
 
 	output, err := exec.Command(filepath.Join(buildDir(t), "bin", "janusctl"),
 		"--socket", socket, "status", "--json").Output()
 	must(t, err)
 	var status struct {
-		Listeners []struct{ Address string }
+		Listeners []struct{ Transport, Address string }
 	}
 	must(t, json.Unmarshal(output, &status))
-	return status.Listeners[0].Address
+	addresses := map[string]string{}
+	for _, listener := range status.Listeners {
+		addresses[listener.Transport] = listener.Address
+	}
+	return addresses
 }
 
 // --- A client ----------------------------------------------------------------
 
+// client is a player over TCP with whom everything has to go well.
 type client struct {
-	t       *testing.T
-	conn    net.Conn
-	session *aes.Cipher
-	index   uint64
+	*player
+	t *testing.T
 }
 
 func login(t *testing.T, address string, k *keys, uid uint64) *client {
@@ -196,92 +189,27 @@ func login(t *testing.T, address string, k *keys, uid uint64) *client {
 	must(t, err)
 	t.Cleanup(func() { conn.Close() })
 	must(t, conn.SetDeadline(time.Now().Add(patience)))
-	c := &client{t: t, conn: conn}
-
-	private, public, err := ecdh.GenKeyPair()
+	p, err := enter(conn, k, uid, 0)
 	must(t, err)
-	signed, err := certificate.Sign(k.client.KeyPair.Pri, public[:])
-	must(t, err)
-	c.write(fields{packetMod: uint64(moduleSystem), packetSeq: uint64(systemHandshake),
-		packetData: fields{1: public[:], 2: signed.Sign, 3: []byte(k.token(t, uid)),
-			4: uint64(7), 5: uint64(time.Now().Unix())}.encode()}.encode())
-
-	packet, err := decode(c.read())
-	must(t, err)
-	if packet.number(packetMod) != moduleSystem || packet.number(packetSeq) != systemHandshake {
-		t.Fatalf("the answer to the handshake is %v", packet)
-	}
-	answer, err := decode(packet.bytes(packetData))
-	must(t, err)
-	if !certificate.Verify(k.server.Pri.Public().(ed25519.PublicKey), answer.bytes(1), answer.bytes(2)) {
-		t.Fatal("the gateway's signature does not verify")
-	}
-	peer, err := ecdh.ParseKey(answer.bytes(1))
-	must(t, err)
-	shared, err := ecdh.ComputeSharedKey(private, peer)
-	must(t, err)
-	c.session, err = aes.NewAESCipher(shared)
-	must(t, err)
-	if c.index = answer.number(5); c.index != 1 {
-		t.Fatalf("start_index is %d", c.index)
-	}
-	return c
-}
-
-func (c *client) write(body []byte) {
-	c.t.Helper()
-	must(c.t, binary.Write(c.conn, binary.BigEndian, int32(len(body))))
-	_, err := c.conn.Write(body)
-	must(c.t, err)
-}
-
-func (c *client) read() []byte {
-	c.t.Helper()
-	var length int32
-	must(c.t, binary.Read(c.conn, binary.BigEndian, &length))
-	if length <= 0 || length > 16384 {
-		c.t.Fatalf("a frame of %d bytes, which the ecosystem's clients refuse", length)
-	}
-	body := make([]byte, length)
-	_, err := io.ReadFull(c.conn, body)
-	must(c.t, err)
-	return body
+	return &client{p, t}
 }
 
 func (c *client) send(mod, seq, obj uint64, data []byte, compressed bool) {
 	c.t.Helper()
-	packet := fields{packetMod: mod, packetSeq: seq, packetObj: obj, packetData: data, packetIndex: c.index}
-	if compressed {
-		packet[packetCompress] = uint64(1)
-	}
-	c.index++
-	sealed, err := c.session.Encrypt(packet.encode())
-	must(c.t, err)
-	c.write(sealed)
+	must(c.t, c.player.send(mod, seq, obj, data, compressed))
 }
 
-func (c *client) receive() fields {
+func (c *client) receive() wire.Fields {
 	c.t.Helper()
-	plain, err := c.session.Decrypt(c.read())
+	packet, err := c.player.receive()
 	must(c.t, err)
-	packet, err := decode(plain)
-	must(c.t, err)
-	if packet.number(packetCompress) == 1 {
-		packet[packetData], err = compress.Decompress(packet.bytes(packetData))
-		must(c.t, err)
-	}
 	return packet
 }
 
-func (c *client) expect(mod, seq uint64, data []byte) fields {
+func (c *client) expect(mod, seq uint64, data []byte) wire.Fields {
 	c.t.Helper()
-	packet := c.receive()
-	if packet.number(packetMod) != mod || packet.number(packetSeq) != seq {
-		c.t.Fatalf("expected mod %d seq %d, got %v", mod, seq, packet)
-	}
-	if data != nil && !bytes.Equal(packet.bytes(packetData), data) {
-		c.t.Fatalf("expected %d bytes back, got %d others", len(data), len(packet.bytes(packetData)))
-	}
+	packet, err := c.player.expect(mod, seq, data)
+	must(c.t, err)
 	return packet
 }
 
@@ -289,36 +217,36 @@ func (c *client) expect(mod, seq uint64, data []byte) fields {
 
 func TestTheEcosystemsKeysTokensAndSealsAreThoseOfTheGateway(t *testing.T) {
 	k := newKeys(t)
-	address := startGateway(t, k)
+	address := startGateway(t, k, "", "")["tcp"]
 
 	t.Run("a login and messages in order", func(t *testing.T) {
 		c := login(t, address, k, 10001)
 		for i := range 100 {
-			c.send(moduleUser, 1, 0, fmt.Appendf(nil, "message %d", i), false)
+			c.send(wire.ModuleUser, 1, 0, fmt.Appendf(nil, "message %d", i), false)
 		}
 		for i := range 100 {
-			packet := c.expect(moduleUser, 1, fmt.Appendf(nil, "message %d", i))
-			if packet.number(packetObj) != 10001 {
-				t.Fatalf("obj is %d", packet.number(packetObj))
+			packet := c.expect(wire.ModuleUser, 1, fmt.Appendf(nil, "message %d", i))
+			if packet.Number(wire.PacketObj) != 10001 {
+				t.Fatalf("obj is %d", packet.Number(wire.PacketObj))
 			}
 		}
 	})
 
 	t.Run("a heartbeat", func(t *testing.T) {
 		c := login(t, address, k, 10002)
-		c.send(moduleSystem, systemHeartbeat, 0, fields{1: uint64(time.Now().Unix())}.encode(), false)
-		answer, err := decode(c.expect(moduleSystem, systemHeartbeat, nil).bytes(packetData))
+		c.send(wire.ModuleSystem, wire.SystemHeartbeat, 0, wire.Fields{1: uint64(time.Now().Unix())}.Encode(), false)
+		answer, err := wire.Decode(c.expect(wire.ModuleSystem, wire.SystemHeartbeat, nil).Bytes(wire.PacketData))
 		must(t, err)
-		if answer.number(2) != 1 {
-			t.Fatalf("the heartbeat's code is %d", answer.number(2))
+		if answer.Number(2) != 1 {
+			t.Fatalf("the heartbeat's code is %d", answer.Number(2))
 		}
 	})
 
 	t.Run("a message into a room", func(t *testing.T) {
 		c := login(t, address, k, 10003)
-		c.send(moduleRoom, 2, 4711, []byte("hello room"), false)
-		if packet := c.expect(moduleRoom, 2, []byte("hello room")); packet.number(packetObj) != 4711 {
-			t.Fatalf("obj is %d", packet.number(packetObj))
+		c.send(wire.ModuleRoom, 2, 4711, []byte("hello room"), false)
+		if packet := c.expect(wire.ModuleRoom, 2, []byte("hello room")); packet.Number(wire.PacketObj) != 4711 {
+			t.Fatalf("obj is %d", packet.Number(wire.PacketObj))
 		}
 	})
 
@@ -330,29 +258,27 @@ func TestTheEcosystemsKeysTokensAndSealsAreThoseOfTheGateway(t *testing.T) {
 		if !compressed {
 			t.Fatal("64 KB were not compressed")
 		}
-		c.send(moduleUser, 1, 0, data, true)
-		if packet := c.expect(moduleUser, 1, text); packet.number(packetCompress) != 1 {
+		c.send(wire.ModuleUser, 1, 0, data, true)
+		if packet := c.expect(wire.ModuleUser, 1, text); packet.Number(wire.PacketCompress) != 1 {
 			t.Fatal("64 KB came back without being compressed")
 		}
 	})
 
 	t.Run("a kick by Roma", func(t *testing.T) {
 		c := login(t, address, k, 10005)
-		c.send(moduleDev, 1, 0, []byte("logout 4"), false)
+		c.send(wire.ModuleDev, 1, 0, []byte("logout 4"), false)
 		packet := c.receive()
-		for packet.number(packetMod) == moduleDev { // the stand-in may acknowledge first
+		for packet.Number(wire.PacketMod) == wire.ModuleDev { // the stand-in may acknowledge first
 			packet = c.receive()
 		}
-		if packet.number(packetMod) != moduleSystem || packet.number(packetSeq) != systemLogout {
+		if packet.Number(wire.PacketMod) != wire.ModuleSystem || packet.Number(wire.PacketSeq) != wire.SystemLogout {
 			t.Fatalf("expected a logout, got %v", packet)
 		}
-		logout, err := decode(packet.bytes(packetData))
+		logout, err := wire.Decode(packet.Bytes(wire.PacketData))
 		must(t, err)
-		if logout.number(1) != 4 {
-			t.Fatalf("the logout's code is %d", logout.number(1))
+		if logout.Number(1) != 4 {
+			t.Fatalf("the logout's code is %d", logout.Number(1))
 		}
-		if _, err := c.conn.Read(make([]byte, 1)); err != io.EOF {
-			t.Fatalf("the connection did not end: %v", err)
-		}
+		must(t, c.expectEnd())
 	})
 }

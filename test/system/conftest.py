@@ -17,7 +17,7 @@ from janus.wire import Keys  # noqa: E402
 # What these are about is not C: a sanitizer has nothing to see there that others don't show it.
 if "asan" in os.environ.get("JANUS_BUILD", ""):
     collect_ignore = [f"test_{name}.py" for name in (
-        "completion", "dashboards", "deployment", "harness", "manual", "web", "web_clients")]
+        "completion", "dashboards", "deployment", "harness", "kcp_bridge", "manual", "web", "web_clients")]
 
 
 def pytest_sessionstart(session):

@@ -116,7 +116,8 @@ def test_the_numbers_are_what_clients_did(start, backend):
         wait_for(lambda: port.stats("connections")["messages_in"] == 6, "six messages")
         connections = port.stats("connections")
         assert (connections["open"], connections["sessions"], connections["logins"]) == (2, 2, 2)
-        assert connections["sessions_by_transport"] == {"tcp": 2, "tls": 0, "ws": 0, "wss": 0}
+        assert connections["sessions_by_transport"] == {"tcp": 2, "tls": 0, "ws": 0, "wss": 0,
+                                                         "kcp": 0}
         tunnels = port.stats("tunnels")
         assert (tunnels["open"], tunnels["opened"], tunnels["messages_out"]) == (2, 2, 6)
         types = {one["name"]: one for one in tunnels["types"]}

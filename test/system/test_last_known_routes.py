@@ -277,12 +277,13 @@ def test_a_node_that_takes_nobody_new_does_not_get_those_back_who_left(start):
     assert redis.get(player_key(7)) == other.address
 
 
-def test_tunnels_of_one_object_stay_together_in_an_outage(start):
-    """One of them breaks and goes elsewhere: the others follow, whichever worker they are in."""
+def cut_off(start, suspect):
+    """A gateway without Redis, its backends, and a player at each of its two workers: the number of
+    the worker, and what the player is."""
     redis = start(Redis)
     backends = [start(Backend) for _ in range(2)]
     gateway = gateway_on(start, redis, backends, NAMES[0], {
-        "worker": {"count": 2}, "tunnel": {"suspect": "1s"},
+        "worker": {"count": 2}, "tunnel": {"suspect": suspect},
         "data": {"app_route_table_alive_duration": "5s"}})
     gateway.wait_link("route feed", "following")
     players = {}
@@ -295,25 +296,62 @@ def test_tunnels_of_one_object_stay_together_in_an_outage(start):
     gateway.wait_link("redis", "down")
     wait_for(lambda: gateway.ctl("status") and "refused" in gateway.link("redis")["last_error"],
              "it to be gone for all")
+    return gateway, backends, players
+
+
+def live(backends, oid):
+    return [backend for backend in backends
+            for stream in backend.streams_of(kind="room", oid=oid) if not stream.ended.is_set()]
+
+
+def wait_together(backends, oid):
+    def together():
+        at = live(backends, oid)
+        return len(at) == 2 and len(set(at)) == 1
+
+    wait_for(together, f"both streams of room {oid} to be together")
+
+
+def blip(backends, oid, uid):
+    stream = live(backends, oid)[0].stream_of(uid, "room", oid)
+    stream.end(grpc.StatusCode.UNAVAILABLE, "a blip")
+    assert stream.ended.wait(30)
+
+
+def test_tunnels_of_one_object_stay_together_in_an_outage(start):
+    """One of them breaks and goes elsewhere: the others follow, whichever worker they are in."""
+    _, backends, players = cut_off(start, suspect="1s")
     for oid in ROOMS:
         for _, player in players.values():
             enter(player, [oid])
-        def live():
-            return [backend for backend in backends
-                    for stream in backend.streams_of(kind="room", oid=oid)
-                    if not stream.ended.is_set()]
-
-        def together():
-            return len(live()) == 2 and len(set(live())) == 1
-
-        wait_for(together, f"both streams of room {oid} to be together")
-        stream = live()[0].stream_of(players[0][0], "room", oid)
-        stream.end(grpc.StatusCode.UNAVAILABLE, "a blip")
-        assert stream.ended.wait(30)
-        wait_for(together, f"both streams of room {oid} to be together again")
+        wait_together(backends, oid)
+        blip(backends, oid, players[0][0])
+        wait_together(backends, oid)
         for _, player in players.values():
             enter(player, [oid])
     for _, player in players.values():
+        player.close()
+
+
+def test_a_tunnel_that_can_not_follow_its_route_at_once_follows_later(start):
+    """A worker avoids a node that has just failed it; meanwhile another, which knows nothing of
+    that, opens the same rooms there, and its word is the last."""
+    gateway, backends, players = cut_off(start, suspect="3s")
+    (uid, avoiding), (_, unaware) = players[0], players[1]
+    for player in (avoiding, unaware):
+        enter(player, [100])
+    wait_together(backends, 100)
+    blip(backends, 100, uid)
+    wait_together(backends, 100)
+    rooms = range(101, 107)
+    gateway.stall()  # neither hears of the other's choices
+    enter(avoiding, rooms)
+    enter(unaware, rooms)
+    gateway.resume()
+    for oid in rooms:
+        wait_together(backends, oid)
+    for player in (avoiding, unaware):
+        enter(player, rooms)
         player.close()
 
 

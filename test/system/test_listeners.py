@@ -58,7 +58,7 @@ SETTINGS = {
 @pytest.fixture(scope="module")
 def places(gateway):
     """The addresses of the listeners of SETTINGS."""
-    addresses = [one["address"] for one in gateway.ctl("status")["listeners"][2:]]
+    addresses = [one["address"] for one in gateway.ctl("status")["listeners"][3:]]
     return [(host.strip("[]"), int(port)) for host, _, port in
             (address.rpartition(":") for address in addresses[:8])]
 

@@ -132,6 +132,7 @@ def test_the_page_of_the_configuration_has_every_key_and_no_other(page_of):
     # A listener for WebSocket has what one for TCP has, and the page says so.
     missing = {key for key in keys - described
                if key.replace("server.ws.", "server.tcp.") not in described}
+    assert {key for key in keys if key.startswith("server.kcp.")} <= described
     assert missing == {"secret"}
     assert {key for key in described - keys
             if not any(other.startswith(f"{key}.") for other in described)} == set()

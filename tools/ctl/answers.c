@@ -250,11 +250,19 @@ void ctl_print_kick(const json_t *answer) {
          json_integer_value(json_object_get(answer, "kicked")));
 }
 
+struct line {
+  const char *title, *field;
+  enum cell cell;
+};
+
+static void lines_print(const json_t *object, const struct line lines[], size_t count) {
+  for (size_t i = 0; i < count; i++) {
+    line_print(lines[i].title, json_object_get(object, lines[i].field), lines[i].cell);
+  }
+}
+
 void ctl_print_session(const json_t *answer) {
-  static const struct {
-    const char *title, *field;
-    enum cell cell;
-  } lines[] = {
+  static const struct line lines[] = {
       {"uid", "uid", CELL_NUMBER},
       {"color", "color", CELL_TEXT},
       {"sid", "sid", CELL_NUMBER},
@@ -272,6 +280,22 @@ void ctl_print_session(const json_t *answer) {
       {"input paused", "input_paused", CELL_FLAG},
       {"output full", "output_paused", CELL_FLAG},
   };
+  static const struct line path_lines[] = {
+      {"round trip", "srtt_ms", CELL_DURATION},
+      {"sent again after", "rto_ms", CELL_DURATION},
+      {"loss (%)", "loss_percent", CELL_NUMBER},
+      {"segments out", "segments_out", CELL_NUMBER},
+      {"sent again", "retransmits", CELL_NUMBER},
+      {"segments in", "segments_in", CELL_NUMBER},
+      {"FEC recovered", "fec_recovered", CELL_NUMBER},
+      {"datagrams in", "datagrams_in", CELL_NUMBER},
+      {"datagrams out", "datagrams_out", CELL_NUMBER},
+      {"client takes", "client_window", CELL_NUMBER},
+      {"gateway takes", "gateway_window", CELL_NUMBER},
+      {"in flight", "in_flight", CELL_NUMBER},
+      {"stream window", "stream_window_bytes", CELL_NUMBER},
+      {"streams", "streams", CELL_NUMBER},
+  };
   static const struct column columns[] = {
       {"tunnel", "type", CELL_TEXT},
       {"oid", "oid", CELL_NUMBER},
@@ -281,8 +305,10 @@ void ctl_print_session(const json_t *answer) {
       {"bytes", "queued_bytes", CELL_NUMBER},
   };
   const json_t *session = json_object_get(answer, "session");
-  for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
-    line_print(lines[i].title, json_object_get(session, lines[i].field), lines[i].cell);
+  const json_t *path = json_object_get(answer, "path");
+  lines_print(session, lines, sizeof lines / sizeof *lines);
+  if (path) {
+    lines_print(path, path_lines, sizeof path_lines / sizeof *path_lines);
   }
   line_print("siblings", json_object_get(answer, "siblings"), CELL_NUMBER);
   line_printf(

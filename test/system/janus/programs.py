@@ -192,6 +192,7 @@ class Gateway(Program):
 
     DEFAULTS = {
         "server": {"tcp": {"addr": "127.0.0.1:0"}, "ws": {"addr": "127.0.0.1:0"},
+                   "kcp": {"addr": "127.0.0.1:0"},
                    "grpc": {"addr": "127.0.0.1:0"},
                    "http": {"addr": "127.0.0.1:0"}},
         "worker": {"count": 2},

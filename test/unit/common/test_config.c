@@ -163,7 +163,7 @@ static void the_shipped_file_is_the_defaults_and_two_nodes(void **state) {
   (void)state;
   load_good("");
   other = config;
-  char text[32768];
+  char text[65536];
   FILE *file = fopen("etc/janus.conf", "r");
   assert_non_null(file);
   size_t len = fread(text, 1, sizeof text - 1, file);
@@ -789,7 +789,7 @@ static void saved_settings_that_are_damaged_are_refused(void **state) {
 static void listeners_are_read_and_travel(void **state) {
   (void)state;
   load_good(
-      "server = { tcp = { addr = \"\"; };\n"
+      "server = { tcp = { addr = \"\"; }; kcp = { addr = \"[::]:443\"; allow = [\"::1\"]; };\n"
       "  ws = { addr = \"[::]:443\"; path = \"/play\"; origins = [\"https://a\", \"https://b\"];\n"
       "         deny = [\"192.0.2.0/24\"]; keepalive = \"5m\"; };\n"
       "  listeners = (\n"
@@ -797,7 +797,8 @@ static void listeners_are_read_and_travel(void **state) {
       "      connections_per_worker = 7; nodelay = false;\n"
       "      tls = { enabled = true; cert = [\"janus.conf\", \"secret.conf\"];\n"
       "              key = \"secret.conf, janus.conf\"; min_version = \"1.3\"; }; },\n"
-      "    { transport = \"ws\"; addr = \"h:2\"; subprotocols = [\"x\", \"y\"]; } ); };\n");
+      "    { transport = \"ws\"; addr = \"h:2\"; subprotocols = [\"x\", \"y\"]; },\n"
+      "    { transport = \"kcp\"; addr = \"h:2\"; connections_per_address = 9; } ); };\n");
   FILE *file = tmpfile();
   assert_int_equal(config_save(&config, file), 0);
   memset(&other, 0xa5, sizeof other);
@@ -805,17 +806,20 @@ static void listeners_are_read_and_travel(void **state) {
   fclose(file);
   assert_memory_equal(&config, &other, sizeof config);
 
-  static const char *const names[] = {"ws", "tls", "ws"};
-  static const char *const paths[] = {"server.ws", "server.listeners[0]", "server.listeners[1]"};
+  static const char *const names[] = {"ws", "kcp", "tls", "ws", "kcp"};
+  static const char *const paths[] = {"server.ws", "server.kcp", "server.listeners[0]",
+                                      "server.listeners[1]", "server.listeners[2]"};
   const struct config_listener *listener = NULL;
   char path[64], pair[CONFIG_LIST_BYTES];
-  for (size_t i = 0; i < 3; i++) {
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
     listener = config_listener_next(&config, listener);
     assert_non_null(listener);
     assert_string_equal(config_listener_name(listener), names[i]);
     assert_string_equal(config_listener_path(&config, listener, path, sizeof path), paths[i]);
   }
   assert_null(config_listener_next(&config, listener));
+  assert_int_equal(listener->connections_per_address, 9);
+  listener--;
   assert_string_equal(listener->subprotocols, "x,y");
   assert_string_equal(listener->path, "/ws");
   listener--;
@@ -838,7 +842,7 @@ static void listeners_that_do_not_fit_together_are_refused(void **state) {
   static const struct {
     const char *text, *fault;
   } faulty[] = {
-      {"server = { tcp = { addr = \"\"; }; ws = { addr = \"\"; }; };",
+      {"server = { tcp = { addr = \"\"; }; ws = { addr = \"\"; }; kcp = { addr = \"\"; }; };",
        ":1: server.tcp.addr: is empty, and there is no other listener for clients"},
       {"server = { ws = { path = \"ws\"; }; };", ":1: server.ws.path: must begin with a /"},
       {"server = { ws = { tls = { enabled = true; }; }; };",
@@ -876,7 +880,19 @@ static void listeners_that_do_not_fit_together_are_refused(void **state) {
       {"server = { listeners = ( { transport = \"ws\"; } ); };",
        ":1: server.listeners[0].addr: is missing"},
       {"server = { listeners = ( { transport = \"udp\"; addr = \"h:1\"; } ); };",
-       ":1: server.listeners[0].transport: must be one of tcp|ws, not \"udp\""},
+       ":1: server.listeners[0].transport: must be one of tcp|ws|kcp, not \"udp\""},
+      {"server = { listeners = ( { transport = \"kcp\"; addr = \"h:1\"; backlog = 7; } ); };",
+       ":1: server.listeners[0].backlog: is not for transport = \"kcp\""},
+      {"server = { listeners = ( { transport = \"kcp\"; addr = \"h:1\";\n"
+       " tls = { min_version = \"1.3\"; }; } ); };",
+       ":2: server.listeners[0].tls.min_version: is not for transport = \"kcp\""},
+      {"server = { listeners = ( { transport = \"kcp\"; addr = \"h:1\"; path = \"/ws\"; } ); };",
+       ":1: server.listeners[0].path: is not for transport = \"kcp\""},
+      {"server = { kcp = { proxy = [\"::1\"]; }; };",
+       ":1: server.kcp.proxy: unknown key; did you mean \"server.tcp.proxy\"?"},
+      {"server = { listeners = ( { transport = \"kcp\"; addr = \"[::]:17003\"; } ); };",
+       ":1: server.listeners[0].addr: is where server.kcp listens already (\"\" there switches "
+       "that one off)"},
   };
   for (size_t i = 0; i < sizeof faulty / sizeof *faulty; i++) {
     expect_fault(faulty[i].text, faulty[i].fault);
@@ -890,6 +906,81 @@ static void listeners_may_share_a_port(void **state) {
       "server = { tcp = { addr = \"127.0.0.1:17002\"; }; ws = { addr = \"0.0.0.0:17002\"; }; };");
   load_good("server = { tcp = { addr = \"127.0.0.1:0\"; }; ws = { addr = \"127.0.0.1:0\"; }; };");
   load_good("server = { tcp = { addr = \"\"; }; ws = { addr = \"h:1\"; }; };");
+  load_good("server = { tcp = { addr = \"h:1\"; }; kcp = { addr = \"h:1\"; }; };");
+}
+
+static void the_profile_of_kcp_gives_what_is_not_given(void **state) {
+  (void)state;
+  load_good("");
+  assert_int_equal(config.kcp.data_shards, 10);
+  assert_int_equal(config.kcp.parity_shards, 3);
+  assert_int_equal(config.kcp.interval_ms, 10);
+  assert_int_equal(config.kcp.keepalive_timeout_ms, 30000);
+  assert_true(config.kcp.nodelay && config.kcp.ack_nodelay);
+  assert_false(config.kcp.congestion_window || config.kcp.roaming);
+  other = config;
+  load_good("kcp = { profile = \"default\"; };");
+  assert_memory_equal(&config, &other, sizeof config);
+
+  setenv("JANUS_KCP_MTU_BYTES", "1100", 1);
+  load_good("kcp = { profile = \"low_latency\"; send_window = 128; };");
+  unsetenv("JANUS_KCP_MTU_BYTES");
+  assert_int_equal(config.kcp.data_shards, 8);
+  assert_int_equal(config.kcp.parity_shards, 2);
+  assert_int_equal(config.kcp.interval_ms, 5);
+  assert_int_equal(config.kcp.send_window, 128);  // given, though it is the default
+  assert_int_equal(config.kcp.receive_window, 256);
+  assert_int_equal(config.kcp.mtu_bytes, 1100);
+  assert_int_equal(config.kcp.frame_bytes, 2048);
+  assert_int_equal(config.kcp.receive_buffer_bytes, 8388608);
+  assert_int_equal(config.kcp.keepalive_interval_ms, 5000);
+  assert_int_equal(config.kcp.keepalive_timeout_ms, 15000);
+  assert_int_equal(config.kcp.stream_buffer_bytes, 65536);
+
+  char *text = config_text(&config);
+  memset(&other, 0xa5, sizeof other);
+  assert_int_equal(config_load_text(text, &other, on_fault, &config), 0);
+  free(text);
+  assert_memory_equal(&config, &other, sizeof config);
+
+  setenv("JANUS_KCP_PROFILE", "low_latency", 1);
+  load_good("");
+  unsetenv("JANUS_KCP_PROFILE");
+  assert_int_equal(config.kcp.send_window, 256);
+}
+
+static void what_kcp_can_not_do_is_refused(void **state) {
+  (void)state;
+  static const struct {
+    const char *text, *fault;
+  } faulty[] = {
+      {"data_shards = 0;", ":1: kcp.data_shards: must not be 0 alone: without FEC both are"},
+      {"parity_shards = 0;", ":1: kcp.parity_shards: must not be 0 alone: without FEC both are"},
+      {"data_shards = 200; parity_shards = 57;",
+       ":1: kcp.parity_shards: and kcp.data_shards must not be over 256 together"},
+      {"mtu_bytes = 1493;",
+       ":1: kcp.mtu_bytes: must not be over 1492: clients in Go take no datagram over 1500 bytes, "
+       "of which FEC has 8"},
+      {"mtu_bytes = 49;", ":1: kcp.mtu_bytes: must be a whole number from 50 to 65535, not 49"},
+      {"interval = \"4ms\";",
+       ":1: kcp.interval: must be a duration from \"5ms\" to \"5s\", a number with ms, s, m or h, "
+       "not \"4ms\""},
+      {"receive_window = 4097;",
+       ":1: kcp.receive_window: must be a whole number from 1 to 4096, not 4097"},
+      {"keepalive_timeout = \"10s\";",
+       ":1: kcp.keepalive_timeout: must be greater than kcp.keepalive_interval"},
+      {"receive_buffer_bytes = 65536;\nstream_buffer_bytes = 65537;",
+       ":2: kcp.stream_buffer_bytes: must not be greater than kcp.receive_buffer_bytes"},
+      {"dscp = 64;", ":1: kcp.dscp: must be a whole number from 0 to 63, not 64"},
+      {"profile = \"moba\";", ":1: kcp.profile: must be one of default|low_latency, not \"moba\""},
+  };
+  for (size_t i = 0; i < sizeof faulty / sizeof *faulty; i++) {
+    char text[256];
+    snprintf(text, sizeof text, "kcp = { %s };", faulty[i].text);
+    expect_fault(text, faulty[i].fault);
+  }
+  load_good("kcp = { data_shards = 0; parity_shards = 0; mtu_bytes = 1492; };");
+  load_good("kcp = { keepalive_timeout = \"0s\"; };");
 }
 
 static void note_change(const char *name, enum config_change change, void *context) {
@@ -931,6 +1022,23 @@ static void what_can_change_in_place_is_taken_and_the_rest_named(void **state) {
   assert_string_equal(take("limits = { idle_timeout = \"9s\"; }; seal = { aes_ni = false; };"), "");
 }
 
+static void a_change_of_kcp_is_for_new_workers_but_for_its_bounds(void **state) {
+  (void)state;
+  begin("");
+  assert_string_equal(take("kcp = { streams = 4; dscp = 0; mtu_bytes = 1300; roaming = true; };"),
+                      "kcp.mtu_bytes:new_generation kcp.dscp:in_place kcp.streams:in_place "
+                      "kcp.roaming:in_place ");
+  assert_int_equal(running.kcp.mtu_bytes, 1300);
+  assert_string_equal(
+      take("kcp = { profile = \"low_latency\"; data_shards = 10; parity_shards = 3; "
+           "interval = \"10ms\"; send_window = 128; receive_window = 128; "
+           "mtu_bytes = 1400; socket_buffer_bytes = 4194304; frame_bytes = 4096; "
+           "receive_buffer_bytes = 4194304; keepalive_interval = \"10s\"; };"),
+      "kcp.profile:new_generation kcp.mtu_bytes:new_generation kcp.dscp:in_place "
+      "kcp.streams:in_place kcp.keepalive_timeout:new_generation "
+      "kcp.roaming:in_place ");
+}
+
 static void what_was_derived_stays_where_nothing_was_said_of_it(void **state) {
   (void)state;
   begin("");
@@ -949,7 +1057,7 @@ static void the_lists_of_a_listener_that_moves_wait_with_it(void **state) {
                       "server.tcp.addr:restart server.tcp.allow:restart ");
   assert_int_equal(running.server.listeners[LISTENER_TCP].allow.count, 1);
   assert_string_equal(take("server = { tcp = { addr = \"h:1\"; backlog = 5; }; };"),
-                      "server.tcp.backlog:in_place server.tcp.allow:in_place ");
+                      "server.tcp.allow:in_place server.tcp.backlog:in_place ");
 }
 
 static void nodes_without_a_color_stay_with_the_label_that_counts(void **state) {
@@ -1333,6 +1441,9 @@ int main(void) {
       cmocka_unit_test(listeners_are_read_and_travel),
       cmocka_unit_test(listeners_that_do_not_fit_together_are_refused),
       cmocka_unit_test(listeners_may_share_a_port),
+      cmocka_unit_test(the_profile_of_kcp_gives_what_is_not_given),
+      cmocka_unit_test(what_kcp_can_not_do_is_refused),
+      cmocka_unit_test(a_change_of_kcp_is_for_new_workers_but_for_its_bounds),
       cmocka_unit_test(what_can_change_in_place_is_taken_and_the_rest_named),
       cmocka_unit_test(what_was_derived_stays_where_nothing_was_said_of_it),
       cmocka_unit_test(nodes_are_taken_as_a_whole),

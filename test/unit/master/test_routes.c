@@ -18,12 +18,33 @@ struct fixture {
   struct config config;
   struct channel_route_held moved;  // the last that a worker was told
   int moved_worker;                 // -1: none was
+  struct simulated_worker *simulated;
+};
+
+// Two workers with some tunnels each, all of one room, and what is on the way between them and the
+// master.
+enum { TUNNELS = 3, ON_THE_WAY_MAX = 4096 };
+
+struct simulated_worker {
+  char at[TUNNELS];           // each tunnel's node; 0: none
+  char told[ON_THE_WAY_MAX];  // nodes that it was told of, in order,
+  size_t told_count, told_read;
+  struct {
+    char node;  // 0: a release
+    bool follows;
+  } said[ON_THE_WAY_MAX];
+  size_t said_count, said_read;
 };
 
 static void on_moved(int worker, const struct channel_route_held *moved, void *owner) {
   struct fixture *fixture = owner;
   fixture->moved_worker = worker;
   fixture->moved = *moved;
+  if (fixture->simulated) {
+    struct simulated_worker *simulated = &fixture->simulated[worker];
+    assert_true(simulated->told_count < ON_THE_WAY_MAX);
+    simulated->told[simulated->told_count++] = moved->address[0];
+  }
 }
 
 static int set_up(void **state) {
@@ -134,6 +155,78 @@ static void whoever_holds_a_route_is_told_when_another_moves_it(void **state) {
   assert_string_equal(fixture->moved.address, "b:1");
 }
 
+static void say(struct simulated_worker *simulated, char node, bool follows) {
+  assert_true(simulated->said_count < ON_THE_WAY_MAX);
+  simulated->said[simulated->said_count].node = node;
+  simulated->said[simulated->said_count++].follows = follows;
+}
+
+static void go(struct simulated_worker *simulated, int tunnel, char node, bool follows) {
+  if (simulated->at[tunnel]) {
+    say(simulated, 0, false);
+  }
+  simulated->at[tunnel] = node;
+  say(simulated, node, follows);
+}
+
+static bool worker_reads(struct simulated_worker *simulated) {
+  if (simulated->told_read == simulated->told_count) {
+    return false;
+  }
+  char node = simulated->told[simulated->told_read++];
+  for (int i = 0; i < TUNNELS; i++) {
+    if (simulated->at[i] != node) {
+      go(simulated, i, node, true);
+    }
+  }
+  return true;
+}
+
+static bool master_reads(struct fixture *fixture, int worker) {
+  struct simulated_worker *simulated = &fixture->simulated[worker];
+  if (simulated->said_read == simulated->said_count) {
+    return false;
+  }
+  size_t i = simulated->said_read++;
+  if (simulated->said[i].node) {
+    const struct channel_route_held held = {.oid = 1,
+                                            .follows = simulated->said[i].follows,
+                                            .address = {simulated->said[i].node, ':', '1'}};
+    routes_held(fixture->routes, worker, &held);
+  } else {
+    routes_released(fixture->routes, worker, &(struct channel_route_released){.oid = 1});
+  }
+  return true;
+}
+
+static void workers_that_choose_differently_in_an_outage_come_together(void **state) {
+  struct fixture *fixture = *state;
+  static struct simulated_worker simulated[2];
+  route_table_trust(fixture->table, false);
+  fixture->simulated = simulated;
+  uint64_t random = 1;
+  for (int run = 0; run < 2000; run++) {
+    memset(simulated, 0, sizeof simulated);
+    for (int i = 0; i < TUNNELS; i++) {
+      go(&simulated[0], i, 'b', false);
+      go(&simulated[1], i, 'c', false);
+    }
+    for (int quiet = 0; quiet < 400;) {
+      random = random * 6364136223846793005 + 1442695040888963407;
+      int worker = (int)(random >> 33 & 1);
+      bool done =
+          random >> 34 & 1 ? worker_reads(&simulated[worker]) : master_reads(fixture, worker);
+      quiet = done ? 0 : quiet + 1;
+    }
+    for (int i = 0; i < TUNNELS; i++) {
+      assert_int_equal(simulated[0].at[i], simulated[0].at[0]);
+      assert_int_equal(simulated[1].at[i], simulated[0].at[0]);
+    }
+    routes_worker_gone(fixture->routes, 0);
+    routes_worker_gone(fixture->routes, 1);
+  }
+}
+
 static void the_gateway_tier_names_this_gateway_while_the_player_is_here(void **state) {
   struct fixture *fixture = *state;
   const struct route_key key = {
@@ -158,6 +251,7 @@ int main(void) {
       FACT(an_unknown_tunnel_type_settles_nothing),
       FACT(what_a_tunnel_holds_is_put_back_but_overrules_nobody),
       FACT(whoever_holds_a_route_is_told_when_another_moves_it),
+      FACT(workers_that_choose_differently_in_an_outage_come_together),
       FACT(the_gateway_tier_names_this_gateway_while_the_player_is_here),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

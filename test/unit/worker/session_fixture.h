@@ -69,8 +69,7 @@ static void memory_close(struct transport *transport, enum close_reason reason, 
   of(transport)->flushed = flush;
 }
 
-static const struct transport_kind memory_kind = {.name = "memory",
-                                                  .send = memory_send,
+static const struct transport_kind memory_kind = {.send = memory_send,
                                                   .queued_bytes = memory_queued_bytes,
                                                   .taken_bytes = memory_taken_bytes,
                                                   .pause = memory_pause,
@@ -79,7 +78,8 @@ static const struct transport_kind memory_kind = {.name = "memory",
 
 static struct transport *make(void *context, const struct transport_events *events, void *owner) {
   struct memory *memory = context;
-  memory->transport = (struct transport){.kind = &memory_kind, .events = events, .owner = owner};
+  memory->transport =
+      (struct transport){.kind = &memory_kind, .name = "memory", .events = events, .owner = owner};
   return &memory->transport;
 }
 

@@ -1,0 +1,344 @@
+package interop
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/xtaci/kcp-go/v5"
+	"github.com/xtaci/smux"
+
+	"janus/interop/echo"
+	"janus/interop/faults"
+	"janus/interop/path"
+	"janus/interop/stack"
+	"janus/interop/wire"
+)
+
+// What these tests move in all, in both directions, where JANUS_INTEROP_MB says nothing else.
+const defaultMB = 100
+
+// For a whole exchange over a bad line, where one lost packet after the other is nothing wrong.
+const kcpPatience = 3 * time.Minute
+
+// A client sends no more than this ahead of the answers.
+const ahead = 8
+
+// dial makes one client's KCP session.
+type dial func() (*stack.Session, error)
+
+// load is what is to be moved: so many clients at once, with so many streams each.
+type load struct {
+	clients, streams int
+	share            float64 // of what all tests move, in percent
+}
+
+var compared atomic.Int64
+
+func totalBytes(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv("JANUS_INTEROP_MB")
+	if text == "" {
+		return defaultMB << 20
+	}
+	megabytes, err := strconv.ParseFloat(text, 64)
+	must(t, err)
+	return int(megabytes * (1 << 20))
+}
+
+// startKCP runs a gateway whose FEC is that of the clients' settings. With
+// JANUS_INTEROP_PEER=go the Go stack takes its place, which shows whether a fault lies with
+// the line and these tests.
+func startKCP(t *testing.T, k *keys, clients stack.Settings) (port string) {
+	t.Helper()
+	var address string
+	if os.Getenv("JANUS_INTEROP_PEER") == "go" {
+		settings := clients
+		settings.SocketBuffer = 1 << 20 // the default loses bursts by design
+		listener, err := settings.Listen("0.0.0.0:0")
+		must(t, err)
+		t.Cleanup(func() { listener.Close() })
+		go settings.Serve(listener, echo.WithLogin(k.server.Pri).Serve)
+		address = listener.Addr().String()
+	} else {
+		address = startGateway(t, k,
+			`kcp = { addr = "0.0.0.0:0"; };`,
+			fmt.Sprintf("kcp = { data_shards = %d; parity_shards = %d; };\n", clients.DataShards, clients.ParityShards)+
+				`limits = { messages_per_s = 0; bytes_per_s = 0; handshakes_per_s = 0; };`)["kcp"]
+	}
+	_, port, err := net.SplitHostPort(address)
+	must(t, err)
+	return port
+}
+
+// play moves the load and compares every byte that comes back.
+func play(t *testing.T, k *keys, dial dial, l load) {
+	t.Helper()
+	each := int(float64(totalBytes(t)) * l.share / 100 / 2 / float64(l.clients*l.streams))
+	begin := time.Now()
+	var all sync.WaitGroup
+	failures := make(chan error, l.clients)
+	for i := range l.clients {
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			if err := playClient(k, dial, uint64(20001+i), l.streams, each); err != nil {
+				failures <- fmt.Errorf("client %d: %w", i, err)
+			}
+		}()
+	}
+	all.Wait()
+	close(failures)
+	shown := 0
+	for err := range failures {
+		if shown++; shown <= 5 {
+			t.Error(err)
+		}
+	}
+	if shown > 5 {
+		t.Errorf("%d clients failed in all", shown)
+	}
+	moved := 2 * each * l.clients * l.streams
+	compared.Add(int64(moved))
+	t.Logf("%d clients with %d streams, %.2f MB in %.1f s", l.clients, l.streams,
+		float64(moved)/(1<<20), time.Since(begin).Seconds())
+}
+
+// playClient opens its streams at once, as the ecosystem's client does, and uses all.
+func playClient(k *keys, dial dial, uid uint64, streams, each int) error {
+	session, err := dial()
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	opened := make([]*smux.Stream, streams)
+	for i := range opened {
+		if opened[i], err = session.OpenStream(); err != nil {
+			return err
+		}
+		if err = opened[i].SetDeadline(time.Now().Add(kcpPatience)); err != nil {
+			return err
+		}
+	}
+	failures := make(chan error, streams)
+	for i, stream := range opened {
+		go func() {
+			// The ecosystem numbers a client's dialogs so.
+			dialog := uid*100 + uint64(i) + 1
+			err := playStream(stream, k, uid, dialog, each)
+			if err != nil {
+				err = fmt.Errorf("stream %d: %w", stream.ID(), err)
+				stream.Close() // the partner of its sender or receiver ends too
+			}
+			failures <- err
+		}()
+	}
+	for range opened {
+		err = errors.Join(err, <-failures)
+	}
+	for _, stream := range opened {
+		stream.Close()
+	}
+	return err
+}
+
+func playStream(stream *smux.Stream, k *keys, uid, dialog uint64, each int) error {
+	p, err := enter(stream, k, uid, dialog)
+	if err != nil {
+		return fmt.Errorf("handshake: %w", err)
+	}
+	sent := make(chan error, 1)
+	room := make(chan struct{}, ahead)
+	go func() {
+		messages := newMessages(dialog, each)
+		for data := messages.next(); data != nil; data = messages.next() {
+			room <- struct{}{}
+			if err := p.send(wire.ModuleUser, 1, 0, data, false); err != nil {
+				sent <- err
+				return
+			}
+		}
+		sent <- nil
+	}()
+	messages := newMessages(dialog, each)
+	for data := messages.next(); data != nil; data = messages.next() {
+		packet, err := p.receive()
+		if err != nil {
+			return fmt.Errorf("after %d bytes: %w", messages.before(data), err)
+		}
+		if packet.Number(wire.PacketMod) != wire.ModuleUser {
+			return fmt.Errorf("after %d bytes: got %v", messages.before(data), packet)
+		}
+		if !bytes.Equal(packet.Bytes(wire.PacketData), data) {
+			return fmt.Errorf("after %d bytes: others than were sent", messages.before(data))
+		}
+		<-room
+	}
+	return <-sent
+}
+
+// messages are those of one stream: of lengths that meet the edges of segments, smux
+// frames and the longest frame, and of bytes that follow from the stream's number.
+type messages struct {
+	random *rand.ChaCha8
+	left   int
+	all    int
+	number int
+}
+
+// Sealing and the packet around the data take up to 60 bytes.
+var lengths = []int{1, 5, 64, 1313, 1376, 128, 4030, 4031, 4032, 4092, 300, 9000, 16, 16320}
+
+func newMessages(dialog uint64, total int) *messages {
+	var seed [32]byte
+	copy(seed[:], strconv.FormatUint(dialog, 10))
+	return &messages{random: rand.NewChaCha8(seed), left: total, all: total}
+}
+
+func (m *messages) next() []byte {
+	if m.left <= 0 {
+		return nil
+	}
+	data := make([]byte, min(m.left, lengths[m.number%len(lengths)]))
+	_, _ = m.random.Read(data) // never fails
+	m.number++
+	m.left -= len(data)
+	return data
+}
+
+func (m *messages) before(data []byte) int { return m.all - m.left - len(data) }
+
+// --- The tests ---------------------------------------------------------------
+
+// gateways are those that are running, one for each pair of shard numbers.
+type gateways map[[2]int]string
+
+func (g gateways) port(t *testing.T, k *keys, settings stack.Settings) string {
+	t.Helper()
+	shards := [2]int{settings.DataShards, settings.ParityShards}
+	if g[shards] == "" {
+		g[shards] = startKCP(t, k, settings)
+	}
+	return g[shards]
+}
+
+func withShards(data, parity int) stack.Settings {
+	s := stack.Defaults()
+	s.DataShards, s.ParityShards = data, parity
+	return s
+}
+
+func TestTheEcosystemsKCPClientGetsThrough(t *testing.T) {
+	k := newKeys(t)
+	ports := gateways{}
+	for _, c := range []struct {
+		name     string
+		settings stack.Settings
+		gateway  stack.Settings
+		load     load
+	}{
+		{"with its defaults", stack.Defaults(), stack.Defaults(), load{2, stack.Streams, 10}},
+		{"with one stream", stack.Defaults(), stack.Defaults(), load{2, 1, 5}},
+		{"with 16 streams", stack.Defaults(), stack.Defaults(), load{2, 16, 7}},
+		{"without FEC at a gateway that has it", withShards(0, 0), stack.Defaults(), load{2, stack.Streams, 4}},
+		{"without FEC on both sides", withShards(0, 0), withShards(0, 0), load{2, stack.Streams, 6}},
+		{"with FEC of 8 and 2", withShards(8, 2), withShards(8, 2), load{2, stack.Streams, 4}},
+		{"with FEC of 5 and 2", withShards(5, 2), withShards(5, 2), load{2, stack.Streams, 4}},
+		{"with the low-latency profile", stack.LowLatency(), withShards(8, 2), load{2, stack.Streams, 6}},
+		{"200 of them at once", stack.Defaults(), stack.Defaults(), load{200, stack.Streams, 12}},
+	} {
+		port := ports.port(t, k, c.gateway)
+		t.Run(c.name, func(t *testing.T) {
+			play(t, k, func() (*stack.Session, error) {
+				return c.settings.Dial("127.0.0.1:" + port)
+			}, c.load)
+		})
+	}
+}
+
+func TestTheEcosystemsKCPClientGetsThroughABadLine(t *testing.T) {
+	k := newKeys(t)
+	ports := gateways{}
+	usual := stack.Defaults()
+	small := usual
+	small.MTU = 1300
+	const ms = time.Millisecond
+	for _, c := range []struct {
+		name     string
+		settings stack.Settings
+		faults   faults.Settings
+		mtu      int
+		load     load
+	}{
+		{"with 1 % loss", usual, faults.Settings{Loss: 1, Delay: 5 * ms}, 1500, load{4, stack.Streams, 6}},
+		{"with 10 % loss", usual, faults.Settings{Loss: 10, Delay: 5 * ms}, 1500, load{4, stack.Streams, 6}},
+		{"with 30 % loss", usual, faults.Settings{Loss: 30, Delay: 5 * ms}, 1500, load{4, stack.Streams, 5}},
+		{"with 10 % loss and FEC of 8 and 2", withShards(8, 2), faults.Settings{Loss: 10, Delay: 5 * ms}, 1500, load{2, stack.Streams, 2}},
+		{"with 10 % loss and FEC of 5 and 2", withShards(5, 2), faults.Settings{Loss: 10, Delay: 5 * ms}, 1500, load{2, stack.Streams, 2}},
+		{"with 10 % loss and no FEC", withShards(0, 0), faults.Settings{Loss: 10, Delay: 5 * ms}, 1500, load{2, stack.Streams, 2}},
+		{"with packets out of order", usual, faults.Settings{Reorder: 25, Delay: 5 * ms}, 1500, load{4, stack.Streams, 5}},
+		{"with packets that come twice", usual, faults.Settings{Duplicate: 25, Delay: 5 * ms}, 1500, load{4, stack.Streams, 5}},
+		{"with 50 ms of jitter", usual, faults.Settings{Delay: 50 * ms, Jitter: 50 * ms}, 1500, load{4, stack.Streams, 3}},
+		{"at 1 Mbit/s", usual, faults.Settings{Rate: 1e6, Delay: 25 * ms}, 1500, load{1, stack.Streams, 0.2}},
+		{"at 10 Mbit/s", usual, faults.Settings{Rate: 10e6, Delay: 25 * ms}, 1500, load{2, stack.Streams, 2}},
+		{"with an mtu of 1300", small, faults.Settings{Loss: 1}, 1336, load{2, stack.Streams, 2}},
+		{"with packets of up to 1300 bytes on the way", usual, faults.Settings{Loss: 1}, 1300, load{2, stack.Streams, 2}},
+		{"with all of it", usual, faults.Settings{Loss: 10, Duplicate: 10, Reorder: 10,
+			Delay: 25 * ms, Jitter: 25 * ms, Rate: 20e6}, 1500, load{4, stack.Streams, 2}},
+	} {
+		port := ports.port(t, k, c.settings)
+		t.Run(c.name, func(t *testing.T) {
+			before := kcp.DefaultSnmp.Copy()
+			play(t, k, badLine(t, c.settings, c.faults, c.mtu, port), c.load)
+			after := kcp.DefaultSnmp.Copy()
+			recovered := after.FECRecovered - before.FECRecovered
+			t.Logf("the clients sent %d segments again and recovered %d by FEC",
+				after.RetransSegs-before.RetransSegs, recovered)
+			if c.faults.Loss >= 10 && c.settings.DataShards > 0 && recovered == 0 {
+				t.Error("nothing was recovered by FEC: the parity is not what the client takes it for")
+			}
+			if after.FECErrs != before.FECErrs || after.KCPInErrors != before.KCPInErrors {
+				t.Errorf("%d errors of FEC and %d of KCP in what the clients were sent",
+					after.FECErrs-before.FECErrs, after.KCPInErrors-before.KCPInErrors)
+			}
+		})
+	}
+	t.Logf("%.1f MB compared in all", float64(compared.Load())/(1<<20))
+}
+
+// badLine is a path of its own, or where none can be made, faults in the clients' sockets.
+func badLine(t *testing.T, settings stack.Settings, f faults.Settings, mtu int, port string) dial {
+	t.Helper()
+	f.Seed = 1
+	line, err := path.New(f, mtu)
+	if err == nil {
+		t.Cleanup(func() {
+			line.Close()
+			out, in := line.Counts()
+			t.Logf("to the gateway %+v, from it %+v", out, in)
+		})
+		return func() (session *stack.Session, err error) {
+			line.Do(func() { session, err = settings.Dial(net.JoinHostPort(line.Near, port)) })
+			return session, err
+		}
+	}
+	t.Logf("the faults are made in the clients' sockets: %v", err)
+	var clients atomic.Uint64
+	return func() (*stack.Session, error) {
+		ofClient := f
+		ofClient.Seed = clients.Add(1)
+		socket, err := faults.ListenSocket("udp4", "", ofClient)
+		if err != nil {
+			return nil, err
+		}
+		return settings.DialOver(socket, stack.NewConv(), "127.0.0.1:"+port)
+	}
+}

@@ -1,0 +1,76 @@
+// One client over KCP: its link, and the sessions on the link's streams. It begins with the first
+// datagram, and ends when its last stream has ended, or its client falls silent.
+//
+// Loop thread only.
+#ifndef JANUS_WORKER_KCP_CONNECTION_H
+#define JANUS_WORKER_KCP_CONNECTION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <uthash.h>
+
+#include "common/close_reason.h"
+#include "common/kcp/link.h"
+#include "common/timer_wheel.h"
+#include "worker/kcp_socket.h"
+#include "worker/wire_stream.h"
+
+struct address_count;
+struct kcp_engine;
+struct kcp_listener;
+struct place;
+
+struct kcp_connection {
+  UT_hash_handle hh;  // by address, in its listener
+  uint8_t key[KCP_PEER_KEY_BYTES];
+  struct kcp_connection *next;  // of the same address: a client that came again (kcp_listener.c)
+  struct kcp_engine *engine;
+  struct kcp_listener *listener;
+  struct kcp_peer peer;
+  uint32_t conv;
+  uint64_t client;  // for its sessions to be siblings
+  struct place *place;
+  struct address_count *pending;  // NULL once somebody has logged in
+  struct link *link;
+  struct stream_wire_list wires;
+  struct wheel_timer timer;
+  TAILQ_ENTRY(kcp_connection) dirty;
+  bool is_dirty;
+  bool had_streams;
+  bool resuming;       // some wires were resumed
+  bool closing;        // its last stream has ended: what is pending goes out
+  int64_t give_up_ms;  // unless somebody has logged in; when closing: in any case
+  uint64_t bytes_in;   // until somebody has logged in
+  uint64_t bytes_out;
+  struct link_state counted;  // what the counters have of it
+};
+
+// For the first datagram of a client, which is to be taken in next. Takes over place and pending.
+// NULL when out of memory; then they are the caller's.
+struct kcp_connection *kcp_connection_new(struct kcp_listener *listener,
+                                          const struct kcp_peer *peer, uint32_t conv,
+                                          struct place *place, struct address_count *pending,
+                                          int64_t now_ms);
+// One of its datagrams. The connection may be gone after this.
+void kcp_connection_input(struct kcp_connection *connection, uint8_t *bytes, size_t len,
+                          int64_t now_ms);
+// Sends what is to be sent. The connection may be gone after this.
+void kcp_connection_flush(struct kcp_connection *connection, int64_t now_ms);
+void kcp_connection_on_timer(void *connection);
+
+// Ends its sessions with reason, and frees it.
+void kcp_connection_end(struct kcp_connection *connection, enum close_reason reason);
+// Frees it, at the end of a worker: no session may be left.
+void kcp_connection_cut(struct kcp_connection *connection);
+
+// For its wires: something was written or closed.
+void kcp_connection_touch(struct kcp_connection *connection);
+struct wire_shared *kcp_connection_wires(const struct kcp_connection *connection);
+void kcp_connection_describe(const struct kcp_connection *connection,
+                             const struct smux_stream *stream, struct wire_path *path);
+// A player has logged in on one of its streams: the client is where it says that it is.
+void kcp_connection_trust(struct kcp_connection *connection);
+
+#endif

@@ -1,0 +1,228 @@
+#include "worker/kcp_engine.h"
+
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "worker/kcp_connection.h"
+#include "worker/kcp_listener.h"
+#include "worker/worker.h"
+
+enum {
+  // The finest that KCP asks for.
+  WHEEL_GRANULARITY_MS = KCP_INTERVAL_MIN_MS,
+  CLOSED_SLOTS = 4096,
+  CLOSED_KEPT_MS = 60000,  // longer than a client's smux waits before it notices
+};
+
+// --- One timer for all -----------------------------------------------------------------------
+
+static void arm(struct kcp_engine *engine) {
+  int64_t due_ms = timer_wheel_next(engine->wheel);
+  if (due_ms == engine->wheel_due_ms) {
+    return;
+  }
+  engine->wheel_due_ms = due_ms;
+  if (due_ms == TIMER_WHEEL_NEVER) {
+    event_del(engine->wheel_timer);
+    return;
+  }
+  int64_t wait_ms = due_ms - clock_monotonic_ms();
+  const struct timeval wait = clock_timeval(wait_ms > 0 ? wait_ms : 0);
+  event_add(engine->wheel_timer, &wait);
+}
+
+void kcp_engine_set_timer(struct kcp_engine *engine, struct wheel_timer *timer, int64_t due_ms) {
+  timer_wheel_set(engine->wheel, timer, due_ms);
+  // Only ever earlier: a timer that moved away makes one turn in vain, which is cheaper than
+  // setting the event anew with each datagram.
+  if (due_ms < engine->wheel_due_ms) {
+    arm(engine);
+  }
+}
+
+static void send_batches(struct kcp_engine *engine) {
+  for (size_t i = 0; i < engine->listener_count; i++) {
+    kcp_listener_flush(engine->listeners[i]);
+  }
+}
+
+static void on_wheel_timer(evutil_socket_t fd, short what, void *owner) {
+  struct kcp_engine *engine = owner;
+  (void)fd;
+  (void)what;
+  engine->wheel_due_ms = TIMER_WHEEL_NEVER;
+  timer_wheel_advance(engine->wheel, clock_monotonic_ms());
+  send_batches(engine);
+  arm(engine);
+}
+
+static void on_flush(evutil_socket_t fd, short what, void *owner) {
+  struct kcp_engine *engine = owner;
+  int64_t now_ms = clock_monotonic_ms();
+  (void)fd;
+  (void)what;
+  // What a flush touches again waits for the next turn.
+  for (size_t left = engine->dirty_count; left > 0 && engine->dirty_count > 0; left--) {
+    struct kcp_connection *connection = TAILQ_FIRST(&engine->dirty);
+    kcp_engine_untouch(engine, connection);
+    kcp_connection_flush(connection, now_ms);
+  }
+  send_batches(engine);
+  if (engine->dirty_count > 0) {
+    event_active(engine->flush, EV_TIMEOUT, 0);
+  }
+}
+
+void kcp_engine_touch(struct kcp_engine *engine, struct kcp_connection *connection) {
+  if (engine->dirty_count++ == 0) {
+    event_active(engine->flush, EV_TIMEOUT, 0);
+  }
+  TAILQ_INSERT_TAIL(&engine->dirty, connection, dirty);
+}
+
+void kcp_engine_untouch(struct kcp_engine *engine, struct kcp_connection *connection) {
+  TAILQ_REMOVE(&engine->dirty, connection, dirty);
+  engine->dirty_count--;
+}
+
+// --- Who has not logged in ---------------------------------------------------------------------
+
+bool kcp_engine_take_pending(struct kcp_engine *engine, const struct sockaddr *address,
+                             struct address_count **count) {
+  int64_t max = engine->worker->config.kcp.pending_connections;
+  if (max > 0 && engine->pending_count >= (size_t)max) {
+    return false;
+  }
+  *count = address_limits_acquire(engine->pending_addresses, address);
+  if (*count) {
+    engine->pending_count++;
+    counters_gauge_add(engine->worker->counters, GAUGE_KCP_PENDING, 1);
+  }
+  return *count != NULL;
+}
+
+void kcp_engine_leave_pending(struct kcp_engine *engine, struct address_count *count) {
+  address_limits_release(engine->pending_addresses, count);
+  engine->pending_count--;
+  counters_gauge_add(engine->worker->counters, GAUGE_KCP_PENDING, -1);
+}
+
+// --- Who has just ended ------------------------------------------------------------------------
+
+static uint64_t closed_hash(const struct kcp_engine *engine, const struct kcp_peer *peer,
+                            uint32_t conv) {
+  uint8_t what[KCP_PEER_KEY_BYTES + sizeof conv];
+  uint8_t out[crypto_shorthash_BYTES];
+  uint64_t hash;
+  kcp_peer_key(peer, what);
+  memcpy(what + KCP_PEER_KEY_BYTES, &conv, sizeof conv);
+  crypto_shorthash(out, what, sizeof what, engine->closed_key);
+  memcpy(&hash, out, sizeof hash);
+  return hash;
+}
+
+// A slot holds the connection that fell into it last: the upper bits of its hash, and in the lower
+// ones the second until which it counts.
+enum { CLOSED_TIME_BITS = 24 };
+static const uint64_t closed_time_mask = (1U << CLOSED_TIME_BITS) - 1;
+
+static uint64_t *closed_slot(const struct kcp_engine *engine, uint64_t hash) {
+  return &engine->closed[hash % CLOSED_SLOTS];
+}
+
+void kcp_engine_remember_closed(struct kcp_engine *engine, const struct kcp_peer *peer,
+                                uint32_t conv, int64_t now_ms) {
+  uint64_t hash = closed_hash(engine, peer, conv);
+  uint64_t until_s = (uint64_t)(now_ms + CLOSED_KEPT_MS) / 1000;
+  *closed_slot(engine, hash) = (hash & ~closed_time_mask) | (until_s & closed_time_mask);
+}
+
+bool kcp_engine_was_closed(const struct kcp_engine *engine, const struct kcp_peer *peer,
+                           uint32_t conv, int64_t now_ms) {
+  uint64_t hash = closed_hash(engine, peer, conv);
+  uint64_t slot = *closed_slot(engine, hash);
+  uint64_t left_s = ((slot & closed_time_mask) - (uint64_t)now_ms / 1000) & closed_time_mask;
+  return (slot & ~closed_time_mask) == (hash & ~closed_time_mask) &&
+         left_s <= CLOSED_KEPT_MS / 1000;
+}
+
+// --- The whole ---------------------------------------------------------------------------------
+
+static void set_link(struct kcp_engine *engine) {
+  const struct config *config = &engine->worker->config;
+  engine->link = (struct link_settings){
+      .code = engine->code,
+      .kcp = {.nodelay = config->kcp.nodelay,
+              .interval_ms =
+                  (uint32_t)(config->kcp.interval_ms > KCP_INTERVAL_MIN_MS ? config->kcp.interval_ms
+                                                                           : KCP_INTERVAL_MIN_MS),
+              .resend = (uint32_t)config->kcp.resend,
+              .congestion_window = config->kcp.congestion_window,
+              .ack_nodelay = config->kcp.ack_nodelay,
+              .send_window = (uint32_t)config->kcp.send_window,
+              .receive_window = (uint32_t)config->kcp.receive_window,
+              .mtu = (uint32_t)config->kcp.mtu_bytes},
+      .smux = {.frame_bytes = (uint32_t)config->kcp.frame_bytes,
+               .stream_bytes = (uint32_t)config->kcp.stream_buffer_bytes,
+               .session_bytes = (uint32_t)config->kcp.receive_buffer_bytes,
+               .streams_max = (uint32_t)config->kcp.streams,
+               .keepalive_interval_ms = config->kcp.keepalive_interval_ms,
+               .keepalive_timeout_ms = config->kcp.keepalive_timeout_ms},
+      .scratch = engine->scratch,
+  };
+}
+
+void kcp_engine_apply_settings(struct kcp_engine *engine) {
+  const struct config *config = &engine->worker->config;
+  engine->link.smux.streams_max = (uint32_t)config->kcp.streams;
+  address_limits_set(engine->pending_addresses, (size_t)config->kcp.pending_per_address);
+}
+
+struct kcp_engine *kcp_engine_new(struct worker *worker) {
+  const struct config *config = &worker->config;
+  struct kcp_engine *engine = calloc(1, sizeof *engine);
+  if (!engine) {
+    return NULL;
+  }
+  engine->worker = worker;
+  engine->wheel_due_ms = TIMER_WHEEL_NEVER;
+  TAILQ_INIT(&engine->dirty);
+  bool with_fec = config->kcp.data_shards > 0;
+  if (with_fec) {
+    engine->code =
+        reed_solomon_new((unsigned)config->kcp.data_shards, (unsigned)config->kcp.parity_shards);
+  }
+  engine->wheel =
+      timer_wheel_new(WHEEL_GRANULARITY_MS, clock_monotonic_ms(), kcp_connection_on_timer);
+  engine->wheel_timer = event_new(worker->base, -1, 0, on_wheel_timer, engine);
+  engine->flush = event_new(worker->base, -1, 0, on_flush, engine);
+  engine->pending_addresses = address_limits_new((size_t)config->kcp.pending_per_address);
+  engine->closed = calloc(CLOSED_SLOTS, sizeof *engine->closed);
+  if ((with_fec && !engine->code) || !engine->wheel || !engine->wheel_timer || !engine->flush ||
+      !engine->pending_addresses || !engine->closed) {
+    kcp_engine_free(engine);
+    return NULL;
+  }
+  crypto_shorthash_keygen(engine->closed_key);
+  set_link(engine);
+  return engine;
+}
+
+void kcp_engine_free(struct kcp_engine *engine) {
+  if (!engine) {
+    return;
+  }
+  if (engine->wheel_timer) {
+    event_free(engine->wheel_timer);
+  }
+  if (engine->flush) {
+    event_free(engine->flush);
+  }
+  timer_wheel_free(engine->wheel);
+  reed_solomon_free(engine->code);
+  address_limits_free(engine->pending_addresses);
+  free(engine->closed);
+  free(engine);
+}

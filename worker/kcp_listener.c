@@ -1,0 +1,230 @@
+#include "worker/kcp_listener.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/networks.h"
+#include "worker/acceptor.h"
+#include "worker/kcp_connection.h"
+#include "worker/worker.h"
+
+// A client's first datagram has the beginning of its stream, or what follows closely: the first
+// segments that it may send without an answer.
+enum { FIRST_SEGMENTS = KCP_FIRST_PEER_WINDOW };
+
+static struct counters *counters_of(const struct kcp_listener *listener) {
+  return listener->engine->worker->counters;
+}
+
+// --- By address ------------------------------------------------------------------------------
+//
+// A client that comes again from the address and port that it had, with another conv, gets a new
+// connection, and the one before stays until it falls silent or its player has logged in again:
+// whoever writes another's address into a datagram cuts nobody off.
+
+static struct kcp_connection *find_first(struct kcp_listener *listener, const uint8_t *key) {
+  struct kcp_connection *first = NULL;
+  HASH_FIND(hh, listener->connections, key, KCP_PEER_KEY_BYTES, first);
+  return first;
+}
+
+static struct kcp_connection *find_conv(struct kcp_connection *first, uint32_t conv) {
+  while (first && first->conv != conv) {
+    first = first->next;
+  }
+  return first;
+}
+
+static void insert(struct kcp_listener *listener, struct kcp_connection *connection) {
+  struct kcp_connection *before = find_first(listener, connection->key);
+  if (before) {
+    HASH_DELETE(hh, listener->connections, before);
+  }
+  connection->next = before;
+  HASH_ADD(hh, listener->connections, key, KCP_PEER_KEY_BYTES, connection);
+}
+
+void kcp_listener_forget(struct kcp_listener *listener, struct kcp_connection *connection) {
+  struct kcp_connection *first = find_first(listener, connection->key);
+  if (first == connection) {
+    HASH_DELETE(hh, listener->connections, connection);
+    if (connection->next) {
+      struct kcp_connection *next = connection->next;
+      HASH_ADD(hh, listener->connections, key, KCP_PEER_KEY_BYTES, next);
+    }
+    return;
+  }
+  while (first && first->next != connection) {
+    first = first->next;
+  }
+  if (first) {
+    first->next = connection->next;
+  }
+}
+
+// Of one address no more than two: whoever comes a third time takes the place of one that nobody
+// has logged in on, or else of the oldest.
+static void make_room(struct kcp_connection *first) {
+  if (first && first->next) {
+    kcp_connection_end(first->pending ? first : first->next, CLOSE_CLIENT_RESET);
+  }
+}
+
+// --- The beginning -----------------------------------------------------------------------------
+
+static bool is_allowed(const struct kcp_listener *listener, const struct kcp_peer *peer) {
+  const struct config_listener *config = listener->listener->config;
+  uint8_t address[NETWORK_ADDRESS_BYTES];
+  network_address_of_socket(&peer->address.any, address);
+  return !networks_have(&config->deny, address) &&
+         (config->allow.count == 0 || networks_have(&config->allow, address));
+}
+
+static void refuse(struct kcp_listener *listener, const struct kcp_peer *peer,
+                   enum close_reason reason) {
+  acceptor_refused(listener->listener, &peer->address.any, kcp_peer_address_len(peer), reason);
+}
+
+// NULL when it may not be: said and counted.
+static struct kcp_connection *admit(struct kcp_listener *listener, const struct kcp_peer *peer,
+                                    uint32_t conv, int64_t now_ms) {
+  struct kcp_engine *engine = listener->engine;
+  struct kcp_connection *connection = NULL;
+  struct address_count *pending = NULL;
+  enum close_reason reason;
+  uint8_t key[KCP_PEER_KEY_BYTES];
+  if (!is_allowed(listener, peer)) {
+    refuse(listener, peer, CLOSE_ADDRESS_DENIED);
+    return NULL;
+  }
+  kcp_peer_key(peer, key);
+  make_room(find_first(listener, key));
+  if (!kcp_engine_take_pending(engine, &peer->address.any, &pending)) {
+    counters_add(counters_of(listener), COUNTER_KCP_DROPPED_PENDING, 1);
+    return NULL;
+  }
+  struct place *place = acceptor_take_place(listener->listener, &reason);
+  if (place && !acceptor_count_address(place, &peer->address.any)) {
+    acceptor_leave_place(place);
+    place = NULL;
+    reason = CLOSE_ADDRESS_LIMIT;
+  }
+  if (place && !(connection = kcp_connection_new(listener, peer, conv, place, pending, now_ms))) {
+    acceptor_leave_place(place);
+    reason = CLOSE_OUT_OF_MEMORY;
+  }
+  if (!connection) {
+    kcp_engine_leave_pending(engine, pending);
+    refuse(listener, peer, reason);
+    return NULL;
+  }
+  counters_split_add(counters_of(listener), SPLIT_CONNECTIONS_ACCEPTED, LISTENER_KIND_KCP, 1);
+  insert(listener, connection);
+  return connection;
+}
+
+static void begin(struct kcp_listener *listener, const struct kcp_peer *peer, uint8_t *bytes,
+                  size_t len, const struct kcp_glance *glance, int64_t now_ms) {
+  if (!glance || glance->command != KCP_PUSH || glance->sn >= FIRST_SEGMENTS) {
+    counters_add(counters_of(listener), COUNTER_KCP_DROPPED_UNKNOWN, 1);
+    return;
+  }
+  if (kcp_engine_was_closed(listener->engine, peer, glance->conv, now_ms)) {
+    counters_add(counters_of(listener), COUNTER_KCP_DROPPED_CLOSED, 1);
+    return;
+  }
+  if (!listener->accepting) {
+    counters_add(counters_of(listener), COUNTER_KCP_DROPPED_UNKNOWN, 1);
+    return;
+  }
+  struct kcp_connection *connection = admit(listener, peer, glance->conv, now_ms);
+  if (connection) {
+    kcp_connection_input(connection, bytes, len, now_ms);
+  }
+}
+
+// --- Datagrams -----------------------------------------------------------------------------------
+
+void kcp_listener_take(struct kcp_listener *listener, const struct kcp_peer *peer, uint8_t *bytes,
+                       size_t len, bool handed) {
+  struct kcp_glance glance;
+  uint8_t key[KCP_PEER_KEY_BYTES];
+  int64_t now_ms = clock_monotonic_ms();
+  kcp_peer_key(peer, key);
+  bool has_glance = link_glance(bytes, len, &glance);
+  struct kcp_connection *first = find_first(listener, key);
+  struct kcp_connection *connection = has_glance ? find_conv(first, glance.conv) : NULL;
+  if (!has_glance && link_is_parity(bytes, len)) {
+    connection = first;  // the newest of the address
+  }
+  (void)handed;
+  if (connection) {
+    kcp_connection_input(connection, bytes, len, now_ms);
+    return;
+  }
+  if (!has_glance) {
+    counters_add(counters_of(listener), COUNTER_KCP_MALFORMED, 1);
+    return;
+  }
+  if (first && glance.sn != 0) {
+    counters_add(counters_of(listener), COUNTER_KCP_DROPPED_UNKNOWN, 1);
+    return;
+  }
+  begin(listener, peer, bytes, len, &glance, now_ms);
+}
+
+static void on_datagram(const struct kcp_peer *peer, uint8_t *bytes, size_t len, void *owner) {
+  kcp_listener_take(owner, peer, bytes, len, false);
+}
+
+void kcp_listener_send(struct kcp_listener *listener, const struct kcp_peer *peer,
+                       const uint8_t *bytes, size_t len) {
+  kcp_socket_send(listener->socket, peer, bytes, len);
+}
+
+void kcp_listener_flush(struct kcp_listener *listener) { kcp_socket_flush(listener->socket); }
+
+// --- The whole -----------------------------------------------------------------------------------
+
+void kcp_listener_start(struct kcp_listener *listener) {
+  listener->accepting = true;
+  kcp_socket_read(listener->socket, true);
+}
+
+void kcp_listener_rest(struct kcp_listener *listener) { listener->accepting = false; }
+
+void kcp_listener_give_up(struct kcp_listener *listener) {
+  listener->accepting = false;
+  kcp_socket_read(listener->socket, false);
+}
+
+struct kcp_listener *kcp_listener_new(struct kcp_engine *engine, struct listener *place, int fd) {
+  static const struct kcp_socket_events events = {.on_datagram = on_datagram};
+  struct worker *worker = engine->worker;
+  struct kcp_listener *listener = calloc(1, sizeof *listener);
+  if (!listener) {
+    return NULL;
+  }
+  listener->engine = engine;
+  listener->listener = place;
+  listener->socket = kcp_socket_new(worker->base, fd, worker->counters, &events, listener);
+  if (!listener->socket) {
+    free(listener);
+    return NULL;
+  }
+  engine->listeners[engine->listener_count++] = listener;
+  return listener;
+}
+
+void kcp_listener_free(struct kcp_listener *listener) {
+  if (!listener) {
+    return;
+  }
+  struct kcp_connection *connection;
+  while ((connection = listener->connections)) {
+    kcp_connection_cut(connection);
+  }
+  kcp_socket_free(listener->socket);
+  free(listener);
+}

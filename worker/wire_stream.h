@@ -1,0 +1,47 @@
+// A smux stream of a KCP connection, as the wire of one session.
+//
+// Loop thread only.
+#ifndef JANUS_WORKER_WIRE_STREAM_H
+#define JANUS_WORKER_WIRE_STREAM_H
+
+#include <sys/queue.h>
+
+#include "common/kcp/smux.h"
+#include "worker/wire.h"
+
+struct kcp_connection;
+struct trace_connection;
+
+struct stream_wire {
+  struct wire wire;
+  LIST_ENTRY(stream_wire) sibling;  // among the connection's
+  struct kcp_connection *connection;
+  struct smux_stream *stream;
+  struct trace_connection *trace;  // NULL without tracing
+  size_t counted_bytes;            // of what waits, in the counters' gauge
+  uint64_t counted_sent;           // of what the link has taken, in the counters
+  unsigned calls;                  // of its owner that are under way: it is not freed under them
+  bool closed;
+  bool resuming;
+};
+LIST_HEAD(stream_wire_list, stream_wire);
+
+// For the connection's link: what befalls a stream, whose owner is its stream_wire.
+size_t wire_stream_on_bytes(uint8_t *bytes, size_t len, void *stream_owner);
+void wire_stream_on_ended(void *stream_owner);
+void wire_stream_on_sent(void *stream_owner);
+
+// The wire of a stream that the client has opened. NULL when out of memory. trace is taken over.
+struct stream_wire *wire_stream_new(struct kcp_connection *connection, struct smux_stream *stream,
+                                    struct trace_connection *trace);
+// Gives it its owner, before anything comes.
+struct wire *wire_stream_attach(struct stream_wire *stream, const struct wire_events *events,
+                                void *owner);
+// Without an owner: frees it.
+void wire_stream_drop(struct stream_wire *stream);
+// Goes on with what was kept while it was paused.
+void wire_stream_go_on(struct stream_wire *stream);
+// The connection is at its end.
+void wire_stream_end(struct stream_wire *stream, enum close_reason reason);
+
+#endif
