@@ -139,7 +139,8 @@ struct same_player {
 static bool close_rival(struct directory_session *session, void *context) {
   const struct same_player *same = context;
   if (session->session.client != same->here->client) {
-    bool is_older = session->session.since_ms <= same->here->since_ms;
+    bool is_older =
+        directory_latest_since_ms(same->master->directory, session) <= same->here->since_ms;
     bool older_goes = same->master->config.login.conflict == LOGIN_NEWEST_WINS;
     struct directory_session *goes =
         is_older == older_goes ? session

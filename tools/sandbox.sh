@@ -40,8 +40,8 @@ sandbox_await() {
   done
 }
 
-# sandbox_start TCP WEBSOCKET: the gateway listens at these addresses, and serves the browser
-# client if it was made; sets roma, gateway and websocket to where they are reached.
+# sandbox_start TCP WEBSOCKET KCP: the gateway listens at these addresses, and serves the browser
+# client if it was made; sets roma, gateway, websocket and kcp to where they are reached.
 sandbox_start() {
   "$bin/janus-keys" init "$sandbox" > /dev/null || sandbox_fail "no keys"
 
@@ -54,7 +54,8 @@ sandbox_start() {
   [ ! -e build/web/index.html ] || web=$PWD/build/web
   cat > "$sandbox/janus.conf" << EOF
 @include "secret.conf"
-server = { tcp = { addr = "$1"; }; ws = { addr = "$2"; }; grpc = { addr = "127.0.0.1:0"; };
+server = { tcp = { addr = "$1"; }; ws = { addr = "$2"; }; kcp = { addr = "$3"; };
+           grpc = { addr = "127.0.0.1:0"; };
            http = { addr = "127.0.0.1:0"; web = "$web"; }; };
 worker = { count = 2; };
 limits = { messages_per_s = 0; bytes_per_s = 0; };  # a bench is to show the gateway, not them
@@ -68,5 +69,6 @@ EOF
   pids+=($!)
   sandbox_await "$sandbox/janusd.log" "event=ready" $!
   gateway=$(sed -n 's/.*event=ready.* tcp=\([^ ]*\).*/\1/p' "$sandbox/janusd.log")
+  kcp=$(sed -n 's/.*event=ready.* kcp=\([^ ]*\).*/\1/p' "$sandbox/janusd.log")
   websocket=$(sed -n 's/.*event=ready.* ws=\([^ ]*\).*/\1/p' "$sandbox/janusd.log")
 }

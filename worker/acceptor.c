@@ -14,6 +14,8 @@
 #include "common/networks.h"
 #include "common/tls_server.h"
 #include "worker/arrival.h"
+#include "worker/kcp_engine.h"
+#include "worker/kcp_listener.h"
 #include "worker/session.h"
 #include "worker/trace.h"
 #include "worker/worker.h"
@@ -45,7 +47,6 @@ struct place *acceptor_take_place(struct listener *listener, enum close_reason *
     return NULL;
   }
   place->listener = listener;
-  place->trace = trace_accepted(acceptor->worker->trace, listener->config, listener->port);
   listener->open_connections++;
   acceptor->open_connections++;
   counters_split_add(acceptor->worker->counters, SPLIT_CONNECTIONS,
@@ -138,16 +139,22 @@ void acceptor_rest(struct acceptor *acceptor) {
     event_del(acceptor->backoff);
   }
   for (size_t i = 0; i < acceptor->listener_count; i++) {
-    if (acceptor->listeners[i].acceptable) {
-      event_del(acceptor->listeners[i].acceptable);
+    struct listener *listener = &acceptor->listeners[i];
+    if (listener->kcp) {
+      kcp_listener_rest(listener->kcp);
+    } else if (listener->acceptable) {
+      event_del(listener->acceptable);
     }
   }
 }
 
 void acceptor_start(struct acceptor *acceptor) {
   for (size_t i = 0; i < acceptor->listener_count; i++) {
-    if (acceptor->listeners[i].fd >= 0 && acceptor->listeners[i].acceptable) {
-      event_add(acceptor->listeners[i].acceptable, NULL);
+    struct listener *listener = &acceptor->listeners[i];
+    if (listener->kcp) {
+      kcp_listener_start(listener->kcp);
+    } else if (listener->fd >= 0) {
+      event_add(listener->acceptable, NULL);
     }
   }
 }
@@ -227,16 +234,20 @@ static bool set_up(struct listener *listener, struct acceptor *acceptor, int fd,
   struct worker *worker = acceptor->worker;
   *listener = (struct listener){.acceptor = acceptor, .config = config, .fd = fd};
   listener->port = port_of(fd);
-  const bool datagrams = config->transport == TRANSPORT_KCP;  // nothing is accepted
-  listener->acceptable =
-      datagrams ? NULL : event_new(worker->base, fd, EV_READ | EV_PERSIST, on_acceptable, listener);
+  if (config->transport == TRANSPORT_KCP) {
+    listener->fd = -1;
+    listener->kcp = kcp_listener_new(acceptor->kcp, listener, fd);
+  } else {
+    listener->acceptable =
+        event_new(worker->base, fd, EV_READ | EV_PERSIST, on_acceptable, listener);
+  }
   listener->websocket_rules = (struct websocket_rules){
       .path = config->path, .origins = config->origins, .subprotocols = config->subprotocols};
   listener->websocket = (struct websocket_options){.shared = acceptor->websockets,
                                                    .rules = &listener->websocket_rules};
   set_ping_interval(listener);
   listener->addresses = address_limits_new((size_t)config->connections_per_address);
-  return (listener->acceptable || datagrams) && listener->addresses &&
+  return (listener->acceptable || listener->kcp) && listener->addresses &&
          (listener->websocket.ping_interval || config->ping_interval_ms == 0);
 }
 
@@ -253,8 +264,9 @@ struct acceptor *acceptor_new(struct worker *worker, int first_fd, char *why, si
   acceptor->addresses = address_limits_new((size_t)worker->config.limits.connections_per_address);
   acceptor->backoff = event_new(worker->base, -1, 0, on_backoff_over, acceptor);
   acceptor->websockets = websocket_shared_new();
-  bool good =
-      acceptor->reserve >= 0 && acceptor->addresses && acceptor->backoff && acceptor->websockets;
+  acceptor->kcp = kcp_engine_new(worker);
+  bool good = acceptor->reserve >= 0 && acceptor->addresses && acceptor->backoff &&
+              acceptor->websockets && acceptor->kcp;
   while ((config = config_listener_next(&worker->config, config))) {
     size_t i = acceptor->listener_count++;
     good = set_up(&acceptor->listeners[i], acceptor, first_fd + (int)i, config) && good;
@@ -273,6 +285,7 @@ struct acceptor *acceptor_new(struct worker *worker, int first_fd, char *why, si
 void acceptor_apply_settings(struct acceptor *acceptor) {
   const struct config *config = &acceptor->worker->config;
   address_limits_set(acceptor->addresses, (size_t)config->limits.connections_per_address);
+  kcp_engine_apply_settings(acceptor->kcp);
   for (size_t i = 0; i < acceptor->listener_count; i++) {
     struct listener *listener = &acceptor->listeners[i];
     address_limits_set(listener->addresses, (size_t)listener->config->connections_per_address);
@@ -280,18 +293,29 @@ void acceptor_apply_settings(struct acceptor *acceptor) {
   }
 }
 
+static void close_listening(struct listener *listener) {
+  if (listener->fd >= 0) {
+    close(listener->fd);
+    listener->fd = -1;
+  }
+}
+
 void acceptor_give_up_listeners(struct acceptor *acceptor) {
   acceptor_rest(acceptor);
   for (size_t i = 0; i < acceptor->listener_count; i++) {
-    if (acceptor->listeners[i].fd >= 0) {
-      close(acceptor->listeners[i].fd);
-      acceptor->listeners[i].fd = -1;
+    struct listener *listener = &acceptor->listeners[i];
+    close_listening(listener);
+    if (listener->kcp) {
+      kcp_listener_give_up(listener->kcp);
     }
   }
 }
 
 void acceptor_stop(struct acceptor *acceptor, enum close_reason reason) {
-  acceptor_give_up_listeners(acceptor);
+  acceptor_rest(acceptor);
+  for (size_t i = 0; i < acceptor->listener_count; i++) {
+    close_listening(&acceptor->listeners[i]);  // over KCP the last words need answers
+  }
   struct arrival *arrival;
   while ((arrival = LIST_FIRST(&acceptor->arrivals))) {
     arrival_refuse(arrival, reason);
@@ -311,6 +335,7 @@ void acceptor_free(struct acceptor *acceptor) {
     if (acceptor->listeners[i].acceptable) {
       event_free(acceptor->listeners[i].acceptable);
     }
+    kcp_listener_free(acceptor->listeners[i].kcp);
     SSL_CTX_free(acceptor->listeners[i].tls);
     address_limits_free(acceptor->listeners[i].addresses);
   }
@@ -320,6 +345,7 @@ void acceptor_free(struct acceptor *acceptor) {
   if (acceptor->reserve >= 0) {
     close(acceptor->reserve);
   }
+  kcp_engine_free(acceptor->kcp);
   websocket_shared_free(acceptor->websockets);
   address_limits_free(acceptor->addresses);
   free(acceptor);

@@ -18,6 +18,8 @@ struct acceptor;
 struct address_count;
 struct address_limits;
 struct arrival;
+struct kcp_engine;
+struct kcp_listener;
 struct worker;
 
 LIST_HEAD(arrival_list, arrival);
@@ -26,10 +28,11 @@ LIST_HEAD(arrival_list, arrival);
 struct listener {
   struct acceptor *acceptor;
   const struct config_listener *config;
-  int fd;  // -1 once stopped
+  int fd;  // -1 once stopped, and for KCP
   int port;
-  struct event *acceptable;
-  SSL_CTX *tls;  // NULL without
+  struct event *acceptable;  // NULL for KCP
+  struct kcp_listener *kcp;  // NULL for all else
+  SSL_CTX *tls;              // NULL without
   struct address_limits *addresses;
   size_t open_connections;
   struct websocket_rules websocket_rules;
@@ -44,6 +47,7 @@ struct acceptor {
   struct event *backoff;
   struct address_limits *addresses;
   struct websocket_shared *websockets;
+  struct kcp_engine *kcp;
   size_t open_connections;
   struct arrival_list arrivals;
 };
@@ -61,9 +65,9 @@ void acceptor_free(struct acceptor *acceptor);
 
 // Accepts no more, until it is started again.
 void acceptor_rest(struct acceptor *acceptor);
-// Never again: closes the worker's copies of the sockets.
+// Never again: the sockets are another worker's. Over KCP those who are in stay.
 void acceptor_give_up_listeners(struct acceptor *acceptor);
-// The same, and closes whatever has not become a session.
+// Accepts nobody any more, and closes whatever has not become a session.
 void acceptor_stop(struct acceptor *acceptor, enum close_reason reason);
 
 // Client sockets that are open, those that are only being flushed among them.
@@ -75,7 +79,7 @@ size_t acceptor_open_connections(const struct acceptor *acceptor);
 struct place {
   struct listener *listener;
   struct address_count *of_all;       // NULL until its address is known
-  struct trace_connection *trace;     // NULL without tracing
+  struct trace_connection *trace;     // NULL without tracing, and for KCP: its streams have theirs
   struct address_count *of_listener;  // NULL as long
 };
 

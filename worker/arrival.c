@@ -249,6 +249,7 @@ void arrival_new(struct listener *listener, int fd, const struct sockaddr_storag
   }
   arrival->listener = listener;
   arrival->place = place;
+  place->trace = trace_accepted(worker->trace, listener->config, listener->port);
   arrival->fd = fd;
   arrival->address = *address;
   arrival->address_len = address_len;

@@ -95,6 +95,8 @@ static void count(struct kcp_connection *connection) {
     uint64_t now, before;
   } all[] = {
       {COUNTER_KCP_MALFORMED, now.malformed_in, before->malformed_in},
+      {COUNTER_KCP_SEGMENTS_IN, now.kcp_counts.segments_in, before->kcp_counts.segments_in},
+      {COUNTER_KCP_SEGMENTS_OUT, now.kcp_counts.segments_out, before->kcp_counts.segments_out},
       {COUNTER_KCP_RETRANSMITS, now.kcp_counts.retransmits, before->kcp_counts.retransmits},
       {COUNTER_KCP_FAST_RETRANSMITS, now.kcp_counts.fast_retransmits,
        before->kcp_counts.fast_retransmits},
@@ -234,8 +236,8 @@ void kcp_connection_describe(const struct kcp_connection *connection,
   link_describe(connection->link, &state);
   *path = (struct wire_path){.srtt_ms = state.kcp.srtt_ms,
                              .rto_ms = state.kcp.rto_ms,
-                             .peer_window = state.kcp.peer_window,
-                             .own_window = state.kcp.receive_window_free,
+                             .client_window = state.kcp.peer_window,
+                             .gateway_window = state.kcp.receive_window_free,
                              .in_flight = state.kcp.in_flight,
                              .stream_window = smux_send_window(stream),
                              .segments_in = state.kcp_counts.segments_in,
@@ -272,7 +274,7 @@ struct kcp_connection *kcp_connection_new(struct kcp_listener *listener,
   connection->peer = *peer;
   kcp_peer_key(peer, connection->key);
   connection->conv = conv;
-  connection->client = session_next_connection(engine->worker);
+  connection->client = session_draw_number(engine->worker);
   connection->place = place;
   connection->pending = pending;
   connection->give_up_ms = now_ms + engine->worker->config.limits.handshake_timeout_ms;

@@ -96,13 +96,17 @@ bool kcp_engine_take_pending(struct kcp_engine *engine, const struct sockaddr *a
     return false;
   }
   *count = address_limits_acquire(engine->pending_addresses, address);
-  engine->pending_count += *count != NULL;
+  if (*count) {
+    engine->pending_count++;
+    counters_gauge_add(engine->worker->counters, GAUGE_KCP_PENDING, 1);
+  }
   return *count != NULL;
 }
 
 void kcp_engine_leave_pending(struct kcp_engine *engine, struct address_count *count) {
   address_limits_release(engine->pending_addresses, count);
   engine->pending_count--;
+  counters_gauge_add(engine->worker->counters, GAUGE_KCP_PENDING, -1);
 }
 
 // --- Who has just ended ------------------------------------------------------------------------
@@ -151,16 +155,18 @@ static void set_link(struct kcp_engine *engine) {
   engine->link = (struct link_settings){
       .code = engine->code,
       .kcp = {.nodelay = config->kcp.nodelay,
-              .interval_ms = (uint32_t)config->kcp.interval_ms,
+              .interval_ms =
+                  (uint32_t)(config->kcp.interval_ms > KCP_INTERVAL_MIN_MS ? config->kcp.interval_ms
+                                                                           : KCP_INTERVAL_MIN_MS),
               .resend = (uint32_t)config->kcp.resend,
-              .congestion_window = !config->kcp.nc,
+              .congestion_window = config->kcp.congestion_window,
               .ack_nodelay = config->kcp.ack_nodelay,
               .send_window = (uint32_t)config->kcp.send_window,
               .receive_window = (uint32_t)config->kcp.receive_window,
-              .mtu = (uint32_t)config->kcp.mtu},
+              .mtu = (uint32_t)config->kcp.mtu_bytes},
       .smux = {.frame_bytes = (uint32_t)config->kcp.frame_bytes,
-               .stream_bytes = (uint32_t)config->kcp.stream_buffer,
-               .session_bytes = (uint32_t)config->kcp.receive_buffer,
+               .stream_bytes = (uint32_t)config->kcp.stream_buffer_bytes,
+               .session_bytes = (uint32_t)config->kcp.receive_buffer_bytes,
                .streams_max = (uint32_t)config->kcp.streams,
                .keepalive_interval_ms = config->kcp.keepalive_interval_ms,
                .keepalive_timeout_ms = config->kcp.keepalive_timeout_ms},

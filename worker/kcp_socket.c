@@ -97,7 +97,7 @@ static int read_batch(struct kcp_socket *socket) {
   counters_add(socket->counters, COUNTER_KCP_DATAGRAMS_IN, (uint64_t)got);
   for (int i = 0; i < got; i++) {
     struct mmsghdr *header = &socket->in.headers[i];
-    counters_add(socket->counters, COUNTER_BYTES_IN, header->msg_len);
+    counters_add(socket->counters, COUNTER_KCP_BYTES_IN, header->msg_len);
     if (header->msg_hdr.msg_flags & MSG_TRUNC) {
       counters_add(socket->counters, COUNTER_KCP_MALFORMED, 1);
       continue;
@@ -199,7 +199,7 @@ static unsigned prepare(struct kcp_socket *socket, size_t first, size_t runs[BAT
 
 static void count_sent(struct kcp_socket *socket, size_t first, size_t run) {
   for (size_t i = first; i < first + run; i++) {
-    counters_add(socket->counters, COUNTER_BYTES_OUT, socket->out_lens[i]);
+    counters_add(socket->counters, COUNTER_KCP_BYTES_OUT, socket->out_lens[i]);
   }
   counters_add(socket->counters, COUNTER_KCP_DATAGRAMS_OUT, run);
 }

@@ -11,9 +11,12 @@ static const struct stream_wire *of_const(const struct wire *wire) {
   return (const struct stream_wire *)wire;
 }
 
-// Brings the gauge of what waits for clients up to date.
+// Brings the counters up to date: what waits for clients, and what has gone.
 static void count_queued(struct stream_wire *stream) {
   size_t queued = stream->closed ? 0 : smux_queued_bytes(stream->stream);
+  uint64_t sent = smux_sent_bytes(stream->stream);
+  counters_add(stream->wire.shared->counters, COUNTER_BYTES_OUT, sent - stream->counted_sent);
+  stream->counted_sent = sent;
   if (queued != stream->counted_bytes) {
     counters_gauge_add(stream->wire.shared->counters, GAUGE_QUEUED_OUT_BYTES,
                        (int64_t)queued - (int64_t)stream->counted_bytes);
@@ -48,6 +51,7 @@ size_t wire_stream_on_bytes(uint8_t *bytes, size_t len, void *stream_owner) {
   struct wire *wire = &stream->wire;
   enter(stream);
   size_t used = wire->events->on_bytes(bytes, len, wire->owner);
+  counters_add(wire->shared->counters, COUNTER_BYTES_IN, used);
   leave(stream);
   return used;
 }

@@ -19,6 +19,7 @@ struct stream_wire {
   struct smux_stream *stream;
   struct trace_connection *trace;  // NULL without tracing
   size_t counted_bytes;            // of what waits, in the counters' gauge
+  uint64_t counted_sent;           // of what the link has taken, in the counters
   unsigned calls;                  // of its owner that are under way: it is not freed under them
   bool closed;
   bool resuming;

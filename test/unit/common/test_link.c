@@ -11,7 +11,7 @@
 
 enum {
   STREAMS = 4,
-  REPEATS = 2,         // of the whole row of sizes
+  REPEATS = 2,           // of the whole row of sizes
   DATAGRAMS_MAX = 8192,  // under way at a time
   DELAY_MS = 25,
   JUST_BEFORE_WRAP = 26,  // sequence numbers
@@ -179,22 +179,21 @@ static const struct link_events events = {
     on_output, on_dirty, {on_open, on_bytes, on_ended, on_sent}};
 
 static struct link_settings settings_of(bool is_client, const struct reed_solomon *code) {
-  return (struct link_settings){
-      .code = code,
-      .kcp = {.nodelay = true,
-              .interval_ms = 10,
-              .resend = 2,
-              .ack_nodelay = true,
-              .send_window = 128,
-              .receive_window = 128,
-              .mtu = 1400},
-      .smux = {.client = is_client,
-               .frame_bytes = 4096,
-               .stream_bytes = 65536,
-               .session_bytes = 4 << 20,
-               .streams_max = STREAMS,
-               .keepalive_interval_ms = 10000,
-               .keepalive_timeout_ms = 30000}};
+  return (struct link_settings){.code = code,
+                                .kcp = {.nodelay = true,
+                                        .interval_ms = 10,
+                                        .resend = 2,
+                                        .ack_nodelay = true,
+                                        .send_window = 128,
+                                        .receive_window = 128,
+                                        .mtu = 1400},
+                                .smux = {.client = is_client,
+                                         .frame_bytes = 4096,
+                                         .stream_bytes = 65536,
+                                         .session_bytes = 4 << 20,
+                                         .streams_max = STREAMS,
+                                         .keepalive_interval_ms = 10000,
+                                         .keepalive_timeout_ms = 30000}};
 }
 
 static void prepare(struct end *end, struct end *peer, const struct reed_solomon *code) {
@@ -603,7 +602,8 @@ static void an_idle_link_lives_on_little(void **state) {
   run_for(600000);
   assert_int_equal(client.error, 0);
   assert_int_equal(server.error, 0);
-  // For ten seconds, at each end: a NOP, the acknowledgement of the other's, and hardly ever parity.
+  // For ten seconds, at each end: a NOP, the acknowledgement of the other's, and hardly ever
+  // parity.
   assert_true(client.sent + server.sent - sent_before <= 60 * 4 + 20);
   // The NOP, its end of FEC's patience, and the peer's check.
   assert_true(wakes - wakes_before <= 60 * 8);

@@ -78,8 +78,8 @@ static const struct transport_kind memory_kind = {.send = memory_send,
 
 static struct transport *make(void *context, const struct transport_events *events, void *owner) {
   struct memory *memory = context;
-  memory->transport = (struct transport){
-      .kind = &memory_kind, .name = "memory", .events = events, .owner = owner};
+  memory->transport =
+      (struct transport){.kind = &memory_kind, .name = "memory", .events = events, .owner = owner};
   return &memory->transport;
 }
 
@@ -214,10 +214,10 @@ static void send_handshake(struct fixture *fixture, struct memory *memory, const
   request.timestamp = time(NULL);
   request.token = token_write(fixture->issuer, &token);
   client_sends(memory, &(struct packet){.data = data,
-                                         .data_len = message__cshandshake__pack(&request, data),
-                                         .mod = MODULE_SYSTEM,
-                                         .seq = SYSTEM_HANDSHAKE,
-                                         .conn_id = conn_id});
+                                        .data_len = message__cshandshake__pack(&request, data),
+                                        .mod = MODULE_SYSTEM,
+                                        .seq = SYSTEM_HANDSHAKE,
+                                        .conn_id = conn_id});
   free(request.token);
 }
 
