@@ -142,7 +142,8 @@ struct channel_push {
   int32_t mod;
   int32_t seq;
   uint32_t receiver_count;  // 0 for a broadcast
-  uint32_t sessions;        // of this worker that a broadcast is for, as the master knows
+  uint32_t sessions;        // of this worker that a broadcast is for, as the master knows: of
+                            // siblings one
   uint32_t packet_bytes;
   struct trace_context parent;            // who has pushed it, or none
   uint64_t taken_ns;                      // wall clock, when the master took it in

@@ -9,6 +9,7 @@ enum handover {
   HANDOVER_ROUTE_TABLE,  // read-only segment
   HANDOVER_NODE_TABLE,   // read-only segment
   HANDOVER_TLS,          // read-only segment
+  HANDOVER_KCP_OWNERS,   // a segment that all workers write
   HANDOVER_COUNTERS,     // the worker's own segment, writable
   HANDOVER_LISTENERS,    // the first of its listening sockets, each one of an SO_REUSEPORT group,
                          // in the order of config_listener_next

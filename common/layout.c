@@ -4,6 +4,7 @@
 
 #include "common/channel.h"
 #include "common/counters.h"
+#include "common/kcp_owners.h"
 #include "common/tls_material.h"
 
 // Counted up when what is said means something else, in a form that has stayed the same.
@@ -30,6 +31,7 @@ uint64_t layout_id(void) {
       MEANING,
       sizeof(struct counters),
       sizeof(struct tls_material),
+      kcp_owners_layout(),
       sizeof(struct node),
       sizeof(struct route),
       CONFIG_TUNNEL_TYPES,

@@ -5,7 +5,7 @@
 
 struct player {
   int64_t uid;
-  LIST_HEAD(directory_siblings, directory_session) sessions;
+  LIST_HEAD(directory_sessions, directory_session) sessions;
   UT_hash_handle hh;
 };
 
@@ -61,7 +61,7 @@ struct directory_session *directory_add(struct directory *directory,
   }
   added->session = *session;
   added->worker = worker;
-  LIST_INSERT_HEAD(&player->sessions, added, sibling);
+  LIST_INSERT_HEAD(&player->sessions, added, same_uid);
   TAILQ_INSERT_TAIL(&directory->by_due, added, due);
   HASH_ADD(hh, directory->sessions, session.connection, sizeof added->session.connection, added);
   return added;
@@ -75,7 +75,7 @@ struct directory_session *directory_find(struct directory *directory, uint64_t c
 
 void directory_remove(struct directory *directory, struct directory_session *session) {
   struct player *player = find_player(directory, session->session.uid);
-  LIST_REMOVE(session, sibling);
+  LIST_REMOVE(session, same_uid);
   TAILQ_REMOVE(list_of(directory, session), session, due);
   HASH_DELETE(hh, directory->sessions, session);
   free(session);
@@ -89,7 +89,7 @@ bool directory_has_player(const struct directory *directory, int64_t uid, const 
   const struct player *player = find_player(directory, uid);
   if (player) {
     const struct directory_session *session;
-    LIST_FOREACH(session, &player->sessions, sibling) {
+    LIST_FOREACH(session, &player->sessions, same_uid) {
       if (strcmp(session->session.color, color) == 0) {
         return true;
       }
@@ -105,11 +105,34 @@ const struct directory_session *directory_session_of(const struct directory *dir
   const struct directory_session *chosen = session;
   if (session) {
     const uint64_t client = session->session.client;
-    LIST_FOREACH(session, &player->sessions, sibling) {
+    LIST_FOREACH(session, &player->sessions, same_uid) {
       chosen = session->session.client == client ? session : chosen;
     }
   }
   return chosen;
+}
+
+bool directory_is_oldest_sibling(const struct directory_session *session) {
+  const uint64_t client = session->session.client;
+  while ((session = LIST_NEXT(session, same_uid))) {
+    if (session->session.client == client) {
+      return false;
+    }
+  }
+  return true;
+}
+
+int64_t directory_latest_since_ms(const struct directory *directory,
+                                  const struct directory_session *session) {
+  const struct player *player = find_player(directory, session->session.uid);
+  const struct directory_session *other;
+  int64_t latest_ms = session->session.since_ms;
+  LIST_FOREACH(other, &player->sessions, same_uid) {
+    if (other->session.client == session->session.client && other->session.since_ms > latest_ms) {
+      latest_ms = other->session.since_ms;
+    }
+  }
+  return latest_ms;
 }
 
 void directory_each_of(struct directory *directory, int64_t uid, directory_visit *visit,
@@ -118,7 +141,7 @@ void directory_each_of(struct directory *directory, int64_t uid, directory_visit
   struct directory_session *next;
   for (struct directory_session *session = player ? LIST_FIRST(&player->sessions) : NULL; session;
        session = next) {
-    next = LIST_NEXT(session, sibling);
+    next = LIST_NEXT(session, same_uid);
     if (!visit(session, context)) {
       return;
     }
@@ -181,7 +204,7 @@ void directory_renew_player(struct directory *directory, int64_t uid, const char
   if (!player) {
     return;
   }
-  LIST_FOREACH(session, &player->sessions, sibling) {
+  LIST_FOREACH(session, &player->sessions, same_uid) {
     if (strcmp(session->session.color, color) == 0 && !session->unwritten) {
       session->renew_at_ms = 0;
       TAILQ_REMOVE(&directory->by_due, session, due);

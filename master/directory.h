@@ -15,12 +15,12 @@
 struct directory_session {
   struct channel_session session;
   int worker;
-  int64_t renew_at_ms;                    // when its gateway route is to be renewed
-  bool route_written;                     // that has been with Redis, since the login
-  LIST_ENTRY(directory_session) sibling;  // others of the same uid
-  bool unwritten;                         // its write was dropped for want of room
-  TAILQ_ENTRY(directory_session) due;     // all but the unwritten, by renew_at_ms; or those
-  UT_hash_handle hh;                      // by connection
+  int64_t renew_at_ms;                     // when its gateway route is to be renewed
+  bool route_written;                      // that has been with Redis, since the login
+  LIST_ENTRY(directory_session) same_uid;  // the latest first
+  bool unwritten;                          // its write was dropped for want of room
+  TAILQ_ENTRY(directory_session) due;      // all but the unwritten, by renew_at_ms; or those
+  UT_hash_handle hh;                       // by connection
 };
 
 struct directory;
@@ -41,6 +41,12 @@ bool directory_has_player(const struct directory *directory, int64_t uid, const 
 // NULL when the player is not here.
 const struct directory_session *directory_session_of(const struct directory *directory,
                                                      int64_t uid);
+
+// Whether it is the oldest of its siblings, the sessions of one player on one client.
+bool directory_is_oldest_sibling(const struct directory_session *session);
+// When the latest of its siblings logged in, or itself: wall clock.
+int64_t directory_latest_since_ms(const struct directory *directory,
+                                  const struct directory_session *session);
 
 // Visits the sessions, of one uid or of all, until visit returns false. visit may
 // remove the one it is shown.

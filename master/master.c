@@ -139,7 +139,8 @@ struct same_player {
 static bool close_rival(struct directory_session *session, void *context) {
   const struct same_player *same = context;
   if (session->session.client != same->here->client) {
-    bool is_older = session->session.since_ms <= same->here->since_ms;
+    bool is_older =
+        directory_latest_since_ms(same->master->directory, session) <= same->here->since_ms;
     bool older_goes = same->master->config.login.conflict == LOGIN_NEWEST_WINS;
     struct directory_session *goes =
         is_older == older_goes ? session
@@ -233,6 +234,7 @@ static bool close_if_of_dead(struct directory_session *session, void *context) {
 
 static void on_worker_dead(int index, void *owner) {
   struct dead_worker dead = {.master = owner, .index = index};
+  kcp_owners_clear(dead.master->kcp_owners, (unsigned)index);
   routes_worker_gone(dead.master->routes, index);
   admission_worker_gone(dead.master->admission, index);
   push_hub_worker_gone(dead.master->push_hub, index);
@@ -669,6 +671,8 @@ static bool build_tables(struct master *master, char *why, size_t why_size) {
       !(master->counters = calloc(1, sizeof *master->counters)) ||
       !(master->loop_lag = loop_lag_new(master->base, master->counters)) ||
       !(master->route_table = route_table_create(&options, &error)) ||
+      !(master->kcp_owners = master->saved ? takeover_kcp_owners(master->saved, &error)
+                                           : kcp_owners_create(&error)) ||
       !(master->nodes = node_table_create((size_t)config->registry.capacity, &error))) {
     snprintf(why, why_size, "the shared tables can't be made: %s", error_text(error));
     return false;
@@ -821,6 +825,7 @@ static bool build(struct master *master, const char *worker_program, char *why, 
       .route_table_fd = route_table_fd(master->route_table),
       .node_table_fd = node_table_fd(master->nodes),
       .tls_fd = tls_keys_fd(master->tls_keys),
+      .kcp_owners_fd = kcp_owners_fd(master->kcp_owners),
       .saved = json_object_get(master->saved, "workers"),
   };
   push_hub_set_serial(master->push_hub, (uint64_t)json_integer_value(
@@ -862,6 +867,7 @@ static void tear_down(struct master *master) {
   redis_link_free(master->redis);
   directory_free(master->directory);
   route_table_free(master->route_table);
+  kcp_owners_free(master->kcp_owners);
   loop_lag_free(master->loop_lag);
   free(master->counters);
   node_table_free(master->nodes);

@@ -10,6 +10,7 @@
 
 #include "common/config.h"
 #include "common/counters.h"
+#include "common/kcp_owners.h"
 #include "common/node_table.h"
 #include "common/redis_link.h"
 #include "common/route_table.h"
@@ -63,6 +64,7 @@ struct master {
   size_t client_listeners;
   struct redis_link *redis;  // NULL with routes in memory
   struct route_table *route_table;
+  struct kcp_owners *kcp_owners;
   struct routes *routes;
   struct node_table *nodes;
   struct tls_keys *tls_keys;

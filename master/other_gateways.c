@@ -77,8 +77,10 @@ static bool note_session(struct directory_session *session, void *context) {
 
 // Logins that come so close together may be written in either order. But the clocks of two
 // gateways are not trusted further than they have to be.
+// Siblings stay or go together.
 static bool came_later(const struct directory_session *session, const struct whereabouts *asked) {
-  int64_t later_ms = session->session.since_ms - asked->since_ms;
+  const struct directory *directory = asked->others->options.directory;
+  int64_t later_ms = directory_latest_since_ms(directory, session) - asked->since_ms;
   return later_ms > 0 && (asked->late || later_ms < ROUTE_LATE_MS);
 }
 

@@ -253,7 +253,7 @@ static void send_to_players(struct job *job) {
 
 // --- To all ----------------------------------------------------------------------------
 
-// Those that a broadcast is for.
+// Those that a broadcast is for: of siblings one.
 struct audience {
   const struct push_order *order;
   size_t sessions[CONFIG_WORKER_NUMBERS];
@@ -263,7 +263,8 @@ static bool look_at_session(struct directory_session *session, void *context) {
   struct audience *audience = context;
   const struct push_order *order = audience->order;
   if ((order->color[0] == '\0' || strcmp(order->color, session->session.color) == 0) &&
-      (order->sid == 0 || order->sid == session->session.sid)) {
+      (order->sid == 0 || order->sid == session->session.sid) &&
+      directory_is_oldest_sibling(session)) {
     audience->sessions[session->worker]++;
   }
   return true;

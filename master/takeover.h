@@ -12,6 +12,7 @@
 #include "common/error.h"
 
 struct bans;
+struct kcp_owners;
 struct master;
 struct node_table;
 struct tls_material;
@@ -50,6 +51,8 @@ void takeover_keep_bans(const json_t *saved, struct bans *bans);
 // The certificates and keys of the listeners, for the program that it is again: their files may be
 // others by now. 0 or an error.
 int takeover_read_tls(const json_t *saved, struct tls_material *material) MUST_CHECK;
+// The table that the workers, who serve on, write. NULL with the error.
+struct kcp_owners *takeover_kcp_owners(const json_t *saved, int *error);
 // Has listeners_open* find the sockets that were open before.
 void takeover_offer_sockets(const json_t *saved);
 // -1: there is none.

@@ -142,6 +142,7 @@ int worker_process_start(struct worker_process *process) {
   fds[HANDOVER_ROUTE_TABLE] = workers->options.route_table_fd;
   fds[HANDOVER_NODE_TABLE] = workers->options.node_table_fd;
   fds[HANDOVER_TLS] = workers->options.tls_fd;
+  fds[HANDOVER_KCP_OWNERS] = workers->options.kcp_owners_fd;
   fds[HANDOVER_COUNTERS] = process->counters.fd;
   for (int i = HANDOVER_LISTENERS; i < end; i++) {
     fds[i] = workers->options.listeners[i - HANDOVER_LISTENERS].fds[process->info.place];

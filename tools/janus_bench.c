@@ -48,13 +48,16 @@ static const char options_help[] =
     "\n"
     "Options:\n"
     "  --connect HOST:PORT    the gateway, or tcp://HOST:PORT, tls://HOST:PORT,\n"
-    "                         ws://HOST:PORT/PATH, wss://HOST:PORT/PATH; for direct the\n"
-    "                         backend; for echo-server where to listen\n"
+    "                         ws://HOST:PORT/PATH, wss://HOST:PORT/PATH, kcp://HOST:PORT;\n"
+    "                         for direct the backend; for echo-server where to listen\n"
     "                         (default 127.0.0.1:17001)\n"
     "  --tls-ca FILE          check the server against it (default the system's authorities)\n"
     "  --tls-insecure         do not check the server\n"
     "  --tls-cert FILE --tls-key FILE  the client's certificate, PEM\n"
     "  --resume               TLS sessions, once there is one\n"
+    "  --kcp-profile NAME     default or low-latency, as the gateway's\n"
+    "  --kcp-fec D+P          FEC's shards, or off (default 10+3; low-latency 8+2)\n"
+    "  --kcp-streams N        clients on each connection, all with one uid (default 1)\n"
     "  --keys DIR             keys as `janus-keys init DIR` wrote them\n"
     "  --uid N                of the first client (default 1000000), each next has 1 more\n"
     "  --color TEXT --sid N   of the tokens (default none, 1)\n"
@@ -97,6 +100,9 @@ enum {
   OPTION_TLS_CERT,
   OPTION_TLS_KEY,
   OPTION_RESUME,
+  OPTION_KCP_PROFILE,
+  OPTION_KCP_FEC,
+  OPTION_KCP_STREAMS,
   OPTION_KEYS,
   OPTION_UID,
   OPTION_COLOR,
@@ -138,6 +144,9 @@ static const struct option long_options[] = {
     {"tls-cert", required_argument, NULL, OPTION_TLS_CERT},
     {"tls-key", required_argument, NULL, OPTION_TLS_KEY},
     {"resume", no_argument, NULL, OPTION_RESUME},
+    {"kcp-profile", required_argument, NULL, OPTION_KCP_PROFILE},
+    {"kcp-fec", required_argument, NULL, OPTION_KCP_FEC},
+    {"kcp-streams", required_argument, NULL, OPTION_KCP_STREAMS},
     {"keys", required_argument, NULL, OPTION_KEYS},
     {"uid", required_argument, NULL, OPTION_UID},
     {"color", required_argument, NULL, OPTION_COLOR},
@@ -250,6 +259,19 @@ static void set_option(struct bench *bench, int option) {
     case OPTION_TLS_CERT: options->tls.cert = optarg; break;
     case OPTION_TLS_KEY: options->tls.key = optarg; break;
     case OPTION_RESUME: options->tls.resume = true; break;
+    case OPTION_KCP_PROFILE:
+      if (kcp_wire_parse_profile(optarg, &options->kcp) != 0) {
+        refuse("--kcp-profile is not default or low-latency", optarg);
+      }
+      break;
+    case OPTION_KCP_FEC:
+      if (kcp_wire_parse_fec(optarg, &options->kcp) != 0) {
+        refuse("--kcp-fec is not like 10+3, or off", optarg);
+      }
+      break;
+    case OPTION_KCP_STREAMS:
+      options->kcp_streams = (size_t)number_option("--kcp-streams is not 1 to 64", 1, 64);
+      break;
     case OPTION_KEYS:
       if (credentials_load_folder(&options->credentials, optarg, fault, sizeof fault) != 0) {
         refuse(fault, NULL);
@@ -425,6 +447,7 @@ int main(int argc, char **argv) {
                   .warmup_ms = 1000,
                   .timeout_ms = 10000,
                   .streams_per_connection = 1000,
+                  .kcp_streams = 1,
                   .routes = 1000000,
                   .method = "/player.intra.v1.TunnelService/Tunnel",
                   .request = "flood 1000000 1024"},

@@ -60,6 +60,7 @@ struct options {
   int64_t message_max_bytes;
   struct client_target target;
   struct client_tls tls;
+  struct kcp_wire kcp;
   bool encrypted;
   bool json;
 };
@@ -510,11 +511,15 @@ static const char usage[] =
     "commands come from standard input, with a prompt when that is a terminal.\n"
     "\n"
     "  --connect HOST:PORT   the gateway (default 127.0.0.1:17001), or tcp://HOST:PORT,\n"
-    "                        tls://HOST:PORT, ws://HOST:PORT/PATH, wss://HOST:PORT/PATH\n"
+    "                        tls://HOST:PORT, ws://HOST:PORT/PATH, wss://HOST:PORT/PATH,\n"
+    "                        kcp://HOST:PORT\n"
     "  --tls-ca FILE         check the server against it (default the system's authorities)\n"
     "  --tls-insecure        do not check the server\n"
     "  --tls-cert FILE       the client's certificate, PEM\n"
     "  --tls-key FILE        its private key, PEM\n"
+    "  --kcp-profile NAME    default or low-latency, as the gateway's\n"
+    "  --kcp-fec D+P         FEC's shards, or off (default 10+3; low-latency 8+2)\n"
+    "  --kcp-streams N       to open, of which one plays (default 4)\n"
     "  --keys DIR            keys as `janus-keys init DIR` wrote them; makes its own token:\n"
     "    --uid N             of the player (default 10001)\n"
     "    --color TEXT        (default none)\n"
@@ -547,6 +552,9 @@ enum {
   OPTION_TLS_INSECURE,
   OPTION_TLS_CERT,
   OPTION_TLS_KEY,
+  OPTION_KCP_PROFILE,
+  OPTION_KCP_FEC,
+  OPTION_KCP_STREAMS,
   OPTION_KEYS,
   OPTION_UID,
   OPTION_COLOR,
@@ -572,6 +580,9 @@ static const struct option long_options[] = {
     {"tls-insecure", no_argument, NULL, OPTION_TLS_INSECURE},
     {"tls-cert", required_argument, NULL, OPTION_TLS_CERT},
     {"tls-key", required_argument, NULL, OPTION_TLS_KEY},
+    {"kcp-profile", required_argument, NULL, OPTION_KCP_PROFILE},
+    {"kcp-fec", required_argument, NULL, OPTION_KCP_FEC},
+    {"kcp-streams", required_argument, NULL, OPTION_KCP_STREAMS},
     {"keys", required_argument, NULL, OPTION_KEYS},
     {"uid", required_argument, NULL, OPTION_UID},
     {"color", required_argument, NULL, OPTION_COLOR},
@@ -644,6 +655,19 @@ static void parse_options(struct program *program, int argc, char **argv) {
       case OPTION_TLS_INSECURE: options->tls.insecure = true; break;
       case OPTION_TLS_CERT: options->tls.cert = optarg; break;
       case OPTION_TLS_KEY: options->tls.key = optarg; break;
+      case OPTION_KCP_PROFILE:
+        if (kcp_wire_parse_profile(optarg, &options->kcp) != 0) {
+          refuse("--kcp-profile is not default or low-latency");
+        }
+        break;
+      case OPTION_KCP_FEC:
+        if (kcp_wire_parse_fec(optarg, &options->kcp) != 0) {
+          refuse("--kcp-fec is not like 10+3, or off");
+        }
+        break;
+      case OPTION_KCP_STREAMS:
+        options->kcp.idle_streams = (unsigned)number_option("kcp-streams", optarg, 1, 64) - 1;
+        break;
       case OPTION_KEYS:
         error = credentials_load_folder(credentials, optarg, fault, sizeof fault);
         break;
@@ -722,6 +746,10 @@ static int connect_client(struct program *program) {
       client_group_use_tls(program->group, &options->tls, fault, sizeof fault) != 0) {
     fprintf(stderr, "janus-client: %s\n", fault);
     return EXIT_USAGE;
+  }
+  if (options->target.kcp && client_group_use_kcp(program->group, &options->kcp) != 0) {
+    fputs("janus-client: out of memory\n", stderr);
+    return EXIT_CONNECT;
   }
   program->show.start_ns = show_now_ns();
   program->client = client_connect(program->group, &wanted, &events, program);

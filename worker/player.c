@@ -12,7 +12,7 @@
 // Each sibling counts its messages by itself, so an index alone does not tell whose answer it is,
 // nor is every message answered: what has been asked is kept with all that an answer has in common
 // with it, and the oldest is forgotten for the newest.
-enum { ASKS_MAX = 64 };
+enum { ASKS_AT_FIRST = 16, ASKS_MAX = 1024 };
 
 struct ask {
   struct session *session;  // NULL: gone
@@ -25,7 +25,8 @@ struct ask {
 
 struct player_asks {
   size_t count;
-  struct ask list[ASKS_MAX];  // the oldest first
+  size_t room;
+  struct ask list[];  // the oldest first
 };
 
 static void remove_ask(struct player_asks *asks, size_t i) {
@@ -33,16 +34,35 @@ static void remove_ask(struct player_asks *asks, size_t i) {
   memmove(&asks->list[i], &asks->list[i + 1], (asks->count - i) * sizeof *asks->list);
 }
 
+// False: memory is out, and there is no room at all.
+static bool make_room(struct player *player) {
+  struct player_asks *asks = player->asks;
+  if (asks && asks->count < asks->room) {
+    return true;
+  }
+  if (!asks || asks->room < ASKS_MAX) {
+    size_t room = asks ? asks->room * 2 : ASKS_AT_FIRST;
+    struct player_asks *larger = realloc(asks, sizeof *larger + room * sizeof *larger->list);
+    if (larger) {
+      larger->count = asks ? larger->count : 0;
+      larger->room = room;
+      player->asks = larger;
+      return true;
+    }
+  }
+  if (asks) {
+    remove_ask(asks, 0);
+  }
+  return asks != NULL;
+}
+
 void player_asked(struct session *session, int type, int64_t oid, const struct packet *packet) {
   struct player *player = session->player;
   if (!player_has_siblings(player)) {
     return;
   }
-  if (!player->asks && !(player->asks = calloc(1, sizeof *player->asks))) {
+  if (!make_room(player)) {
     return;  // the answer will go to the oldest
-  }
-  if (player->asks->count == ASKS_MAX) {
-    remove_ask(player->asks, 0);
   }
   player->asks->list[player->asks->count++] = (struct ask){.session = session,
                                                            .oid = oid,
@@ -137,16 +157,16 @@ static bool may_have_siblings(const struct session *session) {
   return session->client != session->connection;
 }
 
-static struct player_list *bucket_of(const struct session *session) {
-  uint64_t hash = (session->client ^ (uint64_t)session->uid << 32) * 0x9e3779b97f4a7c15;
-  return &session->worker->shared_players[(hash >> 32) % PLAYER_BUCKETS];
+static size_t bucket_of(uint64_t client, int64_t uid) {
+  uint64_t hash = (client ^ (uint64_t)uid << 32) * 0x9e3779b97f4a7c15;
+  return (hash >> 32) % PLAYER_BUCKETS;
 }
 
-static struct player *find(const struct session *session) {
+struct player *player_find(const struct worker *worker, uint64_t client, int64_t uid) {
   struct player *player;
-  LIST_FOREACH(player, bucket_of(session), link) {
+  LIST_FOREACH(player, &worker->shared_players[bucket_of(client, uid)], link) {
     const struct session *oldest = player_oldest(player);
-    if (oldest->client == session->client && oldest->uid == session->uid) {
+    if (oldest->client == client && oldest->uid == uid) {
       return player;
     }
   }
@@ -158,7 +178,9 @@ static bool agrees(const struct session *session, const struct session *sibling)
 }
 
 int player_join(struct session *session) {
-  struct player *player = may_have_siblings(session) ? find(session) : NULL;
+  struct worker *worker = session->worker;
+  struct player *player =
+      may_have_siblings(session) ? player_find(worker, session->client, session->uid) : NULL;
   if (player && !agrees(session, player_oldest(player))) {
     return CLOSE_CONFLICTING_LOGIN;
   }
@@ -170,9 +192,10 @@ int player_join(struct session *session) {
     TAILQ_INIT(&player->sessions);
     LIST_INIT(&player->tunnels);
     LIST_INIT(&player->farewells);
-    player->broadcast_seen = pushes_latest(session->worker->pushes);
+    player->broadcast_seen = pushes_latest(worker->pushes);
     if (may_have_siblings(session)) {
-      LIST_INSERT_HEAD(bucket_of(session), player, link);
+      LIST_INSERT_HEAD(&worker->shared_players[bucket_of(session->client, session->uid)], player,
+                       link);
     }
   }
   session->player = player;

@@ -57,6 +57,9 @@ static inline bool player_has_siblings(const struct player *player) {
   return oldest && TAILQ_NEXT(oldest, sibling);
 }
 
+// The one of this client and uid, whose client may log in on more streams; or NULL.
+struct player *player_find(const struct worker *worker, uint64_t client, int64_t uid);
+
 // Its session with this connection; the oldest where that has gone.
 struct session *player_session(const struct player *player, uint64_t connection);
 

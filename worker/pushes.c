@@ -28,8 +28,19 @@ struct multicast {
   uint64_t receivers[CHANNEL_PUSH_RECEIVERS_MAX];
 };
 
+// A session that has ended and had siblings: pushes that the master has sent it before it heard of
+// that go to one of them. As many are remembered as may end in that time, a few ms.
+enum { GONE_MAX = 64 };
+struct gone {
+  uint64_t connection;
+  uint64_t client;
+  int64_t uid;
+};
+
 struct pushes {
   struct worker *worker;
+  struct gone gone[GONE_MAX];
+  size_t gone_count;  // ever
   struct multicast multicast;
   struct push_list broadcasts;  // under way, the oldest first
   struct session *next;         // whom the oldest comes to next; NULL: to nobody more
@@ -92,12 +103,30 @@ void pushes_on_session_end(struct pushes *pushes, struct session *session) {
   if (pushes->next == session) {
     pushes->next = session->hh.next;
   }
+  if (session->player && player_has_siblings(session->player)) {
+    pushes->gone[pushes->gone_count++ % GONE_MAX] = (struct gone){
+        .connection = session->connection, .client = session->client, .uid = session->uid};
+  }
 }
 
 // --- To some ----------------------------------------------------------------------
 
+static struct session *sibling_of_gone(const struct pushes *pushes, uint64_t connection) {
+  for (size_t i = 0; i < GONE_MAX; i++) {
+    const struct gone *gone = &pushes->gone[i];
+    if (gone->connection == connection) {
+      const struct player *player = player_find(pushes->worker, gone->client, gone->uid);
+      return player ? player_oldest(player) : NULL;
+    }
+  }
+  return NULL;
+}
+
 static void push_to(struct pushes *pushes, struct push *push, uint64_t connection) {
   struct session *session = session_find(pushes->worker, connection);
+  if (!session) {
+    session = sibling_of_gone(pushes, connection);
+  }
   if (session) {
     catch_up(pushes, session);
     session_push(receiver_of(session), push);

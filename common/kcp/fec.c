@@ -389,7 +389,7 @@ static struct group *take(struct fec_decoder *decoder, const uint8_t *datagram, 
 }
 
 // Sets shards to what is there, and out to where what is missing goes, all of len bytes, in one
-// piece of memory that the caller frees. NULL when out of memory.
+// piece of memory that the caller frees. NULL when out of memory, or nothing is missing.
 static uint8_t *lay_out(const struct fec_decoder *decoder, const struct group *group, size_t len,
                         const uint8_t *shards[], uint8_t *out[]) {
   size_t count = 0;
@@ -397,7 +397,7 @@ static uint8_t *lay_out(const struct fec_decoder *decoder, const struct group *g
     const struct shard *shard = group->shards[i];
     count += shard ? shard->len < len : i < decoder->data;
   }
-  uint8_t *memory = calloc(count, len);
+  uint8_t *memory = count > 0 ? calloc(count, len) : NULL;
   uint8_t *at = memory;
   for (unsigned i = 0; i < decoder->group_size && memory; i++) {
     const struct shard *shard = group->shards[i];
@@ -430,7 +430,7 @@ static void recover(struct fec_decoder *decoder, struct group *group, fec_payloa
                     void *owner) {
   const uint8_t *shards[REED_SOLOMON_SHARDS_MAX];
   uint8_t *out[REED_SOLOMON_SHARDS_MAX] = {NULL};
-  size_t len = 0;
+  size_t len = SHARD_MIN_BYTES;  // that of the longest, then; none is shorter
   for (unsigned i = 0; i < decoder->group_size; i++) {
     if (group->shards[i] && group->shards[i]->len > len) {
       len = group->shards[i]->len;

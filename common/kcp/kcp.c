@@ -14,22 +14,25 @@ enum {
   CONGESTION_MIN = 2,       // segments, of the threshold where slow start ends
   TELLS_WHEN_REOPENED = 3,  // a word that is lost costs the peer seven seconds
   OUTGOING_MIN_BYTES = 64,
+  FLIGHTS_MIN = 4,  // kept while nothing is in flight
   ACKS_MIN = 8,
 };
 
-// One segment of ours: first it waits, then it is in flight.
+// One segment of ours: what it holds, and once it is in flight how it fares there.
 struct outgoing {
-  struct outgoing *next;
+  struct outgoing *next;  // while it waits
   struct outgoing *previous;
-  int64_t deadline_ms;  // of the transmission before
+  uint16_t len;
+  uint16_t capacity;
+  uint8_t bytes[];
+};
+struct flight {
+  struct outgoing *segment;  // NULL: acknowledged, though una has not passed it
+  int64_t deadline_ms;
   uint32_t ts;
   uint32_t rto_ms;
   uint32_t fast_acks;  // of segments behind it, since its last transmission
-  uint16_t transmissions;
-  uint16_t len;
-  uint16_t capacity;
-  bool is_acked;  // and stays until una passes it
-  uint8_t bytes[];
+  uint32_t transmissions;
 };
 
 // One segment of the peer's that was not read yet.
@@ -44,9 +47,9 @@ struct ack {
   uint32_t ts;
 };
 
-// The queue of what was written begins with what is in flight, in the order of sn: una always
-// frees its beginning. What comes in stands in `unread` once it is in order, and before that in
-// `ahead`, a ring by sn, which is there only while something stands in it.
+// What was written waits in a list, and then is in flight in a ring by sn. What comes in stands in
+// `unread` once it is in order, and before that in `ahead`, another ring by sn, which is there
+// only while something stands in it.
 struct kcp {
   const struct kcp_settings *settings;
   uint8_t *scratch;
@@ -54,9 +57,10 @@ struct kcp {
   kcp_output *output;
   void *owner;
 
-  struct outgoing *first;
-  struct outgoing *unsent;  // the first that is not in flight
-  struct outgoing *last;
+  struct outgoing *waiting;
+  struct outgoing *waiting_last;
+  struct flight *flights;
+  uint32_t flights_capacity;  // a power of two, or 0
   size_t unacked_bytes;
   uint32_t conv;
   uint32_t send_una;
@@ -95,7 +99,7 @@ struct kcp {
   // KCP_NEVER when there is no cause. The first three may be too early, never too late.
   int64_t retransmit_at;
   int64_t early_at;  // when a segment that others overtook is taken as lost
-  int64_t answer_by;
+  int64_t flush_by;
   int64_t acks_by;
   int64_t probe_at;
   int64_t tell_at;
@@ -191,7 +195,7 @@ struct kcp *kcp_new(uint32_t conv, const struct kcp_settings *settings, uint8_t 
     kcp->congestion_threshold = CONGESTION_MIN;
     kcp->retransmit_at = KCP_NEVER;
     kcp->early_at = KCP_NEVER;
-    kcp->answer_by = KCP_NEVER;
+    kcp->flush_by = KCP_NEVER;
     kcp->acks_by = KCP_NEVER;
     kcp->probe_at = KCP_NEVER;
     kcp->tell_at = KCP_NEVER;
@@ -211,6 +215,10 @@ static struct incoming **ring_slot(const struct kcp *kcp, uint32_t sn) {
   return &kcp->ahead[sn & (ring_slots(kcp) - 1)];
 }
 
+static struct flight *flight_of(const struct kcp *kcp, uint32_t sn) {
+  return &kcp->flights[sn & (kcp->flights_capacity - 1)];
+}
+
 static void free_outgoing(struct outgoing *segment) {
   while (segment) {
     struct outgoing *next = segment->next;
@@ -223,7 +231,11 @@ void kcp_free(struct kcp *kcp) {
   if (!kcp) {
     return;
   }
-  free_outgoing(kcp->first);
+  free_outgoing(kcp->waiting);
+  for (uint32_t sn = kcp->send_una; sn != kcp->send_next; sn++) {
+    free(flight_of(kcp, sn)->segment);
+  }
+  free(kcp->flights);
   while (kcp->unread) {
     struct incoming *next = kcp->unread->next;
     free(kcp->unread);
@@ -284,34 +296,43 @@ static void take_peer_window(struct kcp *kcp, uint16_t window, int64_t now_ms) {
   kcp->peer_window = window;
 }
 
+// It has arrived, and is not sent again. False: that was known.
+static bool let_go(struct kcp *kcp, struct flight *flight) {
+  if (!flight->segment) {
+    return false;
+  }
+  kcp->unacked_bytes -= flight->segment->len;
+  free(flight->segment);
+  flight->segment = NULL;
+  return true;
+}
+
 // Forgets what the peer has in order. What was never sent it cannot have.
 static void take_una(struct kcp *kcp, uint32_t una) {
   if (ahead_of(una, kcp->send_una) <= 0 || ahead_of(una, kcp->send_next) > 0) {
     return;
   }
   for (; kcp->send_una != una; kcp->send_una++) {
-    struct outgoing *segment = kcp->first;
-    kcp->first = segment->next;
-    kcp->unacked_bytes -= segment->len;
-    free(segment);
+    let_go(kcp, flight_of(kcp, kcp->send_una));
   }
-  if (kcp->first) {
-    kcp->first->previous = NULL;
-  } else {
-    kcp->last = NULL;
+  if (in_flight(kcp) > 0) {
+    return;
   }
-  if (in_flight(kcp) == 0) {
-    kcp->retransmit_at = KCP_NEVER;
-    kcp->early_at = KCP_NEVER;
-    kcp->shows_loss = false;
+  kcp->retransmit_at = KCP_NEVER;
+  kcp->early_at = KCP_NEVER;
+  kcp->shows_loss = false;
+  if (kcp->flights_capacity > FLIGHTS_MIN) {
+    free(kcp->flights);
+    kcp->flights = NULL;
+    kcp->flights_capacity = 0;
   }
 }
 
 // Whether the transmission that an acknowledgement answers came after this segment's last one.
 // Within a millisecond that is certain only of first transmissions, which keep the order of sn.
-static bool was_overtaken(const struct outgoing *segment, uint32_t ack_ts) {
-  int32_t later = ahead_of(ack_ts, segment->ts);
-  return !segment->is_acked && (segment->transmissions == 1 ? later >= 0 : later > 0);
+static bool was_overtaken(const struct flight *flight, uint32_t ack_ts) {
+  int32_t later = ahead_of(ack_ts, flight->ts);
+  return flight->segment && (flight->transmissions == 1 ? later >= 0 : later > 0);
 }
 
 // The first acknowledgement of a segment tells that those before it are late; the same one again
@@ -319,21 +340,15 @@ static bool was_overtaken(const struct outgoing *segment, uint32_t ack_ts) {
 // may be mere reordering, which gets an interval to mend itself.
 static void take_ack(struct kcp *kcp, uint32_t sn, uint32_t ts, int64_t now_ms) {
   uint32_t resend = kcp->settings->resend;
-  struct outgoing *acked = kcp->first;
-  if (ahead_of(sn, kcp->send_una) < 0 || ahead_of(sn, kcp->send_next) >= 0) {
+  if (ahead_of(sn, kcp->send_una) < 0 || ahead_of(sn, kcp->send_next) >= 0 ||
+      !let_go(kcp, flight_of(kcp, sn)) || resend == 0) {
     return;
   }
-  for (uint32_t at = kcp->send_una; at != sn; at++) {
-    acked = acked->next;
-  }
-  if (acked->is_acked) {
-    return;
-  }
-  acked->is_acked = true;
-  for (struct outgoing *segment = kcp->first; segment != acked; segment = segment->next) {
-    if (resend > 0 && was_overtaken(segment, ts)) {
-      segment->fast_acks++;
-      kcp->shows_loss |= segment->fast_acks >= resend;
+  for (uint32_t before = kcp->send_una; before != sn; before++) {
+    struct flight *flight = flight_of(kcp, before);
+    if (was_overtaken(flight, ts)) {
+      flight->fast_acks++;
+      kcp->shows_loss |= flight->fast_acks >= resend;
       kcp->early_at = earlier(kcp->early_at, now_ms + kcp->settings->interval_ms);
     }
   }
@@ -472,7 +487,7 @@ static int take_segment(struct kcp *kcp, const struct header *header, const uint
     case KCP_ACK: take_ack(kcp, header->sn, header->ts, now_ms); break;
     case KCP_ASK_WINDOW:
       kcp->was_asked = true;
-      kcp->answer_by = earlier(kcp->answer_by, now_ms + kcp->settings->interval_ms);
+      kcp->flush_by = earlier(kcp->flush_by, now_ms + kcp->settings->interval_ms);
       break;
     default: break;
   }
@@ -541,7 +556,7 @@ int kcp_input(struct kcp *kcp, const uint8_t *payload, size_t len, bool regular,
   if (kcp->send_una != una_before) {
     widen_congestion_window(kcp, kcp->send_una - una_before);
   }
-  if (kcp->shows_loss || (kcp->unsent && in_flight(kcp) < send_window(kcp))) {
+  if (kcp->shows_loss || (kcp->waiting && in_flight(kcp) < send_window(kcp))) {
     kcp->wants_flush = true;
   }
   return result;
@@ -620,36 +635,38 @@ static void put_window_words(struct datagram *datagram) {
     put_segment(datagram, KCP_TELL_WINDOW, 0, 0, 0);
   }
   kcp->was_asked = false;
-  kcp->answer_by = KCP_NEVER;
+  kcp->flush_by = KCP_NEVER;
 }
 
-static void transmit(struct datagram *datagram, struct outgoing *segment, uint32_t sn) {
+static void transmit(struct datagram *datagram, uint32_t sn) {
   struct kcp *kcp = datagram->kcp;
-  segment->ts = (uint32_t)datagram->now_ms;
-  segment->deadline_ms = datagram->now_ms + segment->rto_ms;
-  segment->fast_acks = 0;
-  segment->transmissions++;
-  kcp->retransmit_at = earlier(kcp->retransmit_at, segment->deadline_ms);
+  struct flight *flight = flight_of(kcp, sn);
+  const struct outgoing *segment = flight->segment;
+  flight->ts = (uint32_t)datagram->now_ms;
+  flight->deadline_ms = datagram->now_ms + flight->rto_ms;
+  flight->fast_acks = 0;
+  flight->transmissions++;
+  kcp->retransmit_at = earlier(kcp->retransmit_at, flight->deadline_ms);
   kcp->counts.segments_out++;
-  if (segment->transmissions >= KCP_DEAD_TRANSMISSIONS) {
+  if (flight->transmissions >= KCP_DEAD_TRANSMISSIONS) {
     kcp->is_dead = true;
   }
-  memcpy(put_segment(datagram, KCP_PUSH, segment->ts, sn, segment->len), segment->bytes,
+  memcpy(put_segment(datagram, KCP_PUSH, flight->ts, sn, segment->len), segment->bytes,
          segment->len);
 }
 
 enum loss { LOSS_NONE, LOSS_OVERTAKEN, LOSS_EXPIRED };
 
-static enum loss judge(const struct kcp *kcp, const struct outgoing *segment, bool early,
+static enum loss judge(const struct kcp *kcp, const struct flight *flight, bool early,
                        int64_t now_ms) {
   uint32_t resend = kcp->settings->resend;
-  if (segment->is_acked) {
+  if (!flight->segment) {
     return LOSS_NONE;
   }
-  if (segment->fast_acks > 0 && resend > 0 && (early || segment->fast_acks >= resend)) {
+  if (flight->fast_acks > 0 && resend > 0 && (early || flight->fast_acks >= resend)) {
     return LOSS_OVERTAKEN;
   }
-  return now_ms >= segment->deadline_ms ? LOSS_EXPIRED : LOSS_NONE;
+  return now_ms >= flight->deadline_ms ? LOSS_EXPIRED : LOSS_NONE;
 }
 
 static void narrow_congestion_window(struct kcp *kcp, bool overtaken, bool expired) {
@@ -671,31 +688,71 @@ static void retransmit(struct datagram *datagram, bool early) {
   struct kcp *kcp = datagram->kcp;
   bool overtaken = false;
   bool expired = false;
-  uint32_t sn = kcp->send_una;
   kcp->retransmit_at = KCP_NEVER;
   kcp->shows_loss = false;
-  for (struct outgoing *segment = kcp->first; segment != kcp->unsent;
-       segment = segment->next, sn++) {
-    switch (judge(kcp, segment, early, datagram->now_ms)) {
+  for (uint32_t sn = kcp->send_una; sn != kcp->send_next; sn++) {
+    struct flight *flight = flight_of(kcp, sn);
+    switch (judge(kcp, flight, early, datagram->now_ms)) {
       case LOSS_OVERTAKEN:
-        segment->rto_ms = kcp->rto_ms;
+        flight->rto_ms = kcp->rto_ms;
         kcp->counts.fast_retransmits++;
         overtaken = true;
         break;
       case LOSS_EXPIRED:
-        segment->rto_ms += kcp->settings->nodelay ? kcp->rto_ms / 2 : kcp->rto_ms;
+        flight->rto_ms += kcp->settings->nodelay ? kcp->rto_ms / 2 : kcp->rto_ms;
         expired = true;
         break;
       default:
-        if (!segment->is_acked) {
-          kcp->retransmit_at = earlier(kcp->retransmit_at, segment->deadline_ms);
+        if (flight->segment) {
+          kcp->retransmit_at = earlier(kcp->retransmit_at, flight->deadline_ms);
         }
         continue;
     }
     kcp->counts.retransmits++;
-    transmit(datagram, segment, sn);
+    transmit(datagram, sn);
   }
   narrow_congestion_window(kcp, overtaken, expired);
+}
+
+// How many of those that wait may go: what the window lets out, and there is memory for.
+static uint32_t reserve_flights(struct kcp *kcp, uint32_t window) {
+  uint32_t flying = in_flight(kcp);
+  uint32_t more = window > flying ? smaller(window - flying, kcp->queued) : 0;
+  uint32_t capacity = larger(kcp->flights_capacity, FLIGHTS_MIN);
+  if (more == 0 || flying + more <= kcp->flights_capacity) {
+    return more;
+  }
+  while (capacity < flying + more) {
+    capacity *= 2;
+  }
+  struct flight *flights = malloc(capacity * sizeof *flights);
+  if (!flights) {
+    return kcp->flights_capacity - flying;
+  }
+  for (uint32_t sn = kcp->send_una; sn != kcp->send_next; sn++) {
+    flights[sn & (capacity - 1)] = *flight_of(kcp, sn);
+  }
+  free(kcp->flights);
+  kcp->flights = flights;
+  kcp->flights_capacity = capacity;
+  return more;
+}
+
+static void send_waiting(struct datagram *datagram, uint32_t window) {
+  struct kcp *kcp = datagram->kcp;
+  uint32_t count = reserve_flights(kcp, window);
+  for (; count > 0; count--) {
+    struct outgoing *segment = kcp->waiting;
+    struct flight flight = {.segment = segment, .rto_ms = kcp->rto_ms};
+    kcp->waiting = segment->next;
+    *(kcp->waiting ? &kcp->waiting->previous : &kcp->waiting_last) = NULL;
+    kcp->queued--;
+    *flight_of(kcp, kcp->send_next++) = flight;
+    transmit(datagram, kcp->send_next - 1);
+  }
+  if (kcp->waiting && in_flight(kcp) < window) {  // memory is short
+    kcp->flush_by = datagram->now_ms + kcp->settings->interval_ms;
+  }
 }
 
 static struct datagram datagram_of(struct kcp *kcp, int64_t now_ms) {
@@ -714,18 +771,12 @@ void kcp_flush(struct kcp *kcp, int64_t now_ms) {
   if (early) {
     // Where something new follows, its acknowledgement will tell more.
     kcp->early_at = KCP_NEVER;
-    early = !(kcp->unsent && in_flight(kcp) < window);
+    early = !(kcp->waiting && in_flight(kcp) < window);
   }
   if (early || kcp->shows_loss || now_ms >= kcp->retransmit_at) {
     retransmit(&datagram, early);
   }
-  while (kcp->unsent && in_flight(kcp) < window) {
-    struct outgoing *segment = kcp->unsent;
-    kcp->unsent = segment->next;
-    kcp->queued--;
-    segment->rto_ms = kcp->rto_ms;
-    transmit(&datagram, segment, kcp->send_next++);
-  }
+  send_waiting(&datagram, window);
   emit(&datagram);
 }
 
@@ -740,7 +791,7 @@ int64_t kcp_due(const struct kcp *kcp, int64_t now_ms) {
     return now_ms;
   }
   int64_t due = earlier(kcp->retransmit_at, kcp->early_at);
-  due = earlier(due, earlier(kcp->answer_by, kcp->acks_by));
+  due = earlier(due, earlier(kcp->flush_by, kcp->acks_by));
   due = earlier(due, earlier(kcp->probe_at, kcp->tell_at));
   return due;
 }
@@ -806,26 +857,24 @@ static void fill(struct outgoing *segment, const uint8_t *bytes, size_t len) {
 
 // How much of len bytes the last segment may still take.
 static size_t room_in_last(const struct kcp *kcp, size_t len) {
-  size_t room = kcp->unsent ? segment_max_bytes(kcp) - kcp->last->len : 0;
+  size_t room = kcp->waiting ? segment_max_bytes(kcp) - kcp->waiting_last->len : 0;
   return len < room ? len : room;
 }
 
-// Has the last segment, which waits, hold len bytes more than it does.
+// Has the last segment hold len bytes more than it does.
 static int reserve_in_last(struct kcp *kcp, size_t len) {
-  struct outgoing *last = kcp->last;
+  struct outgoing *last = kcp->waiting_last;
   if (last->len + len <= last->capacity) {
     return 0;
   }
-  bool is_first_unsent = kcp->unsent == last;
   uint16_t capacity = capacity_for(kcp, last->len + len);
   struct outgoing *grown = realloc(last, sizeof *grown + capacity);
   if (!grown) {
     return ERROR_MEMORY;
   }
   grown->capacity = capacity;
-  kcp->last = grown;
-  *(grown->previous ? &grown->previous->next : &kcp->first) = grown;
-  kcp->unsent = is_first_unsent ? grown : kcp->unsent;
+  kcp->waiting_last = grown;
+  *(grown->previous ? &grown->previous->next : &kcp->waiting) = grown;
   return 0;
 }
 
@@ -872,13 +921,12 @@ int kcp_write(struct kcp *kcp, const uint8_t *bytes, size_t len) {
     }
   }
   if (begun > 0) {
-    fill(kcp->last, bytes, begun);
+    fill(kcp->waiting_last, bytes, begun);
   }
   if (first) {
-    first->previous = kcp->last;
-    *(kcp->last ? &kcp->last->next : &kcp->first) = first;
-    kcp->last = last;
-    kcp->unsent = kcp->unsent ? kcp->unsent : first;
+    first->previous = kcp->waiting_last;
+    *(kcp->waiting_last ? &kcp->waiting_last->next : &kcp->waiting) = first;
+    kcp->waiting_last = last;
     kcp->queued += count;
   }
   kcp->unacked_bytes += len;

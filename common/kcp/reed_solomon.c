@@ -22,9 +22,16 @@ struct reed_solomon {
   unsigned data;
   unsigned parity;
   struct field field;
-  uint8_t *matrix;  // of the parity rows, and then the tables made of it
-  uint8_t *tables;
+  struct reed_solomon_rows rows;  // the parity's
+  uint8_t memory[];               // theirs
 };
+
+static void prepare(const struct reed_solomon_kernel *kernel,
+                    const struct reed_solomon_rows *rows) {
+  if (kernel->prepare) {
+    kernel->prepare(rows);
+  }
+}
 
 static void fill_field(struct field *field) {
   unsigned value = 1;
@@ -77,27 +84,28 @@ struct reed_solomon *reed_solomon_new_with(const struct reed_solomon_kernel *ker
       parity > REED_SOLOMON_SHARDS_MAX - data) {
     return NULL;
   }
-  struct reed_solomon *code = calloc(1, sizeof *code);
-  uint8_t *matrix = malloc((size_t)data * parity * (1 + REED_SOLOMON_TABLE_BYTES));
-  if (!code || !matrix) {
-    free(code);
-    free(matrix);
+  size_t count = (size_t)data * parity;
+  struct reed_solomon *code = calloc(1, sizeof *code + count + count * REED_SOLOMON_TABLE_BYTES);
+  if (!code) {
     return NULL;
   }
   code->kernel = kernel;
   code->data = data;
   code->parity = parity;
-  code->matrix = matrix;
-  code->tables = matrix + (size_t)data * parity;
+  code->rows = (struct reed_solomon_rows){.count = parity,
+                                          .columns = data,
+                                          .coefficients = code->memory,
+                                          .tables = code->memory + count};
   fill_field(&code->field);
   for (unsigned i = 0; i < data; i++) {
     points[i] = (uint8_t)i;
   }
   fill_weights(&code->field, points, data, weights);
   for (unsigned i = 0; i < parity; i++) {
-    fill_row(&code->field, points, weights, data, (uint8_t)(data + i), matrix + (size_t)i * data);
+    fill_row(&code->field, points, weights, data, (uint8_t)(data + i),
+             code->memory + (size_t)i * data);
   }
-  kernel->prepare(matrix, data, parity, code->tables);
+  prepare(kernel, &code->rows);
   return code;
 }
 
@@ -106,25 +114,20 @@ struct reed_solomon *reed_solomon_new(unsigned data, unsigned parity) {
   return reed_solomon_new_with(isal ? isal : reed_solomon_portable(), data, parity);
 }
 
-void reed_solomon_free(struct reed_solomon *code) {
-  if (code) {
-    free(code->matrix);
-    free(code);
-  }
-}
+void reed_solomon_free(struct reed_solomon *code) { free(code); }
 
 unsigned reed_solomon_data(const struct reed_solomon *code) { return code->data; }
 
 unsigned reed_solomon_parity(const struct reed_solomon *code) { return code->parity; }
 
 const uint8_t *reed_solomon_row(const struct reed_solomon *code, unsigned parity) {
-  return code->matrix + (size_t)parity * code->data;
+  return code->rows.coefficients + (size_t)parity * code->data;
 }
 
 void reed_solomon_add(const struct reed_solomon *code, unsigned index, const uint8_t *shard,
                       size_t len, uint8_t *const parity[]) {
   if (len > 0) {
-    code->kernel->add(code->tables, code->data, code->parity, index, shard, len, parity);
+    code->kernel->add(&code->rows, index, shard, len, parity);
   }
 }
 
@@ -134,11 +137,13 @@ static void interpolate(const struct reed_solomon *code, const uint8_t *points,
                         size_t len, uint8_t *out) {
   uint8_t row[POINTS];
   uint8_t tables[POINTS * REED_SOLOMON_TABLE_BYTES];
+  struct reed_solomon_rows rows = {
+      .count = 1, .columns = code->data, .coefficients = row, .tables = tables};
   fill_row(&code->field, points, weights, code->data, point, row);
-  code->kernel->prepare(row, code->data, 1, tables);
+  prepare(code->kernel, &rows);
   memset(out, 0, len);
   for (unsigned i = 0; i < code->data; i++) {
-    code->kernel->add(tables, code->data, 1, i, shards[points[i]], len, &out);
+    code->kernel->add(&rows, i, shards[points[i]], len, &out);
   }
 }
 

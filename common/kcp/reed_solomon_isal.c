@@ -7,17 +7,25 @@
 #include <isa-l.h>
 #include <stdbool.h>
 
-static void prepare(const uint8_t *matrix, unsigned columns, unsigned rows, uint8_t *tables) {
-  ec_init_tables((int)columns, (int)rows, (unsigned char *)matrix, tables);
+// Of shorter shards it takes byte by byte, by logarithms.
+enum { SHARD_MIN_BYTES = 64 };
+
+static void prepare(const struct reed_solomon_rows *rows) {
+  ec_init_tables((int)rows->columns, (int)rows->count, (unsigned char *)rows->coefficients,
+                 rows->tables);
 }
 
-static void add(const uint8_t *tables, unsigned columns, unsigned rows, unsigned column,
-                const uint8_t *shard, size_t len, uint8_t *const out[]) {
-  ec_encode_data_update((int)len, (int)columns, (int)rows, (int)column, (unsigned char *)tables,
+static void add(const struct reed_solomon_rows *rows, unsigned column, const uint8_t *shard,
+                size_t len, uint8_t *const out[]) {
+  if (len < SHARD_MIN_BYTES) {
+    reed_solomon_portable()->add(rows, column, shard, len, out);
+    return;
+  }
+  ec_encode_data_update((int)len, (int)rows->columns, (int)rows->count, (int)column, rows->tables,
                         (unsigned char *)shard, (unsigned char **)out);
 }
 
-// Below SSE4.1 it multiplies byte by byte by logarithms.
+// Below SSE4.1 it has nothing but those logarithms.
 static bool is_worth_it(void) {
 #ifdef __x86_64__
   return __builtin_cpu_supports("sse4.1");

@@ -14,14 +14,21 @@ enum {
   REED_SOLOMON_TABLE_BYTES = 32,    // for each coefficient
 };
 
+// Rows of a matrix: one makes one shard, its sum over the columns of coefficient times shard.
+struct reed_solomon_rows {
+  unsigned count;
+  unsigned columns;
+  const uint8_t *coefficients;  // row after row
+  uint8_t *tables;              // room for REED_SOLOMON_TABLE_BYTES for each coefficient
+};
+
 struct reed_solomon_kernel {
   const char *name;
-  // Fills tables, REED_SOLOMON_TABLE_BYTES for each coefficient, from a matrix of rows * columns
-  // coefficients, row after row.
-  void (*prepare)(const uint8_t *matrix, unsigned columns, unsigned rows, uint8_t *tables);
-  // Adds shard, times the coefficient of its column, to each row's out: of len bytes, not 0.
-  void (*add)(const uint8_t *tables, unsigned columns, unsigned rows, unsigned column,
-              const uint8_t *shard, size_t len, uint8_t *const out[]);
+  // Fills the tables. NULL if it needs none.
+  void (*prepare)(const struct reed_solomon_rows *rows);
+  // Adds shard, as that of column, to each row's out: of len bytes, not 0.
+  void (*add)(const struct reed_solomon_rows *rows, unsigned column, const uint8_t *shard,
+              size_t len, uint8_t *const out[]);
 };
 
 const struct reed_solomon_kernel *reed_solomon_portable(void);

@@ -1,55 +1,59 @@
-// A product is the sum of those with the low and the high half of a byte: two tables of 16.
+// Sixteen bytes at a time, in what the compilers make of any processor's vectors or words: a
+// product is the sum of those doublings of a byte that the coefficient's bits name, and the
+// doublings serve all rows. Measured at twice the speed of look-ups in tables.
+#include <string.h>
+
 #include "common/kcp/reed_solomon_kernel.h"
 
-enum { HALF = 16 };
+enum { LANES = 16, BITS = 8 };  // the loops over bits are unrolled: half the speed without
 
-// Twice value, in the field.
-static uint8_t doubled(uint8_t value) {
-  return (uint8_t)(value << 1 ^ (value & 0x80 ? REED_SOLOMON_POLYNOMIAL & 0xff : 0));
+typedef uint8_t lanes __attribute__((vector_size(LANES)));
+typedef int8_t signed_lanes __attribute__((vector_size(LANES)));
+
+static inline lanes doubled(lanes value) {
+  lanes overflown = (lanes)((signed_lanes)value < 0);
+  return (value + value) ^ (overflown & (uint8_t)REED_SOLOMON_POLYNOMIAL);
 }
 
-static void fill_half(uint8_t *table, uint8_t unit) {
-  table[0] = 0;
-  for (unsigned bit = 1; bit < HALF; bit <<= 1) {
-    for (unsigned below = 0; below < bit; below++) {
-      table[bit + below] = table[below] ^ unit;
-    }
-    unit = doubled(unit);
-  }
-}
-
-static void prepare(const uint8_t *matrix, unsigned columns, unsigned rows, uint8_t *tables) {
-  for (size_t i = 0; i < (size_t)columns * rows; i++) {
-    uint8_t *table = tables + i * REED_SOLOMON_TABLE_BYTES;
-    fill_half(table, matrix[i]);
-    fill_half(table + HALF, doubled(table[HALF / 2]));
-  }
-}
-
-// For more than a few bytes one table of all products, made on the way, is faster than two of
-// half of them each: 256 steps that save one look-up for each byte.
-static void add_row(const uint8_t *table, const uint8_t *shard, size_t len, uint8_t *out) {
-  uint8_t products[HALF * HALF];
-  for (unsigned high = 0; high < HALF; high++) {
-    for (unsigned low = 0; low < HALF; low++) {
-      products[high * HALF + low] = table[HALF + high] ^ table[low];
+static inline lanes add_product(uint8_t coefficient, const lanes doublings[BITS], lanes sum) {
+#pragma GCC unroll 8
+  for (unsigned bit = 0; bit < BITS; bit++) {
+    if (coefficient >> bit & 1) {
+      sum ^= doublings[bit];
     }
   }
-  for (size_t i = 0; i < len; i++) {
-    out[i] ^= products[shard[i]];
+  return sum;
+}
+
+// Adds the products of up to LANES bytes to each row's out.
+static inline void add_block(const struct reed_solomon_rows *rows, unsigned column,
+                             const uint8_t *shard, size_t at, size_t count, uint8_t *const out[]) {
+  lanes doublings[BITS] = {{0}};
+  memcpy(&doublings[0], shard + at, count);
+#pragma GCC unroll 8
+  for (unsigned bit = 1; bit < BITS; bit++) {
+    doublings[bit] = doubled(doublings[bit - 1]);
+  }
+  for (unsigned row = 0; row < rows->count; row++) {
+    lanes sum = {0};
+    memcpy(&sum, out[row] + at, count);
+    sum = add_product(rows->coefficients[(size_t)row * rows->columns + column], doublings, sum);
+    memcpy(out[row] + at, &sum, count);
   }
 }
 
-static void add(const uint8_t *tables, unsigned columns, unsigned rows, unsigned column,
-                const uint8_t *shard, size_t len, uint8_t *const out[]) {
-  for (unsigned row = 0; row < rows; row++) {
-    add_row(tables + ((size_t)row * columns + column) * REED_SOLOMON_TABLE_BYTES, shard, len,
-            out[row]);
+static void add(const struct reed_solomon_rows *rows, unsigned column, const uint8_t *shard,
+                size_t len, uint8_t *const out[]) {
+  size_t at = 0;
+  for (; at + LANES <= len; at += LANES) {
+    add_block(rows, column, shard, at, LANES, out);
+  }
+  if (at < len) {
+    add_block(rows, column, shard, at, len - at, out);
   }
 }
 
 const struct reed_solomon_kernel *reed_solomon_portable(void) {
-  static const struct reed_solomon_kernel kernel = {
-      .name = "portable", .prepare = prepare, .add = add};
+  static const struct reed_solomon_kernel kernel = {.name = "portable", .add = add};
   return &kernel;
 }

@@ -170,6 +170,7 @@ static void drop_control(struct smux_stream *stream) {
   }
 }
 
+// It was closed, so that nothing comes in for it any more.
 static void forget(struct smux_stream *stream) {
   struct smux *smux = stream->smux;
   unready(stream);
@@ -179,9 +180,6 @@ static void forget(struct smux_stream *stream) {
   smux->unread -= stream->kept.len;
   if (smux->last_found == stream) {
     smux->last_found = NULL;
-  }
-  if (smux->receiving == stream) {
-    smux->receiving = NULL;
   }
   stream->is_forgotten = true;
   hold(stream);
@@ -391,6 +389,7 @@ int smux_pump(struct smux *smux) {
   int error = send_control(smux);
   while (!error && TAILQ_EMPTY(&smux->control) && (stream = TAILQ_FIRST(&smux->ready)) &&
          takes_more(smux)) {
+    // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what is forgotten has left the list
     uint64_t sent = stream->sent;
     hold(stream);
     error = serve(stream);
@@ -398,9 +397,6 @@ int smux_pump(struct smux *smux) {
       smux->events->on_sent(stream->owner);
     }
     let_go(stream);
-    if (!error) {
-      error = send_control(smux);
-    }
   }
   return error;
 }
@@ -706,7 +702,8 @@ int smux_write(struct smux_stream *stream, const uint8_t *bytes, size_t len) {
   if (len == 0) {
     return 0;
   }
-  bool goes_now = stream->waiting.len == 0 && smux_send_window(stream) > 0 && is_free(smux);
+  // Then none of its own bytes wait either: with a window it would be ready.
+  bool goes_now = smux_send_window(stream) > 0 && is_free(smux);
   if (goes_now && len <= smux->settings->frame_bytes && len <= smux_send_window(stream)) {
     return write_data(stream, bytes, len);
   }

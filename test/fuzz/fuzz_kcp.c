@@ -165,7 +165,8 @@ static void check(const struct run *run) {
   require(state.in_flight <= run->settings->send_window);
   require(state.receive_window_free <= run->settings->receive_window);
   require(state.unacked_bytes <= run->written);
-  require((state.unacked_bytes > 0) == (state.in_flight + state.queued > 0));
+  require(state.in_flight + state.queued > 0 || state.unacked_bytes == 0);
+  require(state.queued == 0 || state.unacked_bytes > 0);
   require(state.rto_ms >= (run->settings->nodelay ? 30 : 100) && state.rto_ms <= 60000);
   require(counts->retransmits <= counts->segments_out);
   require(counts->fast_retransmits <= counts->retransmits);

@@ -43,6 +43,8 @@ struct bench_options {
   const char *method;
   const char *request;  // what `slow` sends
   struct client_tls tls;
+  struct kcp_wire kcp;
+  size_t kcp_streams;     // clients on each connection over KCP
   uint32_t source_first;  // 0: none
   uint32_t source_count;
   bool json;

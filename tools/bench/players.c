@@ -74,13 +74,29 @@ static const struct client_events events = {.on_login = on_login,
                                             .on_closed = on_closed,
                                             .on_resumable = on_resumable};
 
+// Over KCP several clients share a connection, and are one player.
+static size_t connection_of(const struct player *player) {
+  const struct bench *bench = player->players->bench;
+  return bench->target.kcp ? player->number / bench->options.kcp_streams : player->number;
+}
+
+static const struct client *beside(const struct player *player) {
+  const struct bench *bench = player->players->bench;
+  if (!bench->target.kcp || bench->options.kcp_streams == 1) {
+    return NULL;
+  }
+  const struct player *first =
+      &player->players->all[connection_of(player) * bench->options.kcp_streams];
+  return first == player ? NULL : first->client;
+}
+
 bool player_connect(struct player *player) {
   struct players *players = player->players;
   // NOLINTNEXTLINE(clang-analyzer-core.NullDereference): players_start has set it in each
   const struct bench_options *options = &players->bench->options;
   if (options->mode != CLIENT_PLAIN) {
     struct token_wish wish = options->wish;
-    wish.uid += (int64_t)player->number;
+    wish.uid += (int64_t)connection_of(player);
     player->token = credentials_make_token(&options->credentials, &wish);
     if (!player->token) {
       count_failure(players, "token", "none can be made with these keys");
@@ -98,9 +114,10 @@ bool player_connect(struct player *player) {
       .server_id = options->wish.sid,
       .timeout_ms = options->timeout_ms,
       .receive_buffer_bytes = players->receive_buffer_bytes,
+      .beside = beside(player),
   };
   if (options->source_count > 0) {
-    uint32_t offset = (uint32_t)(player->number % options->source_count);
+    uint32_t offset = (uint32_t)(connection_of(player) % options->source_count);
     wanted.source.s_addr = htonl(options->source_first + offset);
   }
   player->started_ns = bench_now_ns();
@@ -148,6 +165,9 @@ int players_start(struct players *players, struct bench *bench,
       client_group_use_tls(players->group, &bench->options.tls, fault, sizeof fault) != 0) {
     bench_say("%s", fault);
     return ERROR_INVALID;
+  }
+  if (bench->target.kcp && client_group_use_kcp(players->group, &bench->options.kcp) != 0) {
+    return ERROR_MEMORY;
   }
   for (size_t i = 0; i < players->count; i++) {
     players->all[i].players = players;

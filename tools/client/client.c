@@ -41,9 +41,10 @@ struct client_group {
   // Two, since a message may be sent while a received one is still being looked at.
   struct deflater *inflater;
   struct deflater *deflater;
-  SSL_CTX *tls;          // NULL: none
-  SSL_SESSION *session;  // the last that came, to be resumed
-  bool session_came;     // and nobody was told yet
+  SSL_CTX *tls;            // NULL: none
+  SSL_SESSION *session;    // the last that came, to be resumed
+  bool session_came;       // and nobody was told yet
+  struct kcp_dialer *kcp;  // NULL: none
 };
 
 enum client_state {
@@ -62,6 +63,7 @@ struct client {
   struct event read;
   struct event write;
   struct byte_stream stream;
+  struct kcp_stream *kcp;  // in place of stream; NULL: not over KCP, or ended
   struct websocket web;
   const struct client_target *target;
   enum client_state state;
@@ -121,6 +123,7 @@ void client_group_free(struct client_group *group) {
   if (!group) {
     return;
   }
+  kcp_dialer_free(group->kcp);
   deflater_free(group->inflater);
   deflater_free(group->deflater);
   SSL_SESSION_free(group->session);
@@ -172,6 +175,12 @@ static void disconnect(struct client *client) {
     event_del(&client->write);
     byte_stream_close(&client->stream);
   }
+  if (client->kcp) {
+    event_del(&client->read);
+    event_del(&client->write);
+    kcp_stream_close(client->kcp);
+    client->kcp = NULL;
+  }
 }
 
 __attribute__((format(printf, 3, 4))) static void end(struct client *client, enum client_end how,
@@ -192,6 +201,9 @@ __attribute__((format(printf, 3, 4))) static void end(struct client *client, enu
 // so no callback runs from inside client_send.
 static int write_out(struct client *client, const uint8_t *bytes, size_t len) {
   size_t done = 0;
+  if (client->kcp) {
+    return kcp_stream_write(client->kcp, bytes, len);
+  }
   if (!client->queued || evbuffer_get_length(client->queued) == 0) {
     ssize_t sent = byte_stream_write(&client->stream, bytes, len);
     if (sent == BYTE_STREAM_FAILED) {
@@ -284,6 +296,9 @@ int client_send(struct client *client, const struct packet *original, bool with_
 }
 
 size_t client_queued_bytes(const struct client *client) {
+  if (client->kcp) {
+    return kcp_stream_unsent_bytes(client->kcp);
+  }
   return client->queued ? evbuffer_get_length(client->queued) : 0;
 }
 
@@ -606,11 +621,45 @@ static void receive(struct client *client) {
   }
 }
 
+// Over KCP. What is left of a message is kept by the stream.
+static size_t on_kcp_bytes(uint8_t *bytes, size_t len, void *owner) {
+  struct client *client = owner;
+  bool freed = false;
+  client->freed = &freed;
+  size_t rest = len;
+  size_t done = take_all(client, bytes, &rest);
+  if (!freed) {
+    client->freed = NULL;
+  }
+  return freed || client->state == CLIENT_ENDED ? len : done;
+}
+
+static void on_kcp_ended(int error, void *owner) {
+  struct client *client = owner;
+  switch (error) {
+    case 0: lost(client, true); break;
+    case ERROR_EXPIRED: end(client, CLIENT_END_RESET, "the gateway is silent"); break;
+    case ERROR_MALFORMED: end(client, CLIENT_END_PROTOCOL, "what came over KCP is not smux"); break;
+    default: end(client, CLIENT_END_RESET, "%s", error_text(error)); break;
+  }
+}
+
+static const struct kcp_stream_events kcp_events = {on_kcp_bytes, on_kcp_ended};
+
+int client_group_use_kcp(struct client_group *group, const struct kcp_wire *wire) {
+  group->kcp = kcp_dialer_new(group->base, wire, &kcp_events);
+  return group->kcp ? 0 : ERROR_MEMORY;
+}
+
 void client_pause(struct client *client, bool paused) {
   if (client->paused == paused || client->state == CLIENT_ENDED) {
     return;
   }
   client->paused = paused;
+  if (client->kcp) {
+    kcp_stream_pause(client->kcp, paused);
+    return;
+  }
   if (paused) {
     event_del(&client->read);
     return;
@@ -693,6 +742,10 @@ static void begin_securing(struct client *client) {
 }
 
 static void finish_connecting(struct client *client) {
+  if (client->kcp) {
+    begin_session(client);  // whether anybody is there, the handshake will show
+    return;
+  }
   int failure = 0;
   socklen_t failure_len = sizeof failure;
   getsockopt(client->stream.fd, SOL_SOCKET, SO_ERROR, &failure, &failure_len);
@@ -728,9 +781,13 @@ static void timed_out(struct client *client) {
     case CLIENT_UPGRADING:
       end(client, CLIENT_END_CONNECT, "the upgrade to a WebSocket was not answered in time");
       break;
-    default:
-      end(client, CLIENT_END_HANDSHAKE, "the gateway did not answer the handshake in time");
+    default: {
+      int failure = client->kcp ? kcp_stream_path_errno(client->kcp) : 0;
+      end(client, failure ? CLIENT_END_CONNECT : CLIENT_END_HANDSHAKE,
+          "the gateway did not answer the handshake in time%s%s", failure ? ": " : "",
+          failure ? strerror(failure) : "");
       break;
+    }
   }
 }
 
@@ -794,26 +851,52 @@ static int begin_connecting(const struct client_options *options) {
   return fd;
 }
 
+// The first event of a client over KCP comes by itself, as that of a socket that has connected.
+static bool dial(struct client *client, const struct client_options *options) {
+  const struct client_target *target = options->target;
+  const struct client *beside = options->beside;
+  client->kcp = kcp_dial(client->group->kcp, (const struct sockaddr *)&target->address,
+                         target->address_len, options->source, beside ? beside->kcp : NULL, client);
+  if (client->kcp) {
+    event_active(&client->write, EV_WRITE, 0);
+  }
+  return client->kcp != NULL;
+}
+
+static bool open_connection(struct client *client, const struct client_options *options) {
+  bool is_kcp = options->target->kcp;
+  int fd = is_kcp ? -1 : begin_connecting(options);
+  client->stream.fd = fd;
+  if (!is_kcp && fd < 0) {
+    return false;
+  }
+  struct event_base *base = client->group->base;
+  event_assign(&client->read, base, fd, EV_READ | EV_PERSIST, on_event, client);
+  event_assign(&client->write, base, fd, EV_WRITE, on_event, client);
+  if (is_kcp) {
+    return dial(client, options);
+  }
+  if (event_add(&client->write, &client->timeout) != 0) {
+    errno = ENOMEM;
+    return false;
+  }
+  return true;
+}
+
 struct client *client_connect(struct client_group *group, const struct client_options *options,
                               const struct client_events *events, void *owner) {
-  if (options->target->tls && !group->tls) {
+  if ((options->target->tls && !group->tls) || (options->target->kcp && !group->kcp)) {
     errno = EINVAL;
-    return NULL;
-  }
-  int fd = begin_connecting(options);
-  if (fd < 0) {
     return NULL;
   }
   struct client *client = calloc(1, sizeof *client);
   if (!client) {
-    close(fd);
     errno = ENOMEM;
     return NULL;
   }
   client->group = group;
   client->events = events;
   client->owner = owner;
-  client->stream.fd = fd;
   client->target = options->target;
   client->mode = options->mode;
   client->identity = options->identity;
@@ -821,11 +904,10 @@ struct client *client_connect(struct client_group *group, const struct client_op
   client->token = options->token;
   client->server_id = options->server_id;
   client->timeout = clock_timeval(options->timeout_ms);
-  event_assign(&client->read, group->base, fd, EV_READ | EV_PERSIST, on_event, client);
-  event_assign(&client->write, group->base, fd, EV_WRITE, on_event, client);
-  if (event_add(&client->write, &client->timeout) != 0) {
+  if (!open_connection(client, options)) {
+    int kept = errno;
     client_free(client);
-    errno = ENOMEM;
+    errno = kept;
     return NULL;
   }
   return client;

@@ -3,7 +3,7 @@
 //
 // Everything happens on the loop's thread. What thousands of clients can share
 // is in one client_group: the read and write buffers, the zlib states and the TLS
-// context. A client costs a few hundred bytes (over TLS what OpenSSL keeps for each
+// context. A client costs a few hundred bytes (over TLS and KCP what those keep for each
 // connection), and a buffer only while a message is incomplete or the socket is full.
 #ifndef JANUS_TOOLS_CLIENT_CLIENT_H
 #define JANUS_TOOLS_CLIENT_CLIENT_H
@@ -18,6 +18,7 @@
 #include "common/keys.h"
 #include "common/packet.h"
 #include "tools/client/client_tls.h"
+#include "tools/client/kcp_dialer.h"
 #include "tools/client/target.h"
 
 enum { CLIENT_SEND_MAX_BYTES = 16 * 1024 * 1024 };
@@ -53,7 +54,9 @@ struct client_options {
   const char *token;                       // borrowed until login
   int64_t server_id;                       // 0: the token's
   int64_t timeout_ms;        // for each: connecting, TLS, the WebSocket upgrade, the handshake
-  int receive_buffer_bytes;  // SO_RCVBUF; 0: the system's
+  int receive_buffer_bytes;  // SO_RCVBUF, but for KCP; 0: the system's
+  // KCP: one whose connection this is to be a further stream of, if that stands; NULL: none.
+  const struct client *beside;
 };
 
 enum client_end {
@@ -86,17 +89,21 @@ struct client_events {
 // message_max_bytes: of one frame from the gateway, and of inflated data 64 times
 // that. NULL when out of memory.
 struct client_group *client_group_new(struct event_base *base, size_t message_max_bytes);
-void client_group_free(struct client_group *group);  // after its clients; accepts NULL
+// After its clients; accepts NULL. What those closed over KCP still had under way is waited for,
+// for half a second at most.
+void client_group_free(struct client_group *group);
 // Needed before a client connects to a target with TLS. ERROR_INVALID with a sentence in fault.
 int client_group_use_tls(struct client_group *group, const struct client_tls *tls, char *fault,
                          size_t fault_bytes) MUST_CHECK;
+// Needed before a client connects to a target over KCP. wire is copied. ERROR_MEMORY.
+int client_group_use_kcp(struct client_group *group, const struct kcp_wire *wire) MUST_CHECK;
 
 // Starts connecting. NULL when that fails at once, as without memory, descriptors
 // or source ports (errno tells); a later failure comes through on_closed.
 struct client *client_connect(struct client_group *group, const struct client_options *options,
                               const struct client_events *events, void *owner);
 // Closes the connection at once, without on_closed; a WebSocket and TLS take their leave as
-// far as the socket takes it. Accepts NULL.
+// far as the socket takes it, and KCP by itself. Accepts NULL.
 void client_free(struct client *client);
 
 // Sends a packet after on_login; its index is filled in. with_compression deflates
@@ -108,6 +115,7 @@ void client_free(struct client *client);
 int client_send(struct client *client, const struct packet *original,
                 bool with_compression) MUST_CHECK;
 
+// Of what was sent: what the socket has not taken; over KCP, what the gateway has not acknowledged.
 size_t client_queued_bytes(const struct client *client);
 // The index that the last packet sent had, 0 when none was.
 int32_t client_index(const struct client *client);

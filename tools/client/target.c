@@ -8,15 +8,15 @@ static const struct scheme {
   const char *prefix;
   bool tls;
   bool websocket;
+  bool kcp;
 } schemes[] = {
-    {"tcp://", false, false},
-    {"tls://", true, false},
-    {"ws://", false, true},
-    {"wss://", true, true},
+    {"tcp://", false, false, false}, {"tls://", true, false, false}, {"ws://", false, true, false},
+    {"wss://", true, true, false},   {"kcp://", false, false, true},
 };
 
 static int resolve(struct client_target *target, const char *port, const char **detail) {
-  struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
+  struct addrinfo hints = {.ai_socktype = target->kcp ? SOCK_DGRAM : SOCK_STREAM,
+                           .ai_flags = AI_NUMERICSERV};
   struct addrinfo *found;
   int failure = getaddrinfo(target->host, port, &hints, &found);
   if (failure != 0) {
@@ -59,12 +59,13 @@ int client_target_parse(const char *text, struct client_target *target, const ch
       text += strlen(schemes[i].prefix);
       target->tls = schemes[i].tls;
       target->websocket = schemes[i].websocket;
+      target->kcp = schemes[i].kcp;
       break;
     }
   }
   size_t authority_len = strcspn(text, "/?");
   char authority[sizeof target->authority];
-  *detail = "it must be host:port, or tcp://, tls://, ws:// or wss:// and host:port";
+  *detail = "it must be host:port, or tcp://, tls://, ws://, wss:// or kcp:// and host:port";
   if (authority_len >= sizeof authority) {
     return ERROR_INVALID;
   }

@@ -15,14 +15,15 @@ struct client_target {
   socklen_t address_len;
   bool tls;
   bool websocket;
+  bool kcp;
   char host[TARGET_HOST_BYTES];            // without brackets: what a certificate has to be for
   char authority[TARGET_HOST_BYTES + 16];  // host:port, as an HTTP request has it
   char path[TARGET_PATH_BYTES];            // of a WebSocket
 };
 
-// host:port (TCP), tcp://host:port, tls://host:port, ws://host:port/path or
-// wss://host:port/path; the host may be [v6], or nothing for 127.0.0.1. Uses the blocking
-// resolver: for start-up. ERROR_INVALID, with the reason in *detail.
+// host:port (TCP), tcp://host:port, tls://host:port, ws://host:port/path,
+// wss://host:port/path or kcp://host:port; the host may be [v6], or nothing for 127.0.0.1. Uses the
+// blocking resolver: for start-up. ERROR_INVALID, with the reason in *detail.
 int client_target_parse(const char *text, struct client_target *target,
                         const char **detail) MUST_CHECK;
 

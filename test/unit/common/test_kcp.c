@@ -533,6 +533,7 @@ static void what_was_acknowledged_is_held_until_una_but_not_sent_again(void **st
   flush(end, 0);
   acknowledge(end, 2, 0, 0, 1);
   assert_int_equal(describe(end).in_flight, 3);
+  assert_int_equal(describe(end).unacked_bytes, 2 * MSS);
   flush(end, 5000);
   assert_int_equal(end->count, 2);
   acknowledge(end, 0, 3, 5000, 5001);

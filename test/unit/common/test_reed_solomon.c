@@ -122,11 +122,15 @@ static void the_rows_are_those_of_the_ecosystem(void **state) {
 
 static uint8_t multiply(unsigned kernel, uint8_t a, uint8_t b) {
   uint8_t tables[REED_SOLOMON_TABLE_BYTES];
-  uint8_t product = 0;
-  uint8_t *out = &product;
-  kernels[kernel]->prepare(&a, 1, 1, tables);
-  kernels[kernel]->add(tables, 1, 1, 0, &b, 1, &out);
-  return product;
+  uint8_t shard[64] = {b};  // long enough for ISA-L's vectors
+  uint8_t product[64] = {0};
+  uint8_t *out = product;
+  struct reed_solomon_rows rows = {.count = 1, .columns = 1, .coefficients = &a, .tables = tables};
+  if (kernels[kernel]->prepare) {
+    kernels[kernel]->prepare(&rows);
+  }
+  kernels[kernel]->add(&rows, 0, shard, sizeof shard, &out);
+  return product[0];
 }
 
 static void products_are_those_of_the_field(void **state) {

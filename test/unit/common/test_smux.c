@@ -373,7 +373,8 @@ static void the_sender_stops_at_the_window_and_goes_on_with_an_update(void **sta
   assert_int_equal(smux_sent_bytes(user->stream), FIRST_WINDOW + 1000);
   assert_int_equal(user->sent, 1);
   // More used than was sent: nothing goes. Then less of a window than is under way; then sane.
-  assert_int_equal(input(client, "0204080003000000 00f0000000000001"), 0);
+  assert_int_equal(input(client, "0204080003000000 00f00400ffffffff"), 0);
+  assert_int_equal(smux_send_window(user->stream), 0);
   assert_int_equal(input(client, "0204080003000000 ffffff0f00000001"), 0);
   assert_int_equal(smux_send_window(user->stream), 0);
   assert_int_equal(input(client, "0204080003000000 00000000e8030000"), 0);
@@ -406,8 +407,8 @@ static void updates_come_with_the_first_use_and_each_half_window(void **state) {
   }
   assert_int_equal(input_psh(server, 3, 4095), 0);
   assert_wire(server, "");
-  assert_int_equal(input_psh(server, 3, 2), 0);
-  assert_wire(server, "0204080003000000 0190000000000100");
+  assert_int_equal(input_psh(server, 3, 1), 0);
+  assert_wire(server, "0204080003000000 0090000000000100");
   end_free(server);
 }
 
@@ -578,6 +579,7 @@ static void a_stream_the_peer_ended_takes_no_more(void **state) {
   struct user *user = &server->users[0];
   server->room = 0;
   write_all(user, "waits", 5);
+  assert_int_equal(input(server, "0202010003000000 30"), 0);  // an UPD is due, but for the end
   smux_pause(user->stream);
   assert_int_equal(input(server, "0202020003000000 6162 0201000003000000 0201000003000000"), 0);
   assert_int_equal(user->ended, 0);  // two bytes are still to be used
@@ -585,10 +587,10 @@ static void a_stream_the_peer_ended_takes_no_more(void **state) {
   assert_int_equal(smux_queued_bytes(user->stream), 0);
   assert_false(smux_has_output(server->smux));
   smux_resume(user->stream);
-  assert_int_equal(user->got_len, 2);
+  assert_int_equal(user->got_len, 3);
   assert_int_equal(user->ended, 1);
   assert_int_equal(input(server, "0202020003000000 6162"), 0);
-  assert_int_equal(user->got_len, 2);
+  assert_int_equal(user->got_len, 3);
   smux_close(user->stream, true);
   server->room = SIZE_MAX;
   assert_int_equal(smux_pump(server->smux), 0);
@@ -672,6 +674,23 @@ static void any_event_may_close_its_stream(void **state) {
       }
       end_free(server);
     }
+  }
+}
+
+static void a_stream_closed_over_its_kept_bytes_leaves_none(void **state) {
+  (void)state;
+  for (int has_room = 0; has_room < 2; has_room++) {
+    struct end *server = end_new(false);
+    server->room = has_room ? SIZE_MAX : 0;
+    server->model.use_at_most = 2;
+    assert_int_equal(input(server, "0200000003000000 0202050003000000 6162636465"), 0);
+    server->users[0].closes_on = ON_BYTES;
+    assert_int_equal(input(server, "0202050003000000 666768"), 0);
+    assert_int_equal(smux_unread_bytes(server->smux), 0);
+    assert_int_equal(smux_stream_count(server->smux), has_room ? 0 : 1);
+    assert_int_equal(input(server, "696a 0203000000000000"), 0);
+    assert_int_equal(smux_unread_bytes(server->smux), 0);
+    end_free(server);
   }
 }
 
@@ -973,6 +992,7 @@ int main(void) {
       cmocka_unit_test(a_stream_that_the_peer_ends_while_it_is_closed_goes),
       cmocka_unit_test(a_stream_closed_before_its_syn_went_was_never_there),
       cmocka_unit_test(any_event_may_close_its_stream),
+      cmocka_unit_test(a_stream_closed_over_its_kept_bytes_leaves_none),
       cmocka_unit_test(on_sent_may_close_its_stream),
       cmocka_unit_test(a_paused_stream_keeps_what_comes),
       cmocka_unit_test(the_rest_comes_again_with_more_behind_it),

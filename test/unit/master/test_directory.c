@@ -61,6 +61,31 @@ static void a_player_may_have_several_sessions(void **state) {
   assert_int_equal(directory_count(directory), 0);
 }
 
+static const struct directory_session *add_of_client(struct directory *directory,
+                                                     uint64_t connection, uint64_t client,
+                                                     int64_t since_ms) {
+  const struct channel_session session = {
+      .connection = connection, .client = client, .uid = 10001, .since_ms = since_ms};
+  return directory_add(directory, &session, 0);
+}
+
+static void siblings_are_of_one_client(void **state) {
+  struct directory *directory = *state;
+  const struct directory_session *first = add_of_client(directory, 1, 9, 100);
+  const struct directory_session *other = add_of_client(directory, 2, 2, 200);
+  const struct directory_session *second = add_of_client(directory, 3, 9, 300);
+  assert_true(directory_is_oldest_sibling(first));
+  assert_true(directory_is_oldest_sibling(other));
+  assert_false(directory_is_oldest_sibling(second));
+  assert_int_equal(directory_latest_since_ms(directory, first), 300);
+  assert_int_equal(directory_latest_since_ms(directory, other), 200);
+  // A push goes to the client that came last, and there to the oldest.
+  assert_ptr_equal(directory_session_of(directory, 10001), first);
+  directory_remove(directory, directory_find(directory, 1));
+  assert_true(directory_is_oldest_sibling(second));
+  assert_ptr_equal(directory_session_of(directory, 10001), second);
+}
+
 static void a_player_is_told_apart_by_color(void **state) {
   struct directory *directory = *state;
   add(directory, 1, 10001, "blue");
@@ -130,6 +155,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       FACT(a_session_is_found_by_connection_and_by_uid),
       FACT(a_player_may_have_several_sessions),
+      FACT(siblings_are_of_one_client),
       FACT(a_player_is_told_apart_by_color),
       FACT(a_known_connection_is_not_added_again),
       FACT(a_visit_may_remove_what_it_is_shown),

@@ -314,6 +314,23 @@ static void a_broadcast_counts_the_sessions_of_each_worker(void **state) {
   assert_string_equal(house->publications[0].topic, PUSH_BROADCAST_TOPIC);
 }
 
+static void of_siblings_a_broadcast_and_a_push_count_one(void **state) {
+  struct house *house = *state;
+  const int64_t uid = 4;
+  add_players(house, uid, 1);
+  for (uint64_t connection = 100; connection < 106; connection += 2) {
+    const struct channel_session sibling = {
+        .connection = connection, .client = (uint64_t)uid, .uid = uid, .color = "blue"};
+    assert_non_null(directory_add(house->directory, &sibling, 0));
+  }
+  push(house, 1, NULL, 0);
+  confirm(house, 0, 3);
+  assert_int_equal(house->outcome.count[PUSH_HERE], 1);
+  assert_int_equal(house->sessions[0], 1);
+  push(house, 2, &uid, 1);
+  assert_int_equal(house->receivers[0], 1);
+}
+
 static void a_worker_that_is_behind_is_refused_more_until_it_is_through(void **state) {
   struct house *house = *state;
   size_t taken = 0;
@@ -464,6 +481,7 @@ int main(void) {
       FACT(what_came_to_nothing_is_refused_also_when_nobody_is_here),
       FACT(what_makes_no_sense_is_told),
       FACT(a_broadcast_counts_the_sessions_of_each_worker),
+      FACT(of_siblings_a_broadcast_and_a_push_count_one),
       FACT(a_worker_that_is_behind_is_refused_more_until_it_is_through),
       FACT(those_elsewhere_are_found_and_handed_on),
       FACT(what_can_not_be_handed_on_is_not_said_to_be),

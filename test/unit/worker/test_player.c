@@ -399,6 +399,19 @@ static void a_push_and_a_broadcast_come_once(void **state) {
   assert_int_equal(fixture->counters.counter[COUNTER_PUSHES_MISSED], 0);
 }
 
+static void a_push_to_one_that_has_just_ended_comes_to_its_sibling(void **state) {
+  struct fixture *fixture = *state;
+  two_with_a_tunnel(fixture);
+  const uint64_t connection = of_client(&one)->connection;
+  session_close(of_client(&one), CLOSE_CLIENT_CLOSED);
+  push_to(fixture, connection);
+  assert_int_equal(two.sent, 1);
+  session_close(of_client(&two), CLOSE_CLIENT_CLOSED);
+  push_to(fixture, connection);
+  assert_int_equal(two.sent, 1);
+  assert_int_equal(fixture->counters.counter[COUNTER_PUSHES_MISSED], 1);
+}
+
 static void pushes_that_wait_for_one_that_ends_go_to_its_sibling(void **state) {
   struct fixture *fixture = *state;
   struct stream *stream = two_with_a_tunnel(fixture);
@@ -564,6 +577,7 @@ int main(void) {
       FACT(the_answer_of_one_that_is_gone_is_not_taken_for_anothers),
       FACT(what_is_remembered_of_questions_is_bounded),
       FACT(a_push_and_a_broadcast_come_once),
+      FACT(a_push_to_one_that_has_just_ended_comes_to_its_sibling),
       FACT(pushes_that_wait_for_one_that_ends_go_to_its_sibling),
       FACT(the_end_of_one_leaves_the_others_and_the_tunnels),
       FACT(the_masters_word_ends_all),
