@@ -73,7 +73,7 @@ func startKCP(t *testing.T, k *keys, clients stack.Settings) (port string) {
 		address = startGateway(t, k,
 			`kcp = { addr = "0.0.0.0:0"; };`,
 			fmt.Sprintf("kcp = { data_shards = %d; parity_shards = %d; };\n", clients.DataShards, clients.ParityShards)+
-				`limits = { messages_per_s = 0; bytes_per_s = 0; handshakes_per_s = 0; };`)["kcp"]
+				`limits = { messages_per_s = 0; bytes_per_s = 0; handshakes_per_s = 0; }; drain = { stop_spread = "0s"; };`)["kcp"]
 	}
 	_, port, err := net.SplitHostPort(address)
 	must(t, err)
