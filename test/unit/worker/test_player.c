@@ -376,12 +376,12 @@ static void the_answer_of_one_that_is_gone_is_not_taken_for_anothers(void **stat
 static void what_is_remembered_of_questions_is_bounded(void **state) {
   struct fixture *fixture = *state;
   struct stream *stream = two_with_a_tunnel(fixture);
-  for (int32_t index = 2; index < 200; index++) {
+  for (int32_t index = 2; index < 3000; index++) {
     stream->sent_count = 0;
     ask(&two, PLAYER, 5, 0, index);
     take_all(stream);
   }
-  say(stream, &(struct packet){.mod = PLAYER, .seq = 5, .index = 199});
+  say(stream, &(struct packet){.mod = PLAYER, .seq = 5, .index = 2999});
   assert_int_equal(two.sent, 1);
   say(stream, &(struct packet){.mod = PLAYER, .seq = 5, .index = 2});
   assert_int_equal(one.sent, 1);
