@@ -37,6 +37,7 @@ static struct kcp_connection *find_conv(struct kcp_connection *first, uint32_t c
 }
 
 static void insert(struct kcp_listener *listener, struct kcp_connection *connection) {
+  kcp_engine_tell(listener->engine, connection);
   struct kcp_connection *before = find_first(listener, connection->key);
   if (before) {
     HASH_DELETE(hh, listener->connections, before);
@@ -47,6 +48,7 @@ static void insert(struct kcp_listener *listener, struct kcp_connection *connect
 
 void kcp_listener_forget(struct kcp_listener *listener, struct kcp_connection *connection) {
   struct kcp_connection *first = find_first(listener, connection->key);
+  kcp_engine_untell(listener->engine, connection, first->next != NULL);
   if (first == connection) {
     HASH_DELETE(hh, listener->connections, connection);
     if (connection->next) {
@@ -158,9 +160,13 @@ void kcp_listener_take(struct kcp_listener *listener, const struct kcp_peer *pee
   if (!has_glance && link_is_parity(bytes, len)) {
     connection = first;  // the newest of the address
   }
-  (void)handed;
   if (connection) {
     kcp_connection_input(connection, bytes, len, now_ms);
+    return;
+  }
+  if (!handed && (has_glance || link_is_parity(bytes, len)) &&
+      kcp_engine_hand_over(listener->engine, listener, peer, has_glance ? &glance : NULL,
+                           first != NULL, bytes, len)) {
     return;
   }
   if (!has_glance) {

@@ -30,6 +30,7 @@
 
 struct acceptor;
 struct inbox;
+struct kcp_owners;
 struct loop_lag;
 struct player;
 struct pushes;
@@ -65,6 +66,7 @@ struct worker {
   struct route_table *routes;
   struct node_table *nodes;
   struct tls_segment *tls;
+  struct kcp_owners *kcp_owners;
 
   struct handshake_keys handshake_keys;
   struct dispatch dispatch;
