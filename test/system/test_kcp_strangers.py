@@ -69,3 +69,25 @@ def test_a_worker_that_leaves_cuts_off_who_has_not_opened_a_stream(start, backen
         wait_for(lambda: pid not in gateway.worker_pids().values(), "the worker to leave")
     assert "event=worker_died" not in gateway.log()
     assert gateway.wait_log(r"event=worker_stopped .*connections_left=(\d+)")[1] == "0"
+
+
+def test_without_descriptors_clients_over_kcp_come_in(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address), settings={"worker": {"count": 1}})
+    worker = gateway.worker_pids()[0]
+    crowd = []
+    with gateway.player(36000) as player:
+        assert player.ask(wire.USER, 1, b"in").data == b"in"
+        limit = len(os.listdir(f"/proc/{worker}/fd")) + 5
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (limit, limit))
+        try:
+            for _ in range(100):  # some of which wait to be accepted
+                crowd.append(socket.create_connection(gateway.address))
+            wait_for(lambda: gateway.closed("descriptor_limit") > 0, "a client to be refused")
+            for number in range(20):
+                with Stranger(gateway) as stranger:
+                    stranger.send(b"\x02")
+                    gateway.wait_gauge("kcp_connections_pending", number + 1)
+        finally:
+            for one in crowd:
+                one.close()
+    assert gateway.counter("kcp_dropped_unknown") == 0
