@@ -223,6 +223,7 @@ void kcp_connection_trust(struct kcp_connection *connection) {
   if (connection->pending) {
     kcp_engine_leave_pending(connection->engine, connection->pending);
     connection->pending = NULL;
+    kcp_engine_tell(connection->engine, connection);
   }
 }
 

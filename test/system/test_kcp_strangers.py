@@ -91,3 +91,19 @@ def test_without_descriptors_clients_over_kcp_come_in(start, backend):
             for one in crowd:
                 one.close()
     assert gateway.counter("kcp_dropped_unknown") == 0
+
+
+def test_a_datagram_with_another_s_address_cuts_nobody_off_whose_worker_drains(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address), settings={"worker": {"count": 1}})
+    with Stranger(gateway) as stranger:
+        stranger.send(frame(SYN, 3) + frame(PSH, 3, b"\0"))
+        gateway.wait_gauge("kcp_connections_pending", 1)
+        gateway.ctl("worker", "restart", "0")
+        stranger.send(frame(PSH, 3, b"\0"))
+        gateway.wait_counter("kcp_handed_in", 1)
+        before = gateway.counter("kcp_segments_in")
+        stranger.socket.sendto(segment(8, 0, b"\x01" * 8), stranger.address)
+        gateway.wait_counter("kcp_segments_in", before + 1)
+        gateway.wait_gauge("kcp_connections_pending", 1)
+        stranger.send(frame(PSH, 3, b"\0"))
+        gateway.wait_counter("kcp_handed_in", 2)
