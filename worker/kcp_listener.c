@@ -207,7 +207,7 @@ void kcp_listener_stop(struct kcp_listener *listener) {
     struct kcp_connection *next;
     for (struct kcp_connection *connection = first; connection; connection = next) {
       next = connection->next;
-      if (!connection->had_streams) {
+      if (connection->opened == 0) {
         kcp_connection_cut(connection);
       }
     }

@@ -107,3 +107,34 @@ def test_a_datagram_with_another_s_address_cuts_nobody_off_whose_worker_drains(s
         gateway.wait_gauge("kcp_connections_pending", 1)
         stranger.send(frame(PSH, 3, b"\0"))
         gateway.wait_counter("kcp_handed_in", 2)
+
+
+def test_a_connection_on_which_nobody_logs_in_is_told_its_end(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address),
+                    settings={"limits": {"handshake_timeout": "500ms"}})
+    with Stranger(gateway) as stranger:
+        stranger.send(frame(SYN, 3) + frame(PSH, 3, b"\0"))
+        while frame(FIN, 3) not in stranger.receive_frames():
+            pass
+    gateway.wait_gauge("connections", 0)
+
+
+def test_a_stranger_opens_no_more_streams_than_may_be_open_at_a_time(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address), settings={"kcp": {"streams": 4}})
+    with Stranger(gateway) as stranger:
+        stranger.send(frame(SYN, 3))
+        for stream in range(5, 45, 2):
+            stranger.send(frame(SYN, stream) + frame(FIN, stream))
+        while frame(FIN, 43) not in stranger.receive_frames():
+            pass
+    assert gateway.closed("client_closed") == 4 - 1
+
+
+def test_a_stranger_who_sends_too_much_is_cut_off(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address))
+    with gateway.closes("handshake_unexpected", 1), Stranger(gateway) as stranger:
+        stranger.send(frame(SYN, 3))
+        while gateway.gauge("connections") == 1:
+            for _ in range(50):
+                stranger.send(frame(PSH, 5, bytes(1000)))
+    assert gateway.gauge("kcp_connections_pending") == 0
