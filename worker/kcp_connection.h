@@ -43,7 +43,7 @@ struct kcp_connection {
   int64_t give_up_ms;  // unless somebody has logged in; when closing: in any case
   uint64_t bytes_in;   // until somebody has logged in
   uint64_t bytes_out;
-  int64_t opened;  // streams, ever
+  int64_t opened;             // streams, ever
   struct link_state counted;  // what the counters have of it
 };
 
@@ -58,7 +58,7 @@ void kcp_connection_input(struct kcp_connection *connection, uint8_t *bytes, siz
                           int64_t now_ms);
 // Sends what is to be sent. The connection may be gone after this.
 void kcp_connection_flush(struct kcp_connection *connection, int64_t now_ms);
-void kcp_connection_on_timer(void *connection);
+void kcp_connection_on_timer(void *owner);
 
 // Ends its sessions with reason, and frees it.
 void kcp_connection_end(struct kcp_connection *connection, enum close_reason reason);
