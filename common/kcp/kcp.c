@@ -96,10 +96,12 @@ struct kcp {
   bool is_dead;
   uint8_t tells_left;  // of our window, which was closed
 
-  // KCP_NEVER when there is no cause. The first three may be too early, never too late.
+  int64_t heard_ms;  // when something sound last came; INT64_MIN: never
+
+  // KCP_NEVER when there is no cause. The first two may be too early, never too late.
   int64_t retransmit_at;
   int64_t early_at;  // when a segment that others overtook is taken as lost
-  int64_t flush_by;
+  int64_t flush_by;  // an answer is owed, or memory was short
   int64_t acks_by;
   int64_t probe_at;
   int64_t tell_at;
@@ -193,6 +195,7 @@ struct kcp *kcp_new(uint32_t conv, const struct kcp_settings *settings, uint8_t 
     kcp->rto_ms = FIRST_RTO_MS;
     kcp->congestion_window = 1;
     kcp->congestion_threshold = CONGESTION_MIN;
+    kcp->heard_ms = INT64_MIN;
     kcp->retransmit_at = KCP_NEVER;
     kcp->early_at = KCP_NEVER;
     kcp->flush_by = KCP_NEVER;
@@ -337,7 +340,7 @@ static bool was_overtaken(const struct flight *flight, uint32_t ack_ts) {
 
 // The first acknowledgement of a segment tells that those before it are late; the same one again
 // tells nothing. A segment that resend of them passed is lost, and is sent again at once. Fewer
-// may be mere reordering, which gets an interval to mend itself.
+// may be mere reordering, which gets up to an interval to mend itself.
 static void take_ack(struct kcp *kcp, uint32_t sn, uint32_t ts, int64_t now_ms) {
   uint32_t resend = kcp->settings->resend;
   if (ahead_of(sn, kcp->send_una) < 0 || ahead_of(sn, kcp->send_next) >= 0 ||
@@ -543,6 +546,7 @@ int kcp_input(struct kcp *kcp, const uint8_t *payload, size_t len, bool regular,
       result = ERROR_MALFORMED;
       break;
     }
+    kcp->heard_ms = now_ms;
     result = take_segment(kcp, &header, payload, regular, now_ms);
     if (header.command == KCP_ACK && ahead_of(header.sn, kcp->send_next) < 0) {
       round_trip = ahead_of((uint32_t)now_ms, header.ts);
@@ -638,6 +642,10 @@ static void put_window_words(struct datagram *datagram) {
   kcp->flush_by = KCP_NEVER;
 }
 
+static bool is_silent(const struct kcp *kcp, int64_t now_ms) {
+  return kcp->heard_ms == INT64_MIN || now_ms - kcp->heard_ms >= KCP_DEAD_SILENCE_MS;
+}
+
 static void transmit(struct datagram *datagram, uint32_t sn) {
   struct kcp *kcp = datagram->kcp;
   struct flight *flight = flight_of(kcp, sn);
@@ -648,7 +656,7 @@ static void transmit(struct datagram *datagram, uint32_t sn) {
   flight->transmissions++;
   kcp->retransmit_at = earlier(kcp->retransmit_at, flight->deadline_ms);
   kcp->counts.segments_out++;
-  if (flight->transmissions >= KCP_DEAD_TRANSMISSIONS) {
+  if (flight->transmissions >= KCP_DEAD_TRANSMISSIONS && is_silent(kcp, datagram->now_ms)) {
     kcp->is_dead = true;
   }
   memcpy(put_segment(datagram, KCP_PUSH, flight->ts, sn, segment->len), segment->bytes,
@@ -741,7 +749,7 @@ static uint32_t reserve_flights(struct kcp *kcp, uint32_t window) {
 static void send_waiting(struct datagram *datagram, uint32_t window) {
   struct kcp *kcp = datagram->kcp;
   uint32_t count = reserve_flights(kcp, window);
-  for (; count > 0; count--) {
+  for (; count > 0 && kcp->waiting; count--) {
     struct outgoing *segment = kcp->waiting;
     struct flight flight = {.segment = segment, .rto_ms = kcp->rto_ms};
     kcp->waiting = segment->next;

@@ -20,7 +20,8 @@ enum {
   KCP_MTU_MIN = 50,
   KCP_MTU_MAX = 1492,  // kcp-go's receive buffer is 1500 bytes, FEC's header within
   KCP_FIRST_PEER_WINDOW = 32,
-  KCP_DEAD_TRANSMISSIONS = 20,  // of one segment: nobody is there
+  KCP_DEAD_TRANSMISSIONS = 20,  // of one segment, while nothing comes: nobody is there
+  KCP_DEAD_SILENCE_MS = 20000,
 };
 enum kcp_command { KCP_PUSH = 81, KCP_ACK = 82, KCP_ASK_WINDOW = 83, KCP_TELL_WINDOW = 84 };
 
@@ -96,7 +97,10 @@ void kcp_flush_acks(struct kcp *kcp, int64_t now_ms);
 // When kcp_flush is to be called next, on the same clock; KCP_NEVER while nothing is under way.
 #define KCP_NEVER INT64_MAX
 int64_t kcp_due(const struct kcp *kcp, int64_t now_ms);
-// A segment was sent KCP_DEAD_TRANSMISSIONS times without an answer.
+// A segment was sent KCP_DEAD_TRANSMISSIONS times without an answer, and nothing has come for
+// KCP_DEAD_SILENCE_MS, or ever: on a short path that many transmissions alone take a few seconds,
+// which a player in a lift has to survive, and a queue too short for a burst may cut off the same
+// segments again and again.
 bool kcp_is_dead(const struct kcp *kcp);
 
 // The next bytes of the stream, in order: those of one segment, writable, until kcp_read_done.
