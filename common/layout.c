@@ -31,7 +31,6 @@ uint64_t layout_id(void) {
       MEANING,
       sizeof(struct counters),
       sizeof(struct tls_material),
-      kcp_owners_layout(),
       sizeof(struct node),
       sizeof(struct route),
       CONFIG_TUNNEL_TYPES,
@@ -39,6 +38,7 @@ uint64_t layout_id(void) {
       CONFIG_WORKER_NUMBERS,
   };
   uint64_t hash = mix(0xcbf29ce484222325, sizes, sizeof sizes);
+  hash = mix_number(hash, kcp_owners_layout());
   for (int i = 0; i < CHANNEL_TYPE_END; i++) {
     hash = mix_number(hash, channel_message_size((enum channel_type)i));
   }

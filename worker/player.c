@@ -11,8 +11,9 @@
 
 // Each sibling counts its messages by itself, so an index alone does not tell whose answer it is,
 // nor is every message answered: what has been asked is kept with all that an answer has in common
-// with it, and the oldest is forgotten for the newest.
-enum { ASKS_AT_FIRST = 16, ASKS_MAX = 1024 };
+// with it, and the oldest is forgotten for the newest. One that is alone is remembered too:
+// siblings log in one after the other, and the first may have asked by then.
+enum { ASKS_AT_FIRST = 16, ASKS_MAX_ALONE = 64, ASKS_MAX = 1024 };
 
 struct ask {
   struct session *session;  // NULL: gone
@@ -34,13 +35,19 @@ static void remove_ask(struct player_asks *asks, size_t i) {
   memmove(&asks->list[i], &asks->list[i + 1], (asks->count - i) * sizeof *asks->list);
 }
 
+// Only a connection that carries several sessions has a number of its own.
+static bool may_have_siblings(const struct session *session) {
+  return session->client != session->connection;
+}
+
 // False: memory is out, and there is no room at all.
 static bool make_room(struct player *player) {
   struct player_asks *asks = player->asks;
   if (asks && asks->count < asks->room) {
     return true;
   }
-  if (!asks || asks->room < ASKS_MAX) {
+  size_t most = player_has_siblings(player) ? ASKS_MAX : ASKS_MAX_ALONE;
+  if (!asks || asks->room < most) {
     size_t room = asks ? asks->room * 2 : ASKS_AT_FIRST;
     struct player_asks *larger = realloc(asks, sizeof *larger + room * sizeof *larger->list);
     if (larger) {
@@ -58,10 +65,7 @@ static bool make_room(struct player *player) {
 
 void player_asked(struct session *session, int type, int64_t oid, const struct packet *packet) {
   struct player *player = session->player;
-  if (!player_has_siblings(player)) {
-    return;
-  }
-  if (!make_room(player)) {
+  if (!may_have_siblings(session) || !make_room(player)) {
     return;  // the answer will go to the oldest
   }
   player->asks->list[player->asks->count++] = (struct ask){.session = session,
@@ -111,9 +115,6 @@ static struct session *named_by(const struct player *player, int32_t conn_id) {
 struct session *player_answered(struct player *player, int type, int64_t oid,
                                 const struct packet *packet) {
   struct session *oldest = player_oldest(player);
-  if (!player_has_siblings(player)) {
-    return oldest;
-  }
   struct session *named = packet->conn_id != 0 ? named_by(player, packet->conn_id) : NULL;
   struct session *asker = take_ask(player->asks, named, type, oid, packet);
   return named ? named : asker ? asker : oldest;
@@ -151,11 +152,6 @@ void player_unblock(struct player *player, const struct session *session) {
 }
 
 // --- Beginning and end -------------------------------------------------------------
-
-// Only a connection that carries several sessions has a number of its own.
-static bool may_have_siblings(const struct session *session) {
-  return session->client != session->connection;
-}
 
 static size_t bucket_of(uint64_t client, int64_t uid) {
   uint64_t hash = (client ^ (uint64_t)uid << 32) * 0x9e3779b97f4a7c15;

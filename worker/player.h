@@ -31,7 +31,7 @@ struct player {
   uint32_t tunnel_count;
   uint32_t farewell_count;
   uint64_t broadcast_seen;   // serial of the latest that it was looked at for
-  struct player_asks *asks;  // NULL: nobody has asked since there are siblings
+  struct player_asks *asks;  // NULL: nobody has asked, or only one whose siblings have ended
   LIST_ENTRY(player) link;   // among the worker's with the same hash, where siblings may come
 };
 

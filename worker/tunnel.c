@@ -211,6 +211,7 @@ void tunnel_release(struct tunnel *tunnel) {
   forget_move(tunnel);
   tunnel->player->tunnel_count--;
   tunnel->player = NULL;
+  tunnel->waits_for = NULL;
   LIST_INSERT_HEAD(&tunnel->worker->draining_tunnels, tunnel, link);
   loop_start_timer(&tunnel->timer, tunnel->worker->config.worker.stop_timeout_ms);
 }

@@ -98,10 +98,10 @@ struct kcp {
 
   int64_t heard_ms;  // when something sound last came; INT64_MIN: never
 
-  // KCP_NEVER when there is no cause. The first three may be too early, never too late.
+  // KCP_NEVER when there is no cause. The first two may be too early, never too late.
   int64_t retransmit_at;
   int64_t early_at;  // when a segment that others overtook is taken as lost
-  int64_t flush_by;
+  int64_t flush_by;  // an answer is owed, or memory was short
   int64_t acks_by;
   int64_t probe_at;
   int64_t tell_at;
@@ -340,7 +340,7 @@ static bool was_overtaken(const struct flight *flight, uint32_t ack_ts) {
 
 // The first acknowledgement of a segment tells that those before it are late; the same one again
 // tells nothing. A segment that resend of them passed is lost, and is sent again at once. Fewer
-// may be mere reordering, which gets an interval to mend itself.
+// may be mere reordering, which gets up to an interval to mend itself.
 static void take_ack(struct kcp *kcp, uint32_t sn, uint32_t ts, int64_t now_ms) {
   uint32_t resend = kcp->settings->resend;
   if (ahead_of(sn, kcp->send_una) < 0 || ahead_of(sn, kcp->send_next) >= 0 ||
@@ -749,7 +749,7 @@ static uint32_t reserve_flights(struct kcp *kcp, uint32_t window) {
 static void send_waiting(struct datagram *datagram, uint32_t window) {
   struct kcp *kcp = datagram->kcp;
   uint32_t count = reserve_flights(kcp, window);
-  for (; count > 0; count--) {
+  for (; count > 0 && kcp->waiting; count--) {
     struct outgoing *segment = kcp->waiting;
     struct flight flight = {.segment = segment, .rto_ms = kcp->rto_ms};
     kcp->waiting = segment->next;

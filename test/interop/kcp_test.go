@@ -39,6 +39,7 @@ type dial func() (*stack.Session, error)
 type load struct {
 	clients, streams int
 	share            float64 // of what all tests move, in percent
+	nameless         bool    // the messages do not say by conn_id which stream they are of
 }
 
 var compared atomic.Int64
@@ -72,7 +73,7 @@ func startKCP(t *testing.T, k *keys, clients stack.Settings) (port string) {
 		address = startGateway(t, k,
 			`kcp = { addr = "0.0.0.0:0"; };`,
 			fmt.Sprintf("kcp = { data_shards = %d; parity_shards = %d; };\n", clients.DataShards, clients.ParityShards)+
-				`limits = { messages_per_s = 0; bytes_per_s = 0; handshakes_per_s = 0; };`)["kcp"]
+				`limits = { messages_per_s = 0; bytes_per_s = 0; handshakes_per_s = 0; }; drain = { stop_spread = "0s"; };`)["kcp"]
 	}
 	_, port, err := net.SplitHostPort(address)
 	must(t, err)
@@ -90,7 +91,7 @@ func play(t *testing.T, k *keys, dial dial, l load) {
 		all.Add(1)
 		go func() {
 			defer all.Done()
-			if err := playClient(k, dial, uint64(20001+i), l.streams, each); err != nil {
+			if err := playClient(k, dial, uint64(20001+i), l, each); err != nil {
 				failures <- fmt.Errorf("client %d: %w", i, err)
 			}
 		}()
@@ -113,13 +114,13 @@ func play(t *testing.T, k *keys, dial dial, l load) {
 }
 
 // playClient opens its streams at once, as the ecosystem's client does, and uses all.
-func playClient(k *keys, dial dial, uid uint64, streams, each int) error {
+func playClient(k *keys, dial dial, uid uint64, l load, each int) error {
 	session, err := dial()
 	if err != nil {
 		return err
 	}
 	defer session.Close()
-	opened := make([]*smux.Stream, streams)
+	opened := make([]*smux.Stream, l.streams)
 	for i := range opened {
 		if opened[i], err = session.OpenStream(); err != nil {
 			return err
@@ -128,12 +129,12 @@ func playClient(k *keys, dial dial, uid uint64, streams, each int) error {
 			return err
 		}
 	}
-	failures := make(chan error, streams)
+	failures := make(chan error, l.streams)
 	for i, stream := range opened {
 		go func() {
 			// The ecosystem numbers a client's dialogs so.
 			dialog := uid*100 + uint64(i) + 1
-			err := playStream(stream, k, uid, dialog, each)
+			err := playStream(stream, k, uid, dialog, each, l.nameless)
 			if err != nil {
 				err = fmt.Errorf("stream %d: %w", stream.ID(), err)
 				stream.Close() // the partner of its sender or receiver ends too
@@ -150,10 +151,13 @@ func playClient(k *keys, dial dial, uid uint64, streams, each int) error {
 	return err
 }
 
-func playStream(stream *smux.Stream, k *keys, uid, dialog uint64, each int) error {
+func playStream(stream *smux.Stream, k *keys, uid, dialog uint64, each int, nameless bool) error {
 	p, err := enter(stream, k, uid, dialog)
 	if err != nil {
 		return fmt.Errorf("handshake: %w", err)
+	}
+	if nameless {
+		p.connID = 0
 	}
 	sent := make(chan error, 1)
 	room := make(chan struct{}, ahead)
@@ -245,15 +249,16 @@ func TestTheEcosystemsKCPClientGetsThrough(t *testing.T) {
 		gateway  stack.Settings
 		load     load
 	}{
-		{"with its defaults", stack.Defaults(), stack.Defaults(), load{2, stack.Streams, 10}},
-		{"with one stream", stack.Defaults(), stack.Defaults(), load{2, 1, 5}},
-		{"with 16 streams", stack.Defaults(), stack.Defaults(), load{2, 16, 7}},
-		{"without FEC at a gateway that has it", withShards(0, 0), stack.Defaults(), load{2, stack.Streams, 4}},
-		{"without FEC on both sides", withShards(0, 0), withShards(0, 0), load{2, stack.Streams, 6}},
-		{"with FEC of 8 and 2", withShards(8, 2), withShards(8, 2), load{2, stack.Streams, 4}},
-		{"with FEC of 5 and 2", withShards(5, 2), withShards(5, 2), load{2, stack.Streams, 4}},
-		{"with the low-latency profile", stack.LowLatency(), withShards(8, 2), load{2, stack.Streams, 6}},
-		{"200 of them at once", stack.Defaults(), stack.Defaults(), load{200, stack.Streams, 12}},
+		{"with its defaults", stack.Defaults(), stack.Defaults(), load{2, stack.Streams, 10, false}},
+		{"with one stream", stack.Defaults(), stack.Defaults(), load{2, 1, 5, false}},
+		{"whose messages have no conn_id", stack.Defaults(), stack.Defaults(), load{20, stack.Streams, 5, true}},
+		{"with 16 streams", stack.Defaults(), stack.Defaults(), load{2, 16, 7, false}},
+		{"without FEC at a gateway that has it", withShards(0, 0), stack.Defaults(), load{2, stack.Streams, 4, false}},
+		{"without FEC on both sides", withShards(0, 0), withShards(0, 0), load{2, stack.Streams, 6, false}},
+		{"with FEC of 8 and 2", withShards(8, 2), withShards(8, 2), load{2, stack.Streams, 4, false}},
+		{"with FEC of 5 and 2", withShards(5, 2), withShards(5, 2), load{2, stack.Streams, 4, false}},
+		{"with the low-latency profile", stack.LowLatency(), withShards(8, 2), load{2, stack.Streams, 6, false}},
+		{"200 of them at once", stack.Defaults(), stack.Defaults(), load{200, stack.Streams, 12, false}},
 	} {
 		port := ports.port(t, k, c.gateway)
 		t.Run(c.name, func(t *testing.T) {
@@ -278,21 +283,21 @@ func TestTheEcosystemsKCPClientGetsThroughABadLine(t *testing.T) {
 		mtu      int
 		load     load
 	}{
-		{"with 1 % loss", usual, faults.Settings{Loss: 1, Delay: 5 * ms}, 1500, load{4, stack.Streams, 6}},
-		{"with 10 % loss", usual, faults.Settings{Loss: 10, Delay: 5 * ms}, 1500, load{4, stack.Streams, 6}},
-		{"with 30 % loss", usual, faults.Settings{Loss: 30, Delay: 5 * ms}, 1500, load{4, stack.Streams, 5}},
-		{"with 10 % loss and FEC of 8 and 2", withShards(8, 2), faults.Settings{Loss: 10, Delay: 5 * ms}, 1500, load{2, stack.Streams, 2}},
-		{"with 10 % loss and FEC of 5 and 2", withShards(5, 2), faults.Settings{Loss: 10, Delay: 5 * ms}, 1500, load{2, stack.Streams, 2}},
-		{"with 10 % loss and no FEC", withShards(0, 0), faults.Settings{Loss: 10, Delay: 5 * ms}, 1500, load{2, stack.Streams, 2}},
-		{"with packets out of order", usual, faults.Settings{Reorder: 25, Delay: 5 * ms}, 1500, load{4, stack.Streams, 5}},
-		{"with packets that come twice", usual, faults.Settings{Duplicate: 25, Delay: 5 * ms}, 1500, load{4, stack.Streams, 5}},
-		{"with 50 ms of jitter", usual, faults.Settings{Delay: 50 * ms, Jitter: 50 * ms}, 1500, load{4, stack.Streams, 3}},
-		{"at 1 Mbit/s", usual, faults.Settings{Rate: 1e6, Delay: 25 * ms}, 1500, load{1, stack.Streams, 0.2}},
-		{"at 10 Mbit/s", usual, faults.Settings{Rate: 10e6, Delay: 25 * ms}, 1500, load{2, stack.Streams, 2}},
-		{"with an mtu of 1300", small, faults.Settings{Loss: 1}, 1336, load{2, stack.Streams, 2}},
-		{"with packets of up to 1300 bytes on the way", usual, faults.Settings{Loss: 1}, 1300, load{2, stack.Streams, 2}},
+		{"with 1 % loss", usual, faults.Settings{Loss: 1, Delay: 5 * ms}, 1500, load{4, stack.Streams, 6, false}},
+		{"with 10 % loss", usual, faults.Settings{Loss: 10, Delay: 5 * ms}, 1500, load{4, stack.Streams, 6, false}},
+		{"with 30 % loss", usual, faults.Settings{Loss: 30, Delay: 5 * ms}, 1500, load{4, stack.Streams, 5, false}},
+		{"with 10 % loss and FEC of 8 and 2", withShards(8, 2), faults.Settings{Loss: 10, Delay: 5 * ms}, 1500, load{2, stack.Streams, 2, false}},
+		{"with 10 % loss and FEC of 5 and 2", withShards(5, 2), faults.Settings{Loss: 10, Delay: 5 * ms}, 1500, load{2, stack.Streams, 2, false}},
+		{"with 10 % loss and no FEC", withShards(0, 0), faults.Settings{Loss: 10, Delay: 5 * ms}, 1500, load{2, stack.Streams, 2, false}},
+		{"with packets out of order", usual, faults.Settings{Reorder: 25, Delay: 5 * ms}, 1500, load{4, stack.Streams, 5, false}},
+		{"with packets that come twice", usual, faults.Settings{Duplicate: 25, Delay: 5 * ms}, 1500, load{4, stack.Streams, 5, false}},
+		{"with 50 ms of jitter", usual, faults.Settings{Delay: 50 * ms, Jitter: 50 * ms}, 1500, load{4, stack.Streams, 3, false}},
+		{"at 1 Mbit/s", usual, faults.Settings{Rate: 1e6, Delay: 25 * ms}, 1500, load{1, stack.Streams, 0.2, false}},
+		{"at 10 Mbit/s", usual, faults.Settings{Rate: 10e6, Delay: 25 * ms}, 1500, load{2, stack.Streams, 2, false}},
+		{"with an mtu of 1300", small, faults.Settings{Loss: 1}, 1336, load{2, stack.Streams, 2, false}},
+		{"with packets of up to 1300 bytes on the way", usual, faults.Settings{Loss: 1}, 1300, load{2, stack.Streams, 2, false}},
 		{"with all of it", usual, faults.Settings{Loss: 10, Duplicate: 10, Reorder: 10,
-			Delay: 25 * ms, Jitter: 25 * ms, Rate: 20e6}, 1500, load{4, stack.Streams, 2}},
+			Delay: 25 * ms, Jitter: 25 * ms, Rate: 20e6}, 1500, load{4, stack.Streams, 2, false}},
 	} {
 		port := ports.port(t, k, c.settings)
 		t.Run(c.name, func(t *testing.T) {

@@ -22,9 +22,10 @@ type player struct {
 	conn    net.Conn
 	session *aes.Cipher
 	index   uint64
+	connID  uint64 // of every message, 0 for none
 }
 
-// enter is the handshake. connID is that of the packet, 0 for none.
+// enter is the handshake.
 func enter(conn net.Conn, k *keys, uid, connID uint64) (*player, error) {
 	private, public, err := ecdh.GenKeyPair()
 	if err != nil {
@@ -82,12 +83,15 @@ func enter(conn net.Conn, k *keys, uid, connID uint64) (*player, error) {
 	if answer.Number(5) != 1 {
 		return nil, fmt.Errorf("start_index is %d", answer.Number(5))
 	}
-	return &player{conn, session, 1}, nil
+	return &player{conn, session, 1, connID}, nil
 }
 
 func (p *player) send(mod, seq, obj uint64, data []byte, compressed bool) error {
 	packet := wire.Fields{wire.PacketMod: mod, wire.PacketSeq: seq, wire.PacketObj: obj,
 		wire.PacketData: data, wire.PacketIndex: p.index}
+	if p.connID != 0 {
+		packet[wire.PacketConn] = p.connID
+	}
 	if compressed {
 		packet[wire.PacketCompress] = uint64(1)
 	}

@@ -81,7 +81,7 @@ def setting_paths(text):
 def ports_of(text):
     """{name: port} of the listeners in a configuration."""
     return {name: int(port) for name, port in
-            re.findall(r"\b(tcp|ws|http|grpc) = \{\s*(?:#.*\n\s*)*addr = \"[^\"]*:(\d+)\"", text)}
+            re.findall(r"\b(tcp|ws|kcp|http|grpc) = \{\s*(?:#.*\n\s*)*addr = \"[^\"]*:(\d+)\"", text)}
 
 
 def named_ports(container):
@@ -120,17 +120,25 @@ def test_each_port_is_one_where_the_gateway_listens(manifest, pod, container, co
     assert ports == ports_of(manifest["ConfigMap"]["data"]["janus.conf"])
     assert ports == ports_of(read("etc", "janus.conf"))
     assert sorted(ports.values()) == sorted(
-        int(word) for name, words in containerfile if name == "EXPOSE" for word in words)
+        int(word.removesuffix("/udp"))
+        for name, words in containerfile if name == "EXPOSE" for word in words)
     assert int(pod["metadata"]["annotations"]["prometheus.io/port"]) == ports["http"]
     for probe in ("livenessProbe", "readinessProbe"):
         assert container[probe]["httpGet"]["port"] == "http"
     served = {port["targetPort"] for port in manifest["Service"]["spec"]["ports"]}
-    assert served == {"tcp", "ws"}, "players come by these, and no others are for the public"
+    assert served == {"tcp", "ws", "kcp"}, "players come by these, and no others are for the public"
     for port in manifest["Service"]["spec"]["ports"]:
         assert port["port"] == ports[port["targetPort"]]
     everybody, cluster = manifest["NetworkPolicy"]["spec"]["ingress"]
     assert "from" not in everybody and {port["port"] for port in everybody["ports"]} == served
     assert {port["port"] for port in cluster["ports"]} == set(ports) - served
+    exposed = [word for name, words in containerfile if name == "EXPOSE" for word in words]
+    assert f"{ports['kcp']}/udp" in exposed
+    for ports_of_one in (container["ports"], manifest["Service"]["spec"]["ports"],
+                         everybody["ports"]):
+        for port in ports_of_one:
+            is_kcp = "kcp" in (port.get("name"), port.get("port"))
+            assert port.get("protocol", "TCP") == ("UDP" if is_kcp else "TCP")
 
 
 def test_the_objects_find_each_other(manifest, pod, container):

@@ -112,6 +112,7 @@ def test_the_gateway_registers_itself_with_all_that_others_need(gateway, etcd):
     port = gateway.address[1]
     assert f"tcp://127.0.0.1:{port}" in own["endpoints"]
     assert "ws://%s:%d/ws" % gateway.listener("ws") in own["endpoints"]
+    assert "kcp://%s:%d" % gateway.listener("kcp") in own["endpoints"]
     assert any(endpoint.startswith("grpc://") for endpoint in own["endpoints"])
     assert gateway.link("etcd")["registered"]
 

@@ -131,6 +131,31 @@ def test_the_new_program_goes_by_the_configuration_as_it_is_now(start, backend):
             assert "too many tunnels" in other.receive_error().msg
 
 
+def udp_sockets(address):
+    """The kernel's numbers of those that are bound to it."""
+    with open("/proc/net/udp") as table:
+        rows = [row.split() for row in table.readlines()[1:]]
+    return {row[9] for row in rows if int(row[1].partition(":")[2], 16) == address[1]}
+
+
+def test_the_sockets_of_kcp_stay_what_they_are(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address))
+    address = gateway.listener("kcp")
+    before = udp_sockets(address)
+    assert len(before) == 2
+    upgrade(gateway)
+    assert gateway.listener("kcp") == address
+    assert udp_sockets(address) == before
+    gateway.reload({"worker": {"count": 3}})
+    more = udp_sockets(address)
+    assert len(more) == 3 and more > before
+    gateway.reload({"worker": {"count": 1}})
+    wait_for(lambda: len(workers(gateway)) == 1, "the workers that are too many to leave")
+    upgrade(gateway)
+    gateway.reload({"worker": {"count": 3}})
+    assert udp_sockets(address) == more
+
+
 def test_nothing_of_the_program_before_stays_open(start, backend):
     gateway = start(Gateway, nodes=nodes_of(backend.address))
 

@@ -513,19 +513,48 @@ static void one_datagram_far_away_does_not_end_recovery(void **state) {
   }
 }
 
+// As many as there may be, as long as what comes between them is near.
+static void datagrams_far_away_between_others_do_not_end_recovery(void **state) {
+  (void)state;
+  send_group(0, 100);
+  send_group(10, 100);
+  take_in(&sent.datagrams[GROUP + PARITY]);
+  for (uint32_t i = 0; i < DATA; i++) {
+    set_sequence(&sent.datagrams[i], 13 * 5000 + i);
+    take_in(&sent.datagrams[i]);
+    take_in(&sent.datagrams[GROUP + PARITY + i]);
+  }
+  assert_int_equal(counts()->late, DATA);
+  assert_int_equal(delivered.recovered, PARITY);
+}
+
 static void a_sequence_that_goes_on_far_away_is_followed(void **state) {
-  static const uint32_t starts[] = {13 * 1000, 13 * 200000000u, 13 * 5, 0};
+  static const uint32_t starts[] = {13 * 200000000u, 13 * 1000, 13 * 250000000u, 13 * 8};
+  enum { GROUPS = FEC_GROUPS_KEPT + 1 };
   (void)state;
   for (size_t i = 0; i < sizeof starts / sizeof starts[0]; i++) {
     forget_sent();
     fec_encoder_start_at(encoder, starts[i]);
-    send_group(0, 100);
-    send_group(10, 100);
-    take_in_between(0, GROUP);
+    for (uint32_t group = 0; group < GROUPS; group++) {
+      send_group(group * DATA, 100);
+    }
+    take_in(&sent.datagrams[0]);  // not believed yet, unless it is the first
     size_t recovered = delivered.recovered;
-    take_in_between(GROUP + 3, 2 * GROUP);
-    assert_int_equal(delivered.recovered, recovered + (starts[i] == 0 ? 0 : 3));
+    for (size_t group = 0; group < GROUPS; group++) {
+      take_in_between(group * GROUP + 2, group * GROUP + DATA);
+    }
+    for (size_t group = 1; group < GROUPS; group++) {
+      take_in_between(group * GROUP + DATA, group * GROUP + DATA + 2);
+    }
+    assert_int_equal(delivered.recovered, recovered + 2 * FEC_GROUPS_KEPT);
   }
+  // Near, but too late for any of those kept.
+  size_t recovered = delivered.recovered;
+  fec_encoder_start_at(encoder, 0);
+  forget_sent();
+  send_group(0, 100);
+  take_in_between(3, GROUP);
+  assert_int_equal(delivered.recovered, recovered);
 }
 
 static void a_sequence_number_not_in_use_is_delivered_and_not_kept(void **state) {
@@ -754,6 +783,7 @@ int main(void) {
       TEST(late_datagrams_of_the_last_groups_help),
       TEST(what_is_held_is_bounded_whatever_comes),
       TEST(one_datagram_far_away_does_not_end_recovery),
+      TEST(datagrams_far_away_between_others_do_not_end_recovery),
       TEST(a_sequence_that_goes_on_far_away_is_followed),
       TEST(a_sequence_number_not_in_use_is_delivered_and_not_kept),
       TEST(with_other_numbers_than_the_peers_data_flows_and_parity_is_no_use),

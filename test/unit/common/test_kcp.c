@@ -474,7 +474,15 @@ static void a_segment_that_two_later_ones_passed_is_sent_again_at_once(void **st
   assert_int_equal(kcp_counts(end->kcp)->fast_retransmits, 1);
   // Those that left before it was sent again tell nothing of it.
   acknowledge(end, 3, 0, 0, 52);
-  acknowledge(end, 4, 0, 51, 52);
+  acknowledge(end, 4, 0, 0, 52);
+  assert_int_equal(kcp_wants(end->kcp), KCP_NOTHING);
+  // Nor is it certain of those that left in the same millisecond.
+  write_segments(end, 3);
+  flush(end, 51);
+  acknowledge(end, 5, 0, 51, 52);
+  acknowledge(end, 6, 0, 51, 52);
+  assert_int_equal(kcp_wants(end->kcp), KCP_NOTHING);
+  acknowledge(end, 7, 0, 52, 53);
   assert_int_equal(kcp_wants(end->kcp), KCP_NOTHING);
   end_free(end);
 }
@@ -494,6 +502,24 @@ static void at_the_end_of_a_burst_one_that_passed_is_enough_after_an_interval(vo
   end_free(end);
 }
 
+static void where_something_new_follows_its_acknowledgement_decides(void **state) {
+  struct end *end = end_new(&defaults);
+  (void)state;
+  write_segments(end, 2);
+  flush(end, 0);
+  acknowledge(end, 1, 0, 0, 50);
+  write_text(end, "new");
+  flush(end, 60);
+  assert_int_equal(end->count, 1);
+  assert_int_equal(read_u32(end->outputs[0].bytes + 12), 2);
+  assert_int_equal(kcp_due(end->kcp, 60), 200);
+  acknowledge(end, 2, 0, 60, 110);
+  assert_int_equal(kcp_wants(end->kcp), KCP_FLUSH);
+  flush(end, 110);
+  assert_int_equal(read_u32(end->outputs[0].bytes + 12), 0);
+  end_free(end);
+}
+
 static void reordering_that_mends_itself_sends_nothing_again(void **state) {
   struct end *end = end_new(&defaults);
   (void)state;
@@ -501,6 +527,7 @@ static void reordering_that_mends_itself_sends_nothing_again(void **state) {
   flush(end, 0);
   acknowledge(end, 1, 0, 0, 50);
   acknowledge(end, 0, 2, 0, 51);
+  assert_int_equal(kcp_due(end->kcp, 51), KCP_NEVER);
   flush(end, 51);
   flush(end, 1000);
   assert_int_equal(kcp_counts(end->kcp)->retransmits, 0);
@@ -608,6 +635,31 @@ static void a_congestion_window_opens_with_acknowledgements_and_closes_with_loss
   acknowledge(end, 9, 10, 1000, 1020);
   flush(end, 1020);
   assert_in_range(count_segments(end, KCP_PUSH), 1, 3);
+  end_free(end);
+}
+
+static void a_congestion_window_is_halved_when_a_segment_was_overtaken(void **state) {
+  struct kcp_settings settings = defaults;
+  settings.congestion_window = true;
+  struct end *end = end_new(&settings);
+  uint32_t next = 0;
+  int64_t now = 0;
+  (void)state;
+  write_segments(end, 100);
+  flush(end, 0);
+  while (end->count < 8) {
+    next += (uint32_t)end->count;
+    now++;
+    acknowledge(end, next - 1, next, (uint32_t)now, now);
+    flush(end, now);
+  }
+  acknowledge(end, next + 1, next, (uint32_t)now, now);
+  acknowledge(end, next + 2, next, (uint32_t)now, now);
+  flush(end, now);
+  assert_int_equal(end->count, 1);
+  acknowledge(end, next + 7, next + 8, (uint32_t)now, now);
+  flush(end, now);
+  assert_int_equal(end->count, 8 / 2 + settings.resend + 1);
   end_free(end);
 }
 
@@ -795,6 +847,9 @@ static void a_peer_that_sends_again_is_told_no_more(void **state) {
   push(end, 1, "y", 2);
   flush(end, 2);
   assert_int_equal(kcp_due(end->kcp, 2), KCP_NEVER);
+  assert_string_equal(read_text(end), "y");  // until the window was closed again
+  flush(end, 3);
+  assert_int_equal(count_segments(end, KCP_TELL_WINDOW), 1);
   end_free(end);
 }
 
@@ -866,6 +921,8 @@ static void what_was_never_sent_cannot_be_acknowledged(void **state) {
   (void)state;
   write_segments(end, 40);
   flush(end, 0);
+  acknowledge(end, 32, 0, 0, 400);
+  assert_int_equal(describe(end).srtt_ms, 0);
   acknowledge(end, 0, 33, 0, 1);
   acknowledge(end, 0, 0x7fffffff, 0, 1);
   acknowledge(end, 0, 0x80000000, 0, 1);
@@ -1251,12 +1308,14 @@ int main(void) {
       cmocka_unit_test(a_round_trip_is_the_last_acknowledgement_of_a_regular_payload),
       cmocka_unit_test(a_segment_that_two_later_ones_passed_is_sent_again_at_once),
       cmocka_unit_test(at_the_end_of_a_burst_one_that_passed_is_enough_after_an_interval),
+      cmocka_unit_test(where_something_new_follows_its_acknowledgement_decides),
       cmocka_unit_test(reordering_that_mends_itself_sends_nothing_again),
       cmocka_unit_test(without_resend_only_time_sends_again),
       cmocka_unit_test(what_was_acknowledged_is_held_until_una_but_not_sent_again),
       cmocka_unit_test(writes_fill_up_what_waits),
       cmocka_unit_test(a_stream_takes_more_while_less_waits_than_the_windows_let_out),
       cmocka_unit_test(a_congestion_window_opens_with_acknowledgements_and_closes_with_losses),
+      cmocka_unit_test(a_congestion_window_is_halved_when_a_segment_was_overtaken),
       cmocka_unit_test(a_closed_window_is_asked_for_at_growing_times),
       cmocka_unit_test(any_segment_opens_the_window_unless_newer_ones_overtook_it),
       cmocka_unit_test(segments_are_put_in_order_and_the_gap_is_named),

@@ -56,7 +56,7 @@ static socklen_t target_of(const struct listeners *listeners, struct sockaddr_st
 }
 
 static int client_of(const struct listeners *listeners) {
-  struct sockaddr_storage address;
+  struct sockaddr_storage address = {0};
   socklen_t len = target_of(listeners, &address);
   int fd = socket(address.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   assert_true(fd >= 0);

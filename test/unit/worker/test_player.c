@@ -99,8 +99,13 @@ enum { PLAYER_TYPE, ROOM_TYPE, TYPES };
 enum { CLIENT = 900, UID = 10001, PLAYER = MODULE_USER, ROOM = MODULE_ROOM };
 
 static struct memory one, two, three;
+static struct channel_watched_packet told[32];  // of sessions that are watched
+static size_t told_count;
 
-static void answer_claim(enum channel_type type, const void *content, struct fixture *fixture) {
+static void on_master_hears(enum channel_type type, const void *content, struct fixture *fixture) {
+  if (type == CHANNEL_WATCHED_PACKET) {
+    memcpy(&told[told_count++], content, sizeof told[0]);
+  }
   if (type == CHANNEL_ROUTE_CLAIM) {
     const struct channel_route_claim *claim = content;
     struct channel_route_answer answer = {.id = claim->id};
@@ -121,6 +126,7 @@ static int set_up_players(void **state) {
   const struct route_table_options routes = {.capacity = {16, 16, 16}};
   const struct node nodes[] = {
       {.service = "player", .color = "blue", .address = "127.0.0.1:9", .weight = 1},
+      {.service = "player", .color = "blue", .address = "127.0.0.1:10", .weight = 0},
       {.service = "room", .color = "blue", .address = "127.0.0.1:9", .weight = 1},
   };
   char why[512];
@@ -151,11 +157,12 @@ static int set_up_players(void **state) {
   worker->nodes = node_table_create(8, &error);
   worker->routes = route_table_create(&routes, &error);
   worker->route_store = route_store_new(worker, on_store_ready, why, sizeof why);
-  fixture->on_message = answer_claim;
+  fixture->on_message = on_master_hears;
+  told_count = 0;
   one = two = three = (struct memory){0};
   stream_count = 0;
   return worker->nodes && worker->routes && worker->route_store
-             ? node_table_publish(worker->nodes, nodes, 2)
+             ? node_table_publish(worker->nodes, nodes, 3)
              : -1;
 }
 
@@ -295,6 +302,24 @@ static void an_answer_goes_to_who_asked_with_its_index(void **state) {
   assert_int_equal(two.sent, 1);
 }
 
+static void who_asked_before_a_sibling_came_gets_the_answer(void **state) {
+  struct fixture *fixture = *state;
+  log_in(fixture, &one, 301);
+  ask(&one, PLAYER, 5, 0, 2);
+  turn(fixture);
+  streams[0].events->on_opened(streams[0].owner);
+  take_all(&streams[0]);
+  log_in(fixture, &two, 302);
+  ask(&two, PLAYER, 5, 0, 2);
+  struct stream *stream = &streams[0];
+  take_all(stream);
+  say(stream, &(struct packet){.mod = PLAYER, .seq = 5, .index = 2});
+  assert_int_equal(one.sent, 1);
+  assert_int_equal(two.sent, 0);
+  say(stream, &(struct packet){.mod = PLAYER, .seq = 5, .index = 2});
+  assert_int_equal(two.sent, 1);
+}
+
 static void of_those_who_asked_alike_the_first_is_answered_first(void **state) {
   struct fixture *fixture = *state;
   struct stream *stream = two_with_a_tunnel(fixture);
@@ -369,15 +394,38 @@ static void the_answer_of_one_that_is_gone_is_not_taken_for_anothers(void **stat
 static void what_is_remembered_of_questions_is_bounded(void **state) {
   struct fixture *fixture = *state;
   struct stream *stream = two_with_a_tunnel(fixture);
-  for (int32_t index = 2; index < 200; index++) {
+  for (int32_t index = 2; index < 2000; index++) {
     stream->sent_count = 0;
     ask(&two, PLAYER, 5, 0, index);
     take_all(stream);
   }
-  say(stream, &(struct packet){.mod = PLAYER, .seq = 5, .index = 199});
+  say(stream, &(struct packet){.mod = PLAYER, .seq = 5, .index = 1999});
   assert_int_equal(two.sent, 1);
   say(stream, &(struct packet){.mod = PLAYER, .seq = 5, .index = 2});
   assert_int_equal(one.sent, 1);
+}
+
+static void a_node_that_was_left_still_answers_who_asked(void **state) {
+  struct fixture *fixture = *state;
+  struct stream *before = two_with_a_tunnel(fixture);
+  ask(&two, PLAYER, 5, 0, 2);
+  take_all(before);
+  const struct channel_route_held moved = {
+      .oid = UID, .tunnel_type = PLAYER_TYPE, .color = "blue", .address = "127.0.0.1:10"};
+  assert_int_equal(channel_send(fixture->master, CHANNEL_ROUTE_MOVED, &moved), 0);
+  turn(fixture);
+  assert_int_equal(stream_count, 2);
+  assert_false(before->ended);
+  two.queued = 2000;
+  say(before, &(struct packet){.mod = PLAYER, .seq = 5, .index = 2});
+  assert_int_equal(two.sent, 1);
+  assert_false(before->reading);  // who was answered is slow
+  session_close(of_client(&two), CLOSE_SLOW_CLIENT);
+  assert_true(before->reading);
+  say(before, &(struct packet){.mod = PLAYER, .seq = 8});
+  assert_int_equal(one.sent, 1);
+  session_close(of_client(&one), CLOSE_CLIENT_CLOSED);
+  assert_true(before->ended);
 }
 
 // --- Pushes ----------------------------------------------------------------------------
@@ -424,6 +472,41 @@ static void pushes_that_wait_for_one_that_ends_go_to_its_sibling(void **state) {
   assert_int_equal(fixture->counters.counter[COUNTER_PUSHES_ADDRESSED], 1);
   assert_int_equal(fixture->counters.counter[COUNTER_PUSHES_DELIVERED], 1);
   assert_int_equal(fixture->counters.gauge[GAUGE_PUSHES_WAITING], 0);
+}
+
+// --- Who is watched ----------------------------------------------------------------------
+
+static void watch(struct fixture *fixture, const struct memory *memory) {
+  const struct channel_watch watch = {.connection = of_client(memory)->connection, .on = true};
+  assert_int_equal(channel_send(fixture->master, CHANNEL_WATCH, &watch), 0);
+  turn(fixture);
+}
+
+static size_t told_of(const struct memory *memory, enum channel_watched_kind kind) {
+  size_t count = 0;
+  for (size_t i = 0; i < told_count; i++) {
+    count += told[i].connection == of_client(memory)->connection && told[i].kind == (int32_t)kind;
+  }
+  return count;
+}
+
+static void what_befalls_a_tunnel_is_told_of_all_and_a_message_of_its_sender(void **state) {
+  struct fixture *fixture = *state;
+  struct stream *stream = two_with_a_tunnel(fixture);
+  watch(fixture, &one);
+  watch(fixture, &two);
+  ask(&two, PLAYER, 5, 0, 2);
+  take_all(stream);
+  say(stream, &(struct packet){.mod = PLAYER, .seq = 5, .index = 2});
+  stream->events->on_ended(stream->owner, STREAM_UNAVAILABLE, "");
+  turn(fixture);
+  assert_int_equal(told_of(&one, WATCHED_GATEWAY_TO_TUNNEL), 0);
+  assert_int_equal(told_of(&two, WATCHED_GATEWAY_TO_TUNNEL), 1);
+  assert_int_equal(told_of(&one, WATCHED_TUNNEL_TO_GATEWAY), 0);
+  assert_int_equal(told_of(&two, WATCHED_TUNNEL_TO_GATEWAY), 1);
+  assert_int_equal(told_of(&two, WATCHED_GATEWAY_TO_CLIENT), 1);
+  assert_int_equal(told_of(&one, WATCHED_TUNNEL_BROKEN), 1);
+  assert_int_equal(told_of(&two, WATCHED_TUNNEL_BROKEN), 1);
 }
 
 // --- The end -----------------------------------------------------------------------------
@@ -570,15 +653,18 @@ int main(void) {
       FACT(another_uid_or_another_client_is_another_player),
       FACT(one_of_another_color_is_refused_and_told),
       FACT(an_answer_goes_to_who_asked_with_its_index),
+      FACT(who_asked_before_a_sibling_came_gets_the_answer),
       FACT(of_those_who_asked_alike_the_first_is_answered_first),
       FACT(an_answer_with_nothing_but_the_index_goes_to_who_used_it_last),
       FACT(an_answer_names_its_session_by_conn_id),
       FACT(what_nobody_asked_for_goes_to_the_oldest_alive),
       FACT(the_answer_of_one_that_is_gone_is_not_taken_for_anothers),
       FACT(what_is_remembered_of_questions_is_bounded),
+      FACT(a_node_that_was_left_still_answers_who_asked),
       FACT(a_push_and_a_broadcast_come_once),
       FACT(a_push_to_one_that_has_just_ended_comes_to_its_sibling),
       FACT(pushes_that_wait_for_one_that_ends_go_to_its_sibling),
+      FACT(what_befalls_a_tunnel_is_told_of_all_and_a_message_of_its_sender),
       FACT(the_end_of_one_leaves_the_others_and_the_tunnels),
       FACT(the_masters_word_ends_all),
       FACT(a_logout_of_the_backend_reaches_all_and_ends_them),
