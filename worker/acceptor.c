@@ -264,7 +264,7 @@ struct acceptor *acceptor_new(struct worker *worker, int first_fd, char *why, si
   acceptor->addresses = address_limits_new((size_t)worker->config.limits.connections_per_address);
   acceptor->backoff = event_new(worker->base, -1, 0, on_backoff_over, acceptor);
   acceptor->websockets = websocket_shared_new();
-  acceptor->kcp = kcp_engine_new(worker);
+  acceptor->kcp = kcp_engine_new(worker, why, why_size);
   bool good = acceptor->reserve >= 0 && acceptor->addresses && acceptor->backoff &&
               acceptor->websockets && acceptor->kcp;
   while ((config = config_listener_next(&worker->config, config))) {

@@ -1,10 +1,15 @@
 #include "worker/kcp_engine.h"
 
+#include <errno.h>
 #include <sodium.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/kcp_mailbox.h"
+#include "common/kcp_owners.h"
+#include "worker/acceptor.h"
 #include "worker/kcp_connection.h"
 #include "worker/kcp_listener.h"
 #include "worker/worker.h"
@@ -43,6 +48,9 @@ void kcp_engine_set_timer(struct kcp_engine *engine, struct wheel_timer *timer, 
 }
 
 static void send_batches(struct kcp_engine *engine) {
+  kcp_mailbox_flush(engine->mailbox);
+  counters_add(engine->worker->counters, COUNTER_KCP_HANDED_LOST,
+               kcp_mailbox_take_lost(engine->mailbox));
   for (size_t i = 0; i < engine->listener_count; i++) {
     kcp_listener_flush(engine->listeners[i]);
   }
@@ -107,6 +115,120 @@ void kcp_engine_leave_pending(struct kcp_engine *engine, struct address_count *c
   address_limits_release(engine->pending_addresses, count);
   engine->pending_count--;
   counters_gauge_add(engine->worker->counters, GAUGE_KCP_PENDING, -1);
+}
+
+// --- The other workers -------------------------------------------------------------------------
+
+// What goes with a datagram that is handed over.
+struct handed {
+  struct kcp_peer peer;
+  uint16_t server_port;
+};
+
+static uint16_t port_of(const struct kcp_listener *listener) {
+  return (uint16_t)listener->listener->port;
+}
+
+static void tell(struct kcp_engine *engine, uint64_t key) {
+  if (kcp_owners_insert(engine->worker->kcp_owners, key, (unsigned)engine->worker->index) != 0) {
+    counters_add(engine->worker->counters, COUNTER_KCP_OWNERS_FULL, 1);
+  }
+}
+
+void kcp_engine_tell(struct kcp_engine *engine, const struct kcp_connection *connection) {
+  const struct kcp_owners *owners = engine->worker->kcp_owners;
+  uint16_t port = port_of(connection->listener);
+  tell(engine, kcp_owners_key(owners, &connection->peer.address.any, port));
+  tell(engine, kcp_owners_conv_key(owners, connection->conv, port));
+}
+
+void kcp_engine_untell(struct kcp_engine *engine, const struct kcp_connection *connection,
+                       bool but_address) {
+  struct kcp_owners *owners = engine->worker->kcp_owners;
+  uint16_t port = port_of(connection->listener);
+  unsigned number = (unsigned)engine->worker->index;
+  kcp_owners_remove(owners, kcp_owners_conv_key(owners, connection->conv, port), number);
+  if (!but_address) {
+    kcp_owners_remove(owners, kcp_owners_key(owners, &connection->peer.address.any, port), number);
+  }
+}
+
+static bool is_beginning(const struct kcp_glance *glance) {
+  return glance->command == KCP_PUSH && glance->sn == 0;
+}
+
+// KCP_OWNERS_NOBODY: no other worker.
+static int owner_of(struct kcp_engine *engine, uint16_t port, const struct kcp_peer *peer,
+                    const struct kcp_glance *glance, bool is_known) {
+  const struct kcp_owners *owners = engine->worker->kcp_owners;
+  int me = engine->worker->index;
+  int by_address = kcp_owners_find(owners, kcp_owners_key(owners, &peer->address.any, port));
+  bool is_elsewhere = by_address != KCP_OWNERS_NOBODY && by_address != me;
+  if (!glance) {
+    return is_elsewhere && !is_known ? by_address : KCP_OWNERS_NOBODY;
+  }
+  int by_conv = kcp_owners_find(owners, kcp_owners_conv_key(owners, glance->conv, port));
+  if (is_elsewhere) {
+    // A client that has come again begins where it now comes to.
+    return by_conv == KCP_OWNERS_NOBODY && is_beginning(glance) ? KCP_OWNERS_NOBODY : by_address;
+  }
+  // One of two of this address, or of a client that has another address now.
+  bool counts = is_known || engine->worker->config.kcp.roaming;
+  return counts && by_conv != me ? by_conv : KCP_OWNERS_NOBODY;
+}
+
+bool kcp_engine_hand_over(struct kcp_engine *engine, const struct kcp_listener *listener,
+                          const struct kcp_peer *peer, const struct kcp_glance *glance,
+                          bool is_known, const uint8_t *bytes, size_t len) {
+  struct handed handed;
+  int owner = owner_of(engine, port_of(listener), peer, glance, is_known);
+  if (owner == KCP_OWNERS_NOBODY) {
+    return false;
+  }
+  memset(&handed, 0, sizeof handed);
+  handed.peer = *peer;
+  handed.server_port = port_of(listener);
+  bool sent = kcp_mailbox_send(engine->mailbox, (unsigned)owner, &handed, bytes, len) == 0;
+  counters_add(engine->worker->counters, sent ? COUNTER_KCP_HANDED_OUT : COUNTER_KCP_HANDED_LOST,
+               1);
+  event_active(engine->flush, EV_TIMEOUT, 0);
+  return true;
+}
+
+static void on_handed(const void *head, uint8_t *bytes, size_t len, void *owner) {
+  struct kcp_engine *engine = owner;
+  struct handed handed;
+  memcpy(&handed, head, sizeof handed);
+  counters_add(engine->worker->counters, COUNTER_KCP_HANDED_IN, 1);
+  for (size_t i = 0; i < engine->listener_count; i++) {
+    if (port_of(engine->listeners[i]) == handed.server_port) {
+      kcp_listener_take(engine->listeners[i], &handed.peer, bytes, len, true);
+      return;
+    }
+  }
+}
+
+static void on_mail(evutil_socket_t fd, short what, void *owner) {
+  struct kcp_engine *engine = owner;
+  (void)fd;
+  (void)what;
+  kcp_mailbox_receive(engine->mailbox, on_handed, engine);
+}
+
+// Returns what is wrong, or NULL.
+static const char *open_mailbox(struct kcp_engine *engine, char *why, size_t why_size) {
+  struct worker *worker = engine->worker;
+  int error;
+  engine->mailbox = kcp_mailbox_open(kcp_owners_secret(worker->kcp_owners), (unsigned)worker->index,
+                                     sizeof(struct handed), &error);
+  if (!engine->mailbox) {
+    snprintf(why, why_size, "the socket for datagrams from other workers can't be had: %s",
+             error == ERROR_SYSTEM ? strerror(errno) : error_text(error));
+    return why;
+  }
+  engine->mail = event_new(worker->base, kcp_mailbox_fd(engine->mailbox), EV_READ | EV_PERSIST,
+                           on_mail, engine);
+  return engine->mail && event_add(engine->mail, NULL) == 0 ? NULL : "out of memory";
 }
 
 // --- Who has just ended ------------------------------------------------------------------------
@@ -180,9 +302,10 @@ void kcp_engine_apply_settings(struct kcp_engine *engine) {
   address_limits_set(engine->pending_addresses, (size_t)config->kcp.pending_per_address);
 }
 
-struct kcp_engine *kcp_engine_new(struct worker *worker) {
+struct kcp_engine *kcp_engine_new(struct worker *worker, char *why, size_t why_size) {
   const struct config *config = &worker->config;
   struct kcp_engine *engine = calloc(1, sizeof *engine);
+  snprintf(why, why_size, "out of memory");
   if (!engine) {
     return NULL;
   }
@@ -201,7 +324,7 @@ struct kcp_engine *kcp_engine_new(struct worker *worker) {
   engine->pending_addresses = address_limits_new((size_t)config->kcp.pending_per_address);
   engine->closed = calloc(CLOSED_SLOTS, sizeof *engine->closed);
   if ((with_fec && !engine->code) || !engine->wheel || !engine->wheel_timer || !engine->flush ||
-      !engine->pending_addresses || !engine->closed) {
+      !engine->pending_addresses || !engine->closed || open_mailbox(engine, why, why_size)) {
     kcp_engine_free(engine);
     return NULL;
   }
@@ -220,6 +343,10 @@ void kcp_engine_free(struct kcp_engine *engine) {
   if (engine->flush) {
     event_free(engine->flush);
   }
+  if (engine->mail) {
+    event_free(engine->mail);
+  }
+  kcp_mailbox_close(engine->mailbox);
   timer_wheel_free(engine->wheel);
   reed_solomon_free(engine->code);
   address_limits_free(engine->pending_addresses);

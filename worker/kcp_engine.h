@@ -20,6 +20,8 @@
 struct address_count;
 struct address_limits;
 struct kcp_connection;
+struct kcp_glance;
+struct kcp_mailbox;
 struct kcp_listener;
 struct worker;
 
@@ -40,12 +42,14 @@ struct kcp_engine {
   struct address_limits *pending_addresses;
   uint64_t *closed;  // connections that ended a while ago, by hash
   uint8_t closed_key[crypto_shorthash_KEYBYTES];
+  struct kcp_mailbox *mailbox;
+  struct event *mail;
   struct kcp_listener *listeners[CONFIG_LISTENERS];
   size_t listener_count;
 };
 
-// NULL when out of memory.
-struct kcp_engine *kcp_engine_new(struct worker *worker);
+// NULL with the reason in why.
+struct kcp_engine *kcp_engine_new(struct worker *worker, char *why, size_t why_size);
 // After its connections and listeners.
 void kcp_engine_free(struct kcp_engine *engine);  // accepts NULL
 // What it derives from the configuration and may change while connections stand.
@@ -62,6 +66,22 @@ void kcp_engine_set_timer(struct kcp_engine *engine, struct wheel_timer *timer, 
 bool kcp_engine_take_pending(struct kcp_engine *engine, const struct sockaddr *address,
                              struct address_count **count);
 void kcp_engine_leave_pending(struct kcp_engine *engine, struct address_count *count);
+
+// --- The other workers ---------------------------------------------------------------------
+//
+// Each connection is known to all workers by its address and by its conv.
+
+void kcp_engine_tell(struct kcp_engine *engine, const struct kcp_connection *connection);
+// but_address: another connection of this worker has the same.
+void kcp_engine_untell(struct kcp_engine *engine, const struct kcp_connection *connection,
+                       bool but_address);
+// Hands the datagram to the worker that has its connection. glance is NULL for one of parity;
+// is_known: a connection of its address is here, of another conv. False: no other worker has it.
+bool kcp_engine_hand_over(struct kcp_engine *engine, const struct kcp_listener *listener,
+                          const struct kcp_peer *peer, const struct kcp_glance *glance,
+                          bool is_known, const uint8_t *bytes, size_t len);
+
+// --- Who has just ended --------------------------------------------------------------------
 
 // Remembers for a while that a connection of this address with this conv has ended, and tells
 // whether one has: what still comes from its client must not make a new one.

@@ -14,6 +14,7 @@
 
 #include "common/clock.h"
 #include "common/handover.h"
+#include "common/kcp_owners.h"
 #include "common/loop.h"
 #include "common/loop_lag.h"
 #include "common/secrets_pipe.h"
@@ -159,6 +160,9 @@ static const char *take_over(struct worker *worker) {
   if (!(worker->tls = tls_segment_open(HANDOVER_TLS))) {
     return "the certificates can't be mapped";
   }
+  if (!(worker->kcp_owners = kcp_owners_open(HANDOVER_KCP_OWNERS, &error))) {
+    return "the table of KCP connections can't be mapped";
+  }
   if (shm_map(&worker->counters_segment, HANDOVER_COUNTERS, true) != 0 ||
       worker->counters_segment.size < sizeof(struct counters)) {
     return "the counters can't be mapped";
@@ -243,6 +247,7 @@ static void tear_down(struct worker *worker) {
   route_table_free(worker->routes);
   node_table_free(worker->nodes);
   tls_segment_free(worker->tls);
+  kcp_owners_free(worker->kcp_owners);
   shm_unmap(&worker->counters_segment);
   free(worker->wires.read_buffer);
   free(worker->send_buffer);
@@ -289,6 +294,7 @@ int worker_run(int index) {
       [WORKER_LOG_TUNNEL] = "tunnel",
       [WORKER_LOG_TLS] = "tls_failed",
       [WORKER_LOG_PUSH] = "push_lost",
+      [WORKER_LOG_ROAMED] = "client_roamed",
   };
   for (int i = 0; i < WORKER_LOG_COUNT; i++) {
     worker.log_limits[i].kind = kinds[i];

@@ -30,6 +30,7 @@
 
 struct acceptor;
 struct inbox;
+struct kcp_owners;
 struct loop_lag;
 struct player;
 struct pushes;
@@ -51,6 +52,7 @@ enum worker_log {
   WORKER_LOG_TUNNEL,
   WORKER_LOG_TLS,
   WORKER_LOG_PUSH,
+  WORKER_LOG_ROAMED,
   WORKER_LOG_COUNT
 };
 
@@ -65,6 +67,7 @@ struct worker {
   struct route_table *routes;
   struct node_table *nodes;
   struct tls_segment *tls;
+  struct kcp_owners *kcp_owners;
 
   struct handshake_keys handshake_keys;
   struct dispatch dispatch;
