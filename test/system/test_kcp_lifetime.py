@@ -238,12 +238,36 @@ def test_a_draining_gateway_keeps_its_connections_and_takes_no_others(place):
     gateway.wait_gauge("connections", 0)
 
 
-def test_at_sigterm_players_are_told(place):
-    gateway, bridge = place(drain={"stop_spread": f"{ms(0.2)}ms"})
+@pytest.mark.parametrize("before", [None, "restart", "upgrade"])
+def test_at_sigterm_players_play_on_until_they_are_told(place, before):
+    gateway, bridge = place(drain={"stop_spread": f"{ms(1)}ms"})
     with crowd(bridge) as players:
+        if before == "restart":
+            restart(gateway, 0)
+        elif before == "upgrade":
+            upgrade(gateway)
+        all_work(players)
+        everybody, mark = workers(gateway), gateway.mark()
         gateway.process.terminate()
-        assert [player.receive_end() for player in players] == [WAITING] * len(players)
-    assert gateway.process.wait(patient(30)) == 0
+        for number in everybody:
+            gateway.wait_log(rf"process=worker worker={number} .*event=worker_(drains|stopping)",
+                             since=mark)
+        # They are sent away one after the other: the last of them is there for a while.
+        rounds, told = 0, set()
+        while len(told) < len(players):
+            for player in set(players) - told:
+                player.send(wire.USER, 1, b"still here")
+                packet = player.receive()
+                if packet.mod == wire.SYSTEM:
+                    assert packet.seq == wire.LOGOUT
+                    assert wire.SCServerLogout.decode(packet.data).code == WAITING
+                    assert player.receive() is None
+                    told.add(player)
+                else:
+                    rounds += 1
+        assert rounds >= len(players)
+        # And their last words were answered, so that nothing lingers.
+        assert gateway.process.wait(patient(30)) == 0
 
 
 def test_a_worker_that_crashes_takes_its_own_players_alone(place):
