@@ -187,6 +187,18 @@ void kcp_connection_input(struct kcp_connection *connection, uint8_t *bytes, siz
   settle(connection, link_input(connection->link, bytes, len, now_ms), now_ms);
 }
 
+bool kcp_connection_is_next(const struct kcp_connection *connection, const uint8_t *bytes,
+                            size_t len) {
+  uint8_t copy[FEC_DATAGRAM_MAX_BYTES];
+  const uint8_t *payload;
+  size_t payload_len;
+  if (connection->closing || connection->pending) {
+    return false;
+  }
+  struct stream_wire *wire = link_peek(connection->link, bytes, len, copy, &payload, &payload_len);
+  return wire && wire_stream_is_next(wire, payload, payload_len);
+}
+
 // Those that were resumed get what they have not used. Each may close any other.
 static void resume_wires(struct kcp_connection *connection) {
   struct stream_wire *wire;

@@ -26,6 +26,7 @@ struct kcp_listener {
   struct listener *listener;
   struct kcp_socket *socket;
   struct kcp_connection *connections;  // uthash by address
+  struct kcp_connection *by_conv;      // uthash
   bool accepting;
 };
 

@@ -566,6 +566,29 @@ int kcp_input(struct kcp *kcp, const uint8_t *payload, size_t len, bool regular,
   return result;
 }
 
+size_t kcp_peek(const struct kcp *kcp, const uint8_t *payload, size_t len, uint8_t *out,
+                size_t room) {
+  uint32_t next = kcp->receive_next;
+  size_t used = 0;
+  while (!kcp->unread && len >= KCP_SEGMENT_HEADER_BYTES) {
+    struct header header;
+    read_header(payload, &header);
+    payload += KCP_SEGMENT_HEADER_BYTES;
+    len -= KCP_SEGMENT_HEADER_BYTES;
+    if (!is_sound(kcp, &header, len)) {
+      break;
+    }
+    if (header.command == KCP_PUSH && header.sn == next && header.len <= room - used) {
+      memcpy(out + used, payload, header.len);
+      used += header.len;
+      next++;
+    }
+    payload += header.len;
+    len -= header.len;
+  }
+  return used;
+}
+
 enum kcp_wanted kcp_wants(const struct kcp *kcp) {
   if (kcp->wants_flush) {
     return KCP_FLUSH;

@@ -115,6 +115,17 @@ bool link_glance(const uint8_t *datagram, size_t len, struct kcp_glance *glance)
   }
 }
 
+void *link_peek(const struct link *link, const uint8_t *datagram, size_t len,
+                uint8_t out[FEC_DATAGRAM_MAX_BYTES], const uint8_t **payload, size_t *payload_len) {
+  size_t header = kind_of(datagram, len) == FEC_DATA ? FEC_HEADER_BYTES : 0;
+  if (kind_of(datagram, len) == FEC_PARITY || kind_of(datagram, len) == FEC_OUT_OF_BAND) {
+    return NULL;
+  }
+  size_t brought =
+      kcp_peek(link->kcp, datagram + header, len - header, out, FEC_DATAGRAM_MAX_BYTES);
+  return smux_peek(link->smux, out, brought, payload, payload_len);
+}
+
 bool link_is_parity(const uint8_t *datagram, size_t len) {
   return kind_of(datagram, len) == FEC_PARITY;
 }

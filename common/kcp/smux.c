@@ -600,6 +600,35 @@ int smux_input(struct smux *smux, uint8_t *bytes, size_t len, int64_t now_ms) {
   return error;
 }
 
+void *smux_peek(const struct smux *smux, const uint8_t *bytes, size_t len, const uint8_t **payload,
+                size_t *payload_len) {
+  if (smux->payload_left > 0 || smux->head_len > 0) {
+    return NULL;
+  }
+  while (len >= SMUX_HEADER_BYTES && bytes[0] == SMUX_VERSION) {
+    size_t frame_len = (size_t)bytes[2] | (size_t)bytes[3] << 8;
+    uint32_t id = get_u32(bytes + 4);
+    bool has_payload = bytes[1] == SMUX_PSH && frame_len > 0;
+    bytes += SMUX_HEADER_BYTES;
+    len -= SMUX_HEADER_BYTES;
+    size_t there = frame_len < len ? frame_len : len;
+    if (has_payload) {
+      const struct smux_stream *stream;
+      TAILQ_FOREACH(stream, &smux->streams, all) {
+        if (stream->id == id && !stream->is_closed && stream->kept.len == 0) {
+          *payload = bytes;
+          *payload_len = there;
+          return stream->owner;
+        }
+      }
+      return NULL;
+    }
+    bytes += there;
+    len -= there;
+  }
+  return NULL;
+}
+
 bool smux_takes_input(const struct smux *smux) {
   return smux->unread < smux->settings->session_bytes;
 }

@@ -111,11 +111,15 @@ func (s *Session) Close() error {
 
 // Dial is what a client of the ecosystem does.
 func (s *Settings) Dial(address string) (*Session, error) {
-	session, err := kcp.DialWithOptions(address, nil, s.DataShards, s.ParityShards)
+	socket, err := net.ListenUDP("udp", nil)
 	if err != nil {
 		return nil, err
 	}
-	return s.client(session, nil)
+	session, err := s.DialOver(socket, NewConv(), address)
+	if err != nil {
+		socket.Close()
+	}
+	return session, err
 }
 
 // DialOver does the same over a socket of the caller's, which is closed with the session.
@@ -124,11 +128,31 @@ func (s *Settings) DialOver(socket net.PacketConn, conv uint32, address string) 
 	if err != nil {
 		return nil, err
 	}
-	session, err := kcp.NewConn3(conv, to, nil, s.DataShards, s.ParityShards, socket)
+	session, err := kcp.NewConn3(conv, to, nil, s.DataShards, s.ParityShards, onlyFrom{socket, to})
 	if err != nil {
 		return nil, err
 	}
 	return s.client(session, socket)
+}
+
+// onlyFrom drops what others send. kcp-go takes whoever is heard first for its peer from then
+// on: on a machine where other gateways still send to ports that their clients have left, that
+// may be one of these.
+type onlyFrom struct {
+	net.PacketConn
+	peer *net.UDPAddr
+}
+
+func (o onlyFrom) ReadFrom(into []byte) (int, net.Addr, error) {
+	for {
+		n, from, err := o.PacketConn.ReadFrom(into)
+		if err != nil {
+			return n, from, err
+		}
+		if udp, ok := from.(*net.UDPAddr); !ok || udp.Port == o.peer.Port {
+			return n, from, nil
+		}
+	}
 }
 
 // NewConv is a conversation id as kcp-go itself draws it.
