@@ -13,6 +13,9 @@
 // Until somebody has logged in, an address gets no more than so many times what came from it: it
 // may be another's, which somebody has put into the datagrams.
 enum { AMPLIFICATION_MAX = 3 };
+// And as long no more than so many bytes are taken from it: what it may send out of order, and we
+// would hold, is more than any login needs.
+enum { PENDING_BYTES_MAX = 64 << 10 };
 
 static struct worker *worker_of(const struct kcp_connection *connection) {
   return connection->engine->worker;
@@ -183,6 +186,10 @@ static void settle(struct kcp_connection *connection, int error, int64_t now_ms)
 
 void kcp_connection_input(struct kcp_connection *connection, uint8_t *bytes, size_t len,
                           int64_t now_ms) {
+  if (connection->pending && connection->bytes_in + len > PENDING_BYTES_MAX) {
+    counters_add(worker_of(connection)->counters, COUNTER_KCP_DROPPED_PENDING, 1);
+    return;
+  }
   connection->bytes_in += len;
   settle(connection, link_input(connection->link, bytes, len, now_ms), now_ms);
 }

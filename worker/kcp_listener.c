@@ -255,6 +255,10 @@ void kcp_listener_give_up(struct kcp_listener *listener) {
   kcp_socket_read(listener->socket, false);
 }
 
+void kcp_listener_read_on(struct kcp_listener *listener) {
+  kcp_socket_read(listener->socket, true);
+}
+
 struct kcp_listener *kcp_listener_new(struct kcp_engine *engine, struct listener *place, int fd) {
   static const struct kcp_socket_events events = {.on_datagram = on_datagram};
   struct worker *worker = engine->worker;

@@ -502,6 +502,25 @@ static void fec_makes_up_for_what_is_lost(void **state) {
   finish();
 }
 
+// What is recovered comes late, and its acknowledgement says nothing of the path.
+static void recovery_makes_no_timeout_longer(void **state) {
+  (void)state;
+  prepare_both(code_10_3, code_10_3);
+  set_paths((struct path){.loss = 5});
+  start();
+  open_streams();
+  client.speakers[0].to_write = 1;
+  for (int i = 0; i < 400; i++) {  // one small message at a time: a group takes long to fill
+    client.speakers[0].to_write = client.speakers[0].written + 1;
+    write_of(&client.speakers[0], 1);
+    assert_true(run_until(is_done, 60000));
+    assert_true(state_of(&client).kcp.rto_ms <= 6 * DELAY_MS || i < 20);
+    assert_true(state_of(&server).kcp.rto_ms <= 6 * DELAY_MS || i < 20);
+  }
+  assert_true(state_of(&server).fec.recovered > 0);
+  finish();
+}
+
 static void a_forged_datagram_does_not_end_recovery_for_good(void **state) {
   (void)state;
   uint8_t forged[64] = {0, 0, 0, 0, FEC_PARITY};
@@ -816,6 +835,7 @@ int main(void) {
       cmocka_unit_test(every_byte_comes_back_whatever_the_path_loses),
       cmocka_unit_test(doubled_and_reordered_datagrams_change_nothing),
       cmocka_unit_test(fec_makes_up_for_what_is_lost),
+      cmocka_unit_test(recovery_makes_no_timeout_longer),
       cmocka_unit_test(a_forged_datagram_does_not_end_recovery_for_good),
       cmocka_unit_test(one_direction_alone_may_lose),
       cmocka_unit_test(each_kind_of_datagram_may_be_lost_alone),

@@ -121,19 +121,18 @@ static void server_on_tick(evutil_socket_t fd, short what, void *argument) {
 static void server_start(void) {
   struct timeval interval = {0, TICK_MS * 1000};
   socklen_t len = sizeof server.address;
-  server.settings = (struct link_settings){
-      .scratch = server.scratch,
-      .kcp = {.nodelay = true,
-              .interval_ms = 10,
-              .resend = 2,
-              .ack_nodelay = true,
-              .send_window = 128,
-              .receive_window = 128,
-              .mtu = 1400},
-      .smux = {.frame_bytes = 4096,
-               .stream_bytes = 65536,
-               .session_bytes = 4 << 20,
-               .streams_max = STREAMS_MAX}};
+  server.settings = (struct link_settings){.scratch = server.scratch,
+                                           .kcp = {.nodelay = true,
+                                                   .interval_ms = 10,
+                                                   .resend = 2,
+                                                   .ack_nodelay = true,
+                                                   .send_window = 128,
+                                                   .receive_window = 128,
+                                                   .mtu = 1400},
+                                           .smux = {.frame_bytes = 4096,
+                                                    .stream_bytes = 65536,
+                                                    .session_bytes = 4 << 20,
+                                                    .streams_max = STREAMS_MAX}};
   server.base = event_base_new();
   server.fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);
   server.address = (struct sockaddr_in){.sin_family = AF_INET};
@@ -179,9 +178,8 @@ static void start(struct kcp_wire wire) {
 }
 
 static void dial(size_t number, struct kcp_stream *beside) {
-  talks[number].stream =
-      kcp_dial(dialer, (struct sockaddr *)&server.address, sizeof server.address,
-               (struct in_addr){0}, beside, &talks[number]);
+  talks[number].stream = kcp_dial(dialer, (struct sockaddr *)&server.address, sizeof server.address,
+                                  (struct in_addr){0}, beside, &talks[number]);
   assert_non_null(talks[number].stream);
 }
 
@@ -247,8 +245,10 @@ static void check(size_t number) {
 
 static void bytes_come_back_with_any_settings_of_the_wire(void **state) {
   (void)state;
-  const struct kcp_wire wires[] = {
-      {0}, {.low_latency = true}, {.has_fec = true}, {.has_fec = true, .data_shards = 3, .parity_shards = 2}};
+  const struct kcp_wire wires[] = {{0},
+                                   {.low_latency = true},
+                                   {.has_fec = true},
+                                   {.has_fec = true, .data_shards = 3, .parity_shards = 2}};
   for (size_t i = 0; i < sizeof wires / sizeof *wires; i++) {
     start(wires[i]);
     dial(0, NULL);
