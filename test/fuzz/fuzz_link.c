@@ -320,6 +320,9 @@ static void input(const uint8_t *bytes, size_t len) {
   uint8_t *copy = malloc(len ? len : 1);
   expect(copy != NULL);
   memcpy(copy, bytes, len);
+  struct kcp_glance glance;
+  bool tells = link_glance(copy, len, &glance);
+  expect(!tells || (!link_is_parity(copy, len) && len >= KCP_SEGMENT_HEADER_BYTES));
   world.datagrams_in++;
   note(link_input(world.link, copy, len, world.now_ms));
   free(copy);
@@ -529,6 +532,7 @@ static void check(void) {
   expect(smux_unread_bytes(smux) <= SESSION + FEC_DATAGRAM_MAX_BYTES);
   expect(state.kcp.in_flight <= WINDOW && state.kcp.receive_window_free <= WINDOW);
   expect(state.datagrams_in == world.datagrams_in && state.datagrams_out == world.outputs);
+  expect(!link_is_settled(world.link) || state.kcp.unacked_bytes == 0);
   expect(state.malformed_in <= state.datagrams_in + state.fec.recovered);
 }
 

@@ -17,12 +17,16 @@ enum {
   JUST_BEFORE_WRAP = 26,  // sequence numbers
 };
 
+enum kinds { ALL_KINDS, DATA_ALONE, PARITY_ALONE, ACKNOWLEDGEMENTS_ALONE };
+
 // What happens to a datagram on the way, in each direction by itself, in percent.
 struct path {
   unsigned loss;
+  enum kinds lossy;  // what of it may be lost
   unsigned doubled;
   unsigned held_back;  // and overtaken by what follows within HELD_BACK_MAX_MS
   bool is_cut;         // all is lost
+  unsigned queue;      // of so many that arrive at the same time the rest is lost; 0: none is
 };
 enum { HELD_BACK_MAX_MS = 20 };
 
@@ -96,12 +100,35 @@ static void put_under_way(struct end *end, const uint8_t *bytes, size_t len, int
   memcpy(datagram->bytes, bytes, len);
 }
 
+static bool is_acknowledgement(const uint8_t *datagram) {
+  return datagram[4] == FEC_DATA && datagram[FEC_HEADER_BYTES + 4] == KCP_ACK;
+}
+
+static bool is_of_kind(const uint8_t *datagram, size_t len, enum kinds kinds) {
+  switch (kinds) {
+    case DATA_ALONE: return !link_is_parity(datagram, len) && !is_acknowledgement(datagram);
+    case PARITY_ALONE: return link_is_parity(datagram, len);
+    case ACKNOWLEDGEMENTS_ALONE: return is_acknowledgement(datagram);
+    default: return true;
+  }
+}
+
+// Whether the receiver's socket holds another one of those that come together.
+static bool has_room(const struct end *end, int64_t at_ms) {
+  unsigned waiting = 0;
+  for (size_t i = 0; i < end->count; i++) {
+    waiting += end->under_way[i].at_ms == at_ms;
+  }
+  return end->path.queue == 0 || waiting < end->path.queue;
+}
+
 static void on_output(const uint8_t *bytes, size_t len, void *owner) {
   struct end *end = owner;
   const struct path *path = &end->path;
   end->sent++;
   end->longest = len > end->longest ? len : end->longest;
-  if (path->is_cut || chance(path->loss)) {
+  if (path->is_cut || !has_room(end, now_ms + DELAY_MS) ||
+      (is_of_kind(bytes, len, path->lossy) && chance(path->loss))) {
     return;
   }
   int copies = chance(path->doubled) ? 2 : 1;
@@ -526,6 +553,22 @@ static void one_direction_alone_may_lose(void **state) {
   }
 }
 
+static void each_kind_of_datagram_may_be_lost_alone(void **state) {
+  (void)state;
+  for (enum kinds kinds = DATA_ALONE; kinds <= ACKNOWLEDGEMENTS_ALONE; kinds++) {
+    echo_over((struct path){.loss = 30, .lossy = kinds}, code_10_3, code_10_3);
+  }
+  // All parity: it is as if there was no FEC.
+  echo_over((struct path){.loss = 100, .lossy = PARITY_ALONE}, code_10_3, code_10_3);
+}
+
+// As the ecosystem's server does with its receive buffer of 8192 bytes.
+static void a_receiver_that_holds_seven_datagrams_gets_all(void **state) {
+  (void)state;
+  echo_over((struct path){.queue = 7}, code_10_3, code_10_3);
+  echo_over((struct path){.queue = 7}, NULL, NULL);
+}
+
 // --- Wrap-around -------------------------------------------------------------------------------
 
 static void all_numbers_may_wrap_around(void **state) {
@@ -800,6 +843,8 @@ int main(void) {
       cmocka_unit_test(recovery_makes_no_timeout_longer),
       cmocka_unit_test(a_forged_datagram_does_not_end_recovery_for_good),
       cmocka_unit_test(one_direction_alone_may_lose),
+      cmocka_unit_test(each_kind_of_datagram_may_be_lost_alone),
+      cmocka_unit_test(a_receiver_that_holds_seven_datagrams_gets_all),
       cmocka_unit_test(all_numbers_may_wrap_around),
       cmocka_unit_test(a_stream_nobody_reads_holds_up_no_other),
       cmocka_unit_test(streams_that_end_are_forgotten_on_both_sides),
