@@ -1,4 +1,4 @@
-"""What comes by UDP and is not what the ecosystem's client sends: the datagrams are written here."""
+"""What comes by UDP and is not what the ecosystem's client sends: datagrams that are made here."""
 
 import functools
 import os
@@ -448,8 +448,8 @@ def test_parity_that_recovers_nonsense_does_no_harm(gateway):
     with raw_player(gateway, 48220) as player:
         for group in range(1000, 1100):
             shards = [fec(group * GROUP + i, player.segment(0, b"old")) for i in range(9)]
-            for raw in [*shards, fec(group * GROUP + 10 + group % 3, random_bytes(26 + group, group),
-                                     flag=PARITY)]:
+            parity = fec(group * GROUP + 10 + group % 3, random_bytes(26 + group, group), flag=PARITY)
+            for raw in [*shards, parity]:
                 player.socket.send(raw)
             if group % 10 == 0:
                 works(player)

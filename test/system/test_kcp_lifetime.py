@@ -156,7 +156,8 @@ def test_a_setting_of_new_workers_leaves_connections_as_they_are(place):
     with crowd(bridge) as players, Players(players) as playing:
         for mtu in (600, 1300):
             old = running(gateway)
-            assert gateway.reload({"kcp": {"mtu_bytes": mtu}}) == {"kcp.mtu_bytes": "new_generation"}
+            changed = gateway.reload({"kcp": {"mtu_bytes": mtu}})
+            assert changed == {"kcp.mtu_bytes": "new_generation"}
             wait_for(lambda: running(gateway) and not running(gateway) & old, "the new workers")
             playing.go_on()
             with crowd(bridge) as newcomers:
