@@ -225,12 +225,12 @@ static const char *build(struct worker *worker, char *why, size_t why_size) {
 }
 
 static void tear_down(struct worker *worker) {
-  drain_fini(worker);
   session_bury_all(worker);
   tunnel_cut_all(worker);
   wire_cut_all(&worker->wires);
   stream_engine_free(worker->streams);
   acceptor_free(worker->acceptor);
+  drain_fini(worker);  // which every connection that was cut has told
   loop_lag_free(worker->loop_lag);
   pushes_free(worker->pushes);
   if (worker->trace) {  // the last spans
@@ -294,6 +294,7 @@ int worker_run(int index) {
       [WORKER_LOG_TUNNEL] = "tunnel",
       [WORKER_LOG_TLS] = "tls_failed",
       [WORKER_LOG_PUSH] = "push_lost",
+      [WORKER_LOG_ROAMED] = "client_roamed",
   };
   for (int i = 0; i < WORKER_LOG_COUNT; i++) {
     worker.log_limits[i].kind = kinds[i];
