@@ -38,7 +38,7 @@
   X(KCP_DROPPED_CLOSED, WORKERS, "kcp_dropped_closed",                                             \
     "datagrams of connections that have just ended")                                               \
   X(KCP_DROPPED_PENDING, WORKERS, "kcp_dropped_pending",                                           \
-    "datagrams of clients that have not logged in: too many of them, or too much of one")          \
+    "first datagrams with too many connections without a login")                                   \
   X(KCP_DROPPED_AMPLIFICATION, WORKERS, "kcp_dropped_amplification",                               \
     "datagrams not sent to a client that has not logged in, beyond three times what came from it") \
   X(KCP_DROPPED_SEND_BUFFER, WORKERS, "kcp_dropped_send_buffer",                                   \

@@ -134,16 +134,22 @@ const char *acceptor_load_tls(struct acceptor *acceptor, char *why, size_t why_s
 
 // --- Accepting -------------------------------------------------------------------------
 
+static void rest_sockets(struct acceptor *acceptor) {
+  for (size_t i = 0; i < acceptor->listener_count; i++) {
+    if (acceptor->listeners[i].acceptable) {
+      event_del(acceptor->listeners[i].acceptable);
+    }
+  }
+}
+
 void acceptor_rest(struct acceptor *acceptor) {
   if (acceptor->backoff) {
     event_del(acceptor->backoff);
   }
+  rest_sockets(acceptor);
   for (size_t i = 0; i < acceptor->listener_count; i++) {
-    struct listener *listener = &acceptor->listeners[i];
-    if (listener->kcp) {
-      kcp_listener_rest(listener->kcp);
-    } else if (listener->acceptable) {
-      event_del(listener->acceptable);
+    if (acceptor->listeners[i].kcp) {
+      kcp_listener_rest(acceptor->listeners[i].kcp);
     }
   }
 }
@@ -160,7 +166,7 @@ void acceptor_start(struct acceptor *acceptor) {
 }
 
 // No descriptor is left: the client at the head is refused with the one held in
-// reserve, and accepting rests for a while.
+// reserve, and accepting rests for a while. Clients over KCP need none, and come in.
 static void out_of_descriptors(struct listener *listener) {
   struct acceptor *acceptor = listener->acceptor;
   close(acceptor->reserve);
@@ -171,7 +177,7 @@ static void out_of_descriptors(struct listener *listener) {
   }
   acceptor->reserve = open_reserve();
   counters_add(acceptor->worker->counters, COUNTER_ACCEPT_BACKOFFS, 1);
-  acceptor_rest(acceptor);
+  rest_sockets(acceptor);
   event_add(acceptor->backoff, &backoff_time);
 }
 
@@ -236,7 +242,9 @@ static bool set_up(struct listener *listener, struct acceptor *acceptor, int fd,
   listener->port = port_of(fd);
   if (config->transport == TRANSPORT_KCP) {
     listener->fd = -1;
-    listener->kcp = kcp_listener_new(acceptor->kcp, listener, fd);
+    if (acceptor->kcp) {  // else the worker does not start, and says why
+      listener->kcp = kcp_listener_new(acceptor->kcp, listener, fd);
+    }
   } else {
     listener->acceptable =
         event_new(worker->base, fd, EV_READ | EV_PERSIST, on_acceptable, listener);
@@ -322,7 +330,11 @@ void acceptor_read_on(struct acceptor *acceptor) {
 void acceptor_stop(struct acceptor *acceptor, enum close_reason reason) {
   acceptor_rest(acceptor);
   for (size_t i = 0; i < acceptor->listener_count; i++) {
-    close_listening(&acceptor->listeners[i]);  // over KCP the last words need answers
+    struct listener *listener = &acceptor->listeners[i];
+    close_listening(listener);  // over KCP the last words need answers
+    if (listener->kcp) {
+      kcp_listener_stop(listener->kcp);
+    }
   }
   struct arrival *arrival;
   while ((arrival = LIST_FIRST(&acceptor->arrivals))) {

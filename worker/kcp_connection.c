@@ -13,9 +13,9 @@
 // Until somebody has logged in, an address gets no more than so many times what came from it: it
 // may be another's, which somebody has put into the datagrams.
 enum { AMPLIFICATION_MAX = 3 };
-// And as long no more than so many bytes are taken from it: what it may send out of order, and we
-// would hold, is more than any login needs.
-enum { PENDING_BYTES_MAX = 64 << 10 };
+// And takes up no more than a login on each of its streams needs: nothing says that anybody is
+// there who waits for answers.
+enum { STRANGER_BYTES_MAX = 128 << 10 };
 
 static struct worker *worker_of(const struct kcp_connection *connection) {
   return connection->engine->worker;
@@ -64,7 +64,8 @@ static void *on_open(struct smux_stream *stream, void *owner) {
   struct worker *worker = worker_of(connection);
   const struct listener *listener = connection->listener->listener;
   char address[64];
-  if (connection->closing || worker->stopping) {
+  if (connection->closing || worker->stopping ||
+      (connection->pending && connection->opened >= worker->config.kcp.streams)) {
     return NULL;
   }
   struct trace_connection *trace = trace_accepted(worker->trace, listener->config, listener->port);
@@ -81,7 +82,7 @@ static void *on_open(struct smux_stream *stream, void *owner) {
     wire_stream_drop(wire);
     return NULL;
   }
-  connection->had_streams = true;
+  connection->opened++;
   return wire;
 }
 
@@ -154,6 +155,16 @@ static enum close_reason reason_of(int error) {
   }
 }
 
+// Nobody has logged in, or what was pending was not taken. The ends of its streams are told once,
+// so that a client who is there after all need not wait for its own time to be over.
+static void give_up(struct kcp_connection *connection, int64_t now_ms) {
+  connection->closing = true;
+  end_wires(connection, CLOSE_HANDSHAKE_TIMEOUT);
+  int error = link_flush(connection->link, now_ms);
+  (void)error;  // it changes nothing any more
+  kcp_connection_cut(connection);
+}
+
 // After anything that the link did: what comes next, and when. The connection may be gone after
 // this.
 static void settle(struct kcp_connection *connection, int error, int64_t now_ms) {
@@ -161,7 +172,7 @@ static void settle(struct kcp_connection *connection, int error, int64_t now_ms)
     kcp_connection_end(connection, reason_of(error));
     return;
   }
-  if (!connection->closing && connection->had_streams && LIST_EMPTY(&connection->wires)) {
+  if (!connection->closing && connection->opened > 0 && LIST_EMPTY(&connection->wires)) {
     connection->closing = true;
     connection->give_up_ms = now_ms + worker_of(connection)->wires.linger_ms;
     kcp_connection_touch(connection);
@@ -172,7 +183,7 @@ static void settle(struct kcp_connection *connection, int error, int64_t now_ms)
     return;
   }
   if (is_limited && now_ms >= connection->give_up_ms) {
-    kcp_connection_end(connection, CLOSE_HANDSHAKE_TIMEOUT);
+    give_up(connection, now_ms);
     return;
   }
   int64_t due_ms = link_due(connection->link, now_ms);
@@ -186,11 +197,11 @@ static void settle(struct kcp_connection *connection, int error, int64_t now_ms)
 
 void kcp_connection_input(struct kcp_connection *connection, uint8_t *bytes, size_t len,
                           int64_t now_ms) {
-  if (connection->pending && connection->bytes_in + len > PENDING_BYTES_MAX) {
-    counters_add(worker_of(connection)->counters, COUNTER_KCP_DROPPED_PENDING, 1);
+  connection->bytes_in += len;
+  if (connection->pending && connection->bytes_in > STRANGER_BYTES_MAX) {
+    kcp_connection_end(connection, CLOSE_HANDSHAKE_UNEXPECTED);
     return;
   }
-  connection->bytes_in += len;
   settle(connection, link_input(connection->link, bytes, len, now_ms), now_ms);
 }
 
@@ -242,6 +253,7 @@ void kcp_connection_trust(struct kcp_connection *connection) {
   if (connection->pending) {
     kcp_engine_leave_pending(connection->engine, connection->pending);
     connection->pending = NULL;
+    kcp_engine_tell(connection->engine, connection);
   }
 }
 

@@ -39,12 +39,12 @@ struct kcp_connection {
   struct wheel_timer timer;
   TAILQ_ENTRY(kcp_connection) dirty;
   bool is_dirty;
-  bool had_streams;
   bool resuming;       // some wires were resumed
   bool closing;        // its last stream has ended: what is pending goes out
   int64_t give_up_ms;  // unless somebody has logged in; when closing: in any case
   uint64_t bytes_in;   // until somebody has logged in
   uint64_t bytes_out;
+  int64_t opened;             // streams, ever
   struct link_state counted;  // what the counters have of it
 };
 

@@ -129,8 +129,14 @@ static uint16_t port_of(const struct kcp_listener *listener) {
   return (uint16_t)listener->listener->port;
 }
 
-static void tell(struct kcp_engine *engine, uint64_t key) {
-  if (kcp_owners_insert(engine->worker->kcp_owners, key, (unsigned)engine->worker->index) != 0) {
+// Without a login it takes no name that another one has: it may be made of a datagram with
+// somebody's address in it, who would be cut off from the worker that has him.
+static void tell(struct kcp_engine *engine, uint64_t key, bool is_trusted) {
+  struct kcp_owners *owners = engine->worker->kcp_owners;
+  if (!is_trusted && kcp_owners_find(owners, key) != KCP_OWNERS_NOBODY) {
+    return;
+  }
+  if (kcp_owners_insert(owners, key, (unsigned)engine->worker->index) != 0) {
     counters_add(engine->worker->counters, COUNTER_KCP_OWNERS_FULL, 1);
   }
 }
@@ -138,8 +144,9 @@ static void tell(struct kcp_engine *engine, uint64_t key) {
 void kcp_engine_tell(struct kcp_engine *engine, const struct kcp_connection *connection) {
   const struct kcp_owners *owners = engine->worker->kcp_owners;
   uint16_t port = port_of(connection->listener);
-  tell(engine, kcp_owners_key(owners, &connection->peer.address.any, port));
-  tell(engine, kcp_owners_conv_key(owners, connection->conv, port));
+  bool is_trusted = connection->pending == NULL;
+  tell(engine, kcp_owners_key(owners, &connection->peer.address.any, port), is_trusted);
+  tell(engine, kcp_owners_conv_key(owners, connection->conv, port), is_trusted);
 }
 
 void kcp_engine_untell(struct kcp_engine *engine, const struct kcp_connection *connection,

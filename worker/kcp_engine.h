@@ -71,6 +71,7 @@ void kcp_engine_leave_pending(struct kcp_engine *engine, struct address_count *c
 //
 // Each connection is known to all workers by its address and by its conv.
 
+// When it begins, and again when somebody has logged in on it.
 void kcp_engine_tell(struct kcp_engine *engine, const struct kcp_connection *connection);
 // but_address: another connection of this worker has the same.
 void kcp_engine_untell(struct kcp_engine *engine, const struct kcp_connection *connection,

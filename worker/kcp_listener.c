@@ -250,6 +250,20 @@ void kcp_listener_start(struct kcp_listener *listener) {
 
 void kcp_listener_rest(struct kcp_listener *listener) { listener->accepting = false; }
 
+void kcp_listener_stop(struct kcp_listener *listener) {
+  struct kcp_connection *first;
+  struct kcp_connection *other;
+  HASH_ITER(hh, listener->connections, first, other) {
+    struct kcp_connection *next;
+    for (struct kcp_connection *connection = first; connection; connection = next) {
+      next = connection->next;
+      if (connection->opened == 0) {
+        kcp_connection_cut(connection);
+      }
+    }
+  }
+}
+
 void kcp_listener_give_up(struct kcp_listener *listener) {
   listener->accepting = false;
   kcp_socket_read(listener->socket, false);

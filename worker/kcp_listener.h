@@ -38,6 +38,9 @@ void kcp_listener_free(struct kcp_listener *listener);  // its connections too; 
 void kcp_listener_start(struct kcp_listener *listener);
 // Reads, and lets nobody in.
 void kcp_listener_rest(struct kcp_listener *listener);
+// Cuts off the connections on which no stream is open: they have nothing to be told. Not within
+// anything that a connection does.
+void kcp_listener_stop(struct kcp_listener *listener);
 // The socket is another worker's: reads no more. Answers leave by it all the same.
 void kcp_listener_give_up(struct kcp_listener *listener);
 // That one is leaving, too: reads again, and lets nobody in.

@@ -14,9 +14,9 @@
 #endif
 
 enum {
-  BATCH = 64,          // datagrams by one call
-  BATCHES_A_TURN = 4,  // so that a flood does not hold up the other clients of the worker
-  SEGMENTS_MAX = 44,   // of one offload: the kernel takes 64 of them, and no more than 64 KiB
+  BATCH = 64,             // datagrams by one call
+  BATCHES_A_TURN = 4,     // so that a flood does not hold up the other clients of the worker
+  RUN_BYTES_MAX = 64000,  // of one offload: the kernel takes 64 datagrams, and less than 64 KiB
 };
 
 // Room for the packet information of either family, and for the segment's size.
@@ -43,6 +43,7 @@ struct kcp_socket {
   } in, out;
   size_t out_lens[BATCH];
   size_t out_count;
+  size_t single_until;  // of these go one by one
 };
 
 socklen_t kcp_peer_address_len(const struct kcp_peer *peer) {
@@ -162,7 +163,9 @@ static bool same_peer(const struct kcp_peer *a, const struct kcp_peer *b) {
 // How many datagrams from the first on go as one: to one client, all but the last of one length.
 static size_t run_length(const struct kcp_socket *socket, size_t first) {
   size_t end = first + 1;
-  while (socket->segments && end < socket->out_count && end - first < SEGMENTS_MAX &&
+  size_t most = RUN_BYTES_MAX / socket->out_lens[first];
+  bool may_run = socket->segments && first >= socket->single_until;
+  while (may_run && end < socket->out_count && end - first < most &&
          socket->out_lens[end] <= socket->out_lens[first] &&
          same_peer(&socket->out.peers[end], &socket->out.peers[first])) {
     bool is_shorter = socket->out_lens[end] < socket->out_lens[first];
@@ -204,10 +207,9 @@ static void count_sent(struct kcp_socket *socket, size_t first, size_t run) {
   counters_add(socket->counters, COUNTER_KCP_DATAGRAMS_OUT, run);
 }
 
-// Whether an error tells that the kernel, or the network device, has no offload.
-static bool is_about_segments(int error) {
-  return error == EIO || error == EINVAL || error == EMSGSIZE;
-}
+// Whether an error tells that this run can't be cut: the path to its client may take no datagrams
+// of that length.
+static bool is_about_run(int error) { return error == EINVAL || error == EMSGSIZE; }
 
 void kcp_socket_flush(struct kcp_socket *socket) {
   size_t runs[BATCH];
@@ -223,8 +225,10 @@ void kcp_socket_flush(struct kcp_socket *socket) {
     if (sent > 0) {
       continue;
     }
-    if (runs[0] > 1 && is_about_segments(errno)) {
-      socket->segments = false;  // from here on one by one
+    if (runs[0] > 1 && errno == EIO) {
+      socket->segments = false;  // the network device has no offload
+    } else if (runs[0] > 1 && is_about_run(errno)) {
+      socket->single_until = done + runs[0];
     } else if (errno == EAGAIN || errno == ENOBUFS) {
       counters_add(socket->counters, COUNTER_KCP_DROPPED_SEND_BUFFER, socket->out_count - done);
       break;
@@ -234,11 +238,12 @@ void kcp_socket_flush(struct kcp_socket *socket) {
     }
   }
   socket->out_count = 0;
+  socket->single_until = 0;
 }
 
 void kcp_socket_send(struct kcp_socket *socket, const struct kcp_peer *peer, const uint8_t *bytes,
                      size_t len) {
-  if (len > KCP_DATAGRAM_MAX_BYTES) {
+  if (len == 0 || len > KCP_DATAGRAM_MAX_BYTES) {
     return;
   }
   if (socket->out_count == BATCH) {

@@ -225,12 +225,12 @@ static const char *build(struct worker *worker, char *why, size_t why_size) {
 }
 
 static void tear_down(struct worker *worker) {
-  drain_fini(worker);
   session_bury_all(worker);
   tunnel_cut_all(worker);
   wire_cut_all(&worker->wires);
   stream_engine_free(worker->streams);
   acceptor_free(worker->acceptor);
+  drain_fini(worker);  // which every connection that was cut has told
   loop_lag_free(worker->loop_lag);
   pushes_free(worker->pushes);
   if (worker->trace) {  // the last spans

@@ -68,6 +68,7 @@ struct smux {
   uint8_t head_len;
   bool was_heard;  // since the last check
   bool wants_nop;
+  bool heard_nop;    // in the input at hand
   bool is_broken;    // half a frame has gone to the carrier
   uint8_t refusals;  // in use
   uint32_t *refused;
@@ -538,7 +539,7 @@ static int on_frame(struct smux *smux, const uint8_t *head) {
       smux->payload_left = (uint32_t)head[2] | (uint32_t)head[3] << 8;
       return 0;
     case SMUX_UPD: on_update(find(smux, id), head + SMUX_HEADER_BYTES); return 0;
-    default: return 0;  // NOP
+    default: smux->heard_nop = true; return 0;
   }
 }
 
@@ -580,9 +581,21 @@ static size_t take_head(struct smux *smux, const uint8_t *bytes, size_t len, int
   return taken;
 }
 
+// Ours goes with the acknowledgement of the peer's if it is due before long: a connection that is
+// idle is spared a datagram by that, and its owner a timer. Two that do so don't answer each other,
+// since the interval has begun anew.
+static void answer_nop(struct smux *smux, int64_t now_ms) {
+  int64_t interval_ms = smux->settings->keepalive_interval_ms;
+  smux->heard_nop = false;
+  if (interval_ms > 0 && smux->nop_due_ms - now_ms <= interval_ms / 2) {
+    smux->nop_due_ms = now_ms + interval_ms;
+    smux->wants_nop = true;
+    (void)send_control(smux);  // out of memory: it waits for smux_pump, which tells
+  }
+}
+
 int smux_input(struct smux *smux, uint8_t *bytes, size_t len, int64_t now_ms) {
   int error = 0;
-  (void)now_ms;
   while (len > 0 && !error) {
     size_t taken;
     if (smux->payload_left == 0) {
@@ -596,6 +609,9 @@ int smux_input(struct smux *smux, uint8_t *bytes, size_t len, int64_t now_ms) {
     }
     bytes += taken;
     len -= taken;
+  }
+  if (!error && smux->heard_nop) {
+    answer_nop(smux, now_ms);
   }
   return error;
 }

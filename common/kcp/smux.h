@@ -31,7 +31,7 @@ struct smux_settings {
   uint32_t stream_bytes;          // the window of a stream that we tell
   uint32_t session_bytes;         // that all streams together may hold unread; more is not read
   uint32_t streams_max;           // at a time
-  int64_t keepalive_interval_ms;  // between two NOPs of ours; 0: none
+  int64_t keepalive_interval_ms;  // between two NOPs of ours, at most; 0: none
   int64_t keepalive_timeout_ms;   // a peer silent for it, or up to twice that, is gone; 0: never
 };
 

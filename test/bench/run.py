@@ -323,7 +323,7 @@ KCP_IDLE_PLAYERS = 2000
 KCP_IDLE_S = 25  # of which each connection says something ten seconds apart
 LOSSY_TURNS = 3
 LOSSY = {"loss": 5, "delay": "25ms"}  # in each direction
-LOSSY_CLIENTS = 100
+LOSSY_CLIENTS = 50
 LOSSY_S = 12
 
 

@@ -109,20 +109,18 @@ func (s *Session) Close() error {
 	return err
 }
 
-// Dial is what a client of the ecosystem does.
+// Dial is what a client of the ecosystem does. It takes whoever is heard first for its peer:
+// where another gateway may still send to a port that its client has left, see DialOver.
 func (s *Settings) Dial(address string) (*Session, error) {
-	socket, err := net.ListenUDP("udp", nil)
+	session, err := kcp.DialWithOptions(address, nil, s.DataShards, s.ParityShards)
 	if err != nil {
 		return nil, err
 	}
-	session, err := s.DialOver(socket, NewConv(), address)
-	if err != nil {
-		socket.Close()
-	}
-	return session, err
+	return s.client(session, nil)
 }
 
-// DialOver does the same over a socket of the caller's, which is closed with the session.
+// DialOver does the same over a socket of the caller's, which is closed with the session, and
+// hears only its peer.
 func (s *Settings) DialOver(socket net.PacketConn, conv uint32, address string) (*Session, error) {
 	to, err := net.ResolveUDPAddr("udp", address)
 	if err != nil {

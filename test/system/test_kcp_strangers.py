@@ -1,0 +1,140 @@
+"""Whoever sends datagrams to the KCP listener and never logs in, in datagrams made by hand."""
+
+import os
+import resource
+import socket
+import struct
+
+from janus import wire
+from janus.patience import patient, wait_for
+from janus.programs import Gateway, nodes_of
+
+PUSH, ACK = 81, 82
+SYN, FIN, PSH = 0, 1, 2
+
+
+def segment(conv, sn, data=b"", command=PUSH, una=0):
+    return struct.pack("<IBBHIIII", conv, command, 0, 128, 0, sn, una, len(data)) + data
+
+
+def frame(command, stream, data=b""):
+    return struct.pack("<BBHI", 2, command, len(data), stream) + data
+
+
+def frames_of(datagram):
+    """The smux frames in a datagram of ours that has FEC's header; of parity none."""
+    frames = b""
+    at = 8
+    while datagram[4] == 0xf1 and at + 24 <= len(datagram):
+        command, length = datagram[at + 4], struct.unpack_from("<I", datagram, at + 20)[0]
+        frames += datagram[at + 24:at + 24 + length] if command == PUSH else b""
+        at += 24 + length
+    return frames
+
+
+class Stranger:
+    """A KCP connection without FEC, from a port of its own."""
+
+    def __init__(self, gateway, conv=7):
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", 0))
+        self.socket.settimeout(patient(30))
+        self.address = gateway.listener("kcp")
+        self.conv = conv
+        self.sn = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
+
+    def send(self, *frames):
+        for one in frames:
+            self.socket.sendto(segment(self.conv, self.sn, one), self.address)
+            self.sn += 1
+
+    def receive_frames(self):
+        return frames_of(self.socket.recv(2048))
+
+
+def test_a_worker_that_leaves_cuts_off_who_has_not_opened_a_stream(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address),
+                    settings={"worker": {"count": 1, "stop_timeout": "100ms"}})
+    with Stranger(gateway) as stranger:
+        stranger.send(b"\x02")  # the beginning of a frame
+        gateway.wait_gauge("kcp_connections_pending", 1)
+        pid = gateway.worker_pids()[0]
+        gateway.ctl("worker", "restart", "0", "--timeout", "0s", "--spread", "0s")
+        wait_for(lambda: pid not in gateway.worker_pids().values(), "the worker to leave")
+    assert "event=worker_died" not in gateway.log()
+    assert gateway.wait_log(r"event=worker_stopped .*connections_left=(\d+)")[1] == "0"
+
+
+def test_without_descriptors_clients_over_kcp_come_in(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address), settings={"worker": {"count": 1}})
+    worker = gateway.worker_pids()[0]
+    crowd = []
+    with gateway.player(36000) as player:
+        assert player.ask(wire.USER, 1, b"in").data == b"in"
+        limit = len(os.listdir(f"/proc/{worker}/fd")) + 5
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (limit, limit))
+        try:
+            for _ in range(100):  # some of which wait to be accepted
+                crowd.append(socket.create_connection(gateway.address))
+            wait_for(lambda: gateway.closed("descriptor_limit") > 0, "a client to be refused")
+            for number in range(20):
+                with Stranger(gateway) as stranger:
+                    stranger.send(b"\x02")
+                    gateway.wait_gauge("kcp_connections_pending", number + 1)
+        finally:
+            for one in crowd:
+                one.close()
+    assert gateway.counter("kcp_dropped_unknown") == 0
+
+
+def test_a_datagram_with_another_s_address_cuts_nobody_off_whose_worker_drains(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address), settings={"worker": {"count": 1}})
+    with Stranger(gateway) as stranger:
+        stranger.send(frame(SYN, 3) + frame(PSH, 3, b"\0"))
+        gateway.wait_gauge("kcp_connections_pending", 1)
+        gateway.ctl("worker", "restart", "0")
+        stranger.send(frame(PSH, 3, b"\0"))
+        gateway.wait_counter("kcp_handed_in", 1)
+        before = gateway.counter("kcp_segments_in")
+        stranger.socket.sendto(segment(8, 0, b"\x01" * 8), stranger.address)
+        gateway.wait_counter("kcp_segments_in", before + 1)
+        gateway.wait_gauge("kcp_connections_pending", 1)
+        stranger.send(frame(PSH, 3, b"\0"))
+        gateway.wait_counter("kcp_handed_in", 2)
+
+
+def test_a_connection_on_which_nobody_logs_in_is_told_its_end(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address),
+                    settings={"limits": {"handshake_timeout": "500ms"}})
+    with Stranger(gateway) as stranger:
+        stranger.send(frame(SYN, 3) + frame(PSH, 3, b"\0"))
+        while frame(FIN, 3) not in stranger.receive_frames():
+            pass
+    gateway.wait_gauge("connections", 0)
+
+
+def test_a_stranger_opens_no_more_streams_than_may_be_open_at_a_time(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address), settings={"kcp": {"streams": 4}})
+    with Stranger(gateway) as stranger:
+        stranger.send(frame(SYN, 3))
+        for stream in range(5, 45, 2):
+            stranger.send(frame(SYN, stream) + frame(FIN, stream))
+        while frame(FIN, 43) not in stranger.receive_frames():
+            pass
+    assert gateway.closed("client_closed") == 4 - 1
+
+
+def test_a_stranger_who_sends_too_much_is_cut_off(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address))
+    with gateway.closes("handshake_unexpected", 1), Stranger(gateway) as stranger:
+        stranger.send(frame(SYN, 3))
+        while gateway.gauge("connections") == 1:
+            for _ in range(50):
+                stranger.send(frame(PSH, 5, bytes(1000)))
+    assert gateway.gauge("kcp_connections_pending") == 0
