@@ -312,6 +312,17 @@ static void note(int error) {
   world.error = world.error != 0 ? world.error : error;
 }
 
+static void check_peek(const uint8_t *datagram, size_t len) {
+  uint8_t out[FEC_DATAGRAM_MAX_BYTES];
+  const uint8_t *payload;
+  size_t payload_len;
+  const struct user *user = link_peek(world.link, datagram, len, out, &payload, &payload_len);
+  if (user) {
+    expect(user->stream != NULL && payload_len <= len);
+    expect(payload >= out && payload + payload_len <= out + sizeof out);
+  }
+}
+
 // In a block of its own, so that a step outside shows.
 static void input(const uint8_t *bytes, size_t len) {
   if (world.error != 0) {
@@ -323,6 +334,7 @@ static void input(const uint8_t *bytes, size_t len) {
   struct kcp_glance glance;
   bool tells = link_glance(copy, len, &glance);
   expect(!tells || (!link_is_parity(copy, len) && len >= KCP_SEGMENT_HEADER_BYTES));
+  check_peek(copy, len);
   world.datagrams_in++;
   note(link_input(world.link, copy, len, world.now_ms));
   free(copy);
