@@ -88,6 +88,8 @@ static void *on_open(struct smux_stream *stream, void *owner) {
 
 // --- The end -----------------------------------------------------------------------------------
 
+enum { QUIET_MS = 1000 };
+
 // Adds what has come about since to the counters.
 static void count(struct kcp_connection *connection) {
   struct counters *counters = worker_of(connection)->counters;
@@ -187,6 +189,9 @@ static void settle(struct kcp_connection *connection, int error, int64_t now_ms)
     return;
   }
   int64_t due_ms = link_due(connection->link, now_ms);
+  if (due_ms - now_ms >= QUIET_MS) {  // it may be long before its timer does this
+    count(connection);
+  }
   if (is_limited && connection->give_up_ms < due_ms) {
     due_ms = connection->give_up_ms;
   }

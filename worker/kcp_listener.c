@@ -195,40 +195,45 @@ static void begin(struct kcp_listener *listener, const struct kcp_peer *peer, ui
 
 // --- Datagrams -----------------------------------------------------------------------------------
 
+// Of its address's connections the one that a datagram of parity is for: which can't be seen, but
+// players come first.
+static struct kcp_connection *find_for_parity(struct kcp_connection *first) {
+  struct kcp_connection *connection = first;
+  while (connection && connection->pending) {
+    connection = connection->next;
+  }
+  return connection ? connection : first;
+}
+
 void kcp_listener_take(struct kcp_listener *listener, const struct kcp_peer *peer, uint8_t *bytes,
                        size_t len, bool handed) {
   struct kcp_glance glance;
   uint8_t key[KCP_PEER_KEY_BYTES];
   int64_t now_ms = clock_monotonic_ms();
-  kcp_peer_key(peer, key);
   bool has_glance = link_glance(bytes, len, &glance);
-  struct kcp_connection *first = find_first(listener, key);
-  struct kcp_connection *connection = has_glance ? find_conv(first, glance.conv) : NULL;
-  if (!has_glance && link_is_parity(bytes, len)) {
-    connection = first;  // the newest of the address
-  }
-  if (connection) {
-    kcp_connection_input(connection, bytes, len, now_ms);
+  if (!has_glance && !link_is_parity(bytes, len)) {
+    counters_add(counters_of(listener), COUNTER_KCP_MALFORMED, 1);
     return;
   }
-  if (!handed && (has_glance || link_is_parity(bytes, len)) &&
+  kcp_peer_key(peer, key);
+  struct kcp_connection *first = find_first(listener, key);
+  struct kcp_connection *connection =
+      has_glance ? find_conv(first, glance.conv) : find_for_parity(first);
+  if (!connection && !handed &&
       kcp_engine_hand_over(listener->engine, listener, peer, has_glance ? &glance : NULL,
                            first != NULL, bytes, len)) {
     return;
   }
-  if (!has_glance) {
-    counters_add(counters_of(listener), COUNTER_KCP_MALFORMED, 1);
-    return;
+  if (!connection && has_glance) {
+    connection = roam(listener, peer, &glance, bytes, len);
   }
-  if ((connection = roam(listener, peer, &glance, bytes, len))) {
+  if (connection) {
     kcp_connection_input(connection, bytes, len, now_ms);
-    return;
-  }
-  if (first && glance.sn != 0) {
+  } else if (!has_glance || (first && glance.sn != 0)) {
     counters_add(counters_of(listener), COUNTER_KCP_DROPPED_UNKNOWN, 1);
-    return;
+  } else {
+    begin(listener, peer, bytes, len, &glance, now_ms);
   }
-  begin(listener, peer, bytes, len, &glance, now_ms);
 }
 
 static void on_datagram(const struct kcp_peer *peer, uint8_t *bytes, size_t len, void *owner) {
