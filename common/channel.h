@@ -293,9 +293,14 @@ enum { CHANNEL_SPANS_MAX_BYTES = 64 << 10 };
 struct channel_drain {
   int64_t timeout_ms;  // CHANNEL_DRAIN_NEVER: until they leave by themselves
   int64_t spread_ms;
-  uint64_t leave;  // 1: the sockets are another worker's now; exit when the last player has left
+  uint64_t leave;  // enum channel_leave
 };
 enum { CHANNEL_DRAIN_NEVER = -1 };
+enum channel_leave {
+  CHANNEL_LEAVE_NOT,    // it may be told to take players again
+  CHANNEL_LEAVE_PLACE,  // the sockets are another worker's now; exit when the last player has left
+  CHANNEL_LEAVE_ALL,    // the same, but all workers do: nobody else reads the sockets
+};
 
 // The settings that count from now on, as config_save writes them. Listed behind it: the text, with
 // its NUL.

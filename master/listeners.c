@@ -63,18 +63,22 @@ static int bind_one(int type, const struct sockaddr *address, socklen_t len, int
 // The kernel takes in whoever of the same user binds the same port with SO_REUSEPORT, and deals the
 // clients out between them. It is no error: workers whose master died still have the port when the
 // next one comes.
-static void warn_if_shared(int type, const struct sockaddr *address, socklen_t len,
-                           const char *addr) {
+static bool warn_of_strangers(int type, const struct sockaddr *address, socklen_t len,
+                              const char *addr) {
   int fd = bind_one(type, address, len, type == SOCK_STREAM, false);
   if (fd >= 0) {
     close(fd);
-  } else if (errno == EADDRINUSE) {
+    return false;
+  }
+  const bool shared = errno == EADDRINUSE;
+  if (shared) {
     log_warn(
         "port_shared",
         "address=%s hint=\"another process, or another listener of this gateway, has it too, "
         "and gets some of the clients; workers of a janusd that died leave it within seconds\"",
         addr);
   }
+  return shared;
 }
 
 // --- Sockets that are open already ------------------------------------------------------
@@ -178,6 +182,7 @@ static int open_all(struct listeners *listeners, int type, const char *addr, int
   struct sockaddr_storage bound;
   socklen_t len = 0;
   int holder = -1;
+  bool crowded = false;
 
   if (company != JOINING && take_offer(listeners, type, addr)) {
     listeners->backlog = backlog;
@@ -209,7 +214,7 @@ static int open_all(struct listeners *listeners, int type, const char *addr, int
       holder = fd;
     }
   } else if (company == SHARED) {
-    warn_if_shared(type, (struct sockaddr *)&bound, len, addr);
+    crowded = warn_of_strangers(type, (struct sockaddr *)&bound, len, addr);
   }
   while (listeners->count < count) {
     int fd = bind_one(type, (struct sockaddr *)&bound, len, backlog, shared);
@@ -226,7 +231,7 @@ static int open_all(struct listeners *listeners, int type, const char *addr, int
   if (holder >= 0) {
     close(holder);
   }
-  listeners->preferred = listeners->count;
+  listeners->preferred = crowded ? 0 : listeners->count;
   network_format_socket((struct sockaddr *)&bound, len, listeners->address,
                         sizeof listeners->address);
   return 0;
@@ -361,13 +366,28 @@ static void cant_prefer(const struct listeners *listeners, char *why, size_t why
            listeners->address, strerror(errno));
 }
 
+// Workers of a master that died have sockets in the group for a few seconds, and these came first:
+// by their numbers nothing would come to ours.
+static int begin_steering(struct listeners *listeners, char *why, size_t why_size) {
+  if (listeners->type != SOCK_DGRAM) {
+    return 0;
+  }
+  if (listeners->preferred == 0) {
+    listeners_steer_not(listeners->fds[0]);
+    return 0;
+  }
+  int error = listeners_prefer(listeners, listeners->preferred);
+  if (error != 0) {
+    cant_prefer(listeners, why, why_size);
+  }
+  return error;
+}
+
 int listeners_open_for_clients(struct listeners *listeners, const struct config *config,
                                const struct config_listener *listener, size_t count, char *why,
                                size_t why_size) {
   int error = open_for_clients(listeners, config, listener, false, count, why, why_size);
-  if (error == 0 && listeners->type == SOCK_DGRAM &&
-      (error = listeners_prefer(listeners, listeners->preferred)) != 0) {
-    cant_prefer(listeners, why, why_size);
+  if (error == 0 && (error = begin_steering(listeners, why, why_size)) != 0) {
     listeners_close(listeners);
   }
   return error;
@@ -395,7 +415,8 @@ int listeners_grow(struct listeners *listeners, const struct config *config,
   if (count <= listeners->count) {
     return 0;
   }
-  if (listeners_prefer(listeners, listeners->preferred) != 0) {
+  size_t preferred = listeners->preferred > 0 ? listeners->preferred : listeners->count;
+  if (listeners_prefer(listeners, preferred) != 0) {
     cant_prefer(listeners, why, why_size);
     return ERROR_SYSTEM;
   }

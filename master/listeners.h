@@ -15,7 +15,7 @@
 struct listeners {
   int *fds;  // one for each place of a worker
   size_t count;
-  size_t preferred;  // of these, the first
+  size_t preferred;  // of these, the first; 0: strangers are among the group
   int type;          // SOCK_STREAM or SOCK_DGRAM
   int backlog;
   char address[128];  // host:port as bound, also where port 0 was asked for

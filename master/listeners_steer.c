@@ -72,3 +72,8 @@ int listeners_steer_by_client(int fd, size_t count) {
   };
   return attach(fd, code, sizeof code / sizeof *code);
 }
+
+void listeners_steer_not(int fd) {
+  const int none = 0;  // it has no value, but the kernel wants one
+  setsockopt(fd, SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, &none, sizeof none);
+}

@@ -14,5 +14,7 @@ int listeners_steer_by_chance(int fd, size_t count) MUST_CHECK;
 // By a hash of the client's address and port: for datagrams. The same client comes to the same
 // socket for as long as count is the same, also after some sockets have come or gone.
 int listeners_steer_by_client(int fd, size_t count) MUST_CHECK;
+// As the kernel does by itself: by a hash too, over all that are in the group.
+void listeners_steer_not(int fd);
 
 #endif

@@ -434,7 +434,7 @@ void workers_watch(struct workers *workers) {
 }
 
 void workers_stop(struct workers *workers, int64_t spread_ms) {
-  const struct channel_drain drain = {.spread_ms = spread_ms, .leave = 1};
+  const struct channel_drain drain = {.spread_ms = spread_ms, .leave = CHANNEL_LEAVE_ALL};
   enum channel_type word = spread_ms > 0 ? CHANNEL_DRAIN : CHANNEL_STOP;
   struct timeval bound = clock_timeval(spread_ms + workers->options.config->worker.stop_timeout_ms +
                                        WORKER_STOP_GRACE_MS);

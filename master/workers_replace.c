@@ -16,7 +16,7 @@ void worker_process_drain(struct worker_process *process, struct channel_drain d
   const struct config *config = process->workers->options.config;
   int64_t bound_ms =
       drain.timeout_ms + drain.spread_ms + config->worker.stop_timeout_ms + WORKER_STOP_GRACE_MS;
-  drain.leave = 1;
+  drain.leave = CHANNEL_LEAVE_PLACE;
   process->info.place = WORKER_NO_PLACE;
   evtimer_del(process->timer);
   if (process->info.pid == 0) {  // it was to be started
@@ -175,7 +175,7 @@ void workers_resize(struct workers *workers, int count, const struct channel_dra
 void workers_drain(struct workers *workers, const struct channel_drain *drain) {
   workers->draining = true;
   workers->drain = *drain;
-  workers->drain.leave = 0;
+  workers->drain.leave = CHANNEL_LEAVE_NOT;
   workers->draining_since_ms = clock_monotonic_ms();
   for (int i = 0; i < workers->count; i++) {
     struct worker_process *process = &workers->process[i];

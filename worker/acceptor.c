@@ -319,6 +319,14 @@ void acceptor_give_up_listeners(struct acceptor *acceptor) {
   }
 }
 
+void acceptor_read_on(struct acceptor *acceptor) {
+  for (size_t i = 0; i < acceptor->listener_count; i++) {
+    if (acceptor->listeners[i].kcp) {
+      kcp_listener_read_on(acceptor->listeners[i].kcp);
+    }
+  }
+}
+
 void acceptor_stop(struct acceptor *acceptor, enum close_reason reason) {
   acceptor_rest(acceptor);
   for (size_t i = 0; i < acceptor->listener_count; i++) {

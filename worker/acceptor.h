@@ -67,6 +67,8 @@ void acceptor_free(struct acceptor *acceptor);
 void acceptor_rest(struct acceptor *acceptor);
 // Never again: the sockets are another worker's. Over KCP those who are in stay.
 void acceptor_give_up_listeners(struct acceptor *acceptor);
+// But nobody else reads them any more: over KCP those who are in are heard again.
+void acceptor_read_on(struct acceptor *acceptor);
 // Accepts nobody any more, and closes whatever has not become a session.
 void acceptor_stop(struct acceptor *acceptor, enum close_reason reason);
 

@@ -87,15 +87,18 @@ void drain_on_drain(struct worker *worker, const struct channel_drain *wanted) {
   log_info("worker_drains",
            "connections=%zu timeout_ms=%" PRId64 " spread_ms=%" PRId64 " leaves=%s",
            acceptor_open_connections(worker->acceptor), wanted->timeout_ms, wanted->spread_ms,
-           wanted->leave ? "true" : "false");
+           wanted->leave != CHANNEL_LEAVE_NOT ? "true" : "false");
   drain->on = true;
-  drain->leave = drain->leave || wanted->leave;
+  drain->leave = drain->leave || wanted->leave != CHANNEL_LEAVE_NOT;
   drain->spread_ms = wanted->spread_ms;
   drain->send_from_ms = 0;
   event_del(drain->timer);
   acceptor_rest(worker->acceptor);
   if (drain->leave) {
     acceptor_give_up_listeners(worker->acceptor);
+  }
+  if (wanted->leave == CHANNEL_LEAVE_ALL) {
+    acceptor_read_on(worker->acceptor);
   }
   if (is_over(worker)) {
     worker_stop(worker, CLOSE_DRAIN);

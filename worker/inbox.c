@@ -94,6 +94,11 @@ static void on_take_over(struct inbox *inbox) {
   channel_set_unbounded(inbox->channel, false);
 }
 
+static void on_stop(struct worker *worker) {
+  acceptor_read_on(worker->acceptor);  // everybody stops
+  worker_stop(worker, CLOSE_DRAIN);
+}
+
 static void on_message(enum channel_type type, const void *content, void *owner) {
   struct inbox *inbox = owner;
   switch (type) {
@@ -113,7 +118,7 @@ static void on_message(enum channel_type type, const void *content, void *owner)
     case CHANNEL_TAKE_OVER: on_take_over(inbox); return;
     case CHANNEL_DRAIN: drain_on_drain(inbox->worker, content); return;
     case CHANNEL_UNDRAIN: drain_on_undrain(inbox->worker); return;
-    case CHANNEL_STOP: worker_stop(inbox->worker, CLOSE_DRAIN); return;
+    case CHANNEL_STOP: on_stop(inbox->worker); return;
     default: log_limited(LOG_LEVEL_ERROR, "channel_unexpected", "type=%d", (int)type); return;
   }
 }

@@ -88,6 +88,8 @@ static void *on_open(struct smux_stream *stream, void *owner) {
 
 // --- The end -----------------------------------------------------------------------------------
 
+enum { QUIET_MS = 1000 };
+
 // Adds what has come about since to the counters.
 static void count(struct kcp_connection *connection) {
   struct counters *counters = worker_of(connection)->counters;
@@ -187,6 +189,9 @@ static void settle(struct kcp_connection *connection, int error, int64_t now_ms)
     return;
   }
   int64_t due_ms = link_due(connection->link, now_ms);
+  if (due_ms - now_ms >= QUIET_MS) {  // it may be long before its timer does this
+    count(connection);
+  }
   if (is_limited && connection->give_up_ms < due_ms) {
     due_ms = connection->give_up_ms;
   }
@@ -203,6 +208,18 @@ void kcp_connection_input(struct kcp_connection *connection, uint8_t *bytes, siz
     return;
   }
   settle(connection, link_input(connection->link, bytes, len, now_ms), now_ms);
+}
+
+bool kcp_connection_is_next(const struct kcp_connection *connection, const uint8_t *bytes,
+                            size_t len) {
+  uint8_t copy[FEC_DATAGRAM_MAX_BYTES];
+  const uint8_t *payload;
+  size_t payload_len;
+  if (connection->closing || connection->pending) {
+    return false;
+  }
+  struct stream_wire *wire = link_peek(connection->link, bytes, len, copy, &payload, &payload_len);
+  return wire && wire_stream_is_next(wire, payload, payload_len);
 }
 
 // Those that were resumed get what they have not used. Each may close any other.

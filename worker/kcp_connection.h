@@ -23,7 +23,8 @@ struct kcp_listener;
 struct place;
 
 struct kcp_connection {
-  UT_hash_handle hh;  // by address, in its listener
+  UT_hash_handle hh;       // by address, in its listener
+  UT_hash_handle hh_conv;  // by conv, there too: several may have the same
   uint8_t key[KCP_PEER_KEY_BYTES];
   struct kcp_connection *next;  // of the same address: a client that came again (kcp_listener.c)
   struct kcp_engine *engine;
@@ -56,6 +57,10 @@ struct kcp_connection *kcp_connection_new(struct kcp_listener *listener,
 // One of its datagrams. The connection may be gone after this.
 void kcp_connection_input(struct kcp_connection *connection, uint8_t *bytes, size_t len,
                           int64_t now_ms);
+// Whether a datagram from elsewhere, with its conv, is one that only its client can have sent: it
+// brings the next message of a player, whole.
+bool kcp_connection_is_next(const struct kcp_connection *connection, const uint8_t *bytes,
+                            size_t len);
 // Sends what is to be sent. The connection may be gone after this.
 void kcp_connection_flush(struct kcp_connection *connection, int64_t now_ms);
 void kcp_connection_on_timer(void *owner);

@@ -1,5 +1,6 @@
 #include "worker/kcp_listener.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,12 +10,22 @@
 #include "worker/kcp_connection.h"
 #include "worker/worker.h"
 
+#define LOG_MODULE LOG_MODULE_LISTENER
+
 // A client's first datagram has the beginning of its stream, or what follows closely: the first
 // segments that it may send without an answer.
 enum { FIRST_SEGMENTS = KCP_FIRST_PEER_WINDOW };
 
 static struct counters *counters_of(const struct kcp_listener *listener) {
   return listener->engine->worker->counters;
+}
+
+static bool is_allowed(const struct kcp_listener *listener, const struct kcp_peer *peer) {
+  const struct config_listener *config = listener->listener->config;
+  uint8_t address[NETWORK_ADDRESS_BYTES];
+  network_address_of_socket(&peer->address.any, address);
+  return !networks_have(&config->deny, address) &&
+         (config->allow.count == 0 || networks_have(&config->allow, address));
 }
 
 // --- By address ------------------------------------------------------------------------------
@@ -37,22 +48,24 @@ static struct kcp_connection *find_conv(struct kcp_connection *first, uint32_t c
 }
 
 static void insert(struct kcp_listener *listener, struct kcp_connection *connection) {
-  kcp_engine_tell(listener->engine, connection);
   struct kcp_connection *before = find_first(listener, connection->key);
+  kcp_engine_tell(listener->engine, connection);
   if (before) {
     HASH_DELETE(hh, listener->connections, before);
   }
   connection->next = before;
   HASH_ADD(hh, listener->connections, key, KCP_PEER_KEY_BYTES, connection);
+  HASH_ADD(hh_conv, listener->by_conv, conv, sizeof connection->conv, connection);
 }
 
-void kcp_listener_forget(struct kcp_listener *listener, struct kcp_connection *connection) {
+static void take_out(struct kcp_listener *listener, struct kcp_connection *connection) {
   struct kcp_connection *first = find_first(listener, connection->key);
-  kcp_engine_untell(listener->engine, connection, first->next != NULL);
+  struct kcp_connection *next = connection->next;
+  kcp_engine_untell(listener->engine, connection, first != connection || next);
+  HASH_DELETE(hh_conv, listener->by_conv, connection);
   if (first == connection) {
     HASH_DELETE(hh, listener->connections, connection);
-    if (connection->next) {
-      struct kcp_connection *next = connection->next;
+    if (next) {
       HASH_ADD(hh, listener->connections, key, KCP_PEER_KEY_BYTES, next);
     }
     return;
@@ -61,8 +74,49 @@ void kcp_listener_forget(struct kcp_listener *listener, struct kcp_connection *c
     first = first->next;
   }
   if (first) {
-    first->next = connection->next;
+    first->next = next;
   }
+}
+
+void kcp_listener_forget(struct kcp_listener *listener, struct kcp_connection *connection) {
+  take_out(listener, connection);
+}
+
+// --- A client that has another address now ------------------------------------------------------
+
+static void move(struct kcp_listener *listener, struct kcp_connection *connection,
+                 const struct kcp_peer *peer) {
+  char from[64], to[64];
+  uint64_t suppressed;
+  network_format_socket(&connection->peer.address.any, kcp_peer_address_len(&connection->peer),
+                        from, sizeof from);
+  network_format_socket(&peer->address.any, kcp_peer_address_len(peer), to, sizeof to);
+  take_out(listener, connection);
+  connection->peer = *peer;
+  kcp_peer_key(peer, connection->key);
+  insert(listener, connection);
+  counters_add(counters_of(listener), COUNTER_KCP_ROAMED, 1);
+  if (worker_may_log(listener->engine->worker, WORKER_LOG_ROAMED, &suppressed)) {
+    log_info("client_roamed", "client=%" PRIu64 " from=%s to=%s suppressed=%" PRIu64,
+             connection->client, from, to, suppressed);
+  }
+}
+
+// The connection that the datagram goes on with, from another address: moved there. NULL: none.
+static struct kcp_connection *roam(struct kcp_listener *listener, const struct kcp_peer *peer,
+                                   const struct kcp_glance *glance, const uint8_t *bytes,
+                                   size_t len) {
+  struct kcp_connection *connection = NULL;
+  if (!listener->engine->worker->config.kcp.roaming) {
+    return NULL;
+  }
+  HASH_FIND(hh_conv, listener->by_conv, &glance->conv, sizeof glance->conv, connection);
+  if (!connection || !is_allowed(listener, peer) ||
+      !kcp_connection_is_next(connection, bytes, len)) {
+    return NULL;
+  }
+  move(listener, connection, peer);
+  return connection;
 }
 
 // Of one address no more than two: whoever comes a third time takes the place of one that nobody
@@ -74,14 +128,6 @@ static void make_room(struct kcp_connection *first) {
 }
 
 // --- The beginning -----------------------------------------------------------------------------
-
-static bool is_allowed(const struct kcp_listener *listener, const struct kcp_peer *peer) {
-  const struct config_listener *config = listener->listener->config;
-  uint8_t address[NETWORK_ADDRESS_BYTES];
-  network_address_of_socket(&peer->address.any, address);
-  return !networks_have(&config->deny, address) &&
-         (config->allow.count == 0 || networks_have(&config->allow, address));
-}
 
 static void refuse(struct kcp_listener *listener, const struct kcp_peer *peer,
                    enum close_reason reason) {
@@ -136,7 +182,8 @@ static void begin(struct kcp_listener *listener, const struct kcp_peer *peer, ui
     counters_add(counters_of(listener), COUNTER_KCP_DROPPED_CLOSED, 1);
     return;
   }
-  if (!listener->accepting) {
+  // Who has had something from us was in before: by a worker that is gone, say.
+  if (glance->una != 0 || !listener->accepting) {
     counters_add(counters_of(listener), COUNTER_KCP_DROPPED_UNKNOWN, 1);
     return;
   }
@@ -148,36 +195,45 @@ static void begin(struct kcp_listener *listener, const struct kcp_peer *peer, ui
 
 // --- Datagrams -----------------------------------------------------------------------------------
 
+// Of its address's connections the one that a datagram of parity is for: which can't be seen, but
+// players come first.
+static struct kcp_connection *find_for_parity(struct kcp_connection *first) {
+  struct kcp_connection *connection = first;
+  while (connection && connection->pending) {
+    connection = connection->next;
+  }
+  return connection ? connection : first;
+}
+
 void kcp_listener_take(struct kcp_listener *listener, const struct kcp_peer *peer, uint8_t *bytes,
                        size_t len, bool handed) {
   struct kcp_glance glance;
   uint8_t key[KCP_PEER_KEY_BYTES];
   int64_t now_ms = clock_monotonic_ms();
-  kcp_peer_key(peer, key);
   bool has_glance = link_glance(bytes, len, &glance);
-  struct kcp_connection *first = find_first(listener, key);
-  struct kcp_connection *connection = has_glance ? find_conv(first, glance.conv) : NULL;
-  if (!has_glance && link_is_parity(bytes, len)) {
-    connection = first;  // the newest of the address
-  }
-  if (connection) {
-    kcp_connection_input(connection, bytes, len, now_ms);
+  if (!has_glance && !link_is_parity(bytes, len)) {
+    counters_add(counters_of(listener), COUNTER_KCP_MALFORMED, 1);
     return;
   }
-  if (!handed && (has_glance || link_is_parity(bytes, len)) &&
+  kcp_peer_key(peer, key);
+  struct kcp_connection *first = find_first(listener, key);
+  struct kcp_connection *connection =
+      has_glance ? find_conv(first, glance.conv) : find_for_parity(first);
+  if (!connection && !handed &&
       kcp_engine_hand_over(listener->engine, listener, peer, has_glance ? &glance : NULL,
                            first != NULL, bytes, len)) {
     return;
   }
-  if (!has_glance) {
-    counters_add(counters_of(listener), COUNTER_KCP_MALFORMED, 1);
-    return;
+  if (!connection && has_glance) {
+    connection = roam(listener, peer, &glance, bytes, len);
   }
-  if (first && glance.sn != 0) {
+  if (connection) {
+    kcp_connection_input(connection, bytes, len, now_ms);
+  } else if (!has_glance || (first && glance.sn != 0)) {
     counters_add(counters_of(listener), COUNTER_KCP_DROPPED_UNKNOWN, 1);
-    return;
+  } else {
+    begin(listener, peer, bytes, len, &glance, now_ms);
   }
-  begin(listener, peer, bytes, len, &glance, now_ms);
 }
 
 static void on_datagram(const struct kcp_peer *peer, uint8_t *bytes, size_t len, void *owner) {
@@ -217,6 +273,10 @@ void kcp_listener_stop(struct kcp_listener *listener) {
 void kcp_listener_give_up(struct kcp_listener *listener) {
   listener->accepting = false;
   kcp_socket_read(listener->socket, false);
+}
+
+void kcp_listener_read_on(struct kcp_listener *listener) {
+  kcp_socket_read(listener->socket, true);
 }
 
 struct kcp_listener *kcp_listener_new(struct kcp_engine *engine, struct listener *place, int fd) {

@@ -26,6 +26,7 @@ struct kcp_listener {
   struct listener *listener;
   struct kcp_socket *socket;
   struct kcp_connection *connections;  // uthash by address
+  struct kcp_connection *by_conv;      // uthash
   bool accepting;
 };
 
@@ -42,6 +43,8 @@ void kcp_listener_rest(struct kcp_listener *listener);
 void kcp_listener_stop(struct kcp_listener *listener);
 // The socket is another worker's: reads no more. Answers leave by it all the same.
 void kcp_listener_give_up(struct kcp_listener *listener);
+// That one is leaving, too: reads again, and lets nobody in.
+void kcp_listener_read_on(struct kcp_listener *listener);
 
 // One datagram, wherever it was read; handed: another worker has handed it over.
 void kcp_listener_take(struct kcp_listener *listener, const struct kcp_peer *peer, uint8_t *bytes,

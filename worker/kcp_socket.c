@@ -76,20 +76,28 @@ static void take_packet_information(struct msghdr *header, struct kcp_peer *peer
   }
 }
 
+// What a call has written into the header is as before the call again.
+static void renew(struct batch *in, size_t i) {
+  struct msghdr *header = &in->headers[i].msg_hdr;
+  memset(&in->peers[i], 0, sizeof in->peers[i]);
+  header->msg_namelen = sizeof in->peers[i].address;
+  header->msg_controllen = sizeof in->controls[i];
+}
+
+// Once: a call that brings two datagrams is to cost no more than they do.
+static void prepare_reading(struct batch *in) {
+  for (size_t i = 0; i < BATCH; i++) {
+    in->parts[i] = (struct iovec){.iov_base = in->bytes[i], .iov_len = KCP_DATAGRAM_MAX_BYTES};
+    in->headers[i].msg_hdr = (struct msghdr){.msg_name = &in->peers[i].address,
+                                             .msg_iov = &in->parts[i],
+                                             .msg_iovlen = 1,
+                                             .msg_control = &in->controls[i]};
+    renew(in, i);
+  }
+}
+
 // Returns how many datagrams came.
 static int read_batch(struct kcp_socket *socket) {
-  for (size_t i = 0; i < BATCH; i++) {
-    struct kcp_peer *peer = &socket->in.peers[i];
-    memset(peer, 0, sizeof *peer);
-    socket->in.parts[i] =
-        (struct iovec){.iov_base = socket->in.bytes[i], .iov_len = KCP_DATAGRAM_MAX_BYTES};
-    socket->in.headers[i].msg_hdr = (struct msghdr){.msg_name = &peer->address,
-                                                    .msg_namelen = sizeof peer->address,
-                                                    .msg_iov = &socket->in.parts[i],
-                                                    .msg_iovlen = 1,
-                                                    .msg_control = &socket->in.controls[i],
-                                                    .msg_controllen = sizeof(union control)};
-  }
   int got = recvmmsg(socket->fd, socket->in.headers, BATCH, MSG_DONTWAIT, NULL);
   if (got <= 0) {
     return 0;
@@ -101,11 +109,12 @@ static int read_batch(struct kcp_socket *socket) {
     counters_add(socket->counters, COUNTER_KCP_BYTES_IN, header->msg_len);
     if (header->msg_hdr.msg_flags & MSG_TRUNC) {
       counters_add(socket->counters, COUNTER_KCP_MALFORMED, 1);
-      continue;
+    } else {
+      take_packet_information(&header->msg_hdr, &socket->in.peers[i]);
+      socket->events->on_datagram(&socket->in.peers[i], socket->in.bytes[i], header->msg_len,
+                                  socket->owner);
     }
-    take_packet_information(&header->msg_hdr, &socket->in.peers[i]);
-    socket->events->on_datagram(&socket->in.peers[i], socket->in.bytes[i], header->msg_len,
-                                socket->owner);
+    renew(&socket->in, (size_t)i);
   }
   return got;
 }
@@ -277,6 +286,7 @@ struct kcp_socket *kcp_socket_new(struct event_base *base, int fd, struct counte
   socket->events = events;
   socket->owner = owner;
   socket->segments = has_segments(fd);
+  prepare_reading(&socket->in);
   socket->readable = event_new(base, fd, EV_READ | EV_PERSIST, on_readable, socket);
   if (!socket->readable) {
     kcp_socket_free(socket);

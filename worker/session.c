@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/frame.h"
 #include "common/loop.h"
 #include "worker/inbox.h"
 #include "worker/login.h"
@@ -277,6 +278,21 @@ void session_on_close(struct worker *worker, const struct channel_session_close 
   }
 }
 
+// Sealed with the session's key, and with the index that comes next: neither made by somebody else,
+// nor recorded and sent again.
+static bool is_next(const uint8_t *bytes, size_t len, void *owner) {
+  struct session *session = owner;
+  uint8_t copy[FRAME_BODY_MAX_BYTES];
+  uint8_t *plain;
+  struct packet packet;
+  if (session->state != SESSION_PLAYING || !session->seal || len > sizeof copy) {
+    return false;
+  }
+  memcpy(copy, bytes, len);
+  return seal_open_in_place(session->seal, copy, len, &plain, &len) == 0 &&
+         packet_decode(&packet, plain, len) == 0 && packet.index == session->next_index;
+}
+
 static void on_message(uint8_t *bytes, size_t len, void *owner) {
   struct session *session = owner;
   session->active_ms = clock_monotonic_ms();
@@ -347,8 +363,11 @@ uint64_t session_draw_number(const struct worker *worker) {
 bool session_new(struct worker *worker, enum listener_kind kind, const char *address,
                  uint64_t client, struct trace_connection *trace, transport_maker *make,
                  void *context) {
-  static const struct transport_events events = {on_message, on_ended, session_on_drained,
-                                                 on_trace_context};
+  static const struct transport_events events = {.on_message = on_message,
+                                                 .is_next = is_next,
+                                                 .on_ended = on_ended,
+                                                 .on_drained = session_on_drained,
+                                                 .on_trace_context = on_trace_context};
   const struct config *config = &worker->config;
   int64_t now_ms = clock_monotonic_ms();
   struct session *session = calloc(1, sizeof *session);

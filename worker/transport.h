@@ -29,6 +29,9 @@ struct transport_events {
   // One message, writable, valid for the call. The session may close the
   // transport in answer.
   void (*on_message)(uint8_t *bytes, size_t len, void *owner);
+  // Whether a message that might come next is one that only the client can have sent. Nothing is
+  // taken in.
+  bool (*is_next)(const uint8_t *bytes, size_t len, void *owner);
   // The connection is at its end, for the reason given; still to be closed.
   void (*on_ended)(enum close_reason reason, void *owner);
   // What was waiting has fallen below the wires' low_bytes.

@@ -42,6 +42,14 @@ static size_t on_bytes(uint8_t *bytes, size_t len, void *owner) {
   return used;
 }
 
+static bool is_next(const uint8_t *bytes, size_t len, void *owner) {
+  const struct framed *framed = owner;
+  const struct transport_events *events = framed->transport.events;
+  size_t body_len;
+  return events->is_next && frame_parse(bytes, len, FRAME_BODY_MAX_BYTES, &body_len) == 1 &&
+         events->is_next(bytes + FRAME_HEADER_BYTES, body_len, framed->transport.owner);
+}
+
 static void on_ended(enum close_reason reason, void *owner) {
   struct framed *framed = owner;
   framed->transport.events->on_ended(reason, framed->transport.owner);
@@ -99,7 +107,11 @@ static struct wire *framed_wire(const struct transport *transport) {
 struct transport *transport_framed_new(wire_maker *make, void *context,
                                        const struct transport_events *events, void *owner,
                                        const struct transport_gone *gone, void *cookie) {
-  static const struct wire_events wire_events = {on_bytes, on_ended, on_drained, on_gone};
+  static const struct wire_events wire_events = {.on_bytes = on_bytes,
+                                                 .on_ended = on_ended,
+                                                 .on_drained = on_drained,
+                                                 .is_next = is_next,
+                                                 .on_gone = on_gone};
   static const struct transport_kind kind = {.send = framed_send,
                                              .queued_bytes = framed_queued_bytes,
                                              .taken_bytes = framed_taken_bytes,

@@ -468,7 +468,8 @@ struct transport *transport_websocket_new(wire_maker *make, void *context,
                                           const struct websocket_options *options,
                                           const struct transport_events *events, void *owner,
                                           const struct transport_gone *gone, void *cookie) {
-  static const struct wire_events wire_events = {on_bytes, on_ended, on_drained, on_gone};
+  static const struct wire_events wire_events = {
+      .on_bytes = on_bytes, .on_ended = on_ended, .on_drained = on_drained, .on_gone = on_gone};
   static const struct transport_kind kind = {.send = websocket_send,
                                              .queued_bytes = websocket_queued_bytes,
                                              .taken_bytes = websocket_taken_bytes,

@@ -27,6 +27,9 @@ struct wire_events {
   void (*on_ended)(enum close_reason reason, void *owner);
   // What was waiting has fallen below low_bytes.
   void (*on_drained)(void *owner);
+  // Whether bytes that might come next are what only the client can have sent. Nothing is taken
+  // in. NULL: that can't be told.
+  bool (*is_next)(const uint8_t *bytes, size_t len, void *owner);
   // The wire has been closed and is gone, with all that it had to flush. The last call.
   void (*on_gone)(void *owner);
 };

@@ -78,6 +78,11 @@ void wire_stream_on_sent(void *stream_owner) {
   }
 }
 
+bool wire_stream_is_next(struct stream_wire *stream, const uint8_t *bytes, size_t len) {
+  struct wire *wire = &stream->wire;
+  return !stream->closed && wire->events->is_next && wire->events->is_next(bytes, len, wire->owner);
+}
+
 void wire_stream_go_on(struct stream_wire *stream) {
   stream->resuming = false;
   enter(stream);

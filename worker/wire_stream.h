@@ -41,6 +41,8 @@ struct wire *wire_stream_attach(struct stream_wire *stream, const struct wire_ev
 void wire_stream_drop(struct stream_wire *stream);
 // Goes on with what was kept while it was paused.
 void wire_stream_go_on(struct stream_wire *stream);
+// Whether bytes that might come next on it are what only its client can have sent.
+bool wire_stream_is_next(struct stream_wire *stream, const uint8_t *bytes, size_t len);
 // The connection is at its end.
 void wire_stream_end(struct stream_wire *stream, enum close_reason reason);
 

@@ -294,6 +294,7 @@ int worker_run(int index) {
       [WORKER_LOG_TUNNEL] = "tunnel",
       [WORKER_LOG_TLS] = "tls_failed",
       [WORKER_LOG_PUSH] = "push_lost",
+      [WORKER_LOG_ROAMED] = "client_roamed",
   };
   for (int i = 0; i < WORKER_LOG_COUNT; i++) {
     worker.log_limits[i].kind = kinds[i];

@@ -278,6 +278,7 @@ bool kcp_glance(const uint8_t *payload, size_t len, struct kcp_glance *glance) {
   read_header(payload, &header);
   glance->conv = header.conv;
   glance->sn = header.sn;
+  glance->una = header.una;
   glance->command = header.command;
   return true;
 }
@@ -299,15 +300,18 @@ static void take_peer_window(struct kcp *kcp, uint16_t window, int64_t now_ms) {
   kcp->peer_window = window;
 }
 
-// It has arrived, and is not sent again. False: that was known.
-static bool let_go(struct kcp *kcp, struct flight *flight) {
-  if (!flight->segment) {
-    return false;
+static bool is_under_way(const struct kcp *kcp, uint32_t sn) {
+  return ahead_of(sn, kcp->send_una) >= 0 && ahead_of(sn, kcp->send_next) < 0 &&
+         flight_of(kcp, sn)->segment;
+}
+
+// It has arrived, and is not sent again.
+static void let_go(struct kcp *kcp, struct flight *flight) {
+  if (flight->segment) {
+    kcp->unacked_bytes -= flight->segment->len;
+    free(flight->segment);
+    flight->segment = NULL;
   }
-  kcp->unacked_bytes -= flight->segment->len;
-  free(flight->segment);
-  flight->segment = NULL;
-  return true;
 }
 
 // Forgets what the peer has in order. What was never sent it cannot have.
@@ -343,8 +347,11 @@ static bool was_overtaken(const struct flight *flight, uint32_t ack_ts) {
 // may be mere reordering, which gets up to an interval to mend itself.
 static void take_ack(struct kcp *kcp, uint32_t sn, uint32_t ts, int64_t now_ms) {
   uint32_t resend = kcp->settings->resend;
-  if (ahead_of(sn, kcp->send_una) < 0 || ahead_of(sn, kcp->send_next) >= 0 ||
-      !let_go(kcp, flight_of(kcp, sn)) || resend == 0) {
+  if (!is_under_way(kcp, sn)) {
+    return;
+  }
+  let_go(kcp, flight_of(kcp, sn));
+  if (resend == 0) {
     return;
   }
   for (uint32_t before = kcp->send_una; before != sn; before++) {
@@ -546,11 +553,13 @@ int kcp_input(struct kcp *kcp, const uint8_t *payload, size_t len, bool regular,
       result = ERROR_MALFORMED;
       break;
     }
-    kcp->heard_ms = now_ms;
-    result = take_segment(kcp, &header, payload, regular, now_ms);
-    if (header.command == KCP_ACK && ahead_of(header.sn, kcp->send_next) < 0) {
+    // One that tells nothing new may answer what FEC recovered long after it was sent: taken for a
+    // round trip, it would make the timeout several times as long as the path wants it.
+    if (header.command == KCP_ACK && is_under_way(kcp, header.sn)) {
       round_trip = ahead_of((uint32_t)now_ms, header.ts);
     }
+    kcp->heard_ms = now_ms;
+    result = take_segment(kcp, &header, payload, regular, now_ms);
     payload += header.len;
     len -= header.len;
   }
@@ -564,6 +573,29 @@ int kcp_input(struct kcp *kcp, const uint8_t *payload, size_t len, bool regular,
     kcp->wants_flush = true;
   }
   return result;
+}
+
+size_t kcp_peek(const struct kcp *kcp, const uint8_t *payload, size_t len, uint8_t *out,
+                size_t room) {
+  uint32_t next = kcp->receive_next;
+  size_t used = 0;
+  while (!kcp->unread && len >= KCP_SEGMENT_HEADER_BYTES) {
+    struct header header;
+    read_header(payload, &header);
+    payload += KCP_SEGMENT_HEADER_BYTES;
+    len -= KCP_SEGMENT_HEADER_BYTES;
+    if (!is_sound(kcp, &header, len)) {
+      break;
+    }
+    if (header.command == KCP_PUSH && header.sn == next && header.len <= room - used) {
+      memcpy(out + used, payload, header.len);
+      used += header.len;
+      next++;
+    }
+    payload += header.len;
+    len -= header.len;
+  }
+  return used;
 }
 
 enum kcp_wanted kcp_wants(const struct kcp *kcp) {

@@ -76,6 +76,7 @@ void kcp_start_at(struct kcp *kcp, uint32_t send_next, uint32_t receive_next);
 struct kcp_glance {
   uint32_t conv;
   uint32_t sn;
+  uint32_t una;
   uint8_t command;
 };
 bool kcp_glance(const uint8_t *payload, size_t len, struct kcp_glance *glance);
@@ -86,6 +87,10 @@ bool kcp_glance(const uint8_t *payload, size_t len, struct kcp_glance *glance);
 // ERROR_MEMORY.
 int kcp_input(struct kcp *kcp, const uint8_t *payload, size_t len, bool regular,
               int64_t now_ms) MUST_CHECK;
+// Of the bytes that would be read next, those that this payload brings, hostile and not taken in:
+// copied to out, and how many there are; 0 also while earlier ones were not read.
+size_t kcp_peek(const struct kcp *kcp, const uint8_t *payload, size_t len, uint8_t *out,
+                size_t room);
 // What happened since the last flush asks for. A full flush: something was written, what waits may
 // go now, a segment turned out to be lost, or our window is open again; else of the
 // acknowledgements alone, where ack_nodelay is set.

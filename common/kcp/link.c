@@ -4,7 +4,9 @@
 #include <string.h>
 
 // After so long without a datagram the open FEC group is given up, and its memory with it: its
-// parity would come too late for anybody.
+// parity would come too late for anybody. That waits for the next flush, since to wake a connection
+// that is idle costs more than the memory, which the group that was given up does without from then
+// on.
 enum { REST_AFTER_MS = 1000 };
 
 struct link {
@@ -17,7 +19,7 @@ struct link {
   struct fec_encoder *encoder;  // NULL without FEC, as is the decoder
   struct fec_decoder *decoder;
   int64_t now_ms;   // while something is taken in or sent
-  int64_t rest_ms;  // when the encoder rests; LINK_NEVER while it does
+  int64_t rest_ms;  // from when on the encoder is to rest; LINK_NEVER while it does
   bool dirty;
   int failed;  // of what came with the payloads at hand
   uint64_t datagrams_in;
@@ -115,6 +117,17 @@ bool link_glance(const uint8_t *datagram, size_t len, struct kcp_glance *glance)
   }
 }
 
+void *link_peek(const struct link *link, const uint8_t *datagram, size_t len,
+                uint8_t out[FEC_DATAGRAM_MAX_BYTES], const uint8_t **payload, size_t *payload_len) {
+  size_t header = kind_of(datagram, len) == FEC_DATA ? FEC_HEADER_BYTES : 0;
+  if (kind_of(datagram, len) == FEC_PARITY || kind_of(datagram, len) == FEC_OUT_OF_BAND) {
+    return NULL;
+  }
+  size_t brought =
+      kcp_peek(link->kcp, datagram + header, len - header, out, FEC_DATAGRAM_MAX_BYTES);
+  return smux_peek(link->smux, out, brought, payload, payload_len);
+}
+
 bool link_is_parity(const uint8_t *datagram, size_t len) {
   return kind_of(datagram, len) == FEC_PARITY;
 }
@@ -123,6 +136,10 @@ bool link_is_parity(const uint8_t *datagram, size_t len) {
 
 int link_flush(struct link *link, int64_t now_ms) {
   link->now_ms = now_ms;
+  if (link->rest_ms <= now_ms) {
+    link->rest_ms = LINK_NEVER;
+    fec_encoder_rest(link->encoder);
+  }
   // First, since what a stream says to what comes may be sent at once.
   int error = read_all(link, now_ms);
   if (error == 0) {
@@ -140,7 +157,7 @@ int link_flush(struct link *link, int64_t now_ms) {
 static int64_t earlier(int64_t a, int64_t b) { return a < b ? a : b; }
 
 int64_t link_due(const struct link *link, int64_t now_ms) {
-  return earlier(link->rest_ms, earlier(kcp_due(link->kcp, now_ms), smux_due(link->smux)));
+  return earlier(kcp_due(link->kcp, now_ms), smux_due(link->smux));
 }
 
 int link_tick(struct link *link, int64_t now_ms) {
@@ -150,10 +167,6 @@ int link_tick(struct link *link, int64_t now_ms) {
   }
   if (kcp_is_dead(link->kcp)) {
     return ERROR_EXPIRED;
-  }
-  if (link->rest_ms <= now_ms) {
-    link->rest_ms = LINK_NEVER;
-    fec_encoder_rest(link->encoder);
   }
   bool kcp_is_due = kcp_due(link->kcp, now_ms) <= now_ms;
   int error = link_flush(link, now_ms);

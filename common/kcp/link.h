@@ -48,6 +48,12 @@ bool link_glance(const uint8_t *datagram, size_t len, struct kcp_glance *glance)
 // Whether a datagram is one of parity, which any connection of its sender may be meant by.
 bool link_is_parity(const uint8_t *datagram, size_t len);
 
+// Of what would be read next, the first payload that a datagram brings, hostile and not taken in:
+// copied to out, with whose it is (its stream's owner) and how long. NULL: it brings none that
+// could be judged by itself.
+void *link_peek(const struct link *link, const uint8_t *datagram, size_t len,
+                uint8_t out[FEC_DATAGRAM_MAX_BYTES], const uint8_t **payload, size_t *payload_len);
+
 // One datagram from the peer, hostile. 0, or why the link is at its end: ERROR_MALFORMED (smux was
 // broken), ERROR_MEMORY. A datagram that makes no sense by itself is counted and dropped.
 int link_input(struct link *link, uint8_t *datagram, size_t len, int64_t now_ms) MUST_CHECK;

@@ -68,6 +68,7 @@ struct smux {
   uint8_t head_len;
   bool was_heard;  // since the last check
   bool wants_nop;
+  bool heard_nop;    // in the input at hand
   bool is_broken;    // half a frame has gone to the carrier
   uint8_t refusals;  // in use
   uint32_t *refused;
@@ -538,7 +539,7 @@ static int on_frame(struct smux *smux, const uint8_t *head) {
       smux->payload_left = (uint32_t)head[2] | (uint32_t)head[3] << 8;
       return 0;
     case SMUX_UPD: on_update(find(smux, id), head + SMUX_HEADER_BYTES); return 0;
-    default: return 0;  // NOP
+    default: smux->heard_nop = true; return 0;
   }
 }
 
@@ -580,9 +581,21 @@ static size_t take_head(struct smux *smux, const uint8_t *bytes, size_t len, int
   return taken;
 }
 
+// Ours goes with the acknowledgement of the peer's if it is due before long: a connection that is
+// idle is spared a datagram by that, and its owner a timer. Two that do so don't answer each other,
+// since the interval has begun anew.
+static void answer_nop(struct smux *smux, int64_t now_ms) {
+  int64_t interval_ms = smux->settings->keepalive_interval_ms;
+  smux->heard_nop = false;
+  if (interval_ms > 0 && smux->nop_due_ms - now_ms <= interval_ms / 2) {
+    smux->nop_due_ms = now_ms + interval_ms;
+    smux->wants_nop = true;
+    (void)send_control(smux);  // out of memory: it waits for smux_pump, which tells
+  }
+}
+
 int smux_input(struct smux *smux, uint8_t *bytes, size_t len, int64_t now_ms) {
   int error = 0;
-  (void)now_ms;
   while (len > 0 && !error) {
     size_t taken;
     if (smux->payload_left == 0) {
@@ -597,7 +610,39 @@ int smux_input(struct smux *smux, uint8_t *bytes, size_t len, int64_t now_ms) {
     bytes += taken;
     len -= taken;
   }
+  if (!error && smux->heard_nop) {
+    answer_nop(smux, now_ms);
+  }
   return error;
+}
+
+void *smux_peek(const struct smux *smux, const uint8_t *bytes, size_t len, const uint8_t **payload,
+                size_t *payload_len) {
+  if (smux->payload_left > 0 || smux->head_len > 0) {
+    return NULL;
+  }
+  while (len >= SMUX_HEADER_BYTES && bytes[0] == SMUX_VERSION) {
+    size_t frame_len = (size_t)bytes[2] | (size_t)bytes[3] << 8;
+    uint32_t id = get_u32(bytes + 4);
+    bool has_payload = bytes[1] == SMUX_PSH && frame_len > 0;
+    bytes += SMUX_HEADER_BYTES;
+    len -= SMUX_HEADER_BYTES;
+    size_t there = frame_len < len ? frame_len : len;
+    if (has_payload) {
+      const struct smux_stream *stream;
+      TAILQ_FOREACH(stream, &smux->streams, all) {
+        if (stream->id == id && !stream->is_closed && stream->kept.len == 0) {
+          *payload = bytes;
+          *payload_len = there;
+          return stream->owner;
+        }
+      }
+      return NULL;
+    }
+    bytes += there;
+    len -= there;
+  }
+  return NULL;
 }
 
 bool smux_takes_input(const struct smux *smux) {

@@ -31,7 +31,7 @@ struct smux_settings {
   uint32_t stream_bytes;          // the window of a stream that we tell
   uint32_t session_bytes;         // that all streams together may hold unread; more is not read
   uint32_t streams_max;           // at a time
-  int64_t keepalive_interval_ms;  // between two NOPs of ours; 0: none
+  int64_t keepalive_interval_ms;  // between two NOPs of ours, at most; 0: none
   int64_t keepalive_timeout_ms;   // a peer silent for it, or up to twice that, is gone; 0: never
 };
 
@@ -72,6 +72,11 @@ bool smux_takes_input(const struct smux *smux);
 // Bytes from the peer, hostile, in order. ERROR_MALFORMED: the peer breaks the protocol, or a
 // stream's window by more than what may be under way; the connection is at its end. ERROR_MEMORY.
 int smux_input(struct smux *smux, uint8_t *bytes, size_t len, int64_t now_ms) MUST_CHECK;
+// Of bytes that would come next, hostile and not taken in: whose the first payload is (its stream's
+// owner), where it stands and how much of it. NULL: there is none, or it goes on with something
+// that has come before.
+void *smux_peek(const struct smux *smux, const uint8_t *bytes, size_t len, const uint8_t **payload,
+                size_t *payload_len);
 // Moves what waits to the carrier for as long as that takes more: control frames first, then a
 // frame of each stream in turn. ERROR_MEMORY.
 int smux_pump(struct smux *smux) MUST_CHECK;

@@ -92,8 +92,10 @@ static void on_gone(void *context, void *cookie) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
-  static const struct transport_events events = {on_message, on_ended, on_drained,
-                                                 on_trace_context};
+  static const struct transport_events events = {.on_message = on_message,
+                                                 .on_ended = on_ended,
+                                                 .on_drained = on_drained,
+                                                 .on_trace_context = on_trace_context};
   static const struct transport_gone gone = {on_gone, NULL};
   static const struct websocket_rules rules = {
       .path = "/ws", .origins = "https://a.example,https://b.example", .subprotocols = "one,two"};

@@ -161,8 +161,17 @@ nodes = (
 `, server, socket, roma, roma, more)), 0o644))
 	start(t, `event=ready\b`, "janusd", "-c", config)
 
-	output, err := exec.Command(filepath.Join(buildDir(t), "bin", "janusctl"),
-		"--socket", socket, "status", "--json").Output()
+	ctl := func(arguments ...string) ([]byte, error) {
+		program := filepath.Join(buildDir(t), "bin", "janusctl")
+		return exec.Command(program, append([]string{"--socket", socket}, arguments...)...).Output()
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			stats, err := ctl("stats")
+			t.Logf("the gateway counted (%v):\n%s", err, stats)
+		}
+	})
+	output, err := ctl("status", "--json")
 	must(t, err)
 	var status struct {
 		Listeners []struct{ Transport, Address string }

@@ -222,16 +222,35 @@ func (m *messages) before(data []byte) int { return m.all - m.left - len(data) }
 
 // --- The tests ---------------------------------------------------------------
 
-// gateways are those that are running, one for each pair of shard numbers.
-type gateways map[[2]int]string
+// kcpCase is one exchange; gateway is what the settings of the gateway are taken from.
+type kcpCase struct {
+	name     string
+	settings stack.Settings
+	gateway  stack.Settings
+	faults   faults.Settings
+	mtu      int
+	load     load
+}
 
-func (g gateways) port(t *testing.T, k *keys, settings stack.Settings) string {
+// runCases starts one gateway for those in a row that can have the same. There is never a
+// second one at a time: what it still sent to a port that its client has left would be taken
+// by a new client of that port for its peer's.
+func runCases(t *testing.T, k *keys, cases []kcpCase, run func(t *testing.T, port string, c kcpCase)) {
 	t.Helper()
-	shards := [2]int{settings.DataShards, settings.ParityShards}
-	if g[shards] == "" {
-		g[shards] = startKCP(t, k, settings)
+	shards := func(c kcpCase) [2]int { return [2]int{c.gateway.DataShards, c.gateway.ParityShards} }
+	for first := 0; first < len(cases); {
+		after := first + 1
+		for after < len(cases) && shards(cases[after]) == shards(cases[first]) {
+			after++
+		}
+		t.Run(fmt.Sprintf("gateway with %d+%d", shards(cases[first])[0], shards(cases[first])[1]), func(t *testing.T) {
+			port := startKCP(t, k, cases[first].gateway)
+			for _, c := range cases[first:after] {
+				t.Run(c.name, func(t *testing.T) { run(t, port, c) })
+			}
+		})
+		first = after
 	}
-	return g[shards]
 }
 
 func withShards(data, parity int) stack.Settings {
@@ -242,100 +261,67 @@ func withShards(data, parity int) stack.Settings {
 
 func TestTheEcosystemsKCPClientGetsThrough(t *testing.T) {
 	k := newKeys(t)
-	ports := gateways{}
-	for _, c := range []struct {
-		name     string
-		settings stack.Settings
-		gateway  stack.Settings
-		load     load
-	}{
-		{"with its defaults", stack.Defaults(), stack.Defaults(), load{2, stack.Streams, 10, false}},
-		{"with one stream", stack.Defaults(), stack.Defaults(), load{2, 1, 5, false}},
-		{"whose messages have no conn_id", stack.Defaults(), stack.Defaults(), load{20, stack.Streams, 5, true}},
-		{"with 16 streams", stack.Defaults(), stack.Defaults(), load{2, 16, 7, false}},
-		{"without FEC at a gateway that has it", withShards(0, 0), stack.Defaults(), load{2, stack.Streams, 4, false}},
-		{"without FEC on both sides", withShards(0, 0), withShards(0, 0), load{2, stack.Streams, 6, false}},
-		{"with FEC of 8 and 2", withShards(8, 2), withShards(8, 2), load{2, stack.Streams, 4, false}},
-		{"with FEC of 5 and 2", withShards(5, 2), withShards(5, 2), load{2, stack.Streams, 4, false}},
-		{"with the low-latency profile", stack.LowLatency(), withShards(8, 2), load{2, stack.Streams, 6, false}},
-		{"200 of them at once", stack.Defaults(), stack.Defaults(), load{200, stack.Streams, 12, false}},
-	} {
-		port := ports.port(t, k, c.gateway)
-		t.Run(c.name, func(t *testing.T) {
-			play(t, k, func() (*stack.Session, error) {
-				return dialFromItsOwn(c.settings, port)
-			}, c.load)
-		})
-	}
-}
-
-// dialFromItsOwn dials from an address that only clients of this gateway have. kcp-go takes the
-// first source that it hears as its server's, and drops all others: on one address for all, a
-// client that gets a port which one of another gateway has just left would hear that one's
-// retransmissions first, and its own gateway never.
-func dialFromItsOwn(settings stack.Settings, port string) (*stack.Session, error) {
-	number, err := strconv.Atoi(port)
-	if err != nil {
-		return nil, err
-	}
-	socket, err := net.ListenPacket("udp4", fmt.Sprintf("127.1.%d.%d:0", number>>8, number&255))
-	if err != nil {
-		return nil, err
-	}
-	session, err := settings.DialOver(socket, stack.NewConv(), "127.0.0.1:"+port)
-	if err != nil {
-		socket.Close()
-	}
-	return session, err
+	usual, none := stack.Defaults(), withShards(0, 0)
+	runCases(t, k, []kcpCase{
+		{name: "with its defaults", settings: usual, gateway: usual, load: load{2, stack.Streams, 10, false}},
+		{name: "with one stream", settings: usual, gateway: usual, load: load{2, 1, 5, false}},
+		{name: "whose messages have no conn_id", settings: usual, gateway: usual, load: load{20, stack.Streams, 5, true}},
+		{name: "with 16 streams", settings: usual, gateway: usual, load: load{2, 16, 7, false}},
+		{name: "without FEC", settings: none, gateway: usual, load: load{2, stack.Streams, 4, false}},
+		{name: "200 of them at once", settings: usual, gateway: usual, load: load{200, stack.Streams, 12, false}},
+		{name: "without FEC", settings: none, gateway: none, load: load{2, stack.Streams, 6, false}},
+		{name: "with FEC of 5 and 2", settings: withShards(5, 2), gateway: withShards(5, 2), load: load{2, stack.Streams, 4, false}},
+		{name: "with FEC of 8 and 2", settings: withShards(8, 2), gateway: withShards(8, 2), load: load{2, stack.Streams, 4, false}},
+		{name: "with the low-latency profile", settings: stack.LowLatency(), gateway: withShards(8, 2), load: load{2, stack.Streams, 6, false}},
+	}, func(t *testing.T, port string, c kcpCase) {
+		play(t, k, func() (*stack.Session, error) { return c.settings.Dial("127.0.0.1:" + port) }, c.load)
+	})
 }
 
 func TestTheEcosystemsKCPClientGetsThroughABadLine(t *testing.T) {
 	k := newKeys(t)
-	ports := gateways{}
 	usual := stack.Defaults()
 	small := usual
 	small.MTU = 1300
 	const ms = time.Millisecond
-	for _, c := range []struct {
-		name     string
-		settings stack.Settings
-		faults   faults.Settings
-		mtu      int
-		load     load
-	}{
-		{"with 1 % loss", usual, faults.Settings{Loss: 1, Delay: 5 * ms}, 1500, load{4, stack.Streams, 6, false}},
-		{"with 10 % loss", usual, faults.Settings{Loss: 10, Delay: 5 * ms}, 1500, load{4, stack.Streams, 6, false}},
-		{"with 30 % loss", usual, faults.Settings{Loss: 30, Delay: 5 * ms}, 1500, load{4, stack.Streams, 5, false}},
-		{"with 10 % loss and FEC of 8 and 2", withShards(8, 2), faults.Settings{Loss: 10, Delay: 5 * ms}, 1500, load{2, stack.Streams, 2, false}},
-		{"with 10 % loss and FEC of 5 and 2", withShards(5, 2), faults.Settings{Loss: 10, Delay: 5 * ms}, 1500, load{2, stack.Streams, 2, false}},
-		{"with 10 % loss and no FEC", withShards(0, 0), faults.Settings{Loss: 10, Delay: 5 * ms}, 1500, load{2, stack.Streams, 2, false}},
-		{"with packets out of order", usual, faults.Settings{Reorder: 25, Delay: 5 * ms}, 1500, load{4, stack.Streams, 5, false}},
-		{"with packets that come twice", usual, faults.Settings{Duplicate: 25, Delay: 5 * ms}, 1500, load{4, stack.Streams, 5, false}},
-		{"with 50 ms of jitter", usual, faults.Settings{Delay: 50 * ms, Jitter: 50 * ms}, 1500, load{4, stack.Streams, 3, false}},
-		{"at 1 Mbit/s", usual, faults.Settings{Rate: 1e6, Delay: 25 * ms}, 1500, load{1, stack.Streams, 0.2, false}},
-		{"at 10 Mbit/s", usual, faults.Settings{Rate: 10e6, Delay: 25 * ms}, 1500, load{2, stack.Streams, 2, false}},
-		{"with an mtu of 1300", small, faults.Settings{Loss: 1}, 1336, load{2, stack.Streams, 2, false}},
-		{"with packets of up to 1300 bytes on the way", usual, faults.Settings{Loss: 1}, 1300, load{2, stack.Streams, 2, false}},
-		{"with all of it", usual, faults.Settings{Loss: 10, Duplicate: 10, Reorder: 10,
-			Delay: 25 * ms, Jitter: 25 * ms, Rate: 20e6}, 1500, load{4, stack.Streams, 2, false}},
-	} {
-		port := ports.port(t, k, c.settings)
-		t.Run(c.name, func(t *testing.T) {
-			before := kcp.DefaultSnmp.Copy()
-			play(t, k, badLine(t, c.settings, c.faults, c.mtu, port), c.load)
-			after := kcp.DefaultSnmp.Copy()
-			recovered := after.FECRecovered - before.FECRecovered
-			t.Logf("the clients sent %d segments again and recovered %d by FEC",
-				after.RetransSegs-before.RetransSegs, recovered)
-			if c.faults.Loss >= 10 && c.settings.DataShards > 0 && recovered == 0 {
-				t.Error("nothing was recovered by FEC: the parity is not what the client takes it for")
-			}
-			if after.FECErrs != before.FECErrs || after.KCPInErrors != before.KCPInErrors {
-				t.Errorf("%d errors of FEC and %d of KCP in what the clients were sent",
-					after.FECErrs-before.FECErrs, after.KCPInErrors-before.KCPInErrors)
-			}
-		})
+	tenPercent := faults.Settings{Loss: 10, Delay: 5 * ms}
+	cases := []kcpCase{
+		{name: "with 1 % loss", settings: usual, faults: faults.Settings{Loss: 1, Delay: 5 * ms}, load: load{4, stack.Streams, 6, false}},
+		{name: "with 10 % loss", settings: usual, faults: tenPercent, load: load{4, stack.Streams, 6, false}},
+		{name: "with 30 % loss", settings: usual, faults: faults.Settings{Loss: 30, Delay: 5 * ms}, load: load{4, stack.Streams, 5, false}},
+		{name: "with packets out of order", settings: usual, faults: faults.Settings{Reorder: 25, Delay: 5 * ms}, load: load{4, stack.Streams, 5, false}},
+		{name: "with packets that come twice", settings: usual, faults: faults.Settings{Duplicate: 25, Delay: 5 * ms}, load: load{4, stack.Streams, 5, false}},
+		{name: "with 50 ms of jitter", settings: usual, faults: faults.Settings{Delay: 50 * ms, Jitter: 50 * ms}, load: load{4, stack.Streams, 3, false}},
+		{name: "at 1 Mbit/s", settings: usual, faults: faults.Settings{Rate: 1e6, Delay: 25 * ms}, load: load{1, stack.Streams, 0.2, false}},
+		{name: "at 10 Mbit/s", settings: usual, faults: faults.Settings{Rate: 10e6, Delay: 25 * ms}, load: load{2, stack.Streams, 2, false}},
+		{name: "with an mtu of 1300", settings: small, faults: faults.Settings{Loss: 1}, mtu: 1336, load: load{2, stack.Streams, 2, false}},
+		{name: "with packets of up to 1300 bytes on the way", settings: usual, faults: faults.Settings{Loss: 1}, mtu: 1300, load: load{2, stack.Streams, 2, false}},
+		{name: "with all of it", settings: usual, faults: faults.Settings{Loss: 10, Duplicate: 10, Reorder: 10,
+			Delay: 25 * ms, Jitter: 25 * ms, Rate: 20e6}, load: load{4, stack.Streams, 2, false}},
+		{name: "with 10 % loss and FEC of 8 and 2", settings: withShards(8, 2), faults: tenPercent, load: load{2, stack.Streams, 2, false}},
+		{name: "with 10 % loss and FEC of 5 and 2", settings: withShards(5, 2), faults: tenPercent, load: load{2, stack.Streams, 2, false}},
+		{name: "with 10 % loss and no FEC", settings: withShards(0, 0), faults: tenPercent, load: load{2, stack.Streams, 2, false}},
 	}
+	for i := range cases {
+		cases[i].gateway = cases[i].settings
+		if cases[i].mtu == 0 {
+			cases[i].mtu = 1500
+		}
+	}
+	runCases(t, k, cases, func(t *testing.T, port string, c kcpCase) {
+		before := kcp.DefaultSnmp.Copy()
+		play(t, k, badLine(t, c.settings, c.faults, c.mtu, port), c.load)
+		after := kcp.DefaultSnmp.Copy()
+		recovered := after.FECRecovered - before.FECRecovered
+		t.Logf("the clients sent %d segments again and recovered %d by FEC",
+			after.RetransSegs-before.RetransSegs, recovered)
+		if c.faults.Loss >= 10 && c.settings.DataShards > 0 && recovered == 0 {
+			t.Error("nothing was recovered by FEC: the parity is not what the client takes it for")
+		}
+		if after.FECErrs != before.FECErrs {
+			t.Errorf("%d errors of FEC in what the clients were sent", after.FECErrs-before.FECErrs)
+		}
+	})
 	t.Logf("%.1f MB compared in all", float64(compared.Load())/(1<<20))
 }
 

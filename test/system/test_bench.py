@@ -31,6 +31,7 @@ def loaded(start_module, tmp_path_factory):
     load.gateway, load.roma = gateway, roma
     load.tls, load.wss = f"tls://{secure['tcp']}", f"wss://{secure['ws']}/ws"
     load.trust = ["--tls-ca", certificates.ca]
+    load.kcp = "kcp://%s:%d" % gateway.listener("kcp")
     return load
 
 
@@ -52,6 +53,18 @@ def test_logins_are_counted(loaded):
     report = loaded("login", "--clients", "4")
     assert report["count"] > 0 and report["failed"] == 0
     assert loaded.gateway.counter("logins") >= before + report["count"]
+
+
+@pytest.mark.parametrize("options", [
+    [], ["--kcp-fec", "off"], ["--kcp-profile", "low-latency"], ["--kcp-streams", "4"]])
+def test_round_trips_go_over_kcp(loaded, options):
+    report = loaded("roundtrip", "--clients", "10", *options, address=loaded.kcp)
+    assert report["clients"] == 10 and report["count"] > 0 and report["failed"] == 0
+
+
+def test_logins_over_kcp_are_counted(loaded):
+    report = loaded("login", "--clients", "4", address=loaded.kcp)
+    assert report["count"] > 0 and report["failed"] == 0
 
 
 def test_round_trips_go_over_a_websocket_within_tls(loaded):

@@ -24,8 +24,8 @@ def open_gateway(start_module, roma, certificates):
         "listeners": [{"transport": "tcp", "addr": "127.0.0.1:0", "tls": tls},
                       {"transport": "ws", "addr": "127.0.0.1:0", "path": "/game", "tls": tls},
                       {"transport": "tcp", "addr": "127.0.0.1:0", "tls": strict}]}})
-    forms = ["tcp://{}", "ws://{}/ws", "tls://{}", "wss://{}/game", "tls://{}"]
-    names = ["tcp", "ws", "tls", "wss", "strict"]
+    forms = ["tcp://{}", "ws://{}/ws", "kcp://{}", "tls://{}", "wss://{}/game", "tls://{}"]
+    names = ["tcp", "ws", "kcp", "tls", "wss", "strict"]
     listeners = gateway.ctl("status")["listeners"]
     gateway.urls = {name: form.format(one["address"])
                     for name, form, one in zip(names, forms, listeners)}
@@ -37,10 +37,33 @@ def play(gateway, url, *options, script=SESSION):
                "--timeout", "20s", *options, "-e", script)
 
 
-@pytest.mark.parametrize("name", ["tcp", "ws", "tls", "wss"])
+@pytest.mark.parametrize("name", ["tcp", "ws", "kcp", "tls", "wss"])
 def test_a_session_is_played_over(name, open_gateway, certificates):
     played = play(open_gateway, open_gateway.urls[name], "--tls-ca", certificates.ca)
     assert played.returncode == 0, played.stdout + played.stderr
+
+
+@pytest.mark.parametrize("options", [
+    ["--kcp-fec", "off"], ["--kcp-fec", "3+2"], ["--kcp-profile", "low-latency"],
+    ["--kcp-streams", "1"], ["--kcp-streams", "16"]])
+def test_a_session_is_played_over_kcp_with(options, open_gateway):
+    played = play(open_gateway, open_gateway.urls["kcp"], *options)
+    assert played.returncode == 0, played.stdout + played.stderr
+
+
+def test_a_client_that_leaves_over_kcp_is_not_waited_for(open_gateway):
+    with open_gateway.closes("client_closed"):
+        assert play(open_gateway, open_gateway.urls["kcp"]).returncode == 0
+
+
+def test_nobody_at_the_other_end_of_kcp_is_said(open_gateway):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        url = "kcp://127.0.0.1:%d" % silent.getsockname()[1]
+        failed = play(open_gateway, url, "--timeout", "300ms")
+        assert failed.returncode == 3 and "did not answer the handshake in time" in failed.stdout
+    refused = play(open_gateway, url, "--timeout", "300ms")
+    assert refused.returncode == 3 and "Connection refused" in refused.stdout, refused
 
 
 def test_a_certificate_is_shown_where_one_is_asked_for(open_gateway, certificates):
@@ -71,6 +94,10 @@ def test_what_is_wrong_with_a_connection_is_said(open_gateway, certificates):
 @pytest.mark.parametrize("options, words", [
     (["--connect", "http://127.0.0.1:1/"], "it must be host:port"),
     (["--connect", "tcp://127.0.0.1:1/path"], "only ws:// and wss:// have a path"),
+    (["--connect", "kcp://127.0.0.1:1/path"], "only ws:// and wss:// have a path"),
+    (["--kcp-fec", "10+"], "--kcp-fec is not like 10+3"),
+    (["--kcp-fec", "200+57"], "--kcp-fec is not like 10+3"),
+    (["--kcp-profile", "fast"], "--kcp-profile is not default or low-latency"),
     (["--connect", "tls://127.0.0.1:1", "--tls-ca", "/nowhere"], "/nowhere: "),
     (["--connect", "tls://127.0.0.1:1", "--tls-cert", "c.pem"], "go together"),
 ])

@@ -288,6 +288,15 @@ def test_on_a_terminal_a_drain_is_one_line(stand):
     assert b"undrain ends the drain" in process.stderr.read()
 
 
+def test_the_way_to_a_client_over_kcp_is_told_with_its_units(stand):
+    gateway = stand(session={"ok": True, "session": {"uid": 5}, "siblings": 3,
+                             "path": {"srtt_ms": 64, "rto_ms": 156, "loss_percent": 6.82}})
+    said = gateway.janusctl("session", "5").stdout
+    for line in ("round trip    64 ms", "resend after  156 ms", "loss          6.8 %",
+                 "siblings      3"):
+        assert line in said.splitlines()
+
+
 def test_a_reload_is_told_in_three_groups(stand):
     gateway = stand(reload={"ok": True, "generation": 4, "notes": ["the old key is good until noon"],
                             "changed": [{"setting": "limits.idle_timeout", "how": "in_place"},

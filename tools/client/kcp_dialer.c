@@ -33,10 +33,12 @@ struct kcp_stream {
   bool has_told_end;  // to the owner, which has still to close it
 };
 
+LIST_HEAD(stream_list, kcp_stream);
+
 struct connection {
   TAILQ_ENTRY(connection) entry;
   TAILQ_ENTRY(connection) dirty;  // while is_dirty
-  LIST_HEAD(, kcp_stream) streams;
+  struct stream_list streams;
   struct kcp_dialer *dialer;
   struct link *link;
   struct event readable;
@@ -629,13 +631,14 @@ void kcp_dialer_free(struct kcp_dialer *dialer) {
   if (!dialer) {
     return;
   }
-  struct connection *connection;
   if (dialer->wheel && dialer->flush && dialer->tick) {
     linger(dialer);
   }
-  while ((connection = TAILQ_FIRST(&dialer->connections))) {
-    close_idle(connection);
-    connection_free(connection);
+  struct connection *next;
+  for (struct connection *at = TAILQ_FIRST(&dialer->connections); at; at = next) {
+    next = TAILQ_NEXT(at, entry);
+    close_idle(at);
+    connection_free(at);
   }
   timer_wheel_free(dialer->wheel);
   if (dialer->flush) {

@@ -281,9 +281,9 @@ void ctl_print_session(const json_t *answer) {
       {"output full", "output_paused", CELL_FLAG},
   };
   static const struct line path_lines[] = {
-      {"round trip", "srtt_ms", CELL_DURATION},
-      {"sent again after", "rto_ms", CELL_DURATION},
-      {"loss (%)", "loss_percent", CELL_NUMBER},
+      {"round trip", "srtt_ms", CELL_MILLISECONDS},
+      {"resend after", "rto_ms", CELL_MILLISECONDS},
+      {"loss", "loss_percent", CELL_PERCENT},
       {"segments out", "segments_out", CELL_NUMBER},
       {"sent again", "retransmits", CELL_NUMBER},
       {"segments in", "segments_in", CELL_NUMBER},

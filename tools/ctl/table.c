@@ -33,12 +33,16 @@ void cell_format(const json_t *value, enum cell cell, char text[CELL_BYTES]) {
     }
   } else if (cell == CELL_FLAG) {
     snprintf(text, CELL_BYTES, "%s", json_is_true(value) ? "yes" : "no");
+  } else if (cell == CELL_PERCENT && json_is_number(value)) {
+    snprintf(text, CELL_BYTES, "%.1f %%", json_number_value(value));
   } else if (!json_is_integer(value)) {
     snprintf(text, CELL_BYTES, "-");
   } else if (cell == CELL_TIME && gmtime_r(&seconds, &utc) != NULL) {
     strftime(text, CELL_BYTES, "%Y-%m-%d %H:%M:%SZ", &utc);
   } else if (cell == CELL_DURATION) {
     duration_format(number, text, CELL_BYTES);
+  } else if (cell == CELL_MILLISECONDS) {
+    snprintf(text, CELL_BYTES, "%" PRId64 " ms", number);
   } else {
     snprintf(text, CELL_BYTES, "%" PRId64, number);
   }

@@ -7,7 +7,15 @@
 
 enum { CELL_BYTES = 192 };
 
-enum cell { CELL_TEXT, CELL_NUMBER, CELL_TIME, CELL_DURATION, CELL_FLAG };
+enum cell {
+  CELL_TEXT,
+  CELL_NUMBER,
+  CELL_TIME,
+  CELL_DURATION,      // from tenths of a second on
+  CELL_MILLISECONDS,  // each of them counts
+  CELL_PERCENT,
+  CELL_FLAG,
+};
 
 struct column {
   const char *title;

@@ -109,7 +109,8 @@ func (s *Session) Close() error {
 	return err
 }
 
-// Dial is what a client of the ecosystem does.
+// Dial is what a client of the ecosystem does. It takes whoever is heard first for its peer:
+// where another gateway may still send to a port that its client has left, see DialOver.
 func (s *Settings) Dial(address string) (*Session, error) {
 	session, err := kcp.DialWithOptions(address, nil, s.DataShards, s.ParityShards)
 	if err != nil {
@@ -118,17 +119,38 @@ func (s *Settings) Dial(address string) (*Session, error) {
 	return s.client(session, nil)
 }
 
-// DialOver does the same over a socket of the caller's, which is closed with the session.
+// DialOver does the same over a socket of the caller's, which is closed with the session, and
+// hears only its peer.
 func (s *Settings) DialOver(socket net.PacketConn, conv uint32, address string) (*Session, error) {
 	to, err := net.ResolveUDPAddr("udp", address)
 	if err != nil {
 		return nil, err
 	}
-	session, err := kcp.NewConn3(conv, to, nil, s.DataShards, s.ParityShards, socket)
+	session, err := kcp.NewConn3(conv, to, nil, s.DataShards, s.ParityShards, onlyFrom{socket, to})
 	if err != nil {
 		return nil, err
 	}
 	return s.client(session, socket)
+}
+
+// onlyFrom drops what others send. kcp-go takes whoever is heard first for its peer from then
+// on: on a machine where other gateways still send to ports that their clients have left, that
+// may be one of these.
+type onlyFrom struct {
+	net.PacketConn
+	peer *net.UDPAddr
+}
+
+func (o onlyFrom) ReadFrom(into []byte) (int, net.Addr, error) {
+	for {
+		n, from, err := o.PacketConn.ReadFrom(into)
+		if err != nil {
+			return n, from, err
+		}
+		if udp, ok := from.(*net.UDPAddr); !ok || udp.Port == o.peer.Port {
+			return n, from, nil
+		}
+	}
 }
 
 // NewConv is a conversation id as kcp-go itself draws it.

@@ -648,6 +648,19 @@ static void datagrams_too_short_or_of_other_kinds_are_refused(void **state) {
   }
 }
 
+static void the_size_that_data_tells_of_itself_is_not_asked(void **state) {
+  static const uint16_t told[] = {0, 1, 25, 35, 1000, UINT16_MAX};
+  (void)state;
+  for (size_t i = 0; i < sizeof told / sizeof told[0]; i++) {
+    size_t before = delivered.regular;
+    send_one((uint32_t)i, 30);
+    sent.datagrams[i].bytes[6] = (uint8_t)told[i];
+    sent.datagrams[i].bytes[7] = (uint8_t)(told[i] >> 8);
+    take_in(&sent.datagrams[i]);
+    assert_int_equal(delivered.regular, before + 1);
+  }
+}
+
 static void without_a_decoder_data_is_delivered_and_parity_dropped(void **state) {
   uint8_t plain[LEN_MIN] = {0};
   (void)state;
@@ -789,6 +802,7 @@ int main(void) {
       TEST(with_other_numbers_than_the_peers_data_flows_and_parity_is_no_use),
       TEST(recovered_sizes_that_can_not_be_are_dropped),
       TEST(datagrams_too_short_or_of_other_kinds_are_refused),
+      TEST(the_size_that_data_tells_of_itself_is_not_asked),
       TEST(without_a_decoder_data_is_delivered_and_parity_dropped),
       TEST(a_datagram_larger_than_any_of_ours_is_delivered),
       TEST(most_of_what_is_lost_at_random_is_recovered),

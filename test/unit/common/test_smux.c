@@ -789,6 +789,19 @@ static void a_nop_goes_each_interval_whatever_the_traffic(void **state) {
   end_free(end);
 }
 
+static void a_nop_that_is_due_before_long_goes_with_the_answer_to_the_peers(void **state) {
+  (void)state;
+  struct end *end = keepalive_end(100, 0);
+  assert_int_equal(smux_input(end->smux, (uint8_t[]){2, SMUX_NOP, 0, 0, 0, 0, 0, 0}, 8, 1040), 0);
+  assert_wire(end, "");
+  assert_int_equal(smux_input(end->smux, (uint8_t[]){2, SMUX_NOP, 0, 0, 0, 0, 0, 0}, 8, 1060), 0);
+  assert_wire(end, "0203000000000000");
+  assert_int_equal(smux_due(end->smux), 1160);
+  assert_int_equal(smux_input(end->smux, (uint8_t[]){2, SMUX_NOP, 0, 0, 0, 0, 0, 0}, 8, 1061), 0);
+  assert_wire(end, "");
+  end_free(end);
+}
+
 static void a_silent_peer_is_gone_after_once_to_twice_the_timeout(void **state) {
   (void)state;
   for (int64_t last_heard = 0; last_heard <= 1000; last_heard += 50) {
@@ -997,6 +1010,7 @@ int main(void) {
       cmocka_unit_test(a_paused_stream_keeps_what_comes),
       cmocka_unit_test(the_rest_comes_again_with_more_behind_it),
       cmocka_unit_test(a_nop_goes_each_interval_whatever_the_traffic),
+      cmocka_unit_test(a_nop_that_is_due_before_long_goes_with_the_answer_to_the_peers),
       cmocka_unit_test(a_silent_peer_is_gone_after_once_to_twice_the_timeout),
       cmocka_unit_test(a_peer_that_is_not_read_is_not_silent),
       cmocka_unit_test(without_keepalive_nothing_is_due),

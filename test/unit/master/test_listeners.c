@@ -199,6 +199,33 @@ static void one_alone_can_be_joined(void **state) {
   listeners_close(&listeners);
 }
 
+// As of workers whose master died: theirs came first, and the kernel would go by their program.
+static void strangers_in_the_group_take_clients_only_while_they_are_there(void **state) {
+  (void)state;
+  struct listeners strangers, listeners;
+  struct clients clients;
+  size_t loads[PLACES], came = 0;
+  char addr[sizeof strangers.address], byte;
+  open_at(&strangers, "127.0.0.1:0", 2);
+  memcpy(addr, strangers.address, sizeof addr);
+  open_at(&listeners, addr, 2);
+  clients_begin(&clients, &listeners);
+  for (size_t i = 0; i < CLIENTS; i++) {
+    assert_int_equal(send(clients.fds[i], "x", 1, 0), 1);
+  }
+  for (size_t i = 0; i < listeners.count; i++) {
+    while (recv(listeners.fds[i], &byte, 1, 0) == 1) {
+      came++;
+    }
+  }
+  assert_true(came > 0 && came < CLIENTS);
+  listeners_close(&strangers);
+  clients_send(&clients, &listeners, loads);
+  assert_true(loads[0] > 0 && loads[1] > 0);
+  clients_end(&clients);
+  listeners_close(&listeners);
+}
+
 static int option(int fd, int level, int name) {
   int value = -1;
   socklen_t size = sizeof value;
@@ -286,6 +313,7 @@ int main(void) {
       cmocka_unit_test(a_client_of_ipv6_does_too),
       cmocka_unit_test(only_the_preferred_get_any_and_the_others_keep_their_place),
       cmocka_unit_test(one_alone_can_be_joined),
+      cmocka_unit_test(strangers_in_the_group_take_clients_only_while_they_are_there),
       cmocka_unit_test(options_are_set_and_can_change),
       cmocka_unit_test(suspended_it_still_hears),
       cmocka_unit_test(what_is_offered_is_taken_by_its_like),

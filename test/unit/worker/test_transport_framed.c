@@ -71,7 +71,8 @@ static struct wire *make_wire(void *context, const struct wire_events *wire_even
 }
 
 static int set_up(void **state) {
-  static const struct transport_events events = {on_message, on_ended, on_drained, NULL};
+  static const struct transport_events events = {
+      .on_message = on_message, .on_ended = on_ended, .on_drained = on_drained};
   struct fixture *fixture = calloc(1, sizeof *fixture);
   int pair[2];
   fixture->base = event_base_new();

@@ -1,0 +1,294 @@
+"""Players over KCP stay while workers are replaced, become more or fewer, and leave."""
+
+import contextlib
+import itertools
+import os
+import signal
+import threading
+
+import pytest
+from janus import wire
+from janus.kcp import Bridge
+from janus.patience import ms, patient, wait_for
+from janus.programs import Gateway, nodes_of
+from test_drain import WAITING, drain, drain_state, ready, restart, workers, works
+from test_kcp import connection, sessions
+from test_upgrade import upgrade
+
+_uids = itertools.count(47000)
+
+
+@pytest.fixture
+def place(start, backend):
+    """start_place(**settings): a gateway, and a bridge to it."""
+    def start_place(**settings):
+        gateway = start(Gateway, nodes=nodes_of(backend.address), settings=settings)
+        return gateway, start(Bridge, gateway)
+    return start_place
+
+
+@contextlib.contextmanager
+def crowd(bridge, connections=8, streams=2):
+    """Players of two streams each, many enough to be on every worker."""
+    with contextlib.ExitStack() as stack:
+        players = []
+        for _ in range(connections):
+            uid, name = next(_uids), connection()
+            players += [stack.enter_context(bridge.player(uid, session=name))
+                        for _ in range(streams)]
+        yield players
+
+
+def all_work(players, data=b"still here"):
+    for player in players:
+        player.send(wire.USER, 1, data)
+    for player in players:
+        assert player.receive().data == data
+
+
+def workers_of(gateway, players):
+    return {sessions(gateway, player.uid)[0]["worker"] for player in players}
+
+
+def running(gateway):
+    return {number for number, one in workers(gateway).items() if one["state"] == "running"}
+
+
+class Players:
+    """Round trips in the background, until the end of the block; none may fail or be lost."""
+
+    def __init__(self, players):
+        self.players = players
+        self.rounds = [0] * len(players)
+        self.faults = []
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._play, args=(i,), daemon=True)
+                         for i in range(len(players))]
+
+    def _play(self, at):
+        while not self._stop.is_set():
+            data = b"%d" % self.rounds[at]
+            try:
+                works(self.players[at], data)
+            except (AssertionError, OSError) as fault:
+                self.faults.append(f"{self.players[at].uid}: {fault!r}")
+                return
+            self.rounds[at] += 1
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def go_on(self):
+        """Each of them makes a few more."""
+        wanted = [rounds + 3 for rounds in self.rounds]
+        wait_for(lambda: self.faults or all(a >= b for a, b in zip(self.rounds, wanted)),
+                 "all of them to play on")
+        assert not self.faults
+
+    def __exit__(self, *_):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(patient(60))
+        assert not self.faults, self.faults
+
+
+# --- Each by itself ---------------------------------------------------------------------------
+
+
+def test_a_restarted_worker_keeps_its_connections(place):
+    gateway, bridge = place()
+    with crowd(bridge) as players:
+        assert workers_of(gateway, players) == {0, 1}
+        successor = restart(gateway, 0)
+        all_work(players)
+        gateway.wait_counter("kcp_handed_out", 1)
+        gateway.wait_counter("kcp_handed_in", 1)
+        assert workers_of(gateway, players) == {0, 1}
+        with crowd(bridge) as newcomers:
+            all_work(newcomers)
+            all_work(players)
+            assert workers_of(gateway, newcomers) == {1, successor}
+    assert gateway.counter("kcp_handed_lost") == 0
+    wait_for(lambda: 0 not in workers(gateway), "the worker to leave with its last player")
+    assert "event=worker_died" not in gateway.log()
+
+
+def test_a_further_stream_comes_to_where_its_connection_is(place, backend):
+    gateway, bridge = place(worker={"count": 1})
+    with bridge.player(47900, session="one") as first:
+        works(first)
+        restart(gateway, 0)
+        with bridge.player(47900, session="one") as second:
+            works(second)
+            works(first)
+            assert {one["worker"] for one in sessions(gateway, 47900)} == {0}
+            assert len(backend.streams_of(47900)) == 1
+        # Another connection of the same player is by the new worker, and throws him out.
+        with bridge.player(47900) as elsewhere:
+            works(elsewhere)
+            assert first.receive_end() == 3
+            assert {one["worker"] for one in sessions(gateway, 47900)} == {1}
+    wait_for(lambda: 0 not in workers(gateway), "the worker to leave")
+    # What his clients still say to the worker that is gone makes no connection.
+    gateway.wait_gauge("connections", 0, timeout=3)
+    assert gateway.total()["counters"]["connections_accepted"] == 2
+
+
+def test_a_restart_of_all_workers_under_traffic_loses_nothing(place):
+    gateway, bridge = place()
+    with crowd(bridge, 6) as players, Players(players) as playing:
+        for number in (0, 1):
+            playing.go_on()
+            restart(gateway, number)
+        playing.go_on()
+        with crowd(bridge, 4) as newcomers:
+            all_work(newcomers)
+            playing.go_on()
+        for number in sorted(running(gateway)):
+            restart(gateway, number)
+            playing.go_on()
+
+
+def test_a_setting_of_new_workers_leaves_connections_as_they_are(place):
+    gateway, bridge = place()
+    with crowd(bridge) as players, Players(players) as playing:
+        for mtu in (600, 1300):
+            old = running(gateway)
+            changed = gateway.reload({"kcp": {"mtu_bytes": mtu}})
+            assert changed == {"kcp.mtu_bytes": "new_generation"}
+            wait_for(lambda: running(gateway) and not running(gateway) & old, "the new workers")
+            playing.go_on()
+            with crowd(bridge) as newcomers:
+                all_work(newcomers, os.urandom(4000))
+                assert not workers_of(gateway, newcomers) & old
+        playing.go_on()
+
+
+@pytest.mark.parametrize("before,after", [(1, 3), (3, 1)])
+def test_a_change_of_the_number_of_workers_keeps_all(place, before, after):
+    gateway, bridge = place(worker={"count": before})
+    with crowd(bridge, 12) as players:
+        assert workers_of(gateway, players) == set(range(before))
+        with Players(players) as playing:
+            gateway.reload({"worker": {"count": after}})
+            wait_for(lambda: len(running(gateway)) == after, "as many workers as there should be")
+            playing.go_on()
+            with crowd(bridge, 12) as newcomers:
+                all_work(newcomers)
+                assert workers_of(gateway, newcomers) == running(gateway)
+                playing.go_on()
+            gateway.reload({"worker": {"count": before}})
+            wait_for(lambda: len(running(gateway)) == before, "as many as there were")
+            playing.go_on()
+            with crowd(bridge, 12) as newcomers:
+                all_work(newcomers)
+        assert gateway.counter("kcp_handed_in") > 0
+
+
+def test_an_upgrade_keeps_all(place):
+    gateway, bridge = place()
+    with crowd(bridge) as players, Players(players) as playing:
+        for _ in range(2):
+            upgrade(gateway)
+            playing.go_on()
+            with crowd(bridge) as newcomers:
+                all_work(newcomers)
+                assert workers_of(gateway, newcomers) <= running(gateway)
+        playing.go_on()
+        assert gateway.gauge("sessions") == len(players)
+        uid = str(players[0].uid)
+        assert gateway.ctl("session", uid)["siblings"] == 1
+        assert gateway.ctl("session", uid)["path"]["streams"] == 2
+
+
+def test_what_is_done_to_players_reaches_those_of_before(place):
+    gateway, bridge = place()
+    with crowd(bridge, 2) as (one, sibling, other, others_sibling):
+        upgrade(gateway)
+        gateway.ctl("push", str(one.uid), "--mod", "3", "--seq", "9", "--data", "x")
+        assert one.receive().data == b"x"
+        gateway.ctl("kick", str(one.uid))
+        assert (one.receive_end(), sibling.receive_end()) == (4, 4)
+        with bridge.player(other.uid) as again:
+            assert (other.receive_end(), others_sibling.receive_end()) == (3, 3)
+            works(again)
+
+
+# --- The end ----------------------------------------------------------------------------------
+
+
+def test_a_draining_gateway_keeps_its_connections_and_takes_no_others(place):
+    gateway, bridge = place()
+    with crowd(bridge) as players:
+        drain(gateway, "--timeout", "1h")
+        assert ready(gateway) == (503, "draining")
+        wait_for(lambda: {one["state"] for one in workers(gateway).values()} == {"draining"},
+                 "all to drain")
+        all_work(players)
+        before = gateway.counter("kcp_dropped_unknown")
+        late = bridge.client(47950)
+        late.send_raw(late.handshake_frame())
+        gateway.wait_counter("kcp_dropped_unknown", before + 1)
+        all_work(players)
+        gateway.ctl("undrain")
+        late.finish_login()  # it was only kept waiting
+        works(late)
+        late.close()
+        drain(gateway, "--timeout", "0s", "--spread", "100ms")
+        assert [player.receive_end() for player in players] == [WAITING] * len(players)
+        wait_for(lambda: drain_state(gateway) == "drained", "nobody to be left")
+    gateway.wait_gauge("connections", 0)
+
+
+@pytest.mark.parametrize("before", [None, "restart", "upgrade"])
+def test_at_sigterm_players_play_on_until_they_are_told(place, before):
+    gateway, bridge = place(drain={"stop_spread": f"{ms(1)}ms"})
+    with crowd(bridge) as players:
+        if before == "restart":
+            restart(gateway, 0)
+        elif before == "upgrade":
+            upgrade(gateway)
+        all_work(players)
+        everybody, mark = workers(gateway), gateway.mark()
+        gateway.process.terminate()
+        for number in everybody:
+            gateway.wait_log(rf"process=worker worker={number} .*event=worker_(drains|stopping)",
+                             since=mark)
+        # They are sent away one after the other: the last of them is there for a while.
+        rounds, told = 0, set()
+        while len(told) < len(players):
+            for player in set(players) - told:
+                player.send(wire.USER, 1, b"still here")
+                packet = player.receive()
+                if packet.mod == wire.SYSTEM:
+                    assert packet.seq == wire.LOGOUT
+                    assert wire.SCServerLogout.decode(packet.data).code == WAITING
+                    assert player.receive() is None
+                    told.add(player)
+                else:
+                    rounds += 1
+        assert rounds >= len(players)
+        # And their last words were answered, so that nothing lingers.
+        assert gateway.process.wait(patient(30)) == 0
+
+
+def test_a_worker_that_crashes_takes_its_own_players_alone(place):
+    gateway, bridge = place(kcp={"keepalive_interval": "1s"})
+    gateway.expect_clean = False
+    with crowd(bridge) as players:
+        here = {player: sessions(gateway, player.uid)[0]["worker"] for player in players}
+        pid = workers(gateway)[0]["pid"]
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: workers(gateway)[0]["pid"] not in (0, pid), "its successor")
+        left = [player for player in players if here[player] == 1]
+        all_work(left)
+        before = gateway.counter("kcp_dropped_unknown")
+        for player in set(players) - set(left):
+            player.send(wire.USER, 1, b"anybody here?")
+        gateway.wait_counter("kcp_dropped_unknown", before + len(players) - len(left))
+        assert gateway.gauge("connections") == len(left) // 2
+        with crowd(bridge) as newcomers:
+            all_work(newcomers)
+            assert workers_of(gateway, newcomers) == {0, 1}
