@@ -207,7 +207,11 @@ void kcp_connection_input(struct kcp_connection *connection, uint8_t *bytes, siz
     kcp_connection_end(connection, CLOSE_HANDSHAKE_UNEXPECTED);
     return;
   }
-  settle(connection, link_input(connection->link, bytes, len, now_ms), now_ms);
+  int error = link_input(connection->link, bytes, len, now_ms);
+  if (!connection->is_dirty) {  // else the flush counts
+    count(connection);
+  }
+  settle(connection, error, now_ms);
 }
 
 bool kcp_connection_is_next(const struct kcp_connection *connection, const uint8_t *bytes,
@@ -241,14 +245,15 @@ void kcp_connection_flush(struct kcp_connection *connection, int64_t now_ms) {
   connection->is_dirty = false;
   resume_wires(connection);
   int error = link_flush(connection->link, now_ms);
+  count(connection);
   settle(connection, error, now_ms);
 }
 
 void kcp_connection_on_timer(void *owner) {
   struct kcp_connection *connection = owner;
   int64_t now_ms = clock_monotonic_ms();
-  count(connection);
   int error = link_tick(connection->link, now_ms);
+  count(connection);
   settle(connection, error, now_ms);
 }
 

@@ -406,7 +406,7 @@ def test_metrics_tell_of_kcp(gateway, bridge):
             works(siblings[0], b"x" * 100)
         assert now("janus_sessions", transport="kcp") == 2
         assert now("janus_connections", transport="kcp") == 1
-        wait_for(lambda: all(now(name) > before[name] for name in names), "all of them to grow")
+        wait_for(lambda: all(now(name) > before[name] for name in names), "all of them to grow", 3)
         assert now("janus_kcp_datagrams_in_total") - before["janus_kcp_datagrams_in_total"] >= 50
         assert now("janus_kcp_received_bytes_total") - before[
             "janus_kcp_received_bytes_total"] >= 50 * 128
