@@ -182,7 +182,8 @@ static void begin(struct kcp_listener *listener, const struct kcp_peer *peer, ui
     counters_add(counters_of(listener), COUNTER_KCP_DROPPED_CLOSED, 1);
     return;
   }
-  if (!listener->accepting) {
+  // Who has had something from us was in before: by a worker that is gone, say.
+  if (glance->una != 0 || !listener->accepting) {
     counters_add(counters_of(listener), COUNTER_KCP_DROPPED_UNKNOWN, 1);
     return;
   }

@@ -278,6 +278,7 @@ bool kcp_glance(const uint8_t *payload, size_t len, struct kcp_glance *glance) {
   read_header(payload, &header);
   glance->conv = header.conv;
   glance->sn = header.sn;
+  glance->una = header.una;
   glance->command = header.command;
   return true;
 }

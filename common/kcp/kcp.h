@@ -76,6 +76,7 @@ void kcp_start_at(struct kcp *kcp, uint32_t send_next, uint32_t receive_next);
 struct kcp_glance {
   uint32_t conv;
   uint32_t sn;
+  uint32_t una;
   uint8_t command;
 };
 bool kcp_glance(const uint8_t *payload, size_t len, struct kcp_glance *glance);

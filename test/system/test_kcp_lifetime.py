@@ -131,6 +131,9 @@ def test_a_further_stream_comes_to_where_its_connection_is(place, backend):
             assert first.receive_end() == 3
             assert {one["worker"] for one in sessions(gateway, 47900)} == {1}
     wait_for(lambda: 0 not in workers(gateway), "the worker to leave")
+    # What his clients still say to the worker that is gone makes no connection.
+    gateway.wait_gauge("connections", 0, timeout=3)
+    assert gateway.total()["counters"]["connections_accepted"] == 2
 
 
 def test_a_restart_of_all_workers_under_traffic_loses_nothing(place):
@@ -153,7 +156,8 @@ def test_a_setting_of_new_workers_leaves_connections_as_they_are(place):
     with crowd(bridge) as players, Players(players) as playing:
         for mtu in (600, 1300):
             old = running(gateway)
-            assert gateway.reload({"kcp": {"mtu_bytes": mtu}}) == {"kcp.mtu_bytes": "new_generation"}
+            changed = gateway.reload({"kcp": {"mtu_bytes": mtu}})
+            assert changed == {"kcp.mtu_bytes": "new_generation"}
             wait_for(lambda: running(gateway) and not running(gateway) & old, "the new workers")
             playing.go_on()
             with crowd(bridge) as newcomers:
@@ -278,7 +282,13 @@ def test_a_worker_that_crashes_takes_its_own_players_alone(place):
         pid = workers(gateway)[0]["pid"]
         os.kill(pid, signal.SIGKILL)
         wait_for(lambda: workers(gateway)[0]["pid"] not in (0, pid), "its successor")
-        all_work([player for player in players if here[player] == 1])
+        left = [player for player in players if here[player] == 1]
+        all_work(left)
+        before = gateway.counter("kcp_dropped_unknown")
+        for player in set(players) - set(left):
+            player.send(wire.USER, 1, b"anybody here?")
+        gateway.wait_counter("kcp_dropped_unknown", before + len(players) - len(left))
+        assert gateway.gauge("connections") == len(left) // 2
         with crowd(bridge) as newcomers:
             all_work(newcomers)
             assert workers_of(gateway, newcomers) == {0, 1}

@@ -154,7 +154,7 @@ def test_there_are_eight_traces_at_most_and_an_end_to_each(gateway):
     assert done.returncode == 1 and "too many traces" in done.stderr
     assert [trace.end() for trace in traces] == [0] * 8
     wait_for(lambda: gateway.ctl("status")["traces"] == 0, "no trace to be left")
-    done = run("janusctl", "--socket", gateway.socket_path, "trace", "540", "--for", "10ms")
+    done = run("janusctl", "--socket", gateway.socket_path, "trace", "540", "--for", "1s")
     assert done.returncode == 0 and "not here now" in done.stderr
     done = run("janusctl", "--socket", gateway.socket_path, "trace", "540", "--once")
     assert done.returncode == 1 and "not here" in done.stderr

@@ -908,10 +908,12 @@ static void fewer_bytes_than_a_header_are_ignored(void **state) {
   assert_int_equal(kcp_input(end->kcp, bytes, len + 23, true, 0), 0);
   assert_string_equal(read_text(end), "a");
   fields.sn = 0x01020304;
+  fields.una = 0x05060708;
   put(bytes, &fields, NULL);
   assert_true(kcp_glance(bytes, 24, &glance));
   assert_int_equal(glance.conv, CONV);
   assert_int_equal(glance.sn, 0x01020304);
+  assert_int_equal(glance.una, 0x05060708);
   assert_int_equal(glance.command, KCP_PUSH);
   end_free(end);
 }
