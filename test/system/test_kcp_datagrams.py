@@ -348,17 +348,22 @@ def test_another_conv_begins_with_its_first_segment_only(gateway):
 
 
 def test_an_address_has_two_connections_at_most(gateway):
-    """Of those on which nobody has logged in the newest counts."""
+    """Of those on which nobody has logged in the newest counts. Once it has, and has shown that it
+    had the answer, nobody can be at the other end of the one before."""
     gateway.wait_gauge("connections", 1)
+    reset = gateway.closed("client_reset")
     with raw_player(gateway, 48110) as player:
         before = accepted(gateway)
         pending = [RawClient(gateway, 48111, beside=player).open() for _ in range(4)]
         wait_for(lambda: accepted(gateway) == before + 4, "all of them to have come")
         assert gateway.gauge("connections") == 3
-        pending[-1].login()
-        works(pending[-1])
         works(player)
-        for one in pending[:-1]:
+        pending[-1].login()
+        works(player)
+        works(pending[-1])
+        gateway.wait_gauge("connections", 2)
+        assert gateway.closed("client_reset") - reset >= 1
+        for one in (player, *pending[:-1]):
             del player.others[one.conv]
 
 
