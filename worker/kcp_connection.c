@@ -206,11 +206,7 @@ void kcp_connection_input(struct kcp_connection *connection, uint8_t *bytes, siz
     kcp_connection_end(connection, CLOSE_HANDSHAKE_UNEXPECTED);
     return;
   }
-  int error = link_input(connection->link, bytes, len, now_ms);
-  if (!connection->is_dirty) {  // else the flush counts
-    count(connection);
-  }
-  settle(connection, error, now_ms);
+  settle(connection, link_input(connection->link, bytes, len, now_ms), now_ms);
 }
 
 bool kcp_connection_is_next(const struct kcp_connection *connection, const uint8_t *bytes,
@@ -244,7 +240,6 @@ void kcp_connection_flush(struct kcp_connection *connection, int64_t now_ms) {
   connection->is_dirty = false;
   resume_wires(connection);
   int error = link_flush(connection->link, now_ms);
-  count(connection);
   settle(connection, error, now_ms);
 }
 
