@@ -114,6 +114,9 @@ static void count(struct kcp_connection *connection) {
       counters_add(counters, all[i].counter, all[i].now - all[i].before);
     }
   }
+  if (now.kcp.srtt_ms > 0 && now.kcp_counts.segments_out != before->kcp_counts.segments_out) {
+    counters_record_us(counters, HISTOGRAM_KCP_ROUND_TRIP, (int64_t)now.kcp.srtt_ms * 1000);
+  }
   connection->counted = now;
 }
 

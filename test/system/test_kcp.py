@@ -408,6 +408,7 @@ def test_metrics_tell_of_kcp(gateway, bridge):
         assert now("janus_connections", transport="kcp") == 1
         wait_for(lambda: all(now(name) > before[name] for name in names), "all of them to grow", 3)
         assert now("janus_kcp_datagrams_in_total") - before["janus_kcp_datagrams_in_total"] >= 50
+        assert now("janus_kcp_round_trip_seconds_count") > 0
         assert now("janus_kcp_received_bytes_total") - before[
             "janus_kcp_received_bytes_total"] >= 50 * 128
     assert any(name == "janus_kcp_connections_pending" for name, _ in samples(scrape(gateway)[1]))
