@@ -40,7 +40,7 @@
   X(KCP_DROPPED_PENDING, WORKERS, "kcp_dropped_pending",                                           \
     "first datagrams with too many connections without a login")                                   \
   X(KCP_DROPPED_AMPLIFICATION, WORKERS, "kcp_dropped_amplification",                               \
-    "datagrams not sent to a client that has not logged in, beyond three times what came from it") \
+    "datagrams not sent to a client not known to be there, beyond three times what came from it")  \
   X(KCP_DROPPED_SEND_BUFFER, WORKERS, "kcp_dropped_send_buffer",                                   \
     "datagrams that the kernel had no room for")                                                   \
   X(KCP_HANDED_OUT, WORKERS, "kcp_handed_out",                                                     \
@@ -194,6 +194,8 @@
     "from the arrival of a client's login to the answer, the master's word included")           \
   X(TUNNEL_OPEN, WORKERS, "tunnel_open_seconds", "",                                            \
     "from the search for a tunnel's node until its stream is open, tries that failed included") \
+  X(KCP_ROUND_TRIP, WORKERS, "kcp_round_trip_seconds", "",                                      \
+    "smoothed, of connections over KCP that have sent something, when they are looked at")      \
   X(REDIS_CALL, BOTH, "redis_call_seconds", "", "from a command to Redis to its answer")        \
   X(ETCD_CALL, MASTER, "etcd_call_seconds", "", "from a call of etcd to its answer")            \
   X(LOOP_LAG, BOTH, "loop_lag_seconds", "",                                                     \

@@ -232,6 +232,7 @@ static int open_all(struct listeners *listeners, int type, const char *addr, int
     close(holder);
   }
   listeners->preferred = crowded ? 0 : listeners->count;
+  listeners->disordered = crowded && type == SOCK_DGRAM;
   network_format_socket((struct sockaddr *)&bound, len, listeners->address,
                         sizeof listeners->address);
   return 0;
@@ -412,10 +413,19 @@ int listeners_grow(struct listeners *listeners, const struct config *config,
                    const struct config_listener *listener, size_t count, char *why,
                    size_t why_size) {
   struct listeners more;
+  size_t preferred = listeners->preferred > 0 ? listeners->preferred : listeners->count;
+  // When a stranger's socket leaves the group, the kernel puts the last one into its place: the
+  // first few would be those of any of our workers, also of one that leaves.
+  if (listeners->disordered && count < preferred) {
+    snprintf(why, why_size,
+             "worker.count: can't be lowered before a restart: others had %s too when this janusd "
+             "started, and which of our sockets the kernel takes for the first is not known",
+             listeners->address);
+    return ERROR_INVALID;
+  }
   if (count <= listeners->count) {
     return 0;
   }
-  size_t preferred = listeners->preferred > 0 ? listeners->preferred : listeners->count;
   if (listeners_prefer(listeners, preferred) != 0) {
     cant_prefer(listeners, why, why_size);
     return ERROR_SYSTEM;

@@ -7,6 +7,7 @@
 #ifndef JANUS_MASTER_LISTENERS_H
 #define JANUS_MASTER_LISTENERS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "common/config.h"
@@ -17,6 +18,7 @@ struct listeners {
   size_t count;
   size_t preferred;  // of these, the first; 0: strangers are among the group
   int type;          // SOCK_STREAM or SOCK_DGRAM
+  bool disordered;   // the kernel may have those of UDP in another order than fds
   int backlog;
   char address[128];  // host:port as bound, also where port 0 was asked for
 };
@@ -55,7 +57,8 @@ int listeners_set_options(struct listeners *listeners, const struct config *conf
                           size_t why_size) MUST_CHECK;
 
 // As many sockets more as it takes to have count, with the options of the first. No client comes to
-// them until they are preferred. As listeners_open.
+// them until they are preferred. As listeners_open; ERROR_INVALID also where count would be fewer
+// than are preferred and it can't be told which those would be.
 int listeners_grow(struct listeners *listeners, const struct config *config,
                    const struct config_listener *listener, size_t count, char *why,
                    size_t why_size) MUST_CHECK;

@@ -132,20 +132,19 @@ static void close_session(struct master *master, struct directory_session *sessi
 
 struct same_player {
   struct master *master;
-  const struct channel_session *here;
+  const struct directory_session *here;
 };
 
-// The player has come once more while it was not known that he is here.
+// The player has come once more while it was not known that he is here. Siblings stay or go
+// together.
 static bool close_rival(struct directory_session *session, void *context) {
   const struct same_player *same = context;
-  if (session->session.client != same->here->client) {
-    bool is_older =
-        directory_latest_since_ms(same->master->directory, session) <= same->here->since_ms;
+  const struct directory *directory = same->master->directory;
+  if (session->session.client != same->here->session.client) {
+    bool is_older = directory_latest_since_ms(directory, session) <=
+                    directory_latest_since_ms(directory, same->here);
     bool older_goes = same->master->config.login.conflict == LOGIN_NEWEST_WINS;
-    struct directory_session *goes =
-        is_older == older_goes ? session
-                               : directory_find(same->master->directory, same->here->connection);
-    on_conflict(goes, same->master);
+    on_conflict(is_older == older_goes ? session : same->here, same->master);
   }
   return true;
 }
@@ -162,7 +161,7 @@ static void on_session_here(struct master *master, int worker, const struct chan
       master->directory, session,
       clock_monotonic_ms() + master->config.data.gateway_route_table_alive_duration_ms / 2);
   routes_player_came(master->routes, session, false);
-  struct same_player same = {.master = master, .here = here};
+  struct same_player same = {.master = master, .here = session};
   directory_each_of(master->directory, here->uid, close_rival, &same);
 }
 

@@ -57,9 +57,9 @@ static json_t *save_sockets(const struct listeners *listeners, const char *addr,
     json_array_append_new(numbers, json_integer(listeners->fds[i]));
     keep(listeners->fds[i], fds);
   }
-  return json_pack("{s:s, s:s, s:o, s:b, s:I}", "addr", addr, "address", listeners->address, "fds",
-                   numbers, "datagrams", listeners->type == SOCK_DGRAM, "preferred",
-                   (json_int_t)listeners->preferred);
+  return json_pack("{s:s, s:s, s:o, s:b, s:b, s:I}", "addr", addr, "address", listeners->address,
+                   "fds", numbers, "datagrams", listeners->type == SOCK_DGRAM, "disordered",
+                   listeners->disordered, "preferred", (json_int_t)listeners->preferred);
 }
 
 static json_t *save_listeners(const struct master *master, json_t *fds) {
@@ -390,7 +390,8 @@ void takeover_offer_sockets(const json_t *saved) {
     const size_t preferred = (size_t)json_integer_value(json_object_get(one, "preferred"));
     struct listeners listeners = {
         .type = json_is_true(json_object_get(one, "datagrams")) ? SOCK_DGRAM : SOCK_STREAM,
-        .count = json_array_size(numbers)};
+        .count = json_array_size(numbers),
+        .disordered = json_is_true(json_object_get(one, "disordered"))};
     if (!addr || !address || !(listeners.fds = calloc(listeners.count + 1, sizeof(int)))) {
       return;  // they are bound anew
     }

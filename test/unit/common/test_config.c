@@ -915,7 +915,17 @@ static void the_profile_of_kcp_gives_what_is_not_given(void **state) {
   assert_int_equal(config.kcp.data_shards, 10);
   assert_int_equal(config.kcp.parity_shards, 3);
   assert_int_equal(config.kcp.interval_ms, 10);
+  assert_int_equal(config.kcp.resend, 2);
+  assert_int_equal(config.kcp.send_window, 128);
+  assert_int_equal(config.kcp.receive_window, 128);
+  assert_int_equal(config.kcp.mtu_bytes, 1400);
+  assert_int_equal(config.kcp.dscp, 46);
+  assert_int_equal(config.kcp.frame_bytes, 4096);
+  assert_int_equal(config.kcp.receive_buffer_bytes, 4194304);
+  assert_int_equal(config.kcp.stream_buffer_bytes, 65536);
+  assert_int_equal(config.kcp.keepalive_interval_ms, 10000);
   assert_int_equal(config.kcp.keepalive_timeout_ms, 30000);
+  assert_string_equal(config.server.listeners[LISTENER_KCP].addr, "0.0.0.0:17003");
   assert_true(config.kcp.nodelay && config.kcp.ack_nodelay);
   assert_false(config.kcp.congestion_window || config.kcp.roaming);
   other = config;

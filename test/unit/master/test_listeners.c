@@ -226,6 +226,24 @@ static void strangers_in_the_group_take_clients_only_while_they_are_there(void *
   listeners_close(&listeners);
 }
 
+// The kernel closes the gap that a stranger leaves with the last one: which of ours is the first
+// now, and stays when there are to be fewer, is not known.
+static void a_group_that_strangers_were_in_becomes_no_smaller(void **state) {
+  (void)state;
+  struct listeners strangers, listeners;
+  const struct config_listener listener = kcp_at("");
+  open_at(&strangers, "127.0.0.1:0", 2);
+  open_at(&listeners, strangers.address, 3);
+  listeners_close(&strangers);
+  assert_int_equal(listeners_grow(&listeners, settings(), &listener, 2, why, sizeof why),
+                   ERROR_INVALID);
+  assert_non_null(strstr(why, "can't be lowered before a restart"));
+  grow(&listeners, 3);
+  grow(&listeners, PLACES);
+  grow(&listeners, 3);  // nobody was told to come to the fourth
+  listeners_close(&listeners);
+}
+
 static int option(int fd, int level, int name) {
   int value = -1;
   socklen_t size = sizeof value;
@@ -314,6 +332,7 @@ int main(void) {
       cmocka_unit_test(only_the_preferred_get_any_and_the_others_keep_their_place),
       cmocka_unit_test(one_alone_can_be_joined),
       cmocka_unit_test(strangers_in_the_group_take_clients_only_while_they_are_there),
+      cmocka_unit_test(a_group_that_strangers_were_in_becomes_no_smaller),
       cmocka_unit_test(options_are_set_and_can_change),
       cmocka_unit_test(suspended_it_still_hears),
       cmocka_unit_test(what_is_offered_is_taken_by_its_like),
