@@ -207,3 +207,15 @@ void kcp_owners_clear(struct kcp_owners *owners, unsigned worker) {
     }
   }
 }
+
+bool kcp_owners_has_others(const struct kcp_owners *owners, unsigned worker) {
+  for (size_t b = 0; b < KCP_OWNERS_BUCKETS; b++) {
+    for (int i = 0; i < KCP_OWNERS_BUCKET_ENTRIES; i++) {
+      uint64_t word = look(&owners->segment->buckets[b][i]);
+      if (word != 0 && owner_of(word) != worker + 1) {
+        return true;
+      }
+    }
+  }
+  return false;
+}

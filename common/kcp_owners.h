@@ -18,6 +18,7 @@
 #ifndef JANUS_COMMON_KCP_OWNERS_H
 #define JANUS_COMMON_KCP_OWNERS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
@@ -61,5 +62,7 @@ void kcp_owners_remove(struct kcp_owners *owners, uint64_t key, unsigned worker)
 int kcp_owners_find(const struct kcp_owners *owners, uint64_t key);
 // The worker is gone, with all that it had. Before its number is given to another.
 void kcp_owners_clear(struct kcp_owners *owners, unsigned worker);
+// Whether any other worker has a connection. Looks through the whole table, 2 MiB.
+bool kcp_owners_has_others(const struct kcp_owners *owners, unsigned worker);
 
 #endif

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 
 #include "common/clock.h"
+#include "common/kcp_owners.h"
 #include "common/loop.h"
 #include "worker/acceptor.h"
 #include "worker/session.h"
@@ -26,6 +27,14 @@ static void send_away(struct worker *worker, size_t count) {
   }
 }
 
+// The sockets of this worker may be where another one's connections over KCP send to, since the
+// number of workers has changed, say: when all leave, nobody else is there to read them.
+static bool is_over(const struct worker *worker) {
+  return worker->drain.leave && acceptor_open_connections(worker->acceptor) == 0 &&
+         !(worker->drain.leave_together &&
+           kcp_owners_has_others(worker->kcp_owners, (unsigned)worker->index));
+}
+
 // As many as are to be gone by now.
 static void take_step(struct worker *worker) {
   struct drain *drain = &worker->drain;
@@ -37,6 +46,10 @@ static void take_step(struct worker *worker) {
     } else if (acceptor_open_connections(worker->acceptor) > 0) {
       loop_start_timer(drain->timer, STEP_MS);  // they may still
     }
+    return;
+  }
+  if (is_over(worker)) {
+    worker_stop(worker, CLOSE_DRAIN);
     return;
   }
   double left = 1 - (double)passed_ms / (double)drain->spread_ms;
@@ -59,10 +72,6 @@ static void on_timer(evutil_socket_t fd, short what, void *owner) {
              worker->drain.spread_ms);
   }
   take_step(worker);
-}
-
-static bool is_over(const struct worker *worker) {
-  return worker->drain.leave && acceptor_open_connections(worker->acceptor) == 0;
 }
 
 static void on_left(evutil_socket_t fd, short what, void *owner) {
@@ -90,6 +99,7 @@ void drain_on_drain(struct worker *worker, const struct channel_drain *wanted) {
            wanted->leave != CHANNEL_LEAVE_NOT ? "true" : "false");
   drain->on = true;
   drain->leave = drain->leave || wanted->leave != CHANNEL_LEAVE_NOT;
+  drain->leave_together = wanted->leave == CHANNEL_LEAVE_ALL;
   drain->spread_ms = wanted->spread_ms;
   drain->send_from_ms = 0;
   event_del(drain->timer);

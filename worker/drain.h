@@ -16,7 +16,8 @@ struct worker;
 // Part of struct worker.
 struct drain {
   bool on;
-  bool leave;              // with the last connection
+  bool leave;              // with the last connection,
+  bool leave_together;     // or, as all workers do, with the last one over KCP of any of them
   int64_t spread_ms;       // of sending them away,
   int64_t send_from_ms;    // monotonic, from here on; 0: not yet
   size_t sessions_before;  // that there were then

@@ -101,6 +101,12 @@ static void a_worker_that_is_gone_has_nothing(void **state) {
     int found = kcp_owners_find(owners, kcp_owners_conv_key(owners, conv, PORT));
     assert_int_equal(found, conv % 3 == 1 ? KCP_OWNERS_NOBODY : (int)conv % 3);
   }
+  kcp_owners_clear(owners, 0);
+  assert_true(kcp_owners_has_others(owners, 0));
+  assert_true(kcp_owners_has_others(owners, 1));
+  assert_false(kcp_owners_has_others(owners, 2));
+  kcp_owners_clear(owners, 2);
+  assert_false(kcp_owners_has_others(owners, 0));
   kcp_owners_free(owners);
 }
 
