@@ -11,7 +11,7 @@ import pytest
 from janus import wire
 from janus.client import Client
 from janus.kcp import Bridge
-from janus.patience import ms, patient, wait_for
+from janus.patience import FACTOR, ms, patient, wait_for
 from janus.programs import Gateway, nodes_of, private_bytes
 from test_drain import works
 from test_kcp import sessions
@@ -587,7 +587,9 @@ def test_a_flood_of_beginnings_costs_no_memory_that_grows(start, backend):
             gateway.wait_gauge("kcp_connections_pending", 0)  # their time is over
             used.append(private_bytes(pid))
         assert gateway.gauge("connections") == 1
-        assert used[-1] - used[0] < 2 << 20, used
+        # The first ones bring the allocator to its size. Of the last one 3,000 were dropped or let
+        # in, and none of them is to have left anything.
+        assert used[-1] - used[-2] < (1 << 20) * FACTOR, used
         with bridge.player(48501) as newcomer:
             works(newcomer)
             works(player)
