@@ -63,7 +63,7 @@ bool kcp_connection_is_next(const struct kcp_connection *connection, const uint8
                             size_t len);
 // Sends what is to be sent. The connection may be gone after this.
 void kcp_connection_flush(struct kcp_connection *connection, int64_t now_ms);
-void kcp_connection_on_timer(void *connection);
+void kcp_connection_on_timer(void *owner);
 
 // Ends its sessions with reason, and frees it.
 void kcp_connection_end(struct kcp_connection *connection, enum close_reason reason);

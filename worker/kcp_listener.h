@@ -31,7 +31,7 @@ struct kcp_listener {
 };
 
 // Takes over fd. NULL when out of memory.
-struct kcp_listener *kcp_listener_new(struct kcp_engine *engine, struct listener *listener, int fd);
+struct kcp_listener *kcp_listener_new(struct kcp_engine *engine, struct listener *place, int fd);
 void kcp_listener_free(struct kcp_listener *listener);  // its connections too; accepts NULL
 
 // Reads, and lets new clients in.
