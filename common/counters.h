@@ -40,7 +40,7 @@
   X(KCP_DROPPED_PENDING, WORKERS, "kcp_dropped_pending",                                           \
     "first datagrams with too many connections without a login")                                   \
   X(KCP_DROPPED_AMPLIFICATION, WORKERS, "kcp_dropped_amplification",                               \
-    "datagrams not sent to a client that has not logged in, beyond three times what came from it") \
+    "datagrams not sent to a client not known to be there, beyond three times what came from it")  \
   X(KCP_DROPPED_SEND_BUFFER, WORKERS, "kcp_dropped_send_buffer",                                   \
     "datagrams that the kernel had no room for")                                                   \
   X(KCP_HANDED_OUT, WORKERS, "kcp_handed_out",                                                     \

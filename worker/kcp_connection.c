@@ -10,11 +10,10 @@
 #include "worker/session.h"
 #include "worker/trace.h"
 
-// Until somebody has logged in, an address gets no more than so many times what came from it: it
-// may be another's, which somebody has put into the datagrams.
+// An address gets no more than so many times what came from it, until it is known that the client
+// is there: somebody may have put another's into his datagrams.
 enum { AMPLIFICATION_MAX = 3 };
-// And takes up no more than a login on each of its streams needs: nothing says that anybody is
-// there who waits for answers.
+// Until somebody has logged in it takes up no more than a login on each of its streams needs.
 enum { STRANGER_BYTES_MAX = 128 << 10 };
 
 static struct worker *worker_of(const struct kcp_connection *connection) {
@@ -32,7 +31,7 @@ void kcp_connection_touch(struct kcp_connection *connection) {
 
 static void on_output(const uint8_t *datagram, size_t len, void *owner) {
   struct kcp_connection *connection = owner;
-  if (connection->pending &&
+  if (!connection->answered &&
       connection->bytes_out + len > AMPLIFICATION_MAX * connection->bytes_in) {
     counters_add(worker_of(connection)->counters, COUNTER_KCP_DROPPED_AMPLIFICATION, 1);
     return;
@@ -130,7 +129,7 @@ void kcp_connection_cut(struct kcp_connection *connection) {
     kcp_engine_untouch(engine, connection);
   }
   if (connection->pending) {
-    kcp_engine_leave_pending(engine, connection->pending);
+    kcp_engine_leave_pending(engine, connection);
   }
   kcp_listener_forget(connection->listener, connection);
   kcp_engine_remember_closed(engine, &connection->peer, connection->conv, clock_monotonic_ms());
@@ -250,18 +249,24 @@ void kcp_connection_flush(struct kcp_connection *connection, int64_t now_ms) {
 void kcp_connection_on_timer(void *owner) {
   struct kcp_connection *connection = owner;
   int64_t now_ms = clock_monotonic_ms();
-  count(connection);
   int error = link_tick(connection->link, now_ms);
+  count(connection);
   settle(connection, error, now_ms);
 }
 
 // --- The beginning -------------------------------------------------------------------------------
 
-void kcp_connection_trust(struct kcp_connection *connection) {
+void kcp_connection_logged_in(struct kcp_connection *connection) {
   if (connection->pending) {
-    kcp_engine_leave_pending(connection->engine, connection->pending);
-    connection->pending = NULL;
+    kcp_engine_leave_pending(connection->engine, connection);
+  }
+}
+
+void kcp_connection_answered(struct kcp_connection *connection) {
+  if (!connection->answered) {
+    connection->answered = true;
     kcp_engine_tell(connection->engine, connection);
+    kcp_listener_supersede(connection->listener, connection);
   }
 }
 
@@ -290,8 +295,7 @@ void kcp_connection_describe(const struct kcp_connection *connection,
 
 struct kcp_connection *kcp_connection_new(struct kcp_listener *listener,
                                           const struct kcp_peer *peer, uint32_t conv,
-                                          struct place *place, struct address_count *pending,
-                                          int64_t now_ms) {
+                                          struct place *place, int64_t now_ms) {
   static const struct link_events events = {.output = on_output,
                                             .on_dirty = on_dirty,
                                             .streams = {.on_open = on_open,
@@ -315,7 +319,7 @@ struct kcp_connection *kcp_connection_new(struct kcp_listener *listener,
   connection->conv = conv;
   connection->client = session_draw_number(engine->worker);
   connection->place = place;
-  connection->pending = pending;
+  connection->began_ms = now_ms;
   connection->give_up_ms = now_ms + engine->worker->config.limits.handshake_timeout_ms;
   connection->timer.owner = connection;
   LIST_INIT(&connection->wires);

@@ -38,22 +38,24 @@ struct kcp_connection {
   struct stream_wire_list wires;
   struct wheel_timer timer;
   TAILQ_ENTRY(kcp_connection) dirty;
+  TAILQ_ENTRY(kcp_connection) waiting;  // while pending, the oldest first
   bool is_dirty;
-  bool resuming;       // some wires were resumed
-  bool closing;        // its last stream has ended: what is pending goes out
+  bool answered;  // its client is where it says that it is
+  bool resuming;  // some wires were resumed
+  bool closing;   // its last stream has ended: what is pending goes out
+  int64_t began_ms;
   int64_t give_up_ms;  // unless somebody has logged in; when closing: in any case
-  uint64_t bytes_in;   // until somebody has logged in
+  uint64_t bytes_in;   // datagrams
   uint64_t bytes_out;
   int64_t opened;             // streams, ever
   struct link_state counted;  // what the counters have of it
 };
 
-// For the first datagram of a client, which is to be taken in next. Takes over place and pending.
-// NULL when out of memory; then they are the caller's.
+// For the first datagram of a client, which is to be taken in next. Takes over place. NULL when out
+// of memory; then it is the caller's.
 struct kcp_connection *kcp_connection_new(struct kcp_listener *listener,
                                           const struct kcp_peer *peer, uint32_t conv,
-                                          struct place *place, struct address_count *pending,
-                                          int64_t now_ms);
+                                          struct place *place, int64_t now_ms);
 // One of its datagrams. The connection may be gone after this.
 void kcp_connection_input(struct kcp_connection *connection, uint8_t *bytes, size_t len,
                           int64_t now_ms);
@@ -75,7 +77,10 @@ void kcp_connection_touch(struct kcp_connection *connection);
 struct wire_shared *kcp_connection_wires(const struct kcp_connection *connection);
 void kcp_connection_describe(const struct kcp_connection *connection,
                              const struct smux_stream *stream, struct wire_path *path);
-// A player has logged in on one of its streams: the client is where it says that it is.
-void kcp_connection_trust(struct kcp_connection *connection);
+// A player has logged in on one of its streams: it may stay.
+void kcp_connection_logged_in(struct kcp_connection *connection);
+// And has sent something sealed by the key that was agreed on: the client is where it says that it
+// is. It is sent what there is, and others of its address are at an end.
+void kcp_connection_answered(struct kcp_connection *connection);
 
 #endif

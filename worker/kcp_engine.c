@@ -97,23 +97,47 @@ void kcp_engine_untouch(struct kcp_engine *engine, struct kcp_connection *connec
 
 // --- Who has not logged in ---------------------------------------------------------------------
 
+// Who means to log in does so at once. The one that has not for so long gives way when there are
+// too many, so that a flood of first datagrams, with anybody's addresses, does not keep out those
+// who come meanwhile.
+enum { PENDING_PATIENCE_MS = 1000 };
+
+static bool make_room(struct kcp_engine *engine, int64_t now_ms) {
+  struct kcp_connection *oldest = TAILQ_FIRST(&engine->pending);
+  if (!oldest || now_ms - oldest->began_ms < PENDING_PATIENCE_MS) {
+    return false;
+  }
+  kcp_connection_end(oldest, CLOSE_HANDSHAKE_TIMEOUT);
+  return true;
+}
+
 bool kcp_engine_take_pending(struct kcp_engine *engine, const struct sockaddr *address,
-                             struct address_count **count) {
+                             struct address_count **count, int64_t now_ms) {
   int64_t max = engine->worker->config.kcp.pending_connections;
-  if (max > 0 && engine->pending_count >= (size_t)max) {
+  if (max > 0 && engine->pending_count >= (size_t)max && !make_room(engine, now_ms)) {
     return false;
   }
   *count = address_limits_acquire(engine->pending_addresses, address);
-  if (*count) {
-    engine->pending_count++;
-    counters_gauge_add(engine->worker->counters, GAUGE_KCP_PENDING, 1);
-  }
   return *count != NULL;
 }
 
-void kcp_engine_leave_pending(struct kcp_engine *engine, struct address_count *count) {
+void kcp_engine_return_pending(struct kcp_engine *engine, struct address_count *count) {
   address_limits_release(engine->pending_addresses, count);
+}
+
+void kcp_engine_add_pending(struct kcp_engine *engine, struct kcp_connection *connection,
+                            struct address_count *count) {
+  connection->pending = count;
+  engine->pending_count++;
+  TAILQ_INSERT_TAIL(&engine->pending, connection, waiting);
+  counters_gauge_add(engine->worker->counters, GAUGE_KCP_PENDING, 1);
+}
+
+void kcp_engine_leave_pending(struct kcp_engine *engine, struct kcp_connection *connection) {
+  address_limits_release(engine->pending_addresses, connection->pending);
+  connection->pending = NULL;
   engine->pending_count--;
+  TAILQ_REMOVE(&engine->pending, connection, waiting);
   counters_gauge_add(engine->worker->counters, GAUGE_KCP_PENDING, -1);
 }
 
@@ -129,8 +153,8 @@ static uint16_t port_of(const struct kcp_listener *listener) {
   return (uint16_t)listener->listener->port;
 }
 
-// Without a login it takes no name that another one has: it may be made of a datagram with
-// somebody's address in it, who would be cut off from the worker that has him.
+// Until its client is known to be there it takes no name that another one has: it may be made of
+// datagrams with somebody's address in them, who would be cut off from the worker that has him.
 static void tell(struct kcp_engine *engine, uint64_t key, bool is_trusted) {
   struct kcp_owners *owners = engine->worker->kcp_owners;
   if (!is_trusted && kcp_owners_find(owners, key) != KCP_OWNERS_NOBODY) {
@@ -144,7 +168,7 @@ static void tell(struct kcp_engine *engine, uint64_t key, bool is_trusted) {
 void kcp_engine_tell(struct kcp_engine *engine, const struct kcp_connection *connection) {
   const struct kcp_owners *owners = engine->worker->kcp_owners;
   uint16_t port = port_of(connection->listener);
-  bool is_trusted = connection->pending == NULL;
+  bool is_trusted = connection->answered;
   tell(engine, kcp_owners_key(owners, &connection->peer.address.any, port), is_trusted);
   tell(engine, kcp_owners_conv_key(owners, connection->conv, port), is_trusted);
 }
@@ -319,6 +343,7 @@ struct kcp_engine *kcp_engine_new(struct worker *worker, char *why, size_t why_s
   engine->worker = worker;
   engine->wheel_due_ms = TIMER_WHEEL_NEVER;
   TAILQ_INIT(&engine->dirty);
+  TAILQ_INIT(&engine->pending);
   bool with_fec = config->kcp.data_shards > 0;
   if (with_fec) {
     engine->code =

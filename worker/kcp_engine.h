@@ -38,7 +38,8 @@ struct kcp_engine {
   struct kcp_connection_queue dirty;  // that have something to send
   size_t dirty_count;
   struct event *flush;
-  size_t pending_count;  // connections on which nobody has logged in
+  size_t pending_count;
+  struct kcp_connection_queue pending;  // on which nobody has logged in, the oldest first
   struct address_limits *pending_addresses;
   uint64_t *closed;  // connections that ended a while ago, by hash
   uint8_t closed_key[crypto_shorthash_KEYBYTES];
@@ -62,16 +63,22 @@ void kcp_engine_untouch(struct kcp_engine *engine, struct kcp_connection *connec
 // Its timer is due then; TIMER_WHEEL_NEVER: not at all.
 void kcp_engine_set_timer(struct kcp_engine *engine, struct wheel_timer *timer, int64_t due_ms);
 
-// A further connection without a login; false: there are too many, of this address or at all.
+// Whether a further connection without a login may come, of this address: by making room for it,
+// if need be, at the expense of one that has not logged in for a while.
 bool kcp_engine_take_pending(struct kcp_engine *engine, const struct sockaddr *address,
-                             struct address_count **count);
-void kcp_engine_leave_pending(struct kcp_engine *engine, struct address_count *count);
+                             struct address_count **count, int64_t now_ms);
+// Gives back what it has taken, where there will be no connection.
+void kcp_engine_return_pending(struct kcp_engine *engine, struct address_count *count);
+// The connection is one of those; and no longer.
+void kcp_engine_add_pending(struct kcp_engine *engine, struct kcp_connection *connection,
+                            struct address_count *count);
+void kcp_engine_leave_pending(struct kcp_engine *engine, struct kcp_connection *connection);
 
 // --- The other workers ---------------------------------------------------------------------
 //
 // Each connection is known to all workers by its address and by its conv.
 
-// When it begins, and again when somebody has logged in on it.
+// When it begins, and again when its client is known to be there.
 void kcp_engine_tell(struct kcp_engine *engine, const struct kcp_connection *connection);
 // but_address: another connection of this worker has the same.
 void kcp_engine_untell(struct kcp_engine *engine, const struct kcp_connection *connection,

@@ -82,6 +82,19 @@ void kcp_listener_forget(struct kcp_listener *listener, struct kcp_connection *c
   take_out(listener, connection);
 }
 
+// An older one of the address has nobody at its other end any more; what it still sent would reach
+// the one that has taken its place.
+void kcp_listener_supersede(struct kcp_listener *listener, struct kcp_connection *connection) {
+  struct kcp_connection *other = find_first(listener, connection->key);
+  while (other) {
+    struct kcp_connection *next = other->next;
+    if (other != connection && !other->pending) {
+      kcp_connection_end(other, CLOSE_CLIENT_RESET);
+    }
+    other = next;
+  }
+}
+
 // --- A client that has another address now ------------------------------------------------------
 
 static void move(struct kcp_listener *listener, struct kcp_connection *connection,
@@ -146,9 +159,7 @@ static struct kcp_connection *admit(struct kcp_listener *listener, const struct 
     refuse(listener, peer, CLOSE_ADDRESS_DENIED);
     return NULL;
   }
-  kcp_peer_key(peer, key);
-  make_room(find_first(listener, key));
-  if (!kcp_engine_take_pending(engine, &peer->address.any, &pending)) {
+  if (!kcp_engine_take_pending(engine, &peer->address.any, &pending, now_ms)) {
     counters_add(counters_of(listener), COUNTER_KCP_DROPPED_PENDING, 1);
     return NULL;
   }
@@ -158,16 +169,19 @@ static struct kcp_connection *admit(struct kcp_listener *listener, const struct 
     place = NULL;
     reason = CLOSE_ADDRESS_LIMIT;
   }
-  if (place && !(connection = kcp_connection_new(listener, peer, conv, place, pending, now_ms))) {
+  if (place && !(connection = kcp_connection_new(listener, peer, conv, place, now_ms))) {
     acceptor_leave_place(place);
     reason = CLOSE_OUT_OF_MEMORY;
   }
   if (!connection) {
-    kcp_engine_leave_pending(engine, pending);
+    kcp_engine_return_pending(engine, pending);
     refuse(listener, peer, reason);
     return NULL;
   }
   counters_split_add(counters_of(listener), SPLIT_CONNECTIONS_ACCEPTED, LISTENER_KIND_KCP, 1);
+  kcp_engine_add_pending(engine, connection, pending);
+  kcp_peer_key(peer, key);
+  make_room(find_first(listener, key));
   insert(listener, connection);
   return connection;
 }

@@ -54,6 +54,8 @@ void kcp_listener_send(struct kcp_listener *listener, const struct kcp_peer *pee
                        const uint8_t *bytes, size_t len);
 void kcp_listener_flush(struct kcp_listener *listener);
 
+// For a connection whose client is known to be there: others that had its address are at an end.
+void kcp_listener_supersede(struct kcp_listener *listener, struct kcp_connection *connection);
 // For a connection that is at its end.
 void kcp_listener_forget(struct kcp_listener *listener, struct kcp_connection *connection);
 

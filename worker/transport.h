@@ -113,10 +113,15 @@ static inline uint64_t transport_taken_bytes(const struct transport *transport) 
   return transport->kind->taken_bytes(transport);
 }
 
-// The client has logged in.
+// The client has logged in; and has sent what it could not without our answer to that.
 static inline void transport_logged_in(struct transport *transport) {
   if (transport->kind->wire) {
     wire_logged_in(transport->kind->wire(transport));
+  }
+}
+static inline void transport_answered(struct transport *transport) {
+  if (transport->kind->wire) {
+    wire_answered(transport->kind->wire(transport));
   }
 }
 

@@ -80,6 +80,7 @@ struct wire_kind {
   void (*close)(struct wire *wire, bool flush);
   void (*cut)(struct wire *wire);
   void (*logged_in)(struct wire *wire);                               // NULL: no matter
+  void (*answered)(struct wire *wire);                                // NULL: no matter
   void (*describe)(const struct wire *wire, struct wire_path *path);  // NULL: it knows nothing
 };
 
@@ -117,10 +118,18 @@ static inline uint64_t wire_taken_bytes(const struct wire *wire) {
 static inline void wire_pause(struct wire *wire) { wire->kind->pause(wire); }
 static inline void wire_resume(struct wire *wire) { wire->kind->resume(wire); }
 
-// The client has logged in: it is where its bytes said that they come from.
+// The client has logged in.
 static inline void wire_logged_in(struct wire *wire) {
   if (wire->kind->logged_in) {
     wire->kind->logged_in(wire);
+  }
+}
+
+// And has sent what nobody can who has not had our answer: it is where its bytes say that they come
+// from.
+static inline void wire_answered(struct wire *wire) {
+  if (wire->kind->answered) {
+    wire->kind->answered(wire);
   }
 }
 

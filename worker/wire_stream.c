@@ -142,7 +142,9 @@ static void stream_close(struct wire *wire, bool flush) {
 
 static void stream_cut(struct wire *wire) { stream_close(wire, false); }
 
-static void stream_logged_in(struct wire *wire) { kcp_connection_trust(of(wire)->connection); }
+static void stream_logged_in(struct wire *wire) { kcp_connection_logged_in(of(wire)->connection); }
+
+static void stream_answered(struct wire *wire) { kcp_connection_answered(of(wire)->connection); }
 
 static void stream_describe(const struct wire *wire, struct wire_path *path) {
   kcp_connection_describe(of_const(wire)->connection, of_const(wire)->stream, path);
@@ -172,6 +174,7 @@ struct wire *wire_stream_attach(struct stream_wire *stream, const struct wire_ev
                                         .close = stream_close,
                                         .cut = stream_cut,
                                         .logged_in = stream_logged_in,
+                                        .answered = stream_answered,
                                         .describe = stream_describe};
   struct wire_shared *shared = kcp_connection_wires(stream->connection);
   stream->wire = (struct wire){.kind = &kind, .events = events, .owner = owner, .shared = shared};

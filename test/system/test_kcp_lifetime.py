@@ -170,20 +170,20 @@ def test_a_setting_of_new_workers_leaves_connections_as_they_are(place):
 @pytest.mark.parametrize("before,after", [(1, 3), (3, 1)])
 def test_a_change_of_the_number_of_workers_keeps_all(place, before, after):
     gateway, bridge = place(worker={"count": before})
-    with crowd(bridge, 12) as players:
+    with crowd(bridge, 24) as players:
         assert workers_of(gateway, players) == set(range(before))
         with Players(players) as playing:
             gateway.reload({"worker": {"count": after}})
             wait_for(lambda: len(running(gateway)) == after, "as many workers as there should be")
             playing.go_on()
-            with crowd(bridge, 12) as newcomers:
+            with crowd(bridge, 24) as newcomers:
                 all_work(newcomers)
                 assert workers_of(gateway, newcomers) == running(gateway)
                 playing.go_on()
             gateway.reload({"worker": {"count": before}})
             wait_for(lambda: len(running(gateway)) == before, "as many as there were")
             playing.go_on()
-            with crowd(bridge, 12) as newcomers:
+            with crowd(bridge, 24) as newcomers:
                 all_work(newcomers)
         assert gateway.counter("kcp_handed_in") > 0
 
@@ -263,7 +263,7 @@ def test_a_draining_gateway_keeps_its_connections_and_takes_no_others(place):
 
 @pytest.mark.parametrize("before", [None, "restart", "upgrade"])
 def test_at_sigterm_players_play_on_until_they_are_told(place, before):
-    gateway, bridge = place(drain={"stop_spread": f"{ms(1)}ms"})
+    gateway, bridge = place(drain={"stop_spread": f"{ms(3)}ms"})
     with crowd(bridge) as players:
         if before == "restart":
             restart(gateway, 0)

@@ -260,13 +260,14 @@ func (b *bridge) play(c command, connection *net.TCPConn, r *bufio.Reader) error
 	left := make(chan struct{}) // closed before the stream, when the client is done
 	go func() {
 		_, err := io.CopyBuffer(onlyWriter{stream}, onlyReader{r}, make([]byte, pumpBytes))
-		close(left)
-		_ = stream.Close()
 		if err != nil {
-			// The stream takes nothing more. Unread bytes would turn the end of the connection
-			// into a reset.
+			// The stream takes nothing more, since the other end's FIN has come, say. What came
+			// before that is still to be read, until which the stream stays open. And unread bytes
+			// would turn the end of the connection into a reset.
 			_, _ = io.Copy(io.Discard, r)
 		}
+		close(left)
+		_ = stream.Close()
 		_ = connection.Close()
 	}()
 	_, err = io.CopyBuffer(onlyWriter{connection}, onlyReader{stream}, make([]byte, pumpBytes))
