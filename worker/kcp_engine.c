@@ -114,10 +114,12 @@ static bool make_room(struct kcp_engine *engine, int64_t now_ms) {
 bool kcp_engine_take_pending(struct kcp_engine *engine, const struct sockaddr *address,
                              struct address_count **count, int64_t now_ms) {
   int64_t max = engine->worker->config.kcp.pending_connections;
-  if (max > 0 && engine->pending_count >= (size_t)max && !make_room(engine, now_ms)) {
-    return false;
-  }
+  // Its own bound first: whoever is over that makes nobody else give way.
   *count = address_limits_acquire(engine->pending_addresses, address);
+  if (*count && max > 0 && engine->pending_count >= (size_t)max && !make_room(engine, now_ms)) {
+    kcp_engine_return_pending(engine, *count);
+    *count = NULL;
+  }
   return *count != NULL;
 }
 

@@ -108,9 +108,9 @@ void tunnel_release(struct tunnel *tunnel);
 // Ends the tunnels that are still being drained.
 void tunnel_cut_all(struct worker *worker);
 
-// The route is another now: tunnels to elsewhere are opened anew, where it points.
 // Tells the master of all routes that are held here.
 void tunnel_tell_held(struct worker *worker);
+// The route is another now: tunnels to elsewhere are opened anew, where it points.
 void tunnel_on_route_moved(struct worker *worker, const struct channel_route_held *moved);
 
 #endif

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import signal
+import socket
 import threading
 
 import pytest
@@ -13,7 +14,7 @@ from janus.patience import ms, patient, wait_for
 from janus.programs import Gateway, nodes_of
 from test_drain import WAITING, drain, drain_state, ready, restart, workers, works
 from test_kcp import connection, sessions
-from test_upgrade import upgrade
+from test_upgrade import refused, upgrade
 
 _uids = itertools.count(47000)
 
@@ -201,6 +202,24 @@ def test_an_upgrade_keeps_all(place):
         uid = str(players[0].uid)
         assert gateway.ctl("session", uid)["siblings"] == 1
         assert gateway.ctl("session", uid)["path"]["streams"] == 2
+
+
+def test_an_upgrade_that_goes_back_keeps_all(place):
+    """The new program has taken over the sockets and the table of connections, and can't come up:
+    the one before goes on with them."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        gateway, bridge = place()
+        with crowd(bridge) as players, Players(players) as playing:
+            gateway.configure(
+                {"server": {"http": {"addr": "127.0.0.1:%d" % taken.getsockname()[1]}}})
+            assert "can't listen on" in refused(gateway)
+            playing.go_on()
+            restart(gateway, 0)  # whose connections the new worker finds in the table
+            playing.go_on()
+            with crowd(bridge) as newcomers:
+                all_work(newcomers)
+            playing.go_on()
+            assert gateway.gauge("sessions") >= len(players)
 
 
 def test_what_is_done_to_players_reaches_those_of_before(place):

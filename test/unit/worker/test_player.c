@@ -9,17 +9,20 @@
 
 // --- Backends ------------------------------------------------------------------------
 
+enum { STREAMS_MAX = 4096, SENT_MAX = 32 };
+
 struct stream {
   const struct stream_events *events;
   void *owner;
   bool reading;
+  bool opened;
   bool sending;
   bool ended;
-  int32_t sent[32];  // the index of each message that came
+  int32_t sent[SENT_MAX];  // the index of each message that came, round and round
   size_t sent_count;
 };
 
-static struct stream streams[16];
+static struct stream streams[STREAMS_MAX];
 static size_t stream_count;
 
 // NOLINTBEGIN(bugprone-reserved-identifier): the linker's names for what it puts in place of ours
@@ -49,7 +52,7 @@ void __wrap_stream_send(struct stream *stream, struct stream_message *message) {
   struct packet packet;
   assert_false(stream->sending || stream->ended);
   assert_int_equal(tunnel_message_decode(&packet, message->bytes, message->len), 0);
-  stream->sent[stream->sent_count++] = packet.index;
+  stream->sent[stream->sent_count++ % SENT_MAX] = packet.index;
   stream->sending = true;
   free(message);
 }
@@ -628,6 +631,154 @@ static void the_number_of_tunnels_is_bounded_for_all_together(void **state) {
   assert_int_equal(fixture->counters.counter[COUNTER_TUNNEL_LIMITED], 1);
 }
 
+// --- Whatever happens ------------------------------------------------------------------------
+
+enum { CROWD = 6, STEPS = 5000 };
+
+static uint32_t random_below(uint32_t *seed, uint32_t bound) {
+  *seed = *seed * 1664525 + 1013904223;
+  return (*seed >> 8) % bound;
+}
+
+static bool is_open(const struct memory *memory) {
+  return memory->transport.kind && memory->closed == 0;
+}
+
+static bool is_among(const struct player *player, const struct session *session) {
+  const struct session *sibling;
+  TAILQ_FOREACH(sibling, &player->sessions, sibling) {
+    if (sibling == session) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// Nothing waits for what is gone, and nothing stands still without somebody to wait for.
+static void check_players(const struct fixture *fixture) {
+  const struct session *session;
+  LIST_FOREACH(session, &fixture->worker.sessions, link) {
+    const struct player *player = session->player;
+    const struct tunnel *tunnel;
+    bool held = false;
+    uint32_t count = 0;
+    if (!player) {
+      continue;
+    }
+    assert_true(is_among(player, session));
+    LIST_FOREACH(tunnel, &player->tunnels, link) {
+      count++;
+      assert_ptr_equal(tunnel->player, player);
+      held = held || (session->held_by == tunnel && tunnel->full);
+      if (tunnel->waits_for) {
+        assert_true(is_among(player, tunnel->waits_for) && tunnel->waits_for->output_full);
+      }
+      if (tunnel->state == TUNNEL_OPEN) {
+        assert_true(tunnel->waits_for || tunnel->stream->reading);
+        assert_true(tunnel->sending || tunnel->queue.count == 0);
+      }
+    }
+    assert_int_equal(count, player->tunnel_count);
+    assert_int_equal(held, session->held_by != NULL);
+    assert_int_equal(of(session->transport)->paused, session->held_by != NULL);
+  }
+}
+
+static void crowd_logs_in(struct fixture *fixture, struct memory *memory, uint32_t *seed) {
+  *memory = (struct memory){0};
+  log_in_as(fixture, memory, CLIENT + random_below(seed, 2), "blue", UID + random_below(seed, 2),
+            (int32_t)random_below(seed, 3));
+}
+
+static void backend_acts(struct stream *stream, uint32_t *seed) {
+  static const int statuses[] = {STREAM_OK, STREAM_UNAVAILABLE, STREAM_RESOURCE_EXHAUSTED,
+                                 STREAM_NOT_FOUND};
+  if (stream->ended) {
+    return;
+  }
+  if (random_below(seed, 40) == 0) {
+    stream->events->on_ended(stream->owner, statuses[random_below(seed, 4)], "");
+  } else if (!stream->opened) {
+    stream->opened = true;
+    stream->events->on_opened(stream->owner);
+  } else if (stream->sending && random_below(seed, 2) == 0) {
+    stream->sending = false;
+    stream->events->on_sent(stream->owner);
+  } else if (stream->reading) {
+    bool is_logout = random_below(seed, 60) == 0;
+    say(stream, &(struct packet){.mod = is_logout ? MODULE_SYSTEM : ROOM,
+                                 .seq = is_logout ? SYSTEM_LOGOUT : 1,
+                                 .index = (int32_t)random_below(seed, 5),
+                                 .conn_id = (int32_t)random_below(seed, 3)});
+  }
+}
+
+static void move_route(struct fixture *fixture, uint32_t *seed) {
+  struct channel_route_held moved = {.oid = UID + random_below(seed, 2),
+                                     .tunnel_type = PLAYER_TYPE};
+  strcpy(moved.color, "blue");
+  strcpy(moved.address, random_below(seed, 2) == 0 ? "127.0.0.1:9" : "127.0.0.1:10");
+  assert_int_equal(channel_send(fixture->master, CHANNEL_ROUTE_MOVED, &moved), 0);
+  turn(fixture);
+}
+
+static void client_acts(struct fixture *fixture, struct memory *memory, uint32_t *seed) {
+  static const enum close_reason reasons[] = {CLOSE_CLIENT_CLOSED, CLOSE_IDLE_TIMEOUT};
+  if (!is_open(memory)) {
+    crowd_logs_in(fixture, memory, seed);
+    return;
+  }
+  switch (random_below(seed, 12)) {
+    case 0: memory->queued = 2000; return;
+    case 1:
+    case 2:
+      memory->queued = 50;
+      memory->transport.events->on_drained(memory->transport.owner);
+      return;
+    case 3:
+      if (random_below(seed, 4) == 0) {
+        session_close(of_client(memory), reasons[random_below(seed, 2)]);
+      }
+      return;
+    default:
+      if (!memory->paused) {
+        bool to_room = random_below(seed, 2) == 0;
+        ask(memory, to_room ? ROOM : PLAYER, 1, to_room ? 70 + random_below(seed, 5) : 0,
+            (int32_t)random_below(seed, 5));
+      }
+  }
+}
+
+static void whatever_happens_nothing_waits_for_what_is_gone(void **state) {
+  struct fixture *fixture = *state;
+  static struct memory crowd[CROWD];
+  memset(crowd, 0, sizeof crowd);
+  uint32_t seed = 1;
+  uint64_t serial = 0, connection = 1;
+  for (int step = 0; step < STEPS; step++) {
+    struct memory *memory = &crowd[random_below(&seed, CROWD)];
+    switch (random_below(&seed, 10)) {
+      case 0: push_all(fixture, ++serial, 2); break;
+      case 1: push_to(fixture, connection); break;
+      case 2: move_route(fixture, &seed); break;
+      case 3:
+      case 4:
+      case 5: client_acts(fixture, memory, &seed); break;
+      default:
+        if (stream_count > 0) {  // one of those that were opened last: others have mostly ended
+          uint32_t recent = stream_count < 12 ? (uint32_t)stream_count : 12;
+          backend_acts(&streams[stream_count - 1 - random_below(&seed, recent)], &seed);
+        }
+    }
+    if (is_open(memory)) {
+      connection = of_client(memory)->connection;
+    }
+    check_players(fixture);
+    turn(fixture);
+    check_players(fixture);
+  }
+}
+
 int main(void) {
 #define FACT(test) cmocka_unit_test_setup_teardown(test, set_up_players, tear_down_players)
   const struct CMUnitTest tests[] = {
@@ -655,6 +806,7 @@ int main(void) {
       FACT(a_full_tunnel_stops_those_who_send_to_it),
       FACT(a_full_tunnel_is_full_when_the_one_who_filled_it_has_gone),
       FACT(the_number_of_tunnels_is_bounded_for_all_together),
+      FACT(whatever_happens_nothing_waits_for_what_is_gone),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
