@@ -29,7 +29,7 @@ def place(start, backend):
 
 
 @contextlib.contextmanager
-def crowd(bridge, connections=8, streams=2):
+def crowd(bridge, connections=14, streams=2):
     """Players of two streams each, many enough to be on every worker."""
     with contextlib.ExitStack() as stack:
         players = []
