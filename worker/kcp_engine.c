@@ -7,11 +7,11 @@
 #include <string.h>
 
 #include "common/clock.h"
-#include "common/kcp_mailbox.h"
 #include "common/kcp_owners.h"
 #include "worker/acceptor.h"
 #include "worker/kcp_connection.h"
 #include "worker/kcp_listener.h"
+#include "worker/kcp_mailbox.h"
 #include "worker/worker.h"
 
 enum {

@@ -3,7 +3,7 @@
 //
 // Datagrams of one client come to one socket of the group, and so to one worker, by a hash of its
 // address (master/listeners.h). One that comes to another worker than the one that has its
-// connection is handed over to that (common/kcp_owners.h, common/kcp_mailbox.h): so it is after
+// connection is handed over to that (common/kcp_owners.h, worker/kcp_mailbox.h): so it is after
 // the number of workers has changed, and for as long as a worker that was replaced still has
 // players.
 //

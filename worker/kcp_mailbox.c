@@ -1,4 +1,4 @@
-#include "common/kcp_mailbox.h"
+#include "worker/kcp_mailbox.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

@@ -8,8 +8,8 @@
 // They are lost when the other worker has no room, as datagrams may be.
 //
 // Loop thread only.
-#ifndef JANUS_COMMON_KCP_MAILBOX_H
-#define JANUS_COMMON_KCP_MAILBOX_H
+#ifndef JANUS_WORKER_KCP_MAILBOX_H
+#define JANUS_WORKER_KCP_MAILBOX_H
 
 #include <stddef.h>
 #include <stdint.h>
