@@ -1,5 +1,6 @@
 #include "worker/kcp_connection.h"
 
+#include <sodium.h>
 #include <stdlib.h>
 
 #include "common/clock.h"
@@ -10,8 +11,8 @@
 #include "worker/session.h"
 #include "worker/trace.h"
 
-// An address gets no more than so many times what came from it, until it is known that the client
-// is there: somebody may have put another's into his datagrams.
+// An address gets no more than so many times what came from it, until somebody has logged in and it
+// is known that the client is there: somebody may have put another's into his datagrams.
 enum { AMPLIFICATION_MAX = 3 };
 // Until somebody has logged in it takes up no more than a login on each of its streams needs.
 enum { STRANGER_BYTES_MAX = 128 << 10 };
@@ -29,9 +30,14 @@ void kcp_connection_touch(struct kcp_connection *connection) {
 
 // --- What the link says ------------------------------------------------------------------------
 
+// Who only listens has sent no message of his own, but he acknowledges ours.
+static bool is_bounded(const struct kcp_connection *connection) {
+  return !connection->answered && (connection->pending || !link_peer_is_there(connection->link));
+}
+
 static void on_output(const uint8_t *datagram, size_t len, void *owner) {
   struct kcp_connection *connection = owner;
-  if (!connection->answered &&
+  if (is_bounded(connection) &&
       connection->bytes_out + len > AMPLIFICATION_MAX * connection->bytes_in) {
     counters_add(worker_of(connection)->counters, COUNTER_KCP_DROPPED_AMPLIFICATION, 1);
     return;
@@ -312,6 +318,7 @@ struct kcp_connection *kcp_connection_new(struct kcp_listener *listener,
     free(connection);
     return NULL;
   }
+  link_hide_clock(connection->link, randombytes_random());
   connection->engine = engine;
   connection->listener = listener;
   connection->peer = *peer;

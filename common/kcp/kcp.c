@@ -81,6 +81,8 @@ struct kcp {
   uint32_t acks_count;
   uint32_t acks_capacity;
 
+  uint32_t clock_ahead_ms;
+  bool peer_is_there;
   int32_t srtt_ms;
   int32_t rtt_variation_ms;
   uint32_t rto_ms;
@@ -256,6 +258,15 @@ void kcp_start_at(struct kcp *kcp, uint32_t send_next, uint32_t receive_next) {
   kcp->send_una = send_next;
   kcp->send_next = send_next;
   kcp->receive_next = receive_next;
+}
+
+void kcp_hide_clock(struct kcp *kcp, uint32_t ahead_ms) { kcp->clock_ahead_ms = ahead_ms; }
+
+bool kcp_peer_is_there(const struct kcp *kcp) { return kcp->peer_is_there; }
+
+// As segments have it.
+static uint32_t clock_of(const struct kcp *kcp, int64_t now_ms) {
+  return (uint32_t)now_ms + kcp->clock_ahead_ms;
 }
 
 // --- What comes in -----------------------------------------------------------
@@ -556,7 +567,8 @@ int kcp_input(struct kcp *kcp, const uint8_t *payload, size_t len, bool regular,
     // One that tells nothing new may answer what FEC recovered long after it was sent: taken for a
     // round trip, it would make the timeout several times as long as the path wants it.
     if (header.command == KCP_ACK && is_under_way(kcp, header.sn)) {
-      round_trip = ahead_of((uint32_t)now_ms, header.ts);
+      round_trip = ahead_of(clock_of(kcp, now_ms), header.ts);
+      kcp->peer_is_there |= header.ts == flight_of(kcp, header.sn)->ts;
     }
     kcp->heard_ms = now_ms;
     result = take_segment(kcp, &header, payload, regular, now_ms);
@@ -682,7 +694,7 @@ static void transmit(struct datagram *datagram, uint32_t sn) {
   struct kcp *kcp = datagram->kcp;
   struct flight *flight = flight_of(kcp, sn);
   const struct outgoing *segment = flight->segment;
-  flight->ts = (uint32_t)datagram->now_ms;
+  flight->ts = clock_of(kcp, datagram->now_ms);
   flight->deadline_ms = datagram->now_ms + flight->rto_ms;
   flight->fast_acks = 0;
   flight->transmissions++;

@@ -70,6 +70,11 @@ struct kcp *kcp_new(uint32_t conv, const struct kcp_settings *settings, uint8_t 
 void kcp_free(struct kcp *kcp);  // accepts NULL
 // Numbers of the first segments, for tests of the wrap-around.
 void kcp_start_at(struct kcp *kcp, uint32_t send_next, uint32_t receive_next);
+// What the clock in its segments is ahead of that of the calls, before the first flush. Peers only
+// send it back: with a number drawn at random nobody can who has not had a segment.
+void kcp_hide_clock(struct kcp *kcp, uint32_t ahead_ms);
+// Whether the clock of one has come back.
+bool kcp_peer_is_there(const struct kcp *kcp);
 
 // What the beginning of a payload says, without taking it in: for whoever has to find the
 // connection it belongs to. False: it holds no whole segment header.

@@ -239,6 +239,10 @@ void link_start_at(struct link *link, uint32_t sequence, uint32_t send_next,
   }
 }
 
+void link_hide_clock(struct link *link, uint32_t ahead_ms) { kcp_hide_clock(link->kcp, ahead_ms); }
+
+bool link_peer_is_there(const struct link *link) { return kcp_peer_is_there(link->kcp); }
+
 void link_free(struct link *link) {
   if (!link) {
     return;

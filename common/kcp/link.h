@@ -41,6 +41,9 @@ void link_free(struct link *link);  // accepts NULL
 // The numbers of the first datagram (a multiple of the group's size; without FEC, of no effect)
 // and of the first segments, for tests of the wrap-around.
 void link_start_at(struct link *link, uint32_t sequence, uint32_t send_next, uint32_t receive_next);
+// As kcp_hide_clock and kcp_peer_is_there.
+void link_hide_clock(struct link *link, uint32_t ahead_ms);
+bool link_peer_is_there(const struct link *link);
 
 // What a datagram says of the connection it belongs to, without taking it in. False: nothing, as
 // one of parity does not, or it makes no sense.

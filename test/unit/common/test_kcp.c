@@ -414,6 +414,37 @@ static void the_rto_follows_the_round_trips(void **state) {
   end_free(end);
 }
 
+static void who_sends_our_hidden_clock_back_is_there(void **state) {
+  struct end *end = end_new(&defaults);
+  const uint32_t ahead = 0xfffffc00;  // it wraps on the way
+  (void)state;
+  kcp_hide_clock(end->kcp, ahead);
+  for (int i = 0; i < 3; i++) {
+    write_segments(end, 1);
+  }
+  flush(end, 1000);
+  assert_int_equal(read_u32(end->outputs[0].bytes + 8), ahead + 1000);
+  acknowledge(end, 7, 0, ahead + 1000, 1050);  // which was never sent
+  acknowledge(end, 0, 1, 1000, 1050);
+  assert_false(kcp_peer_is_there(end->kcp));
+  acknowledge(end, 1, 2, ahead + 1000, 1080);
+  assert_true(kcp_peer_is_there(end->kcp));
+  acknowledge(end, 2, 3, ahead + 1001, 1080);
+  assert_true(kcp_peer_is_there(end->kcp));
+  end_free(end);
+}
+
+static void a_hidden_clock_measures_round_trips_all_the_same(void **state) {
+  struct end *end = end_new(&defaults);
+  (void)state;
+  kcp_hide_clock(end->kcp, 0x80000123);
+  write_text(end, "x");
+  flush(end, 1000);
+  acknowledge(end, 0, 1, 0x80000123 + 1000, 1100);
+  assert_int_equal(describe(end).srtt_ms, 100);
+  end_free(end);
+}
+
 static void the_rto_keeps_to_its_bounds(void **state) {
   struct kcp_settings slow = defaults;
   slow.nodelay = false;
@@ -1315,6 +1346,8 @@ int main(void) {
       cmocka_unit_test(without_nodelay_the_deadline_grows_by_the_whole_rto),
       cmocka_unit_test(a_segment_sent_twenty_times_means_nobody_is_there),
       cmocka_unit_test(the_rto_follows_the_round_trips),
+      cmocka_unit_test(who_sends_our_hidden_clock_back_is_there),
+      cmocka_unit_test(a_hidden_clock_measures_round_trips_all_the_same),
       cmocka_unit_test(the_rto_keeps_to_its_bounds),
       cmocka_unit_test(a_round_trip_is_the_last_acknowledgement_of_a_regular_payload),
       cmocka_unit_test(a_segment_that_two_later_ones_passed_is_sent_again_at_once),
