@@ -55,6 +55,8 @@
   X(KCP_RETRANSMITS, WORKERS, "kcp_retransmits", "of these, sent again")                           \
   X(KCP_FAST_RETRANSMITS, WORKERS, "kcp_fast_retransmits",                                         \
     "of these, since later ones were acknowledged")                                                \
+  X(KCP_WINDOW_STALLS, WORKERS, "kcp_window_stalls",                                               \
+    "times the window to a client, its or ours, was full")                                         \
   X(KCP_DUPLICATES, WORKERS, "kcp_duplicates", "segments of data that had come before")            \
   X(KCP_FEC_PARITY, WORKERS, "kcp_fec_parity", "datagrams of parity from clients")                 \
   X(KCP_FEC_RECOVERED, WORKERS, "kcp_fec_recovered",                                               \

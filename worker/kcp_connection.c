@@ -111,6 +111,7 @@ static void count(struct kcp_connection *connection) {
       {COUNTER_KCP_RETRANSMITS, now.kcp_counts.retransmits, before->kcp_counts.retransmits},
       {COUNTER_KCP_FAST_RETRANSMITS, now.kcp_counts.fast_retransmits,
        before->kcp_counts.fast_retransmits},
+      {COUNTER_KCP_WINDOW_STALLS, now.kcp_counts.window_stalls, before->kcp_counts.window_stalls},
       {COUNTER_KCP_DUPLICATES, now.kcp_counts.duplicates_in, before->kcp_counts.duplicates_in},
       {COUNTER_KCP_FEC_PARITY, now.fec.parity_in, before->fec.parity_in},
       {COUNTER_KCP_FEC_RECOVERED, now.fec.recovered, before->fec.recovered},

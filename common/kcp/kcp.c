@@ -96,6 +96,7 @@ struct kcp {
   bool shows_loss;  // a segment has resend fast_acks
   bool was_asked;   // for our window
   bool is_dead;
+  bool is_stalled;     // by the windows, at the last flush
   uint8_t tells_left;  // of our window, which was closed
 
   int64_t heard_ms;  // when something sound last came; INT64_MIN: never
@@ -830,6 +831,9 @@ void kcp_flush(struct kcp *kcp, int64_t now_ms) {
   }
   send_waiting(&datagram, window);
   emit(&datagram);
+  bool is_stalled = !kcp_takes_more(kcp);
+  kcp->counts.window_stalls += is_stalled && !kcp->is_stalled;
+  kcp->is_stalled = is_stalled;
 }
 
 void kcp_flush_acks(struct kcp *kcp, int64_t now_ms) {

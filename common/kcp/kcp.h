@@ -43,6 +43,7 @@ struct kcp_counts {
   uint64_t outside_window_in;
   uint64_t retransmits;       // all of them;
   uint64_t fast_retransmits;  // of these: since later ones were acknowledged
+  uint64_t window_stalls;     // times the peer's window, or ours, was full
   uint64_t malformed;         // inputs that ended in an error
 };
 

@@ -737,6 +737,12 @@ static void a_closed_window_is_asked_for_at_growing_times(void **state) {
   assert_int_equal(end->count, 1);
   assert_int_equal(count_segments(end, KCP_PUSH), 1);
   assert_int_equal(kcp_due(end->kcp, now), now + 200);
+  assert_int_equal(kcp_counts(end->kcp)->window_stalls, 1);
+  acknowledge(end, 0, 1, (uint32_t)now, now);  // with a window of 128
+  flush(end, now);
+  write_segments(end, 200);
+  flush(end, now);
+  assert_int_equal(kcp_counts(end->kcp)->window_stalls, 2);
   end_free(end);
 }
 
