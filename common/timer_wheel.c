@@ -4,9 +4,9 @@
 
 // A tick is one granularity. The first level has a slot for each of the next SLOTS ticks, the
 // second one for each of the next SLOTS blocks of SLOTS ticks. When a block begins, its timers
-// are spread over the first level; those still further ahead (over ten minutes, at 10 ms) go back
-// to the second.
-enum { SLOT_BITS = 8, SLOTS = 1 << SLOT_BITS, WORDS = SLOTS / 64 };
+// are spread over the first level; those still further ahead (over 46 hours, at 10 ms) go back
+// to the second. The first level reaches 40 s, so that a connection's signs of life are set once.
+enum { SLOT_BITS = 12, SLOTS = 1 << SLOT_BITS, WORDS = SLOTS / 64 };
 enum { TICKS = SLOTS * SLOTS };  // that the second level reaches
 
 LIST_HEAD(timer_list, wheel_timer);
@@ -77,16 +77,19 @@ void timer_wheel_cancel(struct timer_wheel *wheel, struct wheel_timer *timer) {
 }
 
 void timer_wheel_set(struct timer_wheel *wheel, struct wheel_timer *timer, int64_t due_ms) {
-  timer_wheel_cancel(wheel, timer);
-  if (due_ms == TIMER_WHEEL_NEVER) {
+  int64_t tick = due_ms == TIMER_WHEEL_NEVER ? TIMER_WHEEL_NEVER : due_tick(wheel, due_ms);
+  if (tick <= wheel->now_tick) {
+    // Behind where advance is going: what sets itself again and again does not hold it up.
+    tick = wheel->now_tick + 1;
+  }
+  if (wheel_timer_is_set(timer) && timer->tick == tick) {
     return;
   }
-  timer->tick = due_tick(wheel, due_ms);
-  if (timer->tick <= wheel->now_tick) {
-    // Behind where advance is going: what sets itself again and again does not hold it up.
-    timer->tick = wheel->now_tick + 1;
+  timer_wheel_cancel(wheel, timer);
+  if (due_ms != TIMER_WHEEL_NEVER) {
+    timer->tick = tick;
+    place(wheel, timer);
   }
-  place(wheel, timer);
 }
 
 // How far behind slot `index` the next one in use is: 1 to SLOTS (itself); 0: none is.

@@ -197,6 +197,9 @@ static void settle(struct kcp_connection *connection, int error, int64_t now_ms)
     give_up(connection, now_ms);
     return;
   }
+  if (connection->is_dirty) {
+    return;  // it is flushed in this turn of the loop, and comes here again
+  }
   int64_t due_ms = link_due(connection->link, now_ms);
   if (due_ms - now_ms >= QUIET_MS) {  // it may be long before its timer does this
     count(connection);

@@ -12,6 +12,11 @@
 
 #define LOG_MODULE LOG_MODULE_LISTENER
 
+// Of the hash tables: each element looked at on the way costs a wait for memory where clients are
+// many and quiet.
+#undef HASH_BKT_CAPACITY_THRESH
+#define HASH_BKT_CAPACITY_THRESH 3U
+
 // A client's first datagram has the beginning of its stream, or what follows closely: the first
 // segments that it may send without an answer.
 enum { FIRST_SEGMENTS = KCP_FIRST_PEER_WINDOW };

@@ -238,11 +238,15 @@ static void finish(struct fec_decoder *decoder, struct group *group) {
   group->is_done = true;
 }
 
+void fec_decoder_rest(struct fec_decoder *decoder) {
+  for (unsigned i = 0; i < FEC_GROUPS_KEPT; i++) {
+    finish(decoder, &decoder->groups[i]);
+  }
+}
+
 void fec_decoder_free(struct fec_decoder *decoder) {
   if (decoder) {
-    for (unsigned i = 0; i < FEC_GROUPS_KEPT; i++) {
-      finish(decoder, &decoder->groups[i]);
-    }
+    fec_decoder_rest(decoder);
     free(decoder);
   }
 }
@@ -326,7 +330,11 @@ static struct group *group_at(struct fec_decoder *decoder, const struct place *p
 static bool hold(struct fec_decoder *decoder, struct group *group, unsigned index,
                  const uint8_t *bytes, size_t len) {
   if (!group->shards) {
-    group->shards = calloc(decoder->group_size, sizeof(struct shard *));
+    size_t table_bytes = decoder->group_size * sizeof(struct shard *);
+    group->shards = malloc(table_bytes);  // which is at hand where calloc would look for it
+    if (group->shards) {
+      memset(group->shards, 0, table_bytes);
+    }
   }
   struct shard *shard = group->shards ? malloc(sizeof *shard + len) : NULL;
   if (!shard) {
@@ -342,9 +350,7 @@ static bool hold(struct fec_decoder *decoder, struct group *group, unsigned inde
 
 static void distrust(struct fec_decoder *decoder) {
   decoder->distrusted = DISTRUSTED_DATAGRAMS;
-  for (unsigned i = 0; i < FEC_GROUPS_KEPT; i++) {
-    finish(decoder, &decoder->groups[i]);
-  }
+  fec_decoder_rest(decoder);
 }
 
 // Takes the datagram to its group; returns that if it is to be recovered now.

@@ -70,6 +70,10 @@ void fec_decoder_free(struct fec_decoder *decoder);  // accepts NULL
 size_t fec_decoder_held_bytes(const struct fec_decoder *decoder);
 const struct fec_counts *fec_decoder_counts(const struct fec_decoder *decoder);
 
+// Nothing has come for a while: what is missing of the groups that it holds has been sent again by
+// now, and they are given up.
+void fec_decoder_rest(struct fec_decoder *decoder);
+
 // What a datagram brought: valid for the call. regular is false for what was recovered.
 typedef void fec_payload(uint8_t *payload, size_t len, bool regular, void *owner);
 

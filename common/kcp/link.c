@@ -18,8 +18,9 @@ struct link {
   struct smux_events stream_events;
   struct fec_encoder *encoder;  // NULL without FEC, as is the decoder
   struct fec_decoder *decoder;
-  int64_t now_ms;   // while something is taken in or sent
-  int64_t rest_ms;  // from when on the encoder is to rest; LINK_NEVER while it does
+  int64_t now_ms;    // while something is taken in or sent
+  int64_t heard_ms;  // when a datagram came last
+  int64_t rest_ms;   // from when on the encoder is to rest; LINK_NEVER while it does
   bool dirty;
   int failed;  // of what came with the payloads at hand
   uint64_t datagrams_in;
@@ -92,6 +93,10 @@ static int read_all(struct link *link, int64_t now_ms) {
 int link_input(struct link *link, uint8_t *datagram, size_t len, int64_t now_ms) {
   link->datagrams_in++;
   link->now_ms = now_ms;
+  if (link->decoder && now_ms - link->heard_ms >= REST_AFTER_MS) {
+    fec_decoder_rest(link->decoder);
+  }
+  link->heard_ms = now_ms;
   link->failed = 0;
   if (fec_decoder_input(link->decoder, datagram, len, on_payload, link) != 0) {
     link->malformed_in++;
@@ -212,6 +217,7 @@ struct link *link_new(uint32_t conv, const struct link_settings *settings,
   link->events = events;
   link->owner = owner;
   link->rest_ms = LINK_NEVER;
+  link->heard_ms = now_ms;
   // The streams' events are the owner's own, but for the one that is the link's business.
   link->stream_events = events->streams;
   link->stream_events.on_open = on_open;

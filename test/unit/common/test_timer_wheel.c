@@ -177,7 +177,7 @@ static void a_callback_may_cancel_those_due_with_it(void **state) {
 }
 
 static int64_t any_due(void) {
-  static const unsigned reach_ms[] = {1, 30, 3000, 60000, 700000, 3000000};
+  static const unsigned reach_ms[] = {1, 30, 3000, 60000, 700000, 3000000, 400000000};
   return now_ms - 20 + (int64_t)any(reach_ms[any(sizeof reach_ms / sizeof *reach_ms)]);
 }
 
@@ -200,12 +200,12 @@ static void it_does_what_a_naive_table_does(void **state) {
     seed = round + 1;
     and_then = and_anything;
     for (int step = 0; step < 3000; step++) {
-      static const unsigned stride_ms[] = {2, 11, 100, 3000, 100000};
+      static const unsigned stride_ms[] = {2, 11, 100, 3000, 100000, 1000000, 300000000};
       set(&timers[any(TIMERS)], any_due());
       if (any(3) == 0) {
         cancel(&timers[any(TIMERS)]);
       }
-      advance(any(stride_ms[any(step % 100 == 0 ? 5 : 3)]));
+      advance(any(stride_ms[any(step % 100 == 0 ? 7 : 3)]));
     }
     assert_true(fired_in_all > 100);
     timer_wheel_free(wheel);
