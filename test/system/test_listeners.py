@@ -16,7 +16,7 @@ from janus.patience import patient, wait_for
 from janus.programs import Gateway, Roma, merged, nodes_of, redis_settings
 from janus.push import HttpPusher, json_body
 from janus.redis_server import Redis, gateway_key, player_key
-from janus.servers import Server, on_free_ports
+from janus.servers import Server
 
 V2 = b"\r\n\r\n\0\r\nQUIT\n"
 LOCAL = "127.0.0.1"
@@ -184,20 +184,19 @@ def test_limits_and_lists_go_by_the_address_of_the_header(gateway, places):
 HAPROXY = """
 global
   maxconn 100
-  noreuseport
 defaults
   mode tcp
   timeout connect 5s
   timeout client 60s
   timeout server 60s
 listen v2
-  bind 127.0.0.1:{ports[0]}
+  bind fd@{fds[0]}
   server gate {tcp} send-proxy-v2
 listen v1
-  bind 127.0.0.1:{ports[1]}
+  bind fd@{fds[1]}
   server gate {tcp} send-proxy
 listen ws
-  bind 127.0.0.1:{ports[2]}
+  bind fd@{fds[2]}
   mode http
   timeout tunnel 60s
   server gate {ws} send-proxy-v2 check
@@ -209,15 +208,18 @@ class HaProxy(Server):
 
     def __init__(self, places):
         super().__init__()
-        self.places = places
-        on_free_ports(3, self._begin)
-
-    def _begin(self, ports):
-        self.ports = ports
+        # Bound here, so that nobody else has the ports meanwhile; it listens on them.
+        sockets = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(3)]
+        for one in sockets:
+            one.bind((LOCAL, 0))
+        self.ports = [one.getsockname()[1] for one in sockets]
+        self.inherited = [one.fileno() for one in sockets]
         with open(os.path.join(self.directory, "haproxy.cfg"), "w") as out:
-            out.write(HAPROXY.format(ports=ports, tcp="%s:%d" % self.places[PROXIED],
-                                     ws="%s:%d" % self.places[PROXIED_WS]))
+            out.write(HAPROXY.format(fds=self.inherited, tcp="%s:%d" % places[PROXIED],
+                                     ws="%s:%d" % places[PROXIED_WS]))
         self.start()
+        for one in sockets:
+            one.close()
 
     def command(self):
         return ["haproxy", "-db", "-f", "haproxy.cfg"]

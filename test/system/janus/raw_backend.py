@@ -41,7 +41,12 @@ class RawBackend:
             peer.close()
 
 
+_held = []
+
+
 def closed_port():
-    """An address where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return "127.0.0.1:%d" % listener.getsockname()[1]
+    """An address where nobody listens, nor will: it is held, so that nobody else gets it."""
+    holder = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    holder.bind(("127.0.0.1", 0))
+    _held.append(holder)
+    return "127.0.0.1:%d" % holder.getsockname()[1]

@@ -55,6 +55,8 @@ class Server:
         self._log_start = 0
         atexit.register(self.stop)  # also when the constructor of what it belongs to failed
 
+    inherited = ()  # descriptors that it gets, under the same numbers
+
     def command(self):
         raise NotImplementedError
 
@@ -66,7 +68,8 @@ class Server:
             self._log_start = log.tell()
             self.process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", *self.command()], stdin=subprocess.DEVNULL,
-                stdout=log, stderr=subprocess.STDOUT, cwd=self.directory, start_new_session=True)
+                stdout=log, stderr=subprocess.STDOUT, cwd=self.directory, start_new_session=True,
+                pass_fds=self.inherited)
         if wait:
             self.wait()
 
