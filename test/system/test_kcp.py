@@ -507,3 +507,16 @@ def test_a_client_that_falls_silent_is_noticed(start, backend):
         for one in sleepers:  # what it still says belongs to nothing
             assert one.receive_end() is None
         assert gateway.gauge("connections") == 1
+
+
+@pytest.mark.parametrize("addr,client", [("[::1]:0", "[::1]"), ("[::]:0", "[::1]"), ("[::]:0", "127.0.0.1")])
+def test_players_over_ipv6_and_over_either(start, backend, addr, client):
+    """A socket of IPv6 has clients of IPv4 too, and answers each from where it was asked."""
+    gateway = start(Gateway, nodes=nodes_of(backend.address),
+                    settings={"server": {"kcp": {"addr": addr}}, "worker": {"count": 2}})
+    _, port = gateway.listener("kcp")
+    bridge = start(Bridge, gateway, address=(client.strip("[]"), port))
+    with players(bridge, 2, uid=46900) as siblings:
+        for one in siblings:
+            works(one, os.urandom(5000))
+        assert client.strip("[]") in gateway.session_of(46900)["address"]
