@@ -54,6 +54,14 @@ struct place *acceptor_take_place(struct listener *listener, enum close_reason *
   return place;
 }
 
+bool acceptor_allows(const struct listener *listener, const struct sockaddr *address) {
+  const struct config_listener *config = listener->config;
+  uint8_t bytes[NETWORK_ADDRESS_BYTES];
+  network_address_of_socket(address, bytes);
+  return !networks_have(&config->deny, bytes) &&
+         (config->allow.count == 0 || networks_have(&config->allow, bytes));
+}
+
 bool acceptor_count_address(struct place *place, const struct sockaddr *address) {
   struct listener *listener = place->listener;
   place->of_all = address_limits_acquire(listener->acceptor->addresses, address);

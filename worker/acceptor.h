@@ -87,6 +87,8 @@ struct place {
 
 // NULL with the reason.
 struct place *acceptor_take_place(struct listener *listener, enum close_reason *reason);
+// Whether the listener's lists let clients of this address in.
+bool acceptor_allows(const struct listener *listener, const struct sockaddr *address);
 // Counts it for this address; false: there are too many, or memory is out.
 bool acceptor_count_address(struct place *place, const struct sockaddr *address);
 void acceptor_leave_place(struct place *place);

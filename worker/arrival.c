@@ -181,8 +181,7 @@ static bool is_in(const struct networks *networks, const struct sockaddr *addres
 
 static void on_address(struct arrival *arrival) {
   const struct config_listener *config = arrival->listener->config;
-  if (is_in(&config->deny, address_of(arrival)) ||
-      (config->allow.count > 0 && !is_in(&config->allow, address_of(arrival)))) {
+  if (!acceptor_allows(arrival->listener, address_of(arrival))) {
     arrival_refuse(arrival, CLOSE_ADDRESS_DENIED);
     return;
   }

@@ -25,19 +25,11 @@ static struct counters *counters_of(const struct kcp_listener *listener) {
   return listener->engine->worker->counters;
 }
 
-static bool is_allowed(const struct kcp_listener *listener, const struct kcp_peer *peer) {
-  const struct config_listener *config = listener->listener->config;
-  uint8_t address[NETWORK_ADDRESS_BYTES];
-  network_address_of_socket(&peer->address.any, address);
-  return !networks_have(&config->deny, address) &&
-         (config->allow.count == 0 || networks_have(&config->allow, address));
-}
-
 // --- By address ------------------------------------------------------------------------------
 //
 // A client that comes again from the address and port that it had, with another conv, gets a new
-// connection, and the one before stays until it falls silent or its player has logged in again:
-// whoever writes another's address into a datagram cuts nobody off.
+// connection, and the one before stays until it falls silent or the new one's client is known to be
+// there: whoever writes another's address into a datagram cuts nobody off.
 
 static struct kcp_connection *find_first(struct kcp_listener *listener, const uint8_t *key) {
   struct kcp_connection *first = NULL;
@@ -63,7 +55,7 @@ static void insert(struct kcp_listener *listener, struct kcp_connection *connect
   HASH_ADD(hh_conv, listener->by_conv, conv, sizeof connection->conv, connection);
 }
 
-static void take_out(struct kcp_listener *listener, struct kcp_connection *connection) {
+void kcp_listener_forget(struct kcp_listener *listener, struct kcp_connection *connection) {
   struct kcp_connection *first = find_first(listener, connection->key);
   struct kcp_connection *next = connection->next;
   kcp_engine_untell(listener->engine, connection, first != connection || next);
@@ -81,10 +73,6 @@ static void take_out(struct kcp_listener *listener, struct kcp_connection *conne
   if (first) {
     first->next = next;
   }
-}
-
-void kcp_listener_forget(struct kcp_listener *listener, struct kcp_connection *connection) {
-  take_out(listener, connection);
 }
 
 // An older one of the address has nobody at its other end any more; what it still sent would reach
@@ -109,7 +97,7 @@ static void move(struct kcp_listener *listener, struct kcp_connection *connectio
   network_format_socket(&connection->peer.address.any, kcp_peer_address_len(&connection->peer),
                         from, sizeof from);
   network_format_socket(&peer->address.any, kcp_peer_address_len(peer), to, sizeof to);
-  take_out(listener, connection);
+  kcp_listener_forget(listener, connection);
   connection->peer = *peer;
   kcp_peer_key(peer, connection->key);
   insert(listener, connection);
@@ -129,7 +117,7 @@ static struct kcp_connection *roam(struct kcp_listener *listener, const struct k
     return NULL;
   }
   HASH_FIND(hh_conv, listener->by_conv, &glance->conv, sizeof glance->conv, connection);
-  if (!connection || !is_allowed(listener, peer) ||
+  if (!connection || !acceptor_allows(listener->listener, &peer->address.any) ||
       !kcp_connection_is_next(connection, bytes, len)) {
     return NULL;
   }
@@ -160,7 +148,7 @@ static struct kcp_connection *admit(struct kcp_listener *listener, const struct 
   struct address_count *pending = NULL;
   enum close_reason reason;
   uint8_t key[KCP_PEER_KEY_BYTES];
-  if (!is_allowed(listener, peer)) {
+  if (!acceptor_allows(listener->listener, &peer->address.any)) {
     refuse(listener, peer, CLOSE_ADDRESS_DENIED);
     return NULL;
   }
@@ -193,7 +181,7 @@ static struct kcp_connection *admit(struct kcp_listener *listener, const struct 
 
 static void begin(struct kcp_listener *listener, const struct kcp_peer *peer, uint8_t *bytes,
                   size_t len, const struct kcp_glance *glance, int64_t now_ms) {
-  if (!glance || glance->command != KCP_PUSH || glance->sn >= FIRST_SEGMENTS) {
+  if (glance->command != KCP_PUSH || glance->sn >= FIRST_SEGMENTS) {
     counters_add(counters_of(listener), COUNTER_KCP_DROPPED_UNKNOWN, 1);
     return;
   }

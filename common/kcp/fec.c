@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/kcp/little_endian.h"
+
 enum {
   KIND_AT = 4,
   SHARD_AT = 6,  // what the code covers: the size, which counts itself, and the payload
@@ -21,21 +23,9 @@ enum {
   DISTRUSTED_DATAGRAMS = 256,
 };
 
-static uint16_t get_16(const uint8_t *bytes) { return (uint16_t)(bytes[0] | bytes[1] << 8); }
-
-static uint32_t get_32(const uint8_t *bytes) {
-  return get_16(bytes) | (uint32_t)get_16(bytes + 2) << 16;
-}
-
-static void put_16(uint8_t *bytes, unsigned value) {
-  bytes[0] = (uint8_t)value;
-  bytes[1] = (uint8_t)(value >> 8);
-}
-
-static void put_header(uint8_t *datagram, uint32_t sequence, unsigned kind) {
-  put_16(datagram, sequence & 0xffff);
-  put_16(datagram + 2, sequence >> 16);
-  put_16(datagram + KIND_AT, kind);
+static void put_header(uint8_t *datagram, uint32_t sequence, uint16_t kind) {
+  put_u32(datagram, sequence);
+  put_u16(datagram + KIND_AT, kind);
 }
 
 // The sequence numbers in use are whole groups of them: those from here on are not.
@@ -153,7 +143,7 @@ void fec_encoder_send(struct fec_encoder *encoder, uint8_t *buffer, size_t len, 
   bool is_last = encoder->count + 1 == reed_solomon_data(encoder->code);
   bool in_time = encoder->has_sent && now_ms - encoder->last_ms < FEC_PARITY_GAP_MS;
   put_header(buffer, take_sequence(encoder), FEC_DATA);
-  put_16(buffer + SHARD_AT, (unsigned)(SIZE_BYTES + len));
+  put_u16(buffer + SHARD_AT, (uint16_t)(SIZE_BYTES + len));
   // Only the last gap of a group counts: by then parity would come too late to be of use.
   encoder->is_given_up = encoder->is_given_up || (is_last && !in_time);
   if (!encoder->is_given_up) {
@@ -356,7 +346,7 @@ static void distrust(struct fec_decoder *decoder) {
 // Takes the datagram to its group; returns that if it is to be recovered now.
 static struct group *take(struct fec_decoder *decoder, const uint8_t *datagram, size_t len,
                           bool is_data) {
-  uint32_t sequence = get_32(datagram);
+  uint32_t sequence = get_u32(datagram);
   struct place place = {.sequence = sequence,
                         .group = sequence / decoder->group_size,
                         .index = sequence % decoder->group_size};
@@ -423,7 +413,7 @@ static uint8_t *lay_out(const struct fec_decoder *decoder, const struct group *g
 // Of a peer with other numbers, or a hostile one, what was recovered may be anything.
 static void deliver_recovered(struct fec_decoder *decoder, uint8_t *shard, size_t len,
                               fec_payload *deliver, void *owner) {
-  size_t size = get_16(shard);
+  size_t size = get_u16(shard);
   if (size < SHARD_MIN_BYTES || size > len) {
     decoder->counts.unusable++;
     return;
@@ -456,7 +446,7 @@ static void recover(struct fec_decoder *decoder, struct group *group, fec_payloa
 
 int fec_decoder_input(struct fec_decoder *decoder, uint8_t *datagram, size_t len,
                       fec_payload *deliver, void *owner) {
-  unsigned kind = len < PAYLOAD_MIN_BYTES ? FEC_OUT_OF_BAND : get_16(datagram + KIND_AT);
+  unsigned kind = len < PAYLOAD_MIN_BYTES ? FEC_OUT_OF_BAND : get_u16(datagram + KIND_AT);
   if (kind != FEC_DATA && kind != FEC_PARITY && kind != FEC_OUT_OF_BAND) {
     deliver(datagram, len, true, owner);
     return 0;

@@ -1,8 +1,9 @@
 #include "common/kcp/kcp.h"
 
-#include <endian.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "common/kcp/little_endian.h"
 
 enum {
   FIRST_RTO_MS = 200,
@@ -130,28 +131,6 @@ struct datagram {
   uint16_t window;
 };
 
-static uint16_t read_u16(const uint8_t *bytes) {
-  uint16_t value;
-  memcpy(&value, bytes, sizeof value);
-  return le16toh(value);
-}
-
-static uint32_t read_u32(const uint8_t *bytes) {
-  uint32_t value;
-  memcpy(&value, bytes, sizeof value);
-  return le32toh(value);
-}
-
-static void write_u16(uint8_t *bytes, uint16_t value) {
-  value = htole16(value);
-  memcpy(bytes, &value, sizeof value);
-}
-
-static void write_u32(uint8_t *bytes, uint32_t value) {
-  value = htole32(value);
-  memcpy(bytes, &value, sizeof value);
-}
-
 // How far a is ahead of b, both of which wrap around.
 static int32_t ahead_of(uint32_t a, uint32_t b) { return (int32_t)(a - b); }
 
@@ -273,13 +252,13 @@ static uint32_t clock_of(const struct kcp *kcp, int64_t now_ms) {
 // --- What comes in -----------------------------------------------------------
 
 static void read_header(const uint8_t *bytes, struct header *header) {
-  header->conv = read_u32(bytes);
+  header->conv = get_u32(bytes);
   header->command = bytes[4];
-  header->window = read_u16(bytes + 6);
-  header->ts = read_u32(bytes + 8);
-  header->sn = read_u32(bytes + 12);
-  header->una = read_u32(bytes + 16);
-  header->len = read_u32(bytes + 20);
+  header->window = get_u16(bytes + 6);
+  header->ts = get_u32(bytes + 8);
+  header->sn = get_u32(bytes + 12);
+  header->una = get_u32(bytes + 16);
+  header->len = get_u32(bytes + 20);
 }
 
 bool kcp_glance(const uint8_t *payload, size_t len, struct kcp_glance *glance) {
@@ -636,14 +615,14 @@ static uint8_t *put_segment(struct datagram *datagram, enum kcp_command command,
     emit(datagram);
   }
   uint8_t *bytes = kcp->scratch + kcp->headroom + datagram->used;
-  write_u32(bytes, kcp->conv);
+  put_u32(bytes, kcp->conv);
   bytes[4] = (uint8_t)command;
   bytes[5] = 0;
-  write_u16(bytes + 6, datagram->window);
-  write_u32(bytes + 8, ts);
-  write_u32(bytes + 12, sn);
-  write_u32(bytes + 16, kcp->receive_next);
-  write_u32(bytes + 20, len);
+  put_u16(bytes + 6, datagram->window);
+  put_u32(bytes + 8, ts);
+  put_u32(bytes + 12, sn);
+  put_u32(bytes + 16, kcp->receive_next);
+  put_u32(bytes + 20, len);
   datagram->used += KCP_SEGMENT_HEADER_BYTES + len;
   kcp->announced = datagram->window;
   return bytes + KCP_SEGMENT_HEADER_BYTES;

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/kcp/little_endian.h"
+
 // After so long without a datagram the open FEC group is given up, and its memory with it: its
 // parity would come too late for anybody. That waits for the next flush, since to wake a connection
 // that is idle costs more than the memory, which the group that was given up does without from then
@@ -110,7 +112,7 @@ int link_input(struct link *link, uint8_t *datagram, size_t len, int64_t now_ms)
 }
 
 static unsigned kind_of(const uint8_t *datagram, size_t len) {
-  return len >= FEC_HEADER_BYTES ? (unsigned)datagram[4] | (unsigned)datagram[5] << 8 : 0;
+  return len >= FEC_HEADER_BYTES ? get_u16(datagram + 4) : 0;
 }
 
 bool link_glance(const uint8_t *datagram, size_t len, struct kcp_glance *glance) {

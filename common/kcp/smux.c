@@ -4,6 +4,8 @@
 #include <string.h>
 #include <sys/queue.h>
 
+#include "common/kcp/little_endian.h"
+
 enum {
   UPDATE_BYTES = 8,    // behind the header of an UPD: used 4, window 4
   REFUSALS_MAX = 64,   // streams refused whose FIN the carrier has not taken yet
@@ -226,23 +228,10 @@ static void give_up_waiting(struct smux_stream *stream) {
 
 // --- Frames out ------------------------------------------------------------------------------
 
-static void put_u32(uint8_t *out, uint32_t value) {
-  out[0] = (uint8_t)value;
-  out[1] = (uint8_t)(value >> 8);
-  out[2] = (uint8_t)(value >> 16);
-  out[3] = (uint8_t)(value >> 24);
-}
-
-static uint32_t get_u32(const uint8_t *bytes) {
-  return (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 |
-         (uint32_t)bytes[3] << 24;
-}
-
 static void put_header(uint8_t *out, enum smux_command command, size_t len, uint32_t id) {
   out[0] = SMUX_VERSION;
   out[1] = (uint8_t)command;
-  out[2] = (uint8_t)len;
-  out[3] = (uint8_t)(len >> 8);
+  put_u16(out + 2, (uint16_t)len);
   put_u32(out + 4, id);
 }
 
@@ -536,7 +525,7 @@ static int on_frame(struct smux *smux, const uint8_t *head) {
     case SMUX_PSH:
       stream = find(smux, id);
       smux->receiving = stream && !stream->is_closed && !stream->has_ended ? stream : NULL;
-      smux->payload_left = (uint32_t)head[2] | (uint32_t)head[3] << 8;
+      smux->payload_left = get_u16(head + 2);
       return 0;
     case SMUX_UPD: on_update(find(smux, id), head + SMUX_HEADER_BYTES); return 0;
     default: smux->heard_nop = true; return 0;
@@ -544,7 +533,7 @@ static int on_frame(struct smux *smux, const uint8_t *head) {
 }
 
 static bool is_sound(const uint8_t *head) {
-  size_t len = (size_t)head[2] | (size_t)head[3] << 8;
+  size_t len = get_u16(head + 2);
   if (head[0] != SMUX_VERSION) {
     return false;
   }
@@ -622,7 +611,7 @@ void *smux_peek(const struct smux *smux, const uint8_t *bytes, size_t len, const
     return NULL;
   }
   while (len >= SMUX_HEADER_BYTES && bytes[0] == SMUX_VERSION) {
-    size_t frame_len = (size_t)bytes[2] | (size_t)bytes[3] << 8;
+    size_t frame_len = get_u16(bytes + 2);
     uint32_t id = get_u32(bytes + 4);
     bool has_payload = bytes[1] == SMUX_PSH && frame_len > 0;
     bytes += SMUX_HEADER_BYTES;
