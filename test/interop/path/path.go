@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -21,11 +22,17 @@ import (
 )
 
 // The near end is a device of the namespace the program runs in; it gets the next free
-// number there, and with it a pair of addresses out of those that are set aside for
-// measuring (RFC 2544).
+// number there, and with it addresses out of those that are set aside for measuring
+// (RFC 2544).
 const nearDevice, farDevice = "janus-path%d", "path0"
 
 const devices = 256
+
+// Each path takes the next pair of its device's addresses: what servers still send to those
+// who were at the end of the last one would take up room on this one.
+const pairs = 127
+
+var opened atomic.Uint32
 
 // Path is such a link. Near is the address that those at the far end connect to.
 type Path struct {
@@ -49,8 +56,9 @@ func New(settings faults.Settings, mtu int) (*Path, error) {
 		near.Close()
 		return nil, fmt.Errorf("%s: too many paths", name)
 	}
+	pair := 2 * (opened.Add(1) % pairs)
 	p := &Path{
-		Near: fmt.Sprintf("198.18.%d.1", number), Far: fmt.Sprintf("198.18.%d.2", number),
+		Near: fmt.Sprintf("198.18.%d.%d", number, pair+1), Far: fmt.Sprintf("198.18.%d.%d", number, pair+2),
 		near: near, calls: make(chan func()), threadDone: make(chan struct{}),
 	}
 	if err := configure(name, p.Near, p.Far, mtu); err != nil {

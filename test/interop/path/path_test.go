@@ -72,6 +72,17 @@ func TestNothingLeadsPastThePath(t *testing.T) {
 	}
 }
 
+func TestAPathHasNotTheAddressesOfTheLast(t *testing.T) {
+	first, err := New(faults.Settings{}, 1300)
+	if err != nil {
+		t.Skipf("no path can be made here: %v", err)
+	}
+	first.Close()
+	if second := open(t, faults.Settings{}); second.Near == first.Near || second.Far == first.Far {
+		t.Errorf("both are at %s and %s", first.Near, first.Far)
+	}
+}
+
 func TestPathsExistSideBySideAndLeaveNothingBehind(t *testing.T) {
 	first, second := open(t, faults.Settings{}), open(t, faults.Settings{})
 	if first.Near == second.Near {
