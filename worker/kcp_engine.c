@@ -33,16 +33,26 @@ static void arm(struct kcp_engine *engine) {
     event_del(engine->wheel_timer);
     return;
   }
-  int64_t wait_ms = due_ms - clock_monotonic_ms();
+  // One more, since the loop counts from when its turn began: too early would be in vain.
+  int64_t wait_ms = due_ms - clock_monotonic_ms() + 1;
   const struct timeval wait = clock_timeval(wait_ms > 0 ? wait_ms : 0);
   event_add(engine->wheel_timer, &wait);
 }
 
 void kcp_engine_set_timer(struct kcp_engine *engine, struct wheel_timer *timer, int64_t due_ms) {
   timer_wheel_set(engine->wheel, timer, due_ms);
-  // Only ever earlier: a timer that moved away makes one turn in vain, which is cheaper than
-  // setting the event anew with each datagram.
+  // Only ever earlier; for those that moved away see relax.
   if (due_ms < engine->wheel_due_ms) {
+    arm(engine);
+  }
+}
+
+// A timer that has moved away would wake the loop in vain. When much is under way another one is
+// due as soon, and the event need not be set anew.
+static void relax(struct kcp_engine *engine) {
+  enum { SOON_MS = 2 * WHEEL_GRANULARITY_MS };
+  if (engine->wheel_due_ms != TIMER_WHEEL_NEVER &&
+      timer_wheel_next(engine->wheel) - engine->wheel_due_ms > SOON_MS) {
     arm(engine);
   }
 }
@@ -78,6 +88,7 @@ static void on_flush(evutil_socket_t fd, short what, void *owner) {
     kcp_connection_flush(connection, now_ms);
   }
   send_batches(engine);
+  relax(engine);
   if (engine->dirty_count > 0) {
     event_active(engine->flush, EV_TIMEOUT, 0);
   }
@@ -318,7 +329,8 @@ static void set_link(struct kcp_engine *engine) {
               .ack_nodelay = config->kcp.ack_nodelay,
               .send_window = (uint32_t)config->kcp.send_window,
               .receive_window = (uint32_t)config->kcp.receive_window,
-              .mtu = (uint32_t)config->kcp.mtu_bytes},
+              .mtu = (uint32_t)config->kcp.mtu_bytes,
+              .spares = &engine->spares},
       .smux = {.frame_bytes = (uint32_t)config->kcp.frame_bytes,
                .stream_bytes = (uint32_t)config->kcp.stream_buffer_bytes,
                .session_bytes = (uint32_t)config->kcp.receive_buffer_bytes,
@@ -384,6 +396,7 @@ void kcp_engine_free(struct kcp_engine *engine) {
   timer_wheel_free(engine->wheel);
   reed_solomon_free(engine->code);
   address_limits_free(engine->pending_addresses);
+  kcp_spares_free(&engine->spares);
   free(engine->closed);
   free(engine);
 }

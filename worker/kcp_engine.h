@@ -32,6 +32,7 @@ struct kcp_engine {
   struct reed_solomon *code;  // NULL: no FEC
   struct link_settings link;
   uint8_t scratch[LINK_SCRATCH_BYTES];
+  struct kcp_spares spares;
   struct timer_wheel *wheel;
   struct event *wheel_timer;
   int64_t wheel_due_ms;               // for which that is set

@@ -6,6 +6,7 @@
 
 #include "common/clock.h"
 #include "common/networks.h"
+#include "common/prefetch.h"
 #include "worker/acceptor.h"
 #include "worker/kcp_connection.h"
 #include "worker/worker.h"
@@ -15,7 +16,7 @@
 // Of the hash tables: each element looked at on the way costs a wait for memory where clients are
 // many and quiet.
 #undef HASH_BKT_CAPACITY_THRESH
-#define HASH_BKT_CAPACITY_THRESH 3U
+#define HASH_BKT_CAPACITY_THRESH 2U
 
 // A client's first datagram has the beginning of its stream, or what follows closely: the first
 // segments that it may send without an answer.
@@ -243,6 +244,42 @@ void kcp_listener_take(struct kcp_listener *listener, const struct kcp_peer *pee
   }
 }
 
+// In steps, each of which needs what the one before has asked for.
+static void on_batch(const struct kcp_peer peers[], size_t count, void *owner) {
+  struct kcp_listener *listener = owner;
+  uint8_t keys[KCP_SOCKET_BATCH][KCP_PEER_KEY_BYTES];
+  const UT_hash_bucket *buckets[KCP_SOCKET_BATCH];
+  struct kcp_connection *found[KCP_SOCKET_BATCH];
+  size_t known = 0;
+  if (!listener->connections) {
+    return;
+  }
+  const UT_hash_table *table = listener->connections->hh.tbl;
+  for (size_t i = 0; i < count; i++) {
+    unsigned hash;
+    kcp_peer_key(&peers[i], keys[i]);
+    HASH_VALUE(keys[i], KCP_PEER_KEY_BYTES, hash);
+    buckets[i] = &table->buckets[hash & (table->num_buckets - 1)];
+    prefetch(buckets[i], sizeof *buckets[i]);
+  }
+  for (size_t i = 0; i < count; i++) {
+    prefetch(buckets[i]->hh_head, sizeof *buckets[i]->hh_head);
+  }
+  for (size_t i = 0; i < count; i++) {
+    found[known] = find_first(listener, keys[i]);
+    known += found[known] != NULL;
+  }
+  for (size_t i = 0; i < known; i++) {
+    prefetch(found[i], sizeof *found[i]);
+  }
+  for (size_t i = 0; i < known; i++) {
+    link_prefetch(found[i]->link);
+  }
+  for (size_t i = 0; i < known; i++) {
+    link_prefetch_layers(found[i]->link);
+  }
+}
+
 static void on_datagram(const struct kcp_peer *peer, uint8_t *bytes, size_t len, void *owner) {
   kcp_listener_take(owner, peer, bytes, len, false);
 }
@@ -287,7 +324,7 @@ void kcp_listener_read_on(struct kcp_listener *listener) {
 }
 
 struct kcp_listener *kcp_listener_new(struct kcp_engine *engine, struct listener *place, int fd) {
-  static const struct kcp_socket_events events = {.on_datagram = on_datagram};
+  static const struct kcp_socket_events events = {.on_batch = on_batch, .on_datagram = on_datagram};
   struct worker *worker = engine->worker;
   struct kcp_listener *listener = calloc(1, sizeof *listener);
   if (!listener) {

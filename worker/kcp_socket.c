@@ -14,7 +14,7 @@
 #endif
 
 enum {
-  BATCH = 64,             // datagrams by one call
+  BATCH = KCP_SOCKET_BATCH,
   BATCHES_A_TURN = 4,     // so that a flood does not hold up the other clients of the worker
   RUN_BYTES_MAX = 64000,  // of one offload: the kernel takes 64 datagrams, and less than 64 KiB
 };
@@ -104,6 +104,9 @@ static int read_batch(struct kcp_socket *socket) {
   }
   counters_add(socket->counters, COUNTER_KCP_READS, 1);
   counters_add(socket->counters, COUNTER_KCP_DATAGRAMS_IN, (uint64_t)got);
+  if (got > 1 && socket->events->on_batch) {
+    socket->events->on_batch(socket->in.peers, (size_t)got, socket->owner);
+  }
   for (int i = 0; i < got; i++) {
     struct mmsghdr *header = &socket->in.headers[i];
     counters_add(socket->counters, COUNTER_KCP_BYTES_IN, header->msg_len);

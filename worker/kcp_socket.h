@@ -38,7 +38,12 @@ enum {
 
 struct kcp_socket;
 
+enum { KCP_SOCKET_BATCH = 64 };  // datagrams by one call
+
 struct kcp_socket_events {
+  // Datagrams of these peers follow, two or more: time to have memory fetched, for all at once. May
+  // be NULL.
+  void (*on_batch)(const struct kcp_peer peers[], size_t count, void *owner);
   // One datagram, writable, valid for the call.
   void (*on_datagram)(const struct kcp_peer *peer, uint8_t *bytes, size_t len, void *owner);
 };

@@ -1,7 +1,6 @@
 #include "worker/worker.h"
 
 #include <errno.h>
-#include <event2/thread.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <sched.h>
@@ -308,7 +307,6 @@ int worker_run(int index) {
   signal(SIGHUP, SIG_IGN);
   signal(SIGUSR1, SIG_IGN);  // for the master alone, which tells us
   let_batches_grow();        // before any thread is started, so that all have it
-  evthread_use_pthreads();
   worker.base = new_base();
   const char *wrong = worker.base ? take_over(&worker) : "no event loop";
   if (!wrong) {

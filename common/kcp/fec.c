@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/kcp/little_endian.h"
+#include "common/prefetch.h"
 
 enum {
   KIND_AT = 4,
@@ -468,3 +469,7 @@ int fec_decoder_input(struct fec_decoder *decoder, uint8_t *datagram, size_t len
   }
   return 0;
 }
+
+void fec_decoder_prefetch(const struct fec_decoder *decoder) { prefetch(decoder, sizeof *decoder); }
+
+void fec_encoder_prefetch(const struct fec_encoder *encoder) { prefetch(encoder, sizeof *encoder); }

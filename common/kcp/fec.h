@@ -83,5 +83,7 @@ typedef void fec_payload(uint8_t *payload, size_t len, bool regular, void *owner
 // or of a kind that is not ours.
 int fec_decoder_input(struct fec_decoder *decoder, uint8_t *datagram, size_t len,
                       fec_payload *deliver, void *owner) MUST_CHECK;
+void fec_decoder_prefetch(const struct fec_decoder *decoder);  // accepts NULL
+void fec_encoder_prefetch(const struct fec_encoder *encoder);  // accepts NULL
 
 #endif

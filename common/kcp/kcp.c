@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/kcp/little_endian.h"
+#include "common/prefetch.h"
 
 enum {
   FIRST_RTO_MS = 200,
@@ -17,6 +18,7 @@ enum {
   OUTGOING_MIN_BYTES = 64,
   FLIGHTS_MIN = 4,  // kept while nothing is in flight
   ACKS_MIN = 8,
+  SPARES_MAX = 256,
 };
 
 // One segment of ours: what it holds, and once it is in flight how it fares there.
@@ -204,12 +206,28 @@ static struct flight *flight_of(const struct kcp *kcp, uint32_t sn) {
   return &kcp->flights[sn & (kcp->flights_capacity - 1)];
 }
 
+static void outgoing_free(const struct kcp *kcp, struct outgoing *segment) {
+  struct kcp_spares *spares = kcp->settings->spares;
+  if (segment && segment->capacity == OUTGOING_MIN_BYTES && spares && spares->count < SPARES_MAX) {
+    segment->next = spares->first;
+    spares->first = segment;
+    spares->count++;
+  } else {
+    free(segment);
+  }
+}
+
 static void free_outgoing(struct outgoing *segment) {
   while (segment) {
     struct outgoing *next = segment->next;
     free(segment);
     segment = next;
   }
+}
+
+void kcp_spares_free(struct kcp_spares *spares) {
+  free_outgoing(spares->first);
+  *spares = (struct kcp_spares){0};
 }
 
 void kcp_free(struct kcp *kcp) {
@@ -300,7 +318,7 @@ static bool is_under_way(const struct kcp *kcp, uint32_t sn) {
 static void let_go(struct kcp *kcp, struct flight *flight) {
   if (flight->segment) {
     kcp->unacked_bytes -= flight->segment->len;
-    free(flight->segment);
+    outgoing_free(kcp, flight->segment);
     flight->segment = NULL;
   }
 }
@@ -877,7 +895,15 @@ static uint16_t capacity_for(const struct kcp *kcp, size_t len) {
 
 static struct outgoing *outgoing_new(const struct kcp *kcp, size_t len) {
   uint16_t capacity = capacity_for(kcp, len);
-  struct outgoing *segment = malloc(sizeof *segment + capacity);
+  struct kcp_spares *spares = kcp->settings->spares;
+  struct outgoing *segment;
+  if (capacity == OUTGOING_MIN_BYTES && spares && spares->first) {
+    segment = spares->first;
+    spares->first = segment->next;
+    spares->count--;
+  } else {
+    segment = malloc(sizeof *segment + capacity);
+  }
   if (segment) {
     memset(segment, 0, sizeof *segment);
     segment->capacity = capacity;
@@ -983,3 +1009,5 @@ void kcp_describe(const struct kcp *kcp, struct kcp_state *state) {
 }
 
 const struct kcp_counts *kcp_counts(const struct kcp *kcp) { return &kcp->counts; }
+
+void kcp_prefetch(const struct kcp *kcp) { prefetch(kcp, sizeof *kcp); }

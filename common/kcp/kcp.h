@@ -23,6 +23,14 @@ enum {
   KCP_DEAD_TRANSMISSIONS = 20,  // of one segment, while nothing comes: nobody is there
   KCP_DEAD_SILENCE_MS = 20000,
 };
+// Memory of small segments that were acknowledged, to be used again before any other: what the
+// connections of a loop share of it is warm, where the allocator's is cold. Begins as zeros.
+struct kcp_spares {
+  struct outgoing *first;
+  size_t count;
+};
+void kcp_spares_free(struct kcp_spares *spares);
+
 enum kcp_command { KCP_PUSH = 81, KCP_ACK = 82, KCP_ASK_WINDOW = 83, KCP_TELL_WINDOW = 84 };
 
 struct kcp_settings {
@@ -34,6 +42,7 @@ struct kcp_settings {
   uint32_t send_window;     // segments
   uint32_t receive_window;  // at most 65535
   uint32_t mtu;             // bytes of one output
+  struct kcp_spares *spares;  // shared by the connections of a thread; may be NULL
 };
 
 struct kcp_counts {
@@ -128,5 +137,6 @@ int kcp_write(struct kcp *kcp, const uint8_t *bytes, size_t len) MUST_CHECK;
 
 void kcp_describe(const struct kcp *kcp, struct kcp_state *state);
 const struct kcp_counts *kcp_counts(const struct kcp *kcp);
+void kcp_prefetch(const struct kcp *kcp);  // accepts NULL
 
 #endif

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/kcp/little_endian.h"
+#include "common/prefetch.h"
 
 // After so long without a datagram the open FEC group is given up, and its memory with it: its
 // parity would come too late for anybody. That waits for the next flush, since to wake a connection
@@ -90,6 +91,15 @@ static int read_all(struct link *link, int64_t now_ms) {
     }
   }
   return 0;
+}
+
+void link_prefetch(const struct link *link) { prefetch(link, sizeof *link); }
+
+void link_prefetch_layers(const struct link *link) {
+  kcp_prefetch(link->kcp);
+  smux_prefetch(link->smux);
+  fec_decoder_prefetch(link->decoder);
+  fec_encoder_prefetch(link->encoder);
 }
 
 int link_input(struct link *link, uint8_t *datagram, size_t len, int64_t now_ms) {

@@ -57,6 +57,11 @@ bool link_is_parity(const uint8_t *datagram, size_t len);
 void *link_peek(const struct link *link, const uint8_t *datagram, size_t len,
                 uint8_t out[FEC_DATAGRAM_MAX_BYTES], const uint8_t **payload, size_t *payload_len);
 
+// A datagram will come: has the memory fetched that it takes to take it in. The second once that of
+// the first may be there.
+void link_prefetch(const struct link *link);
+void link_prefetch_layers(const struct link *link);
+
 // One datagram from the peer, hostile. 0, or why the link is at its end: ERROR_MALFORMED (smux was
 // broken), ERROR_MEMORY. A datagram that makes no sense by itself is counted and dropped.
 int link_input(struct link *link, uint8_t *datagram, size_t len, int64_t now_ms) MUST_CHECK;

@@ -5,6 +5,7 @@
 #include <sys/queue.h>
 
 #include "common/kcp/little_endian.h"
+#include "common/prefetch.h"
 
 enum {
   UPDATE_BYTES = 8,    // behind the header of an UPD: used 4, window 4
@@ -577,7 +578,8 @@ static void answer_nop(struct smux *smux, int64_t now_ms) {
   int64_t interval_ms = smux->settings->keepalive_interval_ms;
   smux->heard_nop = false;
   if (interval_ms > 0 && smux->nop_due_ms - now_ms <= interval_ms / 2) {
-    smux->nop_due_ms = now_ms + interval_ms;
+    // The peer's next one may come a little late, and is to be in time for this all the same.
+    smux->nop_due_ms = now_ms + interval_ms + interval_ms / 16;
     smux->wants_nop = true;
     (void)send_control(smux);  // out of memory: it waits for smux_pump, which tells
   }
@@ -796,3 +798,5 @@ void smux_close(struct smux_stream *stream, bool flush) {
     (void)drain(stream);  // out of memory: the rest waits for smux_pump, which tells
   }
 }
+
+void smux_prefetch(const struct smux *smux) { prefetch(smux, sizeof *smux); }

@@ -116,5 +116,6 @@ void smux_resume(struct smux_stream *stream);
 // Sends what waits, then FIN, and forgets the stream; no event comes after this. Without flush
 // what waits is given up. Within on_bytes the bytes stay valid for the call.
 void smux_close(struct smux_stream *stream, bool flush);
+void smux_prefetch(const struct smux *smux);  // accepts NULL
 
 #endif

@@ -796,7 +796,7 @@ static void a_nop_that_is_due_before_long_goes_with_the_answer_to_the_peers(void
   assert_wire(end, "");
   assert_int_equal(smux_input(end->smux, (uint8_t[]){2, SMUX_NOP, 0, 0, 0, 0, 0, 0}, 8, 1060), 0);
   assert_wire(end, "0203000000000000");
-  assert_int_equal(smux_due(end->smux), 1160);
+  assert_int_equal(smux_due(end->smux), 1166);
   assert_int_equal(smux_input(end->smux, (uint8_t[]){2, SMUX_NOP, 0, 0, 0, 0, 0, 0}, 8, 1061), 0);
   assert_wire(end, "");
   end_free(end);

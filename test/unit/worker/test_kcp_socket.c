@@ -44,7 +44,7 @@ static void on_datagram(const struct kcp_peer *peer, uint8_t *bytes, size_t len,
 }
 
 static int setup(void **state) {
-  static const struct kcp_socket_events events = {on_datagram};
+  static const struct kcp_socket_events events = {.on_datagram = on_datagram};
   struct fixture *f = calloc(1, sizeof *f);
   struct sockaddr_in own;
   f->base = event_base_new();

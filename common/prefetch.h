@@ -1,0 +1,17 @@
+// Memory that will be needed soon, asked for before it is: where many quiet clients take turns each
+// touch is a wait, and those of several of them can go on at once.
+#ifndef JANUS_COMMON_PREFETCH_H
+#define JANUS_COMMON_PREFETCH_H
+
+#include <stddef.h>
+
+enum { PREFETCH_LINE_BYTES = 64 };
+
+// memory may be NULL, or anything else: nothing is read.
+static inline void prefetch(const void *memory, size_t bytes) {
+  for (size_t at = 0; memory && at < bytes; at += PREFETCH_LINE_BYTES) {
+    __builtin_prefetch((const char *)memory + at, 1);
+  }
+}
+
+#endif
