@@ -126,7 +126,7 @@ $(B)/test/unit/%: $(B)/test/unit/%.o $(COMMON_OBJECTS) $(WORKER_OBJECTS) $(MASTE
 	$(link)
 # Its backends are its own.
 $(B)/test/unit/worker/test_player: LINK_EXTRA = -lcmocka -lm \
-  $(foreach name,open send read end finish engine_arrived_us,-Wl,--wrap=stream_$(name))
+  $(foreach name,open takes message send unsure read end finish engine_arrived_us,-Wl,--wrap=stream_$(name))
 $(B)/test/fuzz/%: $(B)/test/fuzz/%.o $(COMMON_OBJECTS) $(WORKER_OBJECTS) $(MASTER_OBJECTS)
 	$(link)
 

@@ -1,10 +1,9 @@
 // What a tunnel knows of the way to a backend, and the registry of that to etcd: a
-// bidirectional stream of messages, and nothing of the library that carries it. gRPC C
-// core (stream_grpc.c) is its first engine. A unary call is a stream of one message each
-// way.
+// bidirectional stream of messages, and nothing of the engine that carries it: gRPC C core with
+// its threads (stream_grpc.c) is its first. A unary call is a stream of one message each way.
 //
-// Everything happens on the loop's thread. Callbacks never run from inside
-// stream_open, stream_send, stream_read or stream_end, always from the loop.
+// Everything happens on the loop's thread. Callbacks never run from inside the functions below,
+// always from the loop.
 #ifndef JANUS_COMMON_STREAM_H
 #define JANUS_COMMON_STREAM_H
 
@@ -52,8 +51,8 @@ enum stream_status {
 struct stream_events {
   // The request headers went out: messages may be sent and read.
   void (*on_opened)(void *owner);
-  // The message given to stream_send is with the engine for good; the next may be
-  // sent. Says nothing about its arrival.
+  // The stream takes the next message, after it did not (stream_takes). Says nothing about the
+  // arrival of those before it.
   void (*on_sent)(void *owner);
   // One message, after stream_read. bytes are borrowed for the call.
   void (*on_message)(void *owner, const uint8_t *bytes, size_t len);
@@ -64,7 +63,7 @@ struct stream_events {
   void (*on_ended)(void *owner, int status, const char *detail);
 };
 
-// A message to send: malloc'd in one piece by the caller.
+// A message that waits for its stream: malloc'd in one piece.
 struct stream_message {
   size_t len;
   uint8_t bytes[];
@@ -102,9 +101,19 @@ struct stream *stream_open(struct stream_engine *engine, const struct stream_tar
                            const struct stream_metadata *metadata, size_t metadata_count,
                            const struct stream_events *events, void *owner);
 
-// Sends one message, taking it over; one at a time: the next after on_sent. Only
-// while opened and not ended.
-void stream_send(struct stream *stream, struct stream_message *message);
+// Whether the stream, which is opened and has not ended, takes a message now; if not, on_sent
+// tells when.
+bool stream_takes(const struct stream *stream);
+// Sends one message, of a stream that takes it, in two steps: room for its len bytes, which the
+// caller fills in before it does anything else, and then the word that it may go. NULL when out of
+// memory.
+uint8_t *stream_message(struct stream *stream, size_t len) MUST_CHECK;
+void stream_send(struct stream *stream);
+// The same of one that has waited, and is freed. False when out of memory.
+bool stream_send_waiting(struct stream *stream, struct stream_message *message) MUST_CHECK;
+// How many of the messages that it took may not have left yet: what becomes of them is not known
+// when the stream breaks.
+size_t stream_unsure(const struct stream *stream);
 
 // Asks for the next message; one at a time. Until it is called, flow control
 // holds the backend back.

@@ -13,7 +13,7 @@
 
 #include "common/clock.h"
 #include "common/grpc_bridge.h"
-#include "common/stream.h"
+#include "common/stream_engine.h"
 
 // Streams on gRPC C core. A call has up to five batches under way: the opening
 // (initial metadata out), the end (initial metadata in, status), one send, one
@@ -35,9 +35,10 @@ enum {
 };
 
 LIST_HEAD(connection_list, connection);
-LIST_HEAD(stream_list, stream);
+LIST_HEAD(stream_list, core_stream);
 
-struct stream_engine {
+struct core_engine {
+  struct stream_engine engine;
   struct event_base *base;
   struct grpc_bridge *bridge;
   struct stream_engine_options options;  // what is borrowed in it is not used any more
@@ -55,7 +56,7 @@ struct stream_engine {
 
 // One address, and its connections.
 struct backend {
-  struct stream_engine *engine;
+  struct core_engine *engine;
   char *key;  // scheme and address
   const char *address;
   bool secure;
@@ -73,9 +74,10 @@ struct connection {
   struct event idle;
 };
 
-struct stream {
-  LIST_ENTRY(stream) link;
-  struct stream_engine *engine;
+struct core_stream {
+  struct stream stream;
+  LIST_ENTRY(core_stream) link;
+  struct core_engine *engine;
   struct connection *connection;
   grpc_call *call;
   struct stream_events events;
@@ -91,7 +93,9 @@ struct stream {
   grpc_metadata_array initial_metadata;
   grpc_metadata_array trailing_metadata;
   grpc_slice detail;
-  grpc_byte_buffer *sending;
+  uint8_t *message;  // that the caller fills in,
+  size_t message_len;
+  grpc_byte_buffer *sending;  // and that is being sent
   grpc_byte_buffer *reading;
   grpc_status_code status;
   uint8_t under_way;  // batches
@@ -104,7 +108,19 @@ struct stream {
 };
 
 #define STREAM_OF(operation, member) \
-  ((struct stream *)(void *)((char *)(operation)-offsetof(struct stream, member)))
+  ((struct core_stream *)(void *)((char *)(operation)-offsetof(struct core_stream, member)))
+
+static struct core_engine *engine_of(struct stream_engine *engine) {
+  return (struct core_engine *)(void *)engine;
+}
+
+static struct core_stream *stream_of(struct stream *stream) {
+  return (struct core_stream *)(void *)stream;
+}
+
+static const struct core_stream *stream_of_const(const struct stream *stream) {
+  return (const struct core_stream *)(const void *)stream;
+}
 
 // --- Connections -----------------------------------------------------------------
 
@@ -134,7 +150,7 @@ static grpc_arg integer_arg(const char *name, int value) {
 
 // The system's certificate authorities are a megabyte and more, read when the first
 // backend asks for TLS.
-static grpc_channel_credentials *credentials(struct stream_engine *engine, bool secure) {
+static grpc_channel_credentials *credentials(struct core_engine *engine, bool secure) {
   if (!secure) {
     return engine->plain_credentials;
   }
@@ -145,7 +161,7 @@ static grpc_channel_credentials *credentials(struct stream_engine *engine, bool 
 }
 
 static grpc_channel *channel_new(const struct backend *backend) {
-  struct stream_engine *engine = backend->engine;
+  struct core_engine *engine = backend->engine;
   grpc_arg args[] = {
       integer_arg(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1),  // a connection is a connection
       integer_arg(GRPC_ARG_ENABLE_RETRIES, 0),
@@ -180,7 +196,7 @@ static struct connection *connection_new(struct backend *backend) {
   return connection;
 }
 
-static struct backend *backend_get(struct stream_engine *engine, const char *address, bool secure) {
+static struct backend *backend_get(struct core_engine *engine, const char *address, bool secure) {
   size_t size = strlen(address) + 3;
   char *key = malloc(size);
   struct backend *backend = NULL;
@@ -204,7 +220,7 @@ static struct backend *backend_get(struct stream_engine *engine, const char *add
 }
 
 // A connection with room for one more stream.
-static struct connection *connection_get(struct stream_engine *engine, const char *address,
+static struct connection *connection_get(struct core_engine *engine, const char *address,
                                          bool secure) {
   struct backend *backend = backend_get(engine, address, secure);
   struct connection *connection;
@@ -237,7 +253,7 @@ static void learn_limit(struct connection *connection) {
 
 // --- A stream's life ----------------------------------------------------------------
 
-static void start(struct stream *stream, const grpc_op *ops, size_t count,
+static void start(struct core_stream *stream, const grpc_op *ops, size_t count,
                   struct grpc_operation *operation,
                   void (*on_done)(struct grpc_operation *operation, bool ok)) {
   operation->on_done = on_done;
@@ -251,7 +267,7 @@ static void start(struct stream *stream, const grpc_op *ops, size_t count,
   }
 }
 
-static void free_metadata(struct stream *stream) {
+static void free_metadata(struct core_stream *stream) {
   for (size_t i = 0; i < stream->metadata_count; i++) {
     grpc_slice_unref(stream->metadata[i].key);
     grpc_slice_unref(stream->metadata[i].value);
@@ -261,7 +277,7 @@ static void free_metadata(struct stream *stream) {
   stream->metadata_count = 0;
 }
 
-static void free_if_done(struct stream *stream) {
+static void free_if_done(struct core_stream *stream) {
   if (stream->has_owner || stream->under_way > 0) {
     return;
   }
@@ -278,7 +294,7 @@ static void free_if_done(struct stream *stream) {
 
 // Tells the end once the status is known and no read, which may hold the last
 // message, is out. The owner may give the stream up in answer.
-static void tell_end(struct stream *stream) {
+static void tell_end(struct core_stream *stream) {
   if (!stream->ended || stream->read_under_way || !stream->has_owner) {
     return;
   }
@@ -289,7 +305,7 @@ static void tell_end(struct stream *stream) {
 }
 
 static void on_open_done(struct grpc_operation *operation, bool ok) {
-  struct stream *stream = STREAM_OF(operation, open);
+  struct core_stream *stream = STREAM_OF(operation, open);
   stream->under_way--;
   free_metadata(stream);
   if (ok && !stream->ended) {
@@ -304,7 +320,7 @@ static void on_open_done(struct grpc_operation *operation, bool ok) {
 }
 
 static void on_end_done(struct grpc_operation *operation, bool ok) {
-  struct stream *stream = STREAM_OF(operation, end);
+  struct core_stream *stream = STREAM_OF(operation, end);
   (void)ok;
   stream->under_way--;
   stream->ended = true;
@@ -320,7 +336,7 @@ static void on_end_done(struct grpc_operation *operation, bool ok) {
 }
 
 static void on_send_done(struct grpc_operation *operation, bool ok) {
-  struct stream *stream = STREAM_OF(operation, send);
+  struct core_stream *stream = STREAM_OF(operation, send);
   grpc_byte_buffer_destroy(stream->sending);
   stream->sending = NULL;
   if (ok && stream->has_owner && !stream->ended) {
@@ -330,7 +346,7 @@ static void on_send_done(struct grpc_operation *operation, bool ok) {
   free_if_done(stream);
 }
 
-static void give_message(struct stream *stream, grpc_byte_buffer *buffer) {
+static void give_message(struct core_stream *stream, grpc_byte_buffer *buffer) {
   const grpc_slice_buffer *slices = &buffer->data.raw.slice_buffer;
   if (slices->count == 1) {
     stream->events.on_message(stream->owner, GRPC_SLICE_START_PTR(slices->slices[0]),
@@ -346,10 +362,10 @@ static void give_message(struct stream *stream, grpc_byte_buffer *buffer) {
   }
 }
 
-static void start_read(struct stream *stream);
+static void start_read(struct core_stream *stream);
 
 static void on_read_done(struct grpc_operation *operation, bool ok) {
-  struct stream *stream = STREAM_OF(operation, read);
+  struct core_stream *stream = STREAM_OF(operation, read);
   grpc_byte_buffer *buffer = stream->reading;
   stream->reading = NULL;
   stream->read_under_way = false;
@@ -365,7 +381,7 @@ static void on_read_done(struct grpc_operation *operation, bool ok) {
   free_if_done(stream);
 }
 
-static void start_read(struct stream *stream) {
+static void start_read(struct core_stream *stream) {
   const grpc_op read = {.op = GRPC_OP_RECV_MESSAGE,
                         .data.recv_message.recv_message = &stream->reading};
   stream->read_under_way = true;
@@ -373,7 +389,7 @@ static void start_read(struct stream *stream) {
 }
 
 static void on_close_done(struct grpc_operation *operation, bool ok) {
-  struct stream *stream = STREAM_OF(operation, close);
+  struct core_stream *stream = STREAM_OF(operation, close);
   (void)ok;
   stream->under_way--;
   free_if_done(stream);
@@ -382,7 +398,7 @@ static void on_close_done(struct grpc_operation *operation, bool ok) {
 // The opening has taken too long, or the backend has not ended a stream that we
 // half-closed. The status that follows from cancelling ends the stream.
 static void on_timeout(evutil_socket_t fd, short what, void *context) {
-  struct stream *stream = context;
+  struct core_stream *stream = context;
   (void)fd;
   (void)what;
   if (stream->has_owner && !stream->finishing) {
@@ -394,7 +410,7 @@ static void on_timeout(evutil_socket_t fd, short what, void *context) {
 
 // --- The interface ---------------------------------------------------------------------
 
-static bool set_metadata(struct stream *stream, const struct stream_metadata *metadata,
+static bool set_metadata(struct core_stream *stream, const struct stream_metadata *metadata,
                          size_t count) {
   stream->metadata = calloc(count > 0 ? count : 1, sizeof *stream->metadata);
   if (!stream->metadata) {
@@ -409,7 +425,7 @@ static bool set_metadata(struct stream *stream, const struct stream_metadata *me
 }
 
 // gRPC refuses a batch with such metadata, whoever's text it is.
-static bool metadata_is_legal(const struct stream *stream) {
+static bool metadata_is_legal(const struct core_stream *stream) {
   for (size_t i = 0; i < stream->metadata_count; i++) {
     if (!grpc_header_key_is_legal(stream->metadata[i].key) ||
         !grpc_header_nonbin_value_is_legal(stream->metadata[i].value)) {
@@ -419,7 +435,7 @@ static bool metadata_is_legal(const struct stream *stream) {
   return true;
 }
 
-static void start_call(struct stream *stream) {
+static void start_call(struct core_stream *stream) {
   if (!metadata_is_legal(stream)) {
     grpc_call_cancel_with_status(stream->call, GRPC_STATUS_INVALID_ARGUMENT,
                                  "its metadata has bytes that have no place there", NULL);
@@ -440,10 +456,11 @@ static void start_call(struct stream *stream) {
   start(stream, end, 2, &stream->end, on_end_done);
 }
 
-struct stream *stream_open(struct stream_engine *engine, const struct stream_target *target,
-                           const struct stream_metadata *metadata, size_t metadata_count,
-                           const struct stream_events *events, void *owner) {
-  struct stream *stream = calloc(1, sizeof *stream);
+static struct stream *core_open(struct stream_engine *base, const struct stream_target *target,
+                                const struct stream_metadata *metadata, size_t metadata_count,
+                                const struct stream_events *events, void *owner) {
+  struct core_engine *engine = engine_of(base);
+  struct core_stream *stream = calloc(1, sizeof *stream);
   struct connection *connection = NULL;
   if (stream && set_metadata(stream, metadata, metadata_count)) {
     connection = connection_get(engine, target->address, target->secure);
@@ -458,6 +475,7 @@ struct stream *stream_open(struct stream_engine *engine, const struct stream_tar
   if (connection->streams++ == 0) {
     event_del(&connection->idle);
   }
+  stream->stream.methods = engine->engine.methods;
   stream->engine = engine;
   stream->connection = connection;
   stream->events = *events;
@@ -475,11 +493,27 @@ struct stream *stream_open(struct stream_engine *engine, const struct stream_tar
   evtimer_add(&stream->timer, engine->open_timeout);
   LIST_INSERT_HEAD(&engine->streams, stream, link);
   start_call(stream);
-  return stream;
+  return &stream->stream;
 }
 
-void stream_send(struct stream *stream, struct stream_message *message) {
-  grpc_slice slice = grpc_slice_new_with_user_data(message->bytes, message->len, free, message);
+static bool core_takes(const struct stream *base) { return !stream_of_const(base)->sending; }
+
+static size_t core_unsure(const struct stream *base) {
+  return stream_of_const(base)->sending ? 1 : 0;
+}
+
+static uint8_t *core_message(struct stream *base, size_t len) {
+  struct core_stream *stream = stream_of(base);
+  stream->message = malloc(len > 0 ? len : 1);
+  stream->message_len = len;
+  return stream->message;
+}
+
+static void core_send(struct stream *base) {
+  struct core_stream *stream = stream_of(base);
+  grpc_slice slice =
+      grpc_slice_new_with_user_data(stream->message, stream->message_len, free, stream->message);
+  stream->message = NULL;
   stream->sending = grpc_raw_byte_buffer_create(&slice, 1);
   grpc_slice_unref(slice);
   const grpc_op send = {.op = GRPC_OP_SEND_MESSAGE,
@@ -487,9 +521,9 @@ void stream_send(struct stream *stream, struct stream_message *message) {
   start(stream, &send, 1, &stream->send, on_send_done);
 }
 
-void stream_read(struct stream *stream) { start_read(stream); }
+static void core_read(struct stream *base) { start_read(stream_of(base)); }
 
-static void half_close(struct stream *stream) {
+static void half_close(struct core_stream *stream) {
   const grpc_op close = {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT};
   if (!stream->finishing && !stream->ended) {
     stream->finishing = true;
@@ -498,16 +532,15 @@ static void half_close(struct stream *stream) {
   }
 }
 
-void stream_finish(struct stream *stream, const struct stream_events *events, void *owner) {
+static void core_finish(struct stream *base, const struct stream_events *events, void *owner) {
+  struct core_stream *stream = stream_of(base);
   stream->events = *events;
   stream->owner = owner;
   half_close(stream);
 }
 
-void stream_end(struct stream *stream, bool graceful) {
-  if (!stream) {
-    return;
-  }
+static void core_end(struct stream *base, bool graceful) {
+  struct core_stream *stream = stream_of(base);
   stream->has_owner = false;
   stream->owner = NULL;
   if (!stream->ended && graceful && stream->opened) {
@@ -521,48 +554,11 @@ void stream_end(struct stream *stream, bool graceful) {
   free_if_done(stream);
 }
 
-static bool given(const char *text) { return text && text[0] != '\0'; }
-
-struct stream_engine *stream_engine_new(struct event_base *base,
-                                        const struct stream_engine_options *options, int *error) {
-  struct stream_engine *engine = calloc(1, sizeof *engine);
-  if (!engine) {
-    *error = ERROR_MEMORY;
-    return NULL;
-  }
-  const struct timeval open_timeout = clock_timeval(options->open_timeout_ms);
-  const struct timeval half_close_timeout = {.tv_sec = HALF_CLOSE_S};
-  engine->base = base;
-  engine->options = *options;
-  engine->open_timeout = event_base_init_common_timeout(base, &open_timeout);
-  engine->half_close_timeout = event_base_init_common_timeout(base, &half_close_timeout);
-  LIST_INIT(&engine->streams);
-  engine->bridge = grpc_bridge_new(base, error);
-  if (!engine->bridge) {
-    free(engine);
-    return NULL;
-  }
-  engine->keepalive_ms = options->keepalive_ms > 0 ? (int)options->keepalive_ms : KEEPALIVE_MS;
-  if (given(options->tls_server_name)) {
-    engine->tls_server_name = strdup(options->tls_server_name);
-  }
-  engine->plain_credentials = grpc_insecure_credentials_create();
-  if (given(options->tls_ca) || given(options->tls_cert)) {
-    grpc_ssl_pem_key_cert_pair own = {options->tls_key, options->tls_cert};
-    engine->tls_credentials =
-        grpc_ssl_credentials_create(given(options->tls_ca) ? options->tls_ca : NULL,
-                                    given(options->tls_cert) ? &own : NULL, NULL, NULL);
-  }
-  return engine;
-}
-
-void stream_engine_free(struct stream_engine *engine) {
-  struct stream *stream;
+static void core_free(struct stream_engine *base) {
+  struct core_engine *engine = engine_of(base);
+  struct core_stream *stream;
   struct backend *backend;
   struct backend *next;
-  if (!engine) {
-    return;
-  }
   engine->closing = true;
   LIST_FOREACH(stream, &engine->streams, link) { grpc_call_cancel(stream->call, NULL); }
   grpc_init();  // kept up until the channels are gone too
@@ -588,10 +584,59 @@ void stream_engine_free(struct stream_engine *engine) {
   free(engine);
 }
 
-size_t stream_engine_connections(const struct stream_engine *engine) {
-  return engine->connection_count;
+static size_t core_connections(const struct stream_engine *base) {
+  return ((const struct core_engine *)(const void *)base)->connection_count;
 }
 
-int64_t stream_engine_arrived_us(const struct stream_engine *engine) {
-  return grpc_bridge_arrived_us(engine->bridge);
+static int64_t core_arrived_us(const struct stream_engine *base) {
+  return grpc_bridge_arrived_us(((const struct core_engine *)(const void *)base)->bridge);
+}
+
+static bool given(const char *text) { return text && text[0] != '\0'; }
+
+struct stream_engine *stream_grpc_new(struct event_base *base,
+                                      const struct stream_engine_options *options, int *error) {
+  static const struct stream_methods methods = {
+      .free = core_free,
+      .connections = core_connections,
+      .arrived_us = core_arrived_us,
+      .open = core_open,
+      .takes = core_takes,
+      .message = core_message,
+      .send = core_send,
+      .unsure = core_unsure,
+      .read = core_read,
+      .finish = core_finish,
+      .end = core_end,
+  };
+  struct core_engine *engine = calloc(1, sizeof *engine);
+  if (!engine) {
+    *error = ERROR_MEMORY;
+    return NULL;
+  }
+  const struct timeval open_timeout = clock_timeval(options->open_timeout_ms);
+  const struct timeval half_close_timeout = {.tv_sec = HALF_CLOSE_S};
+  engine->engine.methods = &methods;
+  engine->base = base;
+  engine->options = *options;
+  engine->open_timeout = event_base_init_common_timeout(base, &open_timeout);
+  engine->half_close_timeout = event_base_init_common_timeout(base, &half_close_timeout);
+  LIST_INIT(&engine->streams);
+  engine->bridge = grpc_bridge_new(base, error);
+  if (!engine->bridge) {
+    free(engine);
+    return NULL;
+  }
+  engine->keepalive_ms = options->keepalive_ms > 0 ? (int)options->keepalive_ms : KEEPALIVE_MS;
+  if (given(options->tls_server_name)) {
+    engine->tls_server_name = strdup(options->tls_server_name);
+  }
+  engine->plain_credentials = grpc_insecure_credentials_create();
+  if (given(options->tls_ca) || given(options->tls_cert)) {
+    grpc_ssl_pem_key_cert_pair own = {options->tls_key, options->tls_cert};
+    engine->tls_credentials =
+        grpc_ssl_credentials_create(given(options->tls_ca) ? options->tls_ca : NULL,
+                                    given(options->tls_cert) ? &own : NULL, NULL, NULL);
+  }
+  return &engine->engine;
 }

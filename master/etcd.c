@@ -151,8 +151,9 @@ static void on_unary_opened(void *owner) {
   struct unary *call = owner;
   struct stream_message *request = call->request;
   call->request = NULL;
-  stream_send(call->stream, request);
-  stream_read(call->stream);
+  if (stream_send_waiting(call->stream, request)) {
+    stream_read(call->stream);
+  }  // else its time runs out
 }
 
 static void on_unary_sent(void *owner) { (void)owner; }
@@ -442,8 +443,11 @@ static void ask_keepalive(struct etcd *etcd) {
     session_lost(etcd, "LeaseKeepAlive", "out of memory");
     return;
   }
+  if (!stream_send_waiting(etcd->keepalive, message)) {
+    session_lost(etcd, "LeaseKeepAlive", "out of memory");
+    return;
+  }
   etcd->keepalive_asked = true;
-  stream_send(etcd->keepalive, message);
   start_timer(etcd->keepalive_timer, etcd->options.config->etcd.timeout_ms);
 }
 
@@ -652,9 +656,8 @@ static void send_watch(struct etcd *etcd, const char *key, ProtobufCBinaryData e
   request.request_union_case = ETCD__WATCH_REQUEST__REQUEST_UNION_CREATE_REQUEST;
   request.create_request = &create;
   struct stream_message *message = pack(&request.base);
-  if (message) {
-    etcd->watch_sending = true;
-    stream_send(etcd->watch, message);
+  if (message && stream_send_waiting(etcd->watch, message)) {
+    etcd->watch_sending = !stream_takes(etcd->watch);
   } else {
     session_lost(etcd, "Watch", "out of memory");
   }

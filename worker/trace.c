@@ -445,11 +445,11 @@ void trace_message_ended(struct tunnel *tunnel, const struct tunnel_queued *queu
   }
   span_set_times(span, queued->came_ns, now_ns());
   add_tunnel(tunnel, span);
-  if (tunnel_message_decode(&packet, queued->message->bytes, queued->message->len) == 0) {
+  if (tunnel_message_decode(&packet, queued->bytes, queued->len) == 0) {
     span_add_integer(span, "janus.mod", packet.mod);
     span_add_integer(span, "janus.seq", packet.seq);
   }
-  span_add_integer(span, "janus.message.bytes", (int64_t)queued->message->len);
+  span_add_integer(span, "janus.message.bytes", (int64_t)queued->len);
   if (error) {
     span_set_error(span, error);
   }

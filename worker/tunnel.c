@@ -53,7 +53,7 @@ static int queue_push(struct tunnel_queue *queue, const struct tunnel_queued *qu
   }
   queue->ring[(queue->head + queue->count) & (queue->room - 1)] = *queued;
   queue->count++;
-  queue->bytes += queued->message->len;
+  queue->bytes += queued->len;
   return 0;
 }
 
@@ -61,7 +61,7 @@ static struct tunnel_queued queue_pop(struct tunnel_queue *queue) {
   struct tunnel_queued queued = queue->ring[queue->head];
   queue->head = (queue->head + 1) & (queue->room - 1);
   queue->count--;
-  queue->bytes -= queued.message->len;
+  queue->bytes -= queued.len;
   return queued;
 }
 
@@ -100,11 +100,10 @@ static void check_relieved(struct tunnel *tunnel) {
 static void queue_clear(struct tunnel *tunnel) {
   while (tunnel->queue.count > 0) {
     struct tunnel_queued queued = queue_pop(&tunnel->queue);
-    counters_gauge_add(tunnel->worker->counters, GAUGE_QUEUED_IN_BYTES,
-                       -(int64_t)queued.message->len);
+    counters_gauge_add(tunnel->worker->counters, GAUGE_QUEUED_IN_BYTES, -(int64_t)queued.len);
     counters_add(tunnel->worker->counters, COUNTER_DROPPED_IN, 1);
     trace_handed_over(tunnel, &queued, "dropped");
-    free(queued.message);
+    free(queued.bytes);
   }
   free(tunnel->queue.ring);
   tunnel->queue = (struct tunnel_queue){0};
@@ -160,10 +159,11 @@ static void end_stream(struct tunnel *tunnel) {
   if (tunnel->state == TUNNEL_OPEN) {
     counters_split_add(tunnel->worker->counters, SPLIT_TUNNELS, (size_t)tunnel->type, -1);
   }
-  counters_add(tunnel->worker->counters, COUNTER_TUNNEL_UNSURE, stream && tunnel->sending);
+  if (stream) {
+    counters_add(tunnel->worker->counters, COUNTER_TUNNEL_UNSURE, stream_unsure(stream));
+  }
   stream_end(stream, true);
   tunnel->stream = NULL;
-  tunnel->sending = false;
   tunnel->waits_for = NULL;
 }
 
@@ -172,8 +172,8 @@ static void leave_stream(struct tunnel *tunnel) {
   struct stream *stream = tunnel->stream;
   struct session *waits_for = tunnel->waits_for;
   bool all_sent = tunnel->queue.count == 0;
-  bool owed = tunnel->sending || (tunnel->unanswered && all_sent);
   if (tunnel->state == TUNNEL_OPEN) {
+    bool owed = stream_unsure(stream) > 0 || (tunnel->unanswered && all_sent);
     tunnel->stream = NULL;
     end_stream(tunnel);
     tunnel->unanswered = tunnel->unanswered && !all_sent;
@@ -239,16 +239,15 @@ static void refused(struct tunnel *tunnel) {
   }
   while (!player_is_over(player) && tunnel->queue.count > 0) {
     struct tunnel_queued queued = queue_pop(&tunnel->queue);
-    struct stream_message *message = queued.message;
     struct packet packet;
-    counters_gauge_add(tunnel->worker->counters, GAUGE_QUEUED_IN_BYTES, -(int64_t)message->len);
+    counters_gauge_add(tunnel->worker->counters, GAUGE_QUEUED_IN_BYTES, -(int64_t)queued.len);
     counters_add(tunnel->worker->counters, COUNTER_DROPPED_IN, 1);
     trace_handed_over(tunnel, &queued, "refused");
-    if (tunnel_message_decode(&packet, message->bytes, message->len) == 0) {
+    if (tunnel_message_decode(&packet, queued.bytes, queued.len) == 0) {
       session_send_unexpected_error(player_session(player, queued.connection), packet.mod,
                                     packet.seq, "the server refused it");
     }
-    free(message);
+    free(queued.bytes);
   }
   if (!player_is_over(player)) {  // else closing it has freed the tunnel
     tunnel_free(tunnel);
@@ -426,28 +425,45 @@ static void watch_sent(const struct tunnel *tunnel, const struct tunnel_queued *
   }
 }
 
+// The stream is given a message whose bytes are in the room that it gave for them.
+static void hand_over(struct tunnel *tunnel, const struct tunnel_queued *message) {
+  struct counters *counters = tunnel->worker->counters;
+  counters_split_add(counters, SPLIT_TUNNEL_MESSAGES_OUT, (size_t)tunnel->type, 1);
+  counters_record_us(counters, HISTOGRAM_MESSAGE_IN, clock_monotonic_us() - message->arrived_us);
+  trace_handed_over(tunnel, message, NULL);
+  watch_sent(tunnel, message);
+  stream_send(tunnel->stream);
+}
+
+static bool takes_now(const struct tunnel *tunnel) {
+  return tunnel->state == TUNNEL_OPEN && stream_takes(tunnel->stream);
+}
+
+// What waits goes to the stream, as far as that takes it. The tunnel may be gone after this, and so
+// may its player's sessions.
 static void pump(struct tunnel *tunnel) {
-  struct worker *worker = tunnel->worker;
-  if (tunnel->state != TUNNEL_OPEN || tunnel->sending) {
-    return;
-  }
-  if (tunnel->queue.count == 0) {
-    if (!tunnel->player) {
-      tunnel_free(tunnel);  // drained
+  while (tunnel->queue.count > 0 && takes_now(tunnel)) {
+    struct tunnel_queued queued = queue_pop(&tunnel->queue);
+    uint8_t *waited = queued.bytes;
+    counters_gauge_add(tunnel->worker->counters, GAUGE_QUEUED_IN_BYTES, -(int64_t)queued.len);
+    queued.bytes = stream_message(tunnel->stream, queued.len);
+    if (queued.bytes) {
+      memcpy(queued.bytes, waited, queued.len);
+      hand_over(tunnel, &queued);
     }
-    return;
+    free(waited);
+    if (!queued.bytes) {
+      counters_add(tunnel->worker->counters, COUNTER_DROPPED_IN, 1);
+      if (tunnel->player) {
+        close_player(tunnel, CLOSE_OUT_OF_MEMORY);
+        return;
+      }
+    }
   }
-  struct tunnel_queued queued = queue_pop(&tunnel->queue);
-  counters_gauge_add(worker->counters, GAUGE_QUEUED_IN_BYTES, -(int64_t)queued.message->len);
-  counters_split_add(worker->counters, SPLIT_TUNNEL_MESSAGES_OUT, (size_t)tunnel->type, 1);
-  counters_record_us(worker->counters, HISTOGRAM_MESSAGE_IN,
-                     clock_monotonic_us() - queued.arrived_us);
-  trace_handed_over(tunnel, &queued, NULL);
-  tunnel->sending = true;
-  watch_sent(tunnel, &queued);
-  stream_send(tunnel->stream, queued.message);
   if (tunnel->player) {
     check_relieved(tunnel);
+  } else if (tunnel->queue.count == 0 && takes_now(tunnel)) {
+    tunnel_free(tunnel);  // drained
   }
 }
 
@@ -486,11 +502,7 @@ static void on_opened(void *owner) {
   pump(tunnel);
 }
 
-static void on_sent(void *owner) {
-  struct tunnel *tunnel = owner;
-  tunnel->sending = false;
-  pump(tunnel);
-}
+static void on_sent(void *owner) { pump(owner); }
 
 static void on_message(void *owner, const uint8_t *bytes, size_t len) {
   struct tunnel *tunnel = owner;
@@ -699,38 +711,47 @@ struct tunnel *tunnel_get(struct session *session, int type, int64_t oid, bool *
   return tunnel;
 }
 
+// Puts the message into the queue, for when the stream takes it. False when out of memory.
+static bool queue_message(struct tunnel *tunnel, struct tunnel_queued *queued,
+                          const struct packet *packet) {
+  queued->bytes = malloc(queued->len > 0 ? queued->len : 1);
+  if (!queued->bytes || queue_push(&tunnel->queue, queued) != 0) {
+    free(queued->bytes);
+    return false;
+  }
+  tunnel_message_encode(packet, tunnel_type(tunnel)->fragments, queued->bytes);
+  counters_gauge_add(tunnel->worker->counters, GAUGE_QUEUED_IN_BYTES, (int64_t)queued->len);
+  return true;
+}
+
 void tunnel_send(struct tunnel *tunnel, struct session *session, const struct packet *packet) {
-  struct worker *worker = tunnel->worker;
   bool fragments = tunnel_type(tunnel)->fragments;
-  size_t len = tunnel_message_size(packet, fragments);
-  struct stream_message *message = malloc(sizeof *message + len);
-  if (!message) {
+  bool goes_now = tunnel->queue.count == 0 && takes_now(tunnel);
+  struct tunnel_queued queued = {.len = tunnel_message_size(packet, fragments),
+                                 .connection = session->connection,
+                                 .arrived_us = session->arrived_us,
+                                 .queued_us = session->watched ? clock_monotonic_us() : 0,
+                                 .came_ns = trace_queued(session)};
+  if (goes_now) {
+    queued.bytes = stream_message(tunnel->stream, queued.len);
+  }
+  if (goes_now ? !queued.bytes : !queue_message(tunnel, &queued, packet)) {
     session_close(session, CLOSE_OUT_OF_MEMORY);
     return;
   }
-  message->len = len;
-  tunnel_message_encode(packet, fragments, message->bytes);
-  const struct tunnel_queued queued = {.message = message,
-                                       .connection = session->connection,
-                                       .arrived_us = session->arrived_us,
-                                       .queued_us = session->watched ? clock_monotonic_us() : 0,
-                                       .came_ns = trace_queued(session)};
-  if (queue_push(&tunnel->queue, &queued) != 0) {
-    free(message);
-    session_close(session, CLOSE_OUT_OF_MEMORY);
-    return;
-  }
-  counters_gauge_add(worker->counters, GAUGE_QUEUED_IN_BYTES, (int64_t)len);
   tunnel->last_mod = packet->mod;
   tunnel->last_seq = packet->seq;
   tunnel->last_connection = session->connection;
   tunnel->unanswered = true;
   player_asked(session, tunnel->type, tunnel->oid, packet);
+  if (goes_now) {
+    tunnel_message_encode(packet, fragments, queued.bytes);
+    hand_over(tunnel, &queued);
+    return;
+  }
   check_full(tunnel, session);
   if (tunnel->state == TUNNEL_WAITING && !evtimer_pending(&tunnel->timer, NULL)) {
     find_route(tunnel);  // its first message
-  } else {
-    pump(tunnel);
   }
 }
 

@@ -18,7 +18,6 @@
 struct player;
 struct session;
 struct stream;
-struct stream_message;
 struct trace_connection;
 struct worker;
 
@@ -30,7 +29,8 @@ enum tunnel_state {
 };
 
 struct tunnel_queued {
-  struct stream_message *message;
+  uint8_t *bytes;  // malloc'd while it waits; then the stream's
+  size_t len;
   uint64_t connection;  // of the session that has sent it
   int64_t arrived_us;   // from the client: monotonic
   int64_t queued_us;    // the same, while the session is watched
@@ -79,7 +79,6 @@ struct tunnel {
   bool secure;          // the stream is TLS
   bool holds;           // the master has been told to keep the route
   bool unanswered;      // to which the backend has said nothing yet
-  bool sending;         // the stream has a message and has not said on_sent
   bool full;            // the queue is over its bound
 };
 

@@ -126,16 +126,15 @@ void watch_push(struct session *session, const struct push *push, size_t sealed_
 
 void watch_to_tunnel(struct session *session, const struct tunnel *tunnel,
                      const struct tunnel_queued *queued) {
-  const struct stream_message *message = queued->message;
   struct packet packet;
-  if (tunnel_message_decode(&packet, message->bytes, message->len) != 0) {
+  if (tunnel_message_decode(&packet, queued->bytes, queued->len) != 0) {
     return;  // it is our own
   }
   struct channel_watched_packet told = header_of(&packet, WATCHED_GATEWAY_TO_TUNNEL);
   name_tunnel(&told, tunnel);
   told.took_us = since(queued->arrived_us);
   told.waited_us = since(queued->queued_us);
-  told.plain_bytes = message->len;
+  told.plain_bytes = queued->len;
   told.queued_bytes = tunnel->queue.bytes;
   tell_packet(session, &told);
 }

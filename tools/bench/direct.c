@@ -35,15 +35,17 @@ static void send_next(struct direct_stream *stream) {
                           .data = direct->data,
                           .data_len = options->data_bytes};
   size_t len = tunnel_message_size(&packet, false);
-  struct stream_message *message = malloc(sizeof *message + len);
-  if (!message) {
+  uint8_t *room = stream_message(stream->stream, len);
+  if (!room) {
     bench_stop(direct->bench, BENCH_FAILED);
     return;
   }
-  message->len = len;
-  tunnel_message_encode(&packet, false, message->bytes);
+  tunnel_message_encode(&packet, false, room);
   stream->sent_ns = bench_now_ns();
-  stream_send(stream->stream, message);
+  stream_send(stream->stream);
+  if (stream_takes(stream->stream)) {
+    stream->sent_ns = -stream->sent_ns;
+  }
 }
 
 static void on_opened(void *owner) {

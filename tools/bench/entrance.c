@@ -154,7 +154,9 @@ static void end_call(struct call *call) {
 
 static void on_call_opened(void *owner) {
   struct call *call = owner;
-  stream_send(call->stream, call->request);
+  if (!stream_send_waiting(call->stream, call->request)) {
+    bench_stop(call->entrance->bench, BENCH_FAILED);
+  }
   call->request = NULL;
   stream_read(call->stream);
 }

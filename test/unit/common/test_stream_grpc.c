@@ -139,10 +139,9 @@ static void send_text(struct client *client, int32_t mod, const char *text) {
   struct packet packet = {
       .data = (const uint8_t *)text, .data_len = strlen(text), .mod = mod, .seq = 1};
   size_t len = tunnel_message_size(&packet, false);
-  struct stream_message *message = malloc(sizeof *message + len);
-  message->len = len;
-  tunnel_message_encode(&packet, false, message->bytes);
-  stream_send(client->stream, message);
+  uint8_t *room = stream_message(client->stream, len);
+  tunnel_message_encode(&packet, false, room);
+  stream_send(client->stream);
 }
 
 // Runs the loop until value is at least wanted; fails after a long while.

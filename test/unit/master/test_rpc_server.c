@@ -133,7 +133,7 @@ static void on_opened(void *owner) {
     return;
   }
   if (client->request) {
-    stream_send(client->stream, client->request);
+    assert_true(stream_send_waiting(client->stream, client->request));
     client->request = NULL;
   }
   if (client->read_on) {

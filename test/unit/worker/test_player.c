@@ -18,6 +18,8 @@ struct stream {
   bool opened;
   bool sending;
   bool ended;
+  uint8_t *message;
+  size_t message_len;
   int32_t sent[SENT_MAX];  // the index of each message that came, round and round
   size_t sent_count;
 };
@@ -29,7 +31,10 @@ static size_t stream_count;
 struct stream *__wrap_stream_open(struct stream_engine *engine, const struct stream_target *target,
                                   const struct stream_metadata *metadata, size_t metadata_count,
                                   const struct stream_events *events, void *owner);
-void __wrap_stream_send(struct stream *stream, struct stream_message *message);
+bool __wrap_stream_takes(const struct stream *stream);
+uint8_t *__wrap_stream_message(struct stream *stream, size_t len);
+void __wrap_stream_send(struct stream *stream);
+size_t __wrap_stream_unsure(const struct stream *stream);
 void __wrap_stream_read(struct stream *stream);
 void __wrap_stream_end(struct stream *stream, bool graceful);
 void __wrap_stream_finish(struct stream *stream, const struct stream_events *events, void *owner);
@@ -48,14 +53,25 @@ struct stream *__wrap_stream_open(struct stream_engine *engine, const struct str
   return stream;
 }
 
-void __wrap_stream_send(struct stream *stream, struct stream_message *message) {
+bool __wrap_stream_takes(const struct stream *stream) { return !stream->sending; }
+
+uint8_t *__wrap_stream_message(struct stream *stream, size_t len) {
+  assert_false(stream->sending || stream->ended || stream->message);
+  stream->message = malloc(len > 0 ? len : 1);
+  stream->message_len = len;
+  return stream->message;
+}
+
+void __wrap_stream_send(struct stream *stream) {
   struct packet packet;
-  assert_false(stream->sending || stream->ended);
-  assert_int_equal(tunnel_message_decode(&packet, message->bytes, message->len), 0);
+  assert_int_equal(tunnel_message_decode(&packet, stream->message, stream->message_len), 0);
   stream->sent[stream->sent_count++ % SENT_MAX] = packet.index;
   stream->sending = true;
-  free(message);
+  free(stream->message);
+  stream->message = NULL;
 }
+
+size_t __wrap_stream_unsure(const struct stream *stream) { return stream->sending ? 1 : 0; }
 
 void __wrap_stream_read(struct stream *stream) {
   assert_false(stream->reading || stream->ended);
@@ -675,7 +691,7 @@ static void check_players(const struct fixture *fixture) {
       }
       if (tunnel->state == TUNNEL_OPEN) {
         assert_true(tunnel->waits_for || tunnel->stream->reading);
-        assert_true(tunnel->sending || tunnel->queue.count == 0);
+        assert_true(!stream_takes(tunnel->stream) || tunnel->queue.count == 0);
       }
     }
     assert_int_equal(count, player->tunnel_count);
