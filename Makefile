@@ -18,7 +18,7 @@ BIN := $(B)/bin
 LIBEXEC := $(B)/libexec
 
 VERSION := 0.1.0
-PACKAGES := libevent libevent_pthreads libevent_openssl hiredis libsodium zlib libcrypto libssl libprotobuf-c libconfig jansson libcurl libmicrohttpd grpc
+PACKAGES := libevent libevent_pthreads libevent_openssl hiredis libsodium zlib libcrypto libssl libprotobuf-c libconfig jansson libcurl libmicrohttpd libnghttp2 grpc
 
 CPPFLAGS += -I. -I$(B) -D_GNU_SOURCE -DJANUS_VERSION='"$(VERSION)"'
 WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Werror

@@ -1,6 +1,7 @@
 // What a tunnel knows of the way to a backend, and the registry of that to etcd: a
 // bidirectional stream of messages, and nothing of the engine that carries it: gRPC C core with
-// its threads (stream_grpc.c) is its first. A unary call is a stream of one message each way.
+// its threads (stream_grpc.c), or HTTP/2 in the loop itself (stream_http2.c). A unary call is a
+// stream of one message each way.
 //
 // Everything happens on the loop's thread. Callbacks never run from inside the functions below,
 // always from the loop.
@@ -17,7 +18,13 @@
 struct stream_engine;
 struct stream;
 
+enum stream_engine_kind {
+  STREAM_GRPC,   // gRPC C core
+  STREAM_HTTP2,  // nghttp2, in the loop
+};
+
 struct stream_engine_options {
+  enum stream_engine_kind kind;
   int64_t open_timeout_ms;
   size_t streams_per_connection;  // a further connection is opened beyond it
   size_t message_bytes;           // a larger message from a backend ends its stream
