@@ -74,7 +74,7 @@ static void *on_open(struct smux_stream *stream, void *owner) {
     return NULL;
   }
   struct trace_connection *trace = trace_accepted(worker->trace, listener->config, listener->port);
-  struct stream_wire *wire = wire_stream_new(connection, stream, trace);
+  struct wire_stream *wire = wire_stream_new(connection, stream, trace);
   if (!wire) {
     trace_gone(trace);
     return NULL;
@@ -230,13 +230,13 @@ bool kcp_connection_is_next(const struct kcp_connection *connection, const uint8
   if (connection->closing || connection->pending) {
     return false;
   }
-  struct stream_wire *wire = link_peek(connection->link, bytes, len, copy, &payload, &payload_len);
+  struct wire_stream *wire = link_peek(connection->link, bytes, len, copy, &payload, &payload_len);
   return wire && wire_stream_is_next(wire, payload, payload_len);
 }
 
 // Those that were resumed get what they have not used. Each may close any other.
 static void resume_wires(struct kcp_connection *connection) {
-  struct stream_wire *wire;
+  struct wire_stream *wire;
   while (connection->resuming) {
     connection->resuming = false;
     LIST_FOREACH(wire, &connection->wires, sibling) {

@@ -35,7 +35,7 @@ struct kcp_connection {
   struct place *place;
   struct address_count *pending;  // NULL once somebody has logged in
   struct link *link;
-  struct stream_wire_list wires;
+  struct wire_stream_list wires;
   struct wheel_timer timer;
   TAILQ_ENTRY(kcp_connection) dirty;
   TAILQ_ENTRY(kcp_connection) waiting;  // while pending, the oldest first

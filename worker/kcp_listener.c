@@ -323,7 +323,8 @@ void kcp_listener_read_on(struct kcp_listener *listener) {
   kcp_socket_read(listener->socket, true);
 }
 
-struct kcp_listener *kcp_listener_new(struct kcp_engine *engine, struct listener *place, int fd) {
+struct kcp_listener *kcp_listener_new(struct kcp_engine *engine, struct listener *of_acceptor,
+                                      int fd) {
   static const struct kcp_socket_events events = {.on_batch = on_batch, .on_datagram = on_datagram};
   struct worker *worker = engine->worker;
   struct kcp_listener *listener = calloc(1, sizeof *listener);
@@ -331,7 +332,7 @@ struct kcp_listener *kcp_listener_new(struct kcp_engine *engine, struct listener
     return NULL;
   }
   listener->engine = engine;
-  listener->listener = place;
+  listener->listener = of_acceptor;
   listener->socket = kcp_socket_new(worker->base, fd, worker->counters, &events, listener);
   if (!listener->socket) {
     free(listener);

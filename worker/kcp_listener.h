@@ -30,8 +30,9 @@ struct kcp_listener {
   bool accepting;
 };
 
-// Takes over fd. NULL when out of memory.
-struct kcp_listener *kcp_listener_new(struct kcp_engine *engine, struct listener *place, int fd);
+// For one of the acceptor's listeners. Takes over fd. NULL when out of memory.
+struct kcp_listener *kcp_listener_new(struct kcp_engine *engine, struct listener *of_acceptor,
+                                      int fd);
 void kcp_listener_free(struct kcp_listener *listener);  // its connections too; accepts NULL
 
 // Reads, and lets new clients in.
