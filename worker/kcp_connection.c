@@ -93,10 +93,11 @@ static void *on_open(struct smux_stream *stream, void *owner) {
 
 // --- The end -----------------------------------------------------------------------------------
 
-enum { QUIET_MS = 1000 };
+// Counted this often while it is busy, and when nothing is due for as long.
+enum { COUNT_INTERVAL_MS = 1000 };
 
 // Adds what has come about since to the counters.
-static void count(struct kcp_connection *connection) {
+static void count(struct kcp_connection *connection, int64_t now_ms) {
   struct counters *counters = worker_of(connection)->counters;
   struct link_state now;
   const struct link_state *before = &connection->counted;
@@ -125,12 +126,14 @@ static void count(struct kcp_connection *connection) {
     counters_record_us(counters, HISTOGRAM_KCP_ROUND_TRIP, (int64_t)now.kcp.srtt_ms * 1000);
   }
   connection->counted = now;
+  connection->counted_ms = now_ms;
 }
 
 void kcp_connection_cut(struct kcp_connection *connection) {
   struct kcp_engine *engine = connection->engine;
   struct worker *worker = engine->worker;
-  count(connection);
+  int64_t now_ms = clock_monotonic_ms();
+  count(connection, now_ms);
   kcp_engine_set_timer(engine, &connection->timer, TIMER_WHEEL_NEVER);
   if (connection->is_dirty) {
     kcp_engine_untouch(engine, connection);
@@ -139,7 +142,7 @@ void kcp_connection_cut(struct kcp_connection *connection) {
     kcp_engine_leave_pending(engine, connection);
   }
   kcp_listener_forget(connection->listener, connection);
-  kcp_engine_remember_closed(engine, &connection->peer, connection->conv, clock_monotonic_ms());
+  kcp_engine_remember_closed(engine, &connection->peer, connection->conv, now_ms);
   link_free(connection->link);
   struct place *place = connection->place;
   free(connection);
@@ -201,8 +204,9 @@ static void settle(struct kcp_connection *connection, int error, int64_t now_ms)
     return;  // it is flushed in this turn of the loop, and comes here again
   }
   int64_t due_ms = link_due(connection->link, now_ms);
-  if (due_ms - now_ms >= QUIET_MS) {  // it may be long before its timer does this
-    count(connection);
+  if (due_ms - now_ms >= COUNT_INTERVAL_MS ||
+      now_ms - connection->counted_ms >= COUNT_INTERVAL_MS) {
+    count(connection, now_ms);
   }
   if (is_limited && connection->give_up_ms < due_ms) {
     due_ms = connection->give_up_ms;
@@ -259,9 +263,7 @@ void kcp_connection_flush(struct kcp_connection *connection, int64_t now_ms) {
 void kcp_connection_on_timer(void *owner) {
   struct kcp_connection *connection = owner;
   int64_t now_ms = clock_monotonic_ms();
-  int error = link_tick(connection->link, now_ms);
-  count(connection);
-  settle(connection, error, now_ms);
+  settle(connection, link_tick(connection->link, now_ms), now_ms);
 }
 
 // --- The beginning -------------------------------------------------------------------------------
@@ -331,6 +333,7 @@ struct kcp_connection *kcp_connection_new(struct kcp_listener *listener,
   connection->client = session_draw_number(engine->worker);
   connection->place = place;
   connection->began_ms = now_ms;
+  connection->counted_ms = now_ms;
   connection->give_up_ms = now_ms + engine->worker->config.limits.handshake_timeout_ms;
   connection->timer.owner = connection;
   LIST_INIT(&connection->wires);

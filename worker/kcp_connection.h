@@ -48,7 +48,8 @@ struct kcp_connection {
   uint64_t bytes_in;   // datagrams
   uint64_t bytes_out;
   int64_t opened;             // streams, ever
-  struct link_state counted;  // what the counters have of it
+  struct link_state counted;  // what the counters have of it,
+  int64_t counted_ms;         // and since when
 };
 
 // For the first datagram of a client, which is to be taken in next. Takes over place. NULL when out
