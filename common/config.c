@@ -907,6 +907,26 @@ static void loader_defaults(struct loader *loader) {
   config->server.listener_count = LISTENER_MORE;
 }
 
+// What the tables say has no faults.
+static void report_nothing(const char *fault, void *context) {
+  (void)fault;
+  (void)context;
+}
+
+int config_kcp_of_profile(enum kcp_profile profile, struct config_kcp *kcp) {
+  struct config *config = malloc(sizeof *config);
+  if (config == NULL) {
+    return ERROR_MEMORY;
+  }
+  struct loader loader = {.config = config, .report = report_nothing};
+  loader_defaults(&loader);
+  config->kcp.profile = profile;
+  profile_apply(&loader);
+  *kcp = config->kcp;
+  free(config);
+  return 0;
+}
+
 // The lists, once the scalars are known.
 static void lists_read(struct loader *loader) {
   if (loader->nodes != NULL) {

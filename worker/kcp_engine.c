@@ -8,6 +8,7 @@
 
 #include "common/clock.h"
 #include "common/kcp_owners.h"
+#include "common/kcp_settings.h"
 #include "worker/acceptor.h"
 #include "worker/kcp_connection.h"
 #include "worker/kcp_listener.h"
@@ -317,28 +318,10 @@ bool kcp_engine_was_closed(const struct kcp_engine *engine, const struct kcp_pee
 // --- The whole ---------------------------------------------------------------------------------
 
 static void set_link(struct kcp_engine *engine) {
-  const struct config *config = &engine->worker->config;
-  engine->link = (struct link_settings){
-      .code = engine->code,
-      .kcp = {.nodelay = config->kcp.nodelay,
-              .interval_ms =
-                  (uint32_t)(config->kcp.interval_ms > KCP_INTERVAL_MIN_MS ? config->kcp.interval_ms
-                                                                           : KCP_INTERVAL_MIN_MS),
-              .resend = (uint32_t)config->kcp.resend,
-              .congestion_window = config->kcp.congestion_window,
-              .ack_nodelay = config->kcp.ack_nodelay,
-              .send_window = (uint32_t)config->kcp.send_window,
-              .receive_window = (uint32_t)config->kcp.receive_window,
-              .mtu = (uint32_t)config->kcp.mtu_bytes,
-              .spares = &engine->spares},
-      .smux = {.frame_bytes = (uint32_t)config->kcp.frame_bytes,
-               .stream_bytes = (uint32_t)config->kcp.stream_buffer_bytes,
-               .session_bytes = (uint32_t)config->kcp.receive_buffer_bytes,
-               .streams_max = (uint32_t)config->kcp.streams,
-               .keepalive_interval_ms = config->kcp.keepalive_interval_ms,
-               .keepalive_timeout_ms = config->kcp.keepalive_timeout_ms},
-      .scratch = engine->scratch,
-  };
+  engine->link = kcp_settings_for_link(&engine->worker->config.kcp);
+  engine->link.code = engine->code;
+  engine->link.scratch = engine->scratch;
+  engine->link.kcp.spares = &engine->spares;
 }
 
 void kcp_engine_apply_settings(struct kcp_engine *engine) {
