@@ -3,9 +3,9 @@
 struct link_settings kcp_settings_for_link(const struct config_kcp *kcp) {
   return (struct link_settings){
       .kcp = {.nodelay = kcp->nodelay,
-              .interval_ms = (uint32_t)(kcp->interval_ms > KCP_INTERVAL_MIN_MS
-                                            ? kcp->interval_ms
-                                            : KCP_INTERVAL_MIN_MS),
+              .interval_ms =
+                  (uint32_t)(kcp->interval_ms > KCP_INTERVAL_MIN_MS ? kcp->interval_ms
+                                                                    : KCP_INTERVAL_MIN_MS),
               .resend = (uint32_t)kcp->resend,
               .congestion_window = kcp->congestion_window,
               .ack_nodelay = kcp->ack_nodelay,

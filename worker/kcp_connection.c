@@ -6,7 +6,9 @@
 #include "common/clock.h"
 #include "common/networks.h"
 #include "worker/acceptor.h"
+#include "worker/kcp_closed.h"
 #include "worker/kcp_engine.h"
+#include "worker/kcp_forwarder.h"
 #include "worker/kcp_listener.h"
 #include "worker/session.h"
 #include "worker/trace.h"
@@ -142,7 +144,7 @@ void kcp_connection_cut(struct kcp_connection *connection) {
     kcp_engine_leave_pending(engine, connection);
   }
   kcp_listener_forget(connection->listener, connection);
-  kcp_engine_remember_closed(engine, &connection->peer, connection->conv, now_ms);
+  kcp_closed_add(engine->closed, &connection->peer, connection->conv, now_ms);
   link_free(connection->link);
   struct place *place = connection->place;
   free(connection);
@@ -277,7 +279,7 @@ void kcp_connection_logged_in(struct kcp_connection *connection) {
 void kcp_connection_answered(struct kcp_connection *connection) {
   if (!connection->answered) {
     connection->answered = true;
-    kcp_engine_tell(connection->engine, connection);
+    kcp_forwarder_tell(connection->engine->forwarder, connection);
     kcp_listener_supersede(connection->listener, connection);
   }
 }
