@@ -34,7 +34,8 @@ void kcp_connection_touch(struct kcp_connection *connection) {
 
 // Who only listens has sent no message of his own, but he acknowledges ours.
 static bool is_bounded(const struct kcp_connection *connection) {
-  return !connection->answered && (connection->pending || !link_peer_is_there(connection->link));
+  return !connection->address_validated &&
+         (connection->pending || !link_peer_is_there(connection->link));
 }
 
 static void on_output(const uint8_t *datagram, size_t len, void *owner) {
@@ -276,9 +277,9 @@ void kcp_connection_logged_in(struct kcp_connection *connection) {
   }
 }
 
-void kcp_connection_answered(struct kcp_connection *connection) {
-  if (!connection->answered) {
-    connection->answered = true;
+void kcp_connection_address_validated(struct kcp_connection *connection) {
+  if (!connection->address_validated) {
+    connection->address_validated = true;
     kcp_forwarder_tell(connection->engine->forwarder, connection);
     kcp_listener_supersede(connection->listener, connection);
   }

@@ -46,7 +46,7 @@ static void tell(struct kcp_forwarder *forwarder, uint64_t key, bool is_trusted)
 void kcp_forwarder_tell(struct kcp_forwarder *forwarder, const struct kcp_connection *connection) {
   const struct kcp_owners *owners = forwarder->worker->kcp_owners;
   uint16_t port = port_of(connection);
-  bool is_trusted = connection->answered;
+  bool is_trusted = connection->address_validated;
   tell(forwarder, kcp_owners_key(owners, &connection->peer.address.any, port), is_trusted);
   tell(forwarder, kcp_owners_conv_key(owners, connection->conv, port), is_trusted);
 }

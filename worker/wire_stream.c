@@ -144,7 +144,9 @@ static void stream_cut(struct wire *wire) { stream_close(wire, false); }
 
 static void stream_logged_in(struct wire *wire) { kcp_connection_logged_in(of(wire)->connection); }
 
-static void stream_answered(struct wire *wire) { kcp_connection_answered(of(wire)->connection); }
+static void stream_address_validated(struct wire *wire) {
+  kcp_connection_address_validated(of(wire)->connection);
+}
 
 static void stream_describe(const struct wire *wire, struct wire_path *path) {
   kcp_connection_describe(of_const(wire)->connection, of_const(wire)->stream, path);
@@ -174,7 +176,7 @@ struct wire *wire_stream_attach(struct wire_stream *stream, const struct wire_ev
                                         .close = stream_close,
                                         .cut = stream_cut,
                                         .logged_in = stream_logged_in,
-                                        .answered = stream_answered,
+                                        .address_validated = stream_address_validated,
                                         .describe = stream_describe};
   struct wire_shared *shared = kcp_connection_wires(stream->connection);
   stream->wire = (struct wire){.kind = &kind, .events = events, .owner = owner, .shared = shared};
