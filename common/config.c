@@ -429,8 +429,7 @@ static void nodes_read(struct loader *loader, const config_setting_t *list) {
     entry_read(loader, config_node_keys, node, entry, name);
     for (int j = 0; j < i; j++) {
       const struct node *other = &config->registry.nodes[j];
-      if (node->address[0] != '\0' && strcmp(node->address, other->address) == 0 &&
-          strcmp(node->service, other->service) == 0) {
+      if (node->address[0] != '\0' && node_compare(node, other) == 0) {
         loader_fault(loader, at(entry), name,
                      "is the same service at the same address as nodes[%d]", j);
       }

@@ -8,7 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "common/clock.h"
+#include "common/loop.h"
 #include "worker/tls_bytes.h"
 #include "worker/wire.h"
 
@@ -278,9 +278,8 @@ static void socket_close(struct wire *wire, bool flush) {
     }
     return;
   }
-  struct timeval linger = clock_timeval(wire->shared->linger_ms);
   socket->flushing = true;
-  evtimer_add(&socket->linger, &linger);
+  loop_start_timer(&socket->linger, wire->shared->linger_ms);
   event_del(&socket->readable);
   if (!socket->output) {
     finish_writing(socket);
