@@ -124,6 +124,32 @@ enum slow_client {
 };
 enum routes_store { ROUTES_MEMORY, ROUTES_REDIS };
 
+// The wire of the listeners for KCP, one for all of them.
+struct config_kcp {
+  enum kcp_profile profile;
+  int64_t data_shards;  // of a group of FEC; 0, and parity_shards too: there is no FEC
+  int64_t parity_shards;
+  bool nodelay;
+  int64_t interval_ms;  // under 10 the wire takes it for 10
+  int64_t resend;       // acknowledgements of later segments before one is sent again; 0: never
+  bool congestion_window;
+  int64_t send_window;  // segments
+  int64_t receive_window;
+  int64_t mtu_bytes;  // of KCP in a datagram: FEC's 8 bytes come on top
+  bool ack_nodelay;
+  int64_t dscp;
+  int64_t socket_buffer_bytes;
+  int64_t streams;  // of smux, in one connection at a time
+  int64_t frame_bytes;
+  int64_t receive_buffer_bytes;  // of all streams of a connection
+  int64_t stream_buffer_bytes;
+  int64_t keepalive_interval_ms;  // 0: none
+  int64_t keepalive_timeout_ms;   // 0: never
+  bool roaming;
+  int64_t pending_connections;  // without a finished handshake, of one worker
+  int64_t pending_per_address;  // within one worker
+};
+
 struct config {
   struct {
     char service[CONFIG_TEXT_BYTES];
@@ -172,31 +198,7 @@ struct config {
     } http;
   } server;
 
-  // The wire of the listeners for KCP, one for all of them.
-  struct {
-    enum kcp_profile profile;
-    int64_t data_shards;  // of a group of FEC; 0, and parity_shards too: there is no FEC
-    int64_t parity_shards;
-    bool nodelay;
-    int64_t interval_ms;  // under 10 the wire takes it for 10
-    int64_t resend;       // acknowledgements of later segments before one is sent again; 0: never
-    bool congestion_window;
-    int64_t send_window;  // segments
-    int64_t receive_window;
-    int64_t mtu_bytes;  // of KCP in a datagram: FEC's 8 bytes come on top
-    bool ack_nodelay;
-    int64_t dscp;
-    int64_t socket_buffer_bytes;
-    int64_t streams;  // of smux, in one connection at a time
-    int64_t frame_bytes;
-    int64_t receive_buffer_bytes;  // of all streams of a connection
-    int64_t stream_buffer_bytes;
-    int64_t keepalive_interval_ms;  // 0: none
-    int64_t keepalive_timeout_ms;   // 0: never
-    bool roaming;
-    int64_t pending_connections;  // without a finished handshake, of one worker
-    int64_t pending_per_address;  // within one worker
-  } kcp;
+  struct config_kcp kcp;
 
   struct {
     int64_t gateway_route_table_alive_duration_ms;
@@ -405,6 +407,9 @@ enum listener_kind config_listener_kind(const struct config_listener *listener);
 const char *config_listener_kind_name(enum listener_kind kind);
 const char *config_listener_name(const struct config_listener *listener);
 const char *config_transport_name(enum transport_name transport);  // "tcp", "ws", "kcp"
+
+// The section kcp as it is where it gives nothing but the profile. ERROR_MEMORY.
+int config_kcp_of_profile(enum kcp_profile profile, struct config_kcp *kcp) MUST_CHECK;
 
 // Writes the settings (no secrets) as libconfig text that config_load_fd takes
 // back to an equal struct.

@@ -58,7 +58,7 @@ static bool nodes_differ(const struct config *before, const struct config *after
 static const struct node *known_node(const struct config *config, const struct node *node) {
   for (size_t i = 0; i < config->registry.node_count; i++) {
     const struct node *known = &config->registry.nodes[i];
-    if (strcmp(known->service, node->service) == 0 && strcmp(known->address, node->address) == 0) {
+    if (node_compare(known, node) == 0) {
       return known;
     }
   }

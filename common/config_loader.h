@@ -126,7 +126,17 @@ static inline struct origin at(const config_setting_t *setting) {
   return (struct origin){setting, NULL};
 }
 
-// Reads the section `secret` and the files of private keys that the settings name.
+// config_check.c: what must fit together, once all values are known.
+void loader_check_relations(struct loader *loader);
+// And in one listener; name is the listener's, as a user reads it. A fault is at origin, unless its
+// key was given at a place of its own.
+void loader_check_listener(struct loader *loader, const struct config_listener *listener,
+                           struct origin origin, const char *name);
+// Where the listener of that index is given.
+struct origin loader_listener_origin(const struct loader *loader, size_t index);
+
+// config_secrets.c: reads the section `secret` and the files of private keys that the settings
+// name.
 void loader_read_secrets(struct loader *loader, struct secrets *secrets);
 // Overwrites the texts of that section, so that none stays in freed memory; accepts NULL.
 void loader_wipe_secrets(const config_setting_t *section);

@@ -4,7 +4,7 @@
 // The kernel brings the datagrams of a client to one socket of the group by a hash
 // (master/listeners_steer.h). Where that leads to another worker than the one that has the
 // connection (the number of workers has changed, or its worker was replaced and drains), the one
-// that gets them finds here whom to hand them to (kcp_mailbox.h).
+// that gets them finds here whom to hand them to.
 //
 // A key is a hash of what names the connection, with a key of the segment's own: nobody outside can
 // make two of them meet. An entry is one word, and each change of it one atomic operation: whoever

@@ -31,6 +31,13 @@ struct node_table {
   struct segment *segment;
 };
 
+int node_compare(const void *a, const void *b) {
+  const struct node *left = a;
+  const struct node *right = b;
+  int order = strcmp(left->service, right->service);
+  return order != 0 ? order : strcmp(left->address, right->address);
+}
+
 static size_t segment_size(size_t capacity) {
   return sizeof(struct segment) + capacity * sizeof(struct node);
 }

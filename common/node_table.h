@@ -26,6 +26,9 @@ struct node {
   int64_t since_ms;                          // wall clock, when the registry first saw it
 };
 
+// By service and address, which make a node what it is; for qsort and bsearch too.
+int node_compare(const void *a, const void *b);
+
 struct node_table;
 
 // In the master: makes the segment for up to capacity nodes.

@@ -11,6 +11,7 @@
 
 #include "common/clock.h"
 #include "common/counters.h"
+#include "common/loop.h"
 #include "common/tls.h"
 
 enum {
@@ -134,8 +135,7 @@ static int64_t time_left(const struct redis_connection *connection) {
 
 static void set_timer(struct redis_connection *connection) {
   int64_t left_ms = time_left(connection);
-  struct timeval time = clock_timeval(left_ms < 1 ? 1 : left_ms);
-  evtimer_add(connection->timer, &time);
+  loop_start_timer(connection->timer, left_ms < 1 ? 1 : left_ms);
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *owner) {

@@ -8,6 +8,7 @@
 #include "common/backoff.h"
 #include "common/clock.h"
 #include "common/config_value.h"
+#include "common/loop.h"
 #include "common/tls.h"
 
 #define LOG_MODULE LOG_MODULE_REDIS
@@ -82,8 +83,7 @@ static void note_error(struct redis_link *link, const char *where, const char *w
 }
 
 static void start_timer(struct event *timer, int64_t ms) {
-  struct timeval time = clock_timeval(ms < 1 ? 1 : ms);
-  evtimer_add(timer, &time);
+  loop_start_timer(timer, ms < 1 ? 1 : ms);
 }
 
 // --- The masters -----------------------------------------------------------------

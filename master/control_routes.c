@@ -152,13 +152,6 @@ struct node_tunnels {
   json_int_t *tunnels;  // of each
 };
 
-static int compare_nodes(const void *a, const void *b) {
-  const struct node *left = a;
-  const struct node *right = b;
-  int order = strcmp(left->service, right->service);
-  return order != 0 ? order : strcmp(left->address, right->address);
-}
-
 static void count_tunnels(const struct held_route *route, void *context) {
   struct node_tunnels *of = context;
   struct node wanted;
@@ -166,7 +159,7 @@ static void count_tunnels(const struct held_route *route, void *context) {
            of->config->tunnel.types[route->key->tunnel_type].service);
   snprintf(wanted.address, sizeof wanted.address, "%s", route->address);
   const struct node *node =
-      bsearch(&wanted, of->nodes, of->node_count, sizeof *of->nodes, compare_nodes);
+      bsearch(&wanted, of->nodes, of->node_count, sizeof *of->nodes, node_compare);
   if (node) {
     of->tunnels[node - of->nodes] += route->total;
   }
@@ -180,7 +173,7 @@ json_t *control_nodes(struct master *master, const json_t *request, struct quest
   of.tunnels = calloc(of.node_count + 1, sizeof *of.tunnels);
   json_t *rows = json_array();
   if (of.node_count > 0 && of.tunnels) {
-    qsort(of.nodes, of.node_count, sizeof *of.nodes, compare_nodes);
+    qsort(of.nodes, of.node_count, sizeof *of.nodes, node_compare);
     held_routes_each(routes_held_index(master->routes), count_tunnels, &of);
   }
   for (size_t i = 0; of.tunnels && i < of.node_count; i++) {

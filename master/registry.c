@@ -132,15 +132,8 @@ int registry_parse_instance(const char *service, const uint8_t *json, size_t len
 
 // --- The node table ------------------------------------------------------------------
 
-static int compare_nodes(const void *a, const void *b) {
-  const struct node *left = a;
-  const struct node *right = b;
-  int order = strcmp(left->service, right->service);
-  return order != 0 ? order : strcmp(left->address, right->address);
-}
-
 static int compare_instances(const struct instance *left, const struct instance *right) {
-  int order = compare_nodes(&left->node, &right->node);
+  int order = node_compare(&left->node, &right->node);
   return order != 0 ? order
                     : (right->revision > left->revision) - (right->revision < left->revision);
 }
@@ -159,7 +152,7 @@ static void publish(struct registry *registry) {
   }
   HASH_SRT(hh, registry->instances, compare_instances);
   HASH_ITER(hh, registry->instances, instance, next) {
-    if (kept == 0 || compare_nodes(&nodes[kept - 1], &instance->node) != 0) {
+    if (kept == 0 || node_compare(&nodes[kept - 1], &instance->node) != 0) {
       nodes[kept++] = instance->node;
     }
   }
@@ -195,7 +188,7 @@ static void drop_held_twin(struct registry *registry, const struct instance *lis
   struct instance *next;
   HASH_ITER(hh, registry->instances, instance, next) {
     if (instance != listed && instance->held_until_ms != 0 &&
-        compare_nodes(&instance->node, &listed->node) == 0) {
+        node_compare(&instance->node, &listed->node) == 0) {
       drop(registry, instance, "registered anew");
     }
   }
@@ -382,8 +375,7 @@ void registry_withdraw(struct registry *registry, void (*on_gone)(void *owner), 
 // Since when the table has it; now, when it has not.
 static int64_t known_since_ms(const struct node *known, size_t count, const struct node *node) {
   for (size_t i = 0; i < count; i++) {
-    if (strcmp(known[i].service, node->service) == 0 &&
-        strcmp(known[i].address, node->address) == 0) {
+    if (node_compare(&known[i], node) == 0) {
       return known[i].since_ms;
     }
   }
@@ -505,7 +497,7 @@ bool registry_is_held(const struct registry *registry, const struct node *node) 
   const struct instance *instance;
   const struct instance *next;
   HASH_ITER(hh, registry->instances, instance, next) {
-    if (compare_nodes(&instance->node, node) == 0) {
+    if (node_compare(&instance->node, node) == 0) {
       return instance->held_until_ms != 0;
     }
   }

@@ -9,6 +9,7 @@
 
 #include "common/backoff.h"
 #include "common/clock.h"
+#include "common/loop.h"
 
 #define LOG_MODULE LOG_MODULE_ROUTE
 
@@ -155,10 +156,9 @@ static void restart(struct feed_master *master, const char *why) {
   counters_add(feed->counters, COUNTER_ROUTE_FEED_RESTARTS, master->live);
   disconnect(master);
   feed->events.on_followed(feed->owner);
-  struct timeval time =
-      clock_timeval(backoff_ms(feed->config->data.redis.backoff_ms,
-                               feed->config->data.redis.backoff_max_ms, master->failures++));
-  evtimer_add(master->timer, &time);
+  loop_start_timer(master->timer,
+                   backoff_ms(feed->config->data.redis.backoff_ms,
+                              feed->config->data.redis.backoff_max_ms, master->failures++));
 }
 
 static void on_broken(const char *why, void *owner) { restart(owner, why); }

@@ -15,6 +15,7 @@
 
 #include "common/clock.h"
 #include "common/handover.h"
+#include "common/loop.h"
 #include "common/secrets_pipe.h"
 #include "common/shm.h"
 #include "master/worker_process.h"
@@ -46,8 +47,7 @@ void worker_process_set_state(struct worker_process *process, enum worker_state 
 }
 
 void worker_process_start_timer(struct worker_process *process, int64_t ms) {
-  struct timeval time = clock_timeval(ms);
-  evtimer_add(process->timer, &time);
+  loop_start_timer(process->timer, ms);
 }
 
 // --- Starting one --------------------------------------------------------------

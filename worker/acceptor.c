@@ -242,17 +242,28 @@ static void set_ping_interval(struct listener *listener) {
   }
 }
 
-// False: out of memory. The descriptor is the listener's in any case.
+// What listeners for KCP share is made with the first of them.
+static void set_up_kcp(struct listener *listener, int fd, char *why, size_t why_size) {
+  struct acceptor *acceptor = listener->acceptor;
+  if (!acceptor->kcp) {
+    acceptor->kcp = kcp_engine_new(acceptor->worker, why, why_size);
+  }
+  if (acceptor->kcp) {
+    listener->kcp = kcp_listener_new(acceptor->kcp, listener, fd);
+  } else {
+    close(fd);
+  }
+}
+
+// False with the reason in why. The descriptor is taken over in any case.
 static bool set_up(struct listener *listener, struct acceptor *acceptor, int fd,
-                   const struct config_listener *config) {
+                   const struct config_listener *config, char *why, size_t why_size) {
   struct worker *worker = acceptor->worker;
   *listener = (struct listener){.acceptor = acceptor, .config = config, .fd = fd};
   listener->port = port_of(fd);
   if (config->transport == TRANSPORT_KCP) {
     listener->fd = -1;
-    if (acceptor->kcp) {  // else the worker does not start, and says why
-      listener->kcp = kcp_listener_new(acceptor->kcp, listener, fd);
-    }
+    set_up_kcp(listener, fd, why, why_size);
   } else {
     listener->acceptable =
         event_new(worker->base, fd, EV_READ | EV_PERSIST, on_acceptable, listener);
@@ -280,12 +291,12 @@ struct acceptor *acceptor_new(struct worker *worker, int first_fd, char *why, si
   acceptor->addresses = address_limits_new((size_t)worker->config.limits.connections_per_address);
   acceptor->backoff = event_new(worker->base, -1, 0, on_backoff_over, acceptor);
   acceptor->websockets = websocket_shared_new();
-  acceptor->kcp = kcp_engine_new(worker, why, why_size);
-  bool good = acceptor->reserve >= 0 && acceptor->addresses && acceptor->backoff &&
-              acceptor->websockets && acceptor->kcp;
+  bool good =
+      acceptor->reserve >= 0 && acceptor->addresses && acceptor->backoff && acceptor->websockets;
   while ((config = config_listener_next(&worker->config, config))) {
     size_t i = acceptor->listener_count++;
-    good = set_up(&acceptor->listeners[i], acceptor, first_fd + (int)i, config) && good;
+    good =
+        set_up(&acceptor->listeners[i], acceptor, first_fd + (int)i, config, why, why_size) && good;
   }
   const char *wrong = good ? acceptor_load_tls(acceptor, why, why_size) : NULL;
   if (wrong && wrong != why) {
@@ -301,7 +312,9 @@ struct acceptor *acceptor_new(struct worker *worker, int first_fd, char *why, si
 void acceptor_apply_settings(struct acceptor *acceptor) {
   const struct config *config = &acceptor->worker->config;
   address_limits_set(acceptor->addresses, (size_t)config->limits.connections_per_address);
-  kcp_engine_apply_settings(acceptor->kcp);
+  if (acceptor->kcp) {
+    kcp_engine_apply_settings(acceptor->kcp);
+  }
   for (size_t i = 0; i < acceptor->listener_count; i++) {
     struct listener *listener = &acceptor->listeners[i];
     address_limits_set(listener->addresses, (size_t)listener->config->connections_per_address);

@@ -47,7 +47,7 @@ struct acceptor {
   struct event *backoff;
   struct address_limits *addresses;
   struct websocket_shared *websockets;
-  struct kcp_engine *kcp;
+  struct kcp_engine *kcp;  // NULL without a listener for KCP
   size_t open_connections;
   struct arrival_list arrivals;
 };

@@ -28,10 +28,11 @@ static void send_away(struct worker *worker, size_t count) {
 }
 
 // The sockets of this worker may be where another one's connections over KCP send to, since the
-// number of workers has changed, say: when all leave, nobody else is there to read them.
+// number of workers has changed, say: when all leave, nobody else is there to read them. A worker
+// without a listener for KCP has no such socket.
 static bool is_over(const struct worker *worker) {
   return worker->drain.leave && acceptor_open_connections(worker->acceptor) == 0 &&
-         !(worker->drain.leave_together &&
+         !(worker->drain.leave_together && worker->acceptor->kcp &&
            kcp_owners_has_others(worker->kcp_owners, (unsigned)worker->index));
 }
 

@@ -6,7 +6,9 @@
 #include "common/clock.h"
 #include "common/networks.h"
 #include "worker/acceptor.h"
+#include "worker/kcp_closed.h"
 #include "worker/kcp_engine.h"
+#include "worker/kcp_forwarder.h"
 #include "worker/kcp_listener.h"
 #include "worker/session.h"
 #include "worker/trace.h"
@@ -32,7 +34,8 @@ void kcp_connection_touch(struct kcp_connection *connection) {
 
 // Who only listens has sent no message of his own, but he acknowledges ours.
 static bool is_bounded(const struct kcp_connection *connection) {
-  return !connection->answered && (connection->pending || !link_peer_is_there(connection->link));
+  return !connection->address_validated &&
+         (connection->pending || !link_peer_is_there(connection->link));
 }
 
 static void on_output(const uint8_t *datagram, size_t len, void *owner) {
@@ -74,7 +77,7 @@ static void *on_open(struct smux_stream *stream, void *owner) {
     return NULL;
   }
   struct trace_connection *trace = trace_accepted(worker->trace, listener->config, listener->port);
-  struct stream_wire *wire = wire_stream_new(connection, stream, trace);
+  struct wire_stream *wire = wire_stream_new(connection, stream, trace);
   if (!wire) {
     trace_gone(trace);
     return NULL;
@@ -93,10 +96,11 @@ static void *on_open(struct smux_stream *stream, void *owner) {
 
 // --- The end -----------------------------------------------------------------------------------
 
-enum { QUIET_MS = 1000 };
+// Counted this often while it is busy, and when nothing is due for as long.
+enum { COUNT_INTERVAL_MS = 1000 };
 
 // Adds what has come about since to the counters.
-static void count(struct kcp_connection *connection) {
+static void count(struct kcp_connection *connection, int64_t now_ms) {
   struct counters *counters = worker_of(connection)->counters;
   struct link_state now;
   const struct link_state *before = &connection->counted;
@@ -125,12 +129,14 @@ static void count(struct kcp_connection *connection) {
     counters_record_us(counters, HISTOGRAM_KCP_ROUND_TRIP, (int64_t)now.kcp.srtt_ms * 1000);
   }
   connection->counted = now;
+  connection->counted_ms = now_ms;
 }
 
 void kcp_connection_cut(struct kcp_connection *connection) {
   struct kcp_engine *engine = connection->engine;
   struct worker *worker = engine->worker;
-  count(connection);
+  int64_t now_ms = clock_monotonic_ms();
+  count(connection, now_ms);
   kcp_engine_set_timer(engine, &connection->timer, TIMER_WHEEL_NEVER);
   if (connection->is_dirty) {
     kcp_engine_untouch(engine, connection);
@@ -139,7 +145,7 @@ void kcp_connection_cut(struct kcp_connection *connection) {
     kcp_engine_leave_pending(engine, connection);
   }
   kcp_listener_forget(connection->listener, connection);
-  kcp_engine_remember_closed(engine, &connection->peer, connection->conv, clock_monotonic_ms());
+  kcp_closed_add(engine->closed, &connection->peer, connection->conv, now_ms);
   link_free(connection->link);
   struct place *place = connection->place;
   free(connection);
@@ -201,8 +207,9 @@ static void settle(struct kcp_connection *connection, int error, int64_t now_ms)
     return;  // it is flushed in this turn of the loop, and comes here again
   }
   int64_t due_ms = link_due(connection->link, now_ms);
-  if (due_ms - now_ms >= QUIET_MS) {  // it may be long before its timer does this
-    count(connection);
+  if (due_ms - now_ms >= COUNT_INTERVAL_MS ||
+      now_ms - connection->counted_ms >= COUNT_INTERVAL_MS) {
+    count(connection, now_ms);
   }
   if (is_limited && connection->give_up_ms < due_ms) {
     due_ms = connection->give_up_ms;
@@ -230,13 +237,13 @@ bool kcp_connection_is_next(const struct kcp_connection *connection, const uint8
   if (connection->closing || connection->pending) {
     return false;
   }
-  struct stream_wire *wire = link_peek(connection->link, bytes, len, copy, &payload, &payload_len);
+  struct wire_stream *wire = link_peek(connection->link, bytes, len, copy, &payload, &payload_len);
   return wire && wire_stream_is_next(wire, payload, payload_len);
 }
 
 // Those that were resumed get what they have not used. Each may close any other.
 static void resume_wires(struct kcp_connection *connection) {
-  struct stream_wire *wire;
+  struct wire_stream *wire;
   while (connection->resuming) {
     connection->resuming = false;
     LIST_FOREACH(wire, &connection->wires, sibling) {
@@ -259,9 +266,7 @@ void kcp_connection_flush(struct kcp_connection *connection, int64_t now_ms) {
 void kcp_connection_on_timer(void *owner) {
   struct kcp_connection *connection = owner;
   int64_t now_ms = clock_monotonic_ms();
-  int error = link_tick(connection->link, now_ms);
-  count(connection);
-  settle(connection, error, now_ms);
+  settle(connection, link_tick(connection->link, now_ms), now_ms);
 }
 
 // --- The beginning -------------------------------------------------------------------------------
@@ -272,10 +277,10 @@ void kcp_connection_logged_in(struct kcp_connection *connection) {
   }
 }
 
-void kcp_connection_answered(struct kcp_connection *connection) {
-  if (!connection->answered) {
-    connection->answered = true;
-    kcp_engine_tell(connection->engine, connection);
+void kcp_connection_address_validated(struct kcp_connection *connection) {
+  if (!connection->address_validated) {
+    connection->address_validated = true;
+    kcp_forwarder_tell(connection->engine->forwarder, connection);
     kcp_listener_supersede(connection->listener, connection);
   }
 }
@@ -331,6 +336,7 @@ struct kcp_connection *kcp_connection_new(struct kcp_listener *listener,
   connection->client = session_draw_number(engine->worker);
   connection->place = place;
   connection->began_ms = now_ms;
+  connection->counted_ms = now_ms;
   connection->give_up_ms = now_ms + engine->worker->config.limits.handshake_timeout_ms;
   connection->timer.owner = connection;
   LIST_INIT(&connection->wires);

@@ -35,20 +35,21 @@ struct kcp_connection {
   struct place *place;
   struct address_count *pending;  // NULL once somebody has logged in
   struct link *link;
-  struct stream_wire_list wires;
+  struct wire_stream_list wires;
   struct wheel_timer timer;
   TAILQ_ENTRY(kcp_connection) dirty;
   TAILQ_ENTRY(kcp_connection) waiting;  // while pending, the oldest first
   bool is_dirty;
-  bool answered;  // its client is where it says that it is
-  bool resuming;  // some wires were resumed
-  bool closing;   // its last stream has ended: what is pending goes out
+  bool address_validated;  // its client is where it says that it is
+  bool resuming;           // some wires were resumed
+  bool closing;            // its last stream has ended: what is pending goes out
   int64_t began_ms;
   int64_t give_up_ms;  // unless somebody has logged in; when closing: in any case
   uint64_t bytes_in;   // datagrams
   uint64_t bytes_out;
   int64_t opened;             // streams, ever
-  struct link_state counted;  // what the counters have of it
+  struct link_state counted;  // what the counters have of it,
+  int64_t counted_ms;         // and since when
 };
 
 // For the first datagram of a client, which is to be taken in next. Takes over place. NULL when out
@@ -81,6 +82,6 @@ void kcp_connection_describe(const struct kcp_connection *connection,
 void kcp_connection_logged_in(struct kcp_connection *connection);
 // And has sent something sealed by the key that was agreed on: the client is where it says that it
 // is. It is sent what there is, and others of its address are at an end.
-void kcp_connection_answered(struct kcp_connection *connection);
+void kcp_connection_address_validated(struct kcp_connection *connection);
 
 #endif

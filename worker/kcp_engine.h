@@ -1,12 +1,11 @@
-// What all KCP connections of a worker share: the settings of their layers, one timer for all of
-// them, the bounds of those who have not logged in, and the way to the other workers.
+// What all KCP connections of a worker share: the settings of their layers, one timer and one flush
+// for all of them, and the bounds of those who have not logged in.
 //
 // Loop thread only.
 #ifndef JANUS_WORKER_KCP_ENGINE_H
 #define JANUS_WORKER_KCP_ENGINE_H
 
 #include <event2/event.h>
-#include <sodium.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -19,9 +18,9 @@
 
 struct address_count;
 struct address_limits;
+struct kcp_closed;
 struct kcp_connection;
-struct kcp_glance;
-struct kcp_mailbox;
+struct kcp_forwarder;
 struct kcp_listener;
 struct worker;
 
@@ -42,10 +41,8 @@ struct kcp_engine {
   size_t pending_count;
   struct kcp_connection_queue pending;  // on which nobody has logged in, the oldest first
   struct address_limits *pending_addresses;
-  uint64_t *closed;  // connections that ended a while ago, by hash
-  uint8_t closed_key[crypto_shorthash_KEYBYTES];
-  struct kcp_mailbox *mailbox;
-  struct event *mail;
+  struct kcp_closed *closed;
+  struct kcp_forwarder *forwarder;
   struct kcp_listener *listeners[CONFIG_LISTENERS];
   size_t listener_count;
 };
@@ -74,29 +71,5 @@ void kcp_engine_return_pending(struct kcp_engine *engine, struct address_count *
 void kcp_engine_add_pending(struct kcp_engine *engine, struct kcp_connection *connection,
                             struct address_count *count);
 void kcp_engine_leave_pending(struct kcp_engine *engine, struct kcp_connection *connection);
-
-// --- The other workers ---------------------------------------------------------------------
-//
-// Each connection is known to all workers by its address and by its conv.
-
-// When it begins, and again when its client is known to be there.
-void kcp_engine_tell(struct kcp_engine *engine, const struct kcp_connection *connection);
-// but_address: another connection of this worker has the same.
-void kcp_engine_untell(struct kcp_engine *engine, const struct kcp_connection *connection,
-                       bool but_address);
-// Hands the datagram to the worker that has its connection. glance is NULL for one of parity;
-// is_known: a connection of its address is here, of another conv. False: no other worker has it.
-bool kcp_engine_hand_over(struct kcp_engine *engine, const struct kcp_listener *listener,
-                          const struct kcp_peer *peer, const struct kcp_glance *glance,
-                          bool is_known, const uint8_t *bytes, size_t len);
-
-// --- Who has just ended --------------------------------------------------------------------
-
-// Remembers for a while that a connection of this address with this conv has ended, and tells
-// whether one has: what still comes from its client must not make a new one.
-void kcp_engine_remember_closed(struct kcp_engine *engine, const struct kcp_peer *peer,
-                                uint32_t conv, int64_t now_ms);
-bool kcp_engine_was_closed(const struct kcp_engine *engine, const struct kcp_peer *peer,
-                           uint32_t conv, int64_t now_ms);
 
 #endif

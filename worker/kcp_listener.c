@@ -8,7 +8,9 @@
 #include "common/networks.h"
 #include "common/prefetch.h"
 #include "worker/acceptor.h"
+#include "worker/kcp_closed.h"
 #include "worker/kcp_connection.h"
+#include "worker/kcp_forwarder.h"
 #include "worker/worker.h"
 
 #define LOG_MODULE LOG_MODULE_LISTENER
@@ -47,7 +49,7 @@ static struct kcp_connection *find_conv(struct kcp_connection *first, uint32_t c
 
 static void insert(struct kcp_listener *listener, struct kcp_connection *connection) {
   struct kcp_connection *before = find_first(listener, connection->key);
-  kcp_engine_tell(listener->engine, connection);
+  kcp_forwarder_tell(listener->engine->forwarder, connection);
   if (before) {
     HASH_DELETE(hh, listener->connections, before);
   }
@@ -59,7 +61,7 @@ static void insert(struct kcp_listener *listener, struct kcp_connection *connect
 void kcp_listener_forget(struct kcp_listener *listener, struct kcp_connection *connection) {
   struct kcp_connection *first = find_first(listener, connection->key);
   struct kcp_connection *next = connection->next;
-  kcp_engine_untell(listener->engine, connection, first != connection || next);
+  kcp_forwarder_untell(listener->engine->forwarder, connection, first != connection || next);
   HASH_DELETE(hh_conv, listener->by_conv, connection);
   if (first == connection) {
     HASH_DELETE(hh, listener->connections, connection);
@@ -186,7 +188,7 @@ static void begin(struct kcp_listener *listener, const struct kcp_peer *peer, ui
     counters_add(counters_of(listener), COUNTER_KCP_DROPPED_UNKNOWN, 1);
     return;
   }
-  if (kcp_engine_was_closed(listener->engine, peer, glance->conv, now_ms)) {
+  if (kcp_closed_has(listener->engine->closed, peer, glance->conv, now_ms)) {
     counters_add(counters_of(listener), COUNTER_KCP_DROPPED_CLOSED, 1);
     return;
   }
@@ -228,8 +230,8 @@ void kcp_listener_take(struct kcp_listener *listener, const struct kcp_peer *pee
   struct kcp_connection *connection =
       has_glance ? find_conv(first, glance.conv) : find_for_parity(first);
   if (!connection && !handed &&
-      kcp_engine_hand_over(listener->engine, listener, peer, has_glance ? &glance : NULL,
-                           first != NULL, bytes, len)) {
+      kcp_forwarder_hand_over(listener->engine->forwarder, (uint16_t)listener->listener->port, peer,
+                              has_glance ? &glance : NULL, first != NULL, bytes, len)) {
     return;
   }
   if (!connection && has_glance) {
@@ -323,7 +325,8 @@ void kcp_listener_read_on(struct kcp_listener *listener) {
   kcp_socket_read(listener->socket, true);
 }
 
-struct kcp_listener *kcp_listener_new(struct kcp_engine *engine, struct listener *place, int fd) {
+struct kcp_listener *kcp_listener_new(struct kcp_engine *engine, struct listener *of_acceptor,
+                                      int fd) {
   static const struct kcp_socket_events events = {.on_batch = on_batch, .on_datagram = on_datagram};
   struct worker *worker = engine->worker;
   struct kcp_listener *listener = calloc(1, sizeof *listener);
@@ -331,7 +334,7 @@ struct kcp_listener *kcp_listener_new(struct kcp_engine *engine, struct listener
     return NULL;
   }
   listener->engine = engine;
-  listener->listener = place;
+  listener->listener = of_acceptor;
   listener->socket = kcp_socket_new(worker->base, fd, worker->counters, &events, listener);
   if (!listener->socket) {
     free(listener);

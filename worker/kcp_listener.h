@@ -3,9 +3,8 @@
 //
 // Datagrams of one client come to one socket of the group, and so to one worker, by a hash of its
 // address (master/listeners.h). One that comes to another worker than the one that has its
-// connection is handed over to that (common/kcp_owners.h, worker/kcp_mailbox.h): so it is after
-// the number of workers has changed, and for as long as a worker that was replaced still has
-// players.
+// connection is handed over to that (worker/kcp_forwarder.h): so it is after the number of workers
+// has changed, and for as long as a worker that was replaced still has players.
 //
 // Loop thread only.
 #ifndef JANUS_WORKER_KCP_LISTENER_H
@@ -30,8 +29,9 @@ struct kcp_listener {
   bool accepting;
 };
 
-// Takes over fd. NULL when out of memory.
-struct kcp_listener *kcp_listener_new(struct kcp_engine *engine, struct listener *place, int fd);
+// For one of the acceptor's listeners. Takes over fd. NULL when out of memory.
+struct kcp_listener *kcp_listener_new(struct kcp_engine *engine, struct listener *of_acceptor,
+                                      int fd);
 void kcp_listener_free(struct kcp_listener *listener);  // its connections too; accepts NULL
 
 // Reads, and lets new clients in.

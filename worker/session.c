@@ -234,7 +234,7 @@ static void on_packet(struct session *session, uint8_t *bytes, size_t len) {
     session->next_index = (int32_t)((uint32_t)session->next_index + 1);
   }
   if (session->traffic.messages_in == 1) {
-    transport_answered(session->transport);
+    transport_address_validated(session->transport);
   }
   size_t data_bytes = packet.data_len;
   if (packet.compress) {

@@ -145,9 +145,9 @@ void session_send_unexpected_error(struct session *session, int32_t mod, int32_t
 // whatever becomes of it; the session may be closed in consequence.
 void session_push(struct session *session, struct push *push);
 
-// The logged-in session with this connection; NULL when there is none.
-// As the master knows it, from the login on.
+// The session as the master is to know it, from the login on.
 void session_describe(const struct session *session, struct channel_session *described);
+// The logged-in session with this connection; NULL when there is none.
 struct session *session_find(struct worker *worker, uint64_t connection);
 
 // The word that the player is logged out.

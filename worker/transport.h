@@ -119,9 +119,9 @@ static inline void transport_logged_in(struct transport *transport) {
     wire_logged_in(transport->kind->wire(transport));
   }
 }
-static inline void transport_answered(struct transport *transport) {
+static inline void transport_address_validated(struct transport *transport) {
   if (transport->kind->wire) {
-    wire_answered(transport->kind->wire(transport));
+    wire_address_validated(transport->kind->wire(transport));
   }
 }
 

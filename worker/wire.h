@@ -80,7 +80,7 @@ struct wire_kind {
   void (*close)(struct wire *wire, bool flush);
   void (*cut)(struct wire *wire);
   void (*logged_in)(struct wire *wire);                               // NULL: no matter
-  void (*answered)(struct wire *wire);                                // NULL: no matter
+  void (*address_validated)(struct wire *wire);                       // NULL: no matter
   void (*describe)(const struct wire *wire, struct wire_path *path);  // NULL: it knows nothing
 };
 
@@ -127,9 +127,9 @@ static inline void wire_logged_in(struct wire *wire) {
 
 // And has sent what nobody can who has not had our answer: it is where its bytes say that they come
 // from.
-static inline void wire_answered(struct wire *wire) {
-  if (wire->kind->answered) {
-    wire->kind->answered(wire);
+static inline void wire_address_validated(struct wire *wire) {
+  if (wire->kind->address_validated) {
+    wire->kind->address_validated(wire);
   }
 }
 

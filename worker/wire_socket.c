@@ -8,14 +8,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "common/clock.h"
+#include "common/loop.h"
 #include "worker/tls_bytes.h"
 #include "worker/wire.h"
 
 // A plain event and direct recv and send: an echo costs two thirds of what it
 // does through a bufferevent. All clients share one read buffer; a client owns
 // memory only while bytes that its owner has no use for yet wait.
-struct socket_wire {
+struct wire_socket {
   struct wire wire;
   int fd;
   SSL *ssl;       // NULL: the bytes go as they are
@@ -40,19 +40,19 @@ enum { READ_MAX_BYTES = 16448 };
 _Static_assert(WIRE_UNUSED_MAX_BYTES + READ_MAX_BYTES <= WIRE_READ_BUFFER_BYTES,
                "what was kept and a read fit");
 
-static ssize_t receive(struct socket_wire *socket, uint8_t *buffer, size_t room) {
+static ssize_t receive(struct wire_socket *socket, uint8_t *buffer, size_t room) {
   return socket->ssl ? tls_receive(socket->ssl, buffer, room, &socket->has_more)
                      : recv(socket->fd, buffer, room, 0);
 }
 
-static ssize_t transmit(struct socket_wire *socket, const uint8_t *bytes, size_t len) {
+static ssize_t transmit(struct wire_socket *socket, const uint8_t *bytes, size_t len) {
   return socket->ssl ? tls_send(socket->ssl, bytes, len)
                      : send(socket->fd, bytes, len, MSG_NOSIGNAL);
 }
 
-static struct socket_wire *of(struct wire *wire) { return (struct socket_wire *)wire; }
+static struct wire_socket *of(struct wire *wire) { return (struct wire_socket *)wire; }
 
-static void wire_free(struct socket_wire *socket) {
+static void wire_free(struct wire_socket *socket) {
   struct wire *wire = &socket->wire;
   event_del(&socket->readable);
   event_del(&socket->writable);
@@ -71,7 +71,7 @@ static void wire_free(struct socket_wire *socket) {
 }
 
 // It reads no further; the owner will close it.
-static void ended(struct socket_wire *socket, enum close_reason reason) {
+static void ended(struct wire_socket *socket, enum close_reason reason) {
   if (socket->closed) {
     return;
   }
@@ -80,7 +80,7 @@ static void ended(struct socket_wire *socket, enum close_reason reason) {
 }
 
 // Keeps bytes (which may lie in the old kept ones) for later.
-static int keep(struct socket_wire *socket, const uint8_t *bytes, size_t len) {
+static int keep(struct wire_socket *socket, const uint8_t *bytes, size_t len) {
   uint8_t *kept = NULL;
   if (len > 0) {
     kept = malloc(len);
@@ -97,7 +97,7 @@ static int keep(struct socket_wire *socket, const uint8_t *bytes, size_t len) {
 
 // Reads and forgets, after everything was sent: closing with unread input would
 // make the kernel reset the connection, and the client could lose our last words.
-static void discard(struct socket_wire *socket) {
+static void discard(struct wire_socket *socket) {
   ssize_t got = recv(socket->fd, socket->wire.shared->read_buffer, WIRE_READ_BUFFER_BYTES, 0);
   if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) {
     wire_free(socket);
@@ -105,7 +105,7 @@ static void discard(struct socket_wire *socket) {
 }
 
 static void on_readable(evutil_socket_t fd, short what, void *argument) {
-  struct socket_wire *socket = argument;
+  struct wire_socket *socket = argument;
   struct wire *wire = &socket->wire;
   uint8_t *buffer = wire->shared->read_buffer;
   (void)fd;
@@ -151,7 +151,7 @@ static void on_readable(evutil_socket_t fd, short what, void *argument) {
   }
 }
 
-static void finish_writing(struct socket_wire *socket) {
+static void finish_writing(struct wire_socket *socket) {
   if (socket->ssl) {
     SSL_shutdown(socket->ssl);
   }
@@ -160,7 +160,7 @@ static void finish_writing(struct socket_wire *socket) {
 }
 
 static void on_writable(evutil_socket_t fd, short what, void *argument) {
-  struct socket_wire *socket = argument;
+  struct wire_socket *socket = argument;
   struct wire *wire = &socket->wire;
   const struct wire_shared *shared = wire->shared;
   (void)what;
@@ -203,7 +203,7 @@ static void on_linger_over(evutil_socket_t fd, short what, void *argument) {
 }
 
 static int socket_write(struct wire *wire, const uint8_t *bytes, size_t len) {
-  struct socket_wire *socket = of(wire);
+  struct wire_socket *socket = of(wire);
   struct counters *counters = wire->shared->counters;
   size_t sent = 0;
 
@@ -231,13 +231,13 @@ static int socket_write(struct wire *wire, const uint8_t *bytes, size_t len) {
 }
 
 static size_t socket_queued_bytes(const struct wire *wire) {
-  const struct socket_wire *socket = (const struct socket_wire *)wire;
+  const struct wire_socket *socket = (const struct wire_socket *)wire;
   return socket->output ? evbuffer_get_length(socket->output) : 0;
 }
 
 // The kernel's own buffer is not the client: it takes megabytes before it shows anything.
 static uint64_t socket_taken_bytes(const struct wire *wire) {
-  const struct socket_wire *socket = (const struct socket_wire *)wire;
+  const struct wire_socket *socket = (const struct wire_socket *)wire;
   int unacknowledged = 0;
   uint64_t accepted = socket->ssl ? tls_accepted_bytes(socket->ssl) : socket->accepted_bytes;
   ioctl(socket->fd, SIOCOUTQ, &unacknowledged);
@@ -245,13 +245,13 @@ static uint64_t socket_taken_bytes(const struct wire *wire) {
 }
 
 static void socket_pause(struct wire *wire) {
-  struct socket_wire *socket = of(wire);
+  struct wire_socket *socket = of(wire);
   socket->paused = true;
   event_del(&socket->readable);
 }
 
 static void socket_resume(struct wire *wire) {
-  struct socket_wire *socket = of(wire);
+  struct wire_socket *socket = of(wire);
   if (!socket->paused || socket->closed) {
     return;
   }
@@ -264,7 +264,7 @@ static void socket_resume(struct wire *wire) {
 }
 
 static void socket_close(struct wire *wire, bool flush) {
-  struct socket_wire *socket = of(wire);
+  struct wire_socket *socket = of(wire);
   if (socket->closed) {
     return;
   }
@@ -278,9 +278,8 @@ static void socket_close(struct wire *wire, bool flush) {
     }
     return;
   }
-  struct timeval linger = clock_timeval(wire->shared->linger_ms);
   socket->flushing = true;
-  evtimer_add(&socket->linger, &linger);
+  loop_start_timer(&socket->linger, wire->shared->linger_ms);
   event_del(&socket->readable);
   if (!socket->output) {
     finish_writing(socket);
@@ -299,7 +298,7 @@ struct wire *wire_socket_new(struct wire_shared *shared, int fd, SSL *ssl,
                                         .resume = socket_resume,
                                         .close = socket_close,
                                         .cut = socket_cut};
-  struct socket_wire *socket = calloc(1, sizeof *socket);
+  struct wire_socket *socket = calloc(1, sizeof *socket);
   if (!socket) {
     SSL_free(ssl);
     close(fd);

@@ -5,14 +5,14 @@
 #include "worker/kcp_connection.h"
 #include "worker/trace.h"
 
-static struct stream_wire *of(struct wire *wire) { return (struct stream_wire *)wire; }
+static struct wire_stream *of(struct wire *wire) { return (struct wire_stream *)wire; }
 
-static const struct stream_wire *of_const(const struct wire *wire) {
-  return (const struct stream_wire *)wire;
+static const struct wire_stream *of_const(const struct wire *wire) {
+  return (const struct wire_stream *)wire;
 }
 
 // Brings the counters up to date: what waits for clients, and what has gone.
-static void count_queued(struct stream_wire *stream) {
+static void count_queued(struct wire_stream *stream) {
   size_t queued = stream->closed ? 0 : smux_queued_bytes(stream->stream);
   uint64_t sent = smux_sent_bytes(stream->stream);
   counters_add(stream->wire.shared->counters, COUNTER_BYTES_OUT, sent - stream->counted_sent);
@@ -24,21 +24,21 @@ static void count_queued(struct stream_wire *stream) {
   }
 }
 
-static void stream_free(struct stream_wire *stream) {
+static void stream_free(struct wire_stream *stream) {
   trace_gone(stream->trace);
   free(stream);
 }
 
 // It has been closed, and nothing of its owner is under way any more.
-static void gone(struct stream_wire *stream) {
+static void gone(struct wire_stream *stream) {
   struct wire *wire = &stream->wire;
   wire->events->on_gone(wire->owner);
   stream_free(stream);
 }
 
-static void enter(struct stream_wire *stream) { stream->calls++; }
+static void enter(struct wire_stream *stream) { stream->calls++; }
 
-static void leave(struct stream_wire *stream) {
+static void leave(struct wire_stream *stream) {
   if (--stream->calls == 0 && stream->closed) {
     gone(stream);
   }
@@ -47,7 +47,7 @@ static void leave(struct stream_wire *stream) {
 // --- From the link -----------------------------------------------------------------------------
 
 size_t wire_stream_on_bytes(uint8_t *bytes, size_t len, void *stream_owner) {
-  struct stream_wire *stream = stream_owner;
+  struct wire_stream *stream = stream_owner;
   struct wire *wire = &stream->wire;
   enter(stream);
   size_t used = wire->events->on_bytes(bytes, len, wire->owner);
@@ -56,7 +56,7 @@ size_t wire_stream_on_bytes(uint8_t *bytes, size_t len, void *stream_owner) {
   return used;
 }
 
-void wire_stream_end(struct stream_wire *stream, enum close_reason reason) {
+void wire_stream_end(struct wire_stream *stream, enum close_reason reason) {
   struct wire *wire = &stream->wire;
   enter(stream);
   wire->events->on_ended(reason, wire->owner);
@@ -68,7 +68,7 @@ void wire_stream_on_ended(void *stream_owner) {
 }
 
 void wire_stream_on_sent(void *stream_owner) {
-  struct stream_wire *stream = stream_owner;
+  struct wire_stream *stream = stream_owner;
   struct wire *wire = &stream->wire;
   count_queued(stream);
   if (stream->counted_bytes < wire->shared->low_bytes) {
@@ -78,12 +78,12 @@ void wire_stream_on_sent(void *stream_owner) {
   }
 }
 
-bool wire_stream_is_next(struct stream_wire *stream, const uint8_t *bytes, size_t len) {
+bool wire_stream_is_next(struct wire_stream *stream, const uint8_t *bytes, size_t len) {
   struct wire *wire = &stream->wire;
   return !stream->closed && wire->events->is_next && wire->events->is_next(bytes, len, wire->owner);
 }
 
-void wire_stream_go_on(struct stream_wire *stream) {
+void wire_stream_go_on(struct wire_stream *stream) {
   stream->resuming = false;
   enter(stream);
   smux_resume(stream->stream);
@@ -93,7 +93,7 @@ void wire_stream_go_on(struct stream_wire *stream) {
 // --- From the transport ------------------------------------------------------------------------
 
 static int stream_write(struct wire *wire, const uint8_t *bytes, size_t len) {
-  struct stream_wire *stream = of(wire);
+  struct wire_stream *stream = of(wire);
   int error = smux_write(stream->stream, bytes, len);
   count_queued(stream);
   link_touch(stream->connection->link);
@@ -110,21 +110,21 @@ static uint64_t stream_taken_bytes(const struct wire *wire) {
 }
 
 static void stream_pause(struct wire *wire) {
-  struct stream_wire *stream = of(wire);
+  struct wire_stream *stream = of(wire);
   stream->resuming = false;
   smux_pause(stream->stream);
 }
 
 // What was kept is given out from the loop, not from within whatever resumes.
 static void stream_resume(struct wire *wire) {
-  struct stream_wire *stream = of(wire);
+  struct wire_stream *stream = of(wire);
   stream->resuming = true;
   stream->connection->resuming = true;
   kcp_connection_touch(stream->connection);
 }
 
 static void stream_close(struct wire *wire, bool flush) {
-  struct stream_wire *stream = of(wire);
+  struct wire_stream *stream = of(wire);
   if (stream->closed) {
     return;
   }
@@ -144,7 +144,9 @@ static void stream_cut(struct wire *wire) { stream_close(wire, false); }
 
 static void stream_logged_in(struct wire *wire) { kcp_connection_logged_in(of(wire)->connection); }
 
-static void stream_answered(struct wire *wire) { kcp_connection_answered(of(wire)->connection); }
+static void stream_address_validated(struct wire *wire) {
+  kcp_connection_address_validated(of(wire)->connection);
+}
 
 static void stream_describe(const struct wire *wire, struct wire_path *path) {
   kcp_connection_describe(of_const(wire)->connection, of_const(wire)->stream, path);
@@ -152,9 +154,9 @@ static void stream_describe(const struct wire *wire, struct wire_path *path) {
 
 // --- The whole ---------------------------------------------------------------------------------
 
-struct stream_wire *wire_stream_new(struct kcp_connection *connection, struct smux_stream *stream,
+struct wire_stream *wire_stream_new(struct kcp_connection *connection, struct smux_stream *stream,
                                     struct trace_connection *trace) {
-  struct stream_wire *wire = calloc(1, sizeof *wire);
+  struct wire_stream *wire = calloc(1, sizeof *wire);
   if (wire) {
     wire->connection = connection;
     wire->stream = stream;
@@ -163,7 +165,7 @@ struct stream_wire *wire_stream_new(struct kcp_connection *connection, struct sm
   return wire;
 }
 
-struct wire *wire_stream_attach(struct stream_wire *stream, const struct wire_events *events,
+struct wire *wire_stream_attach(struct wire_stream *stream, const struct wire_events *events,
                                 void *owner) {
   static const struct wire_kind kind = {.name = "kcp",
                                         .write = stream_write,
@@ -174,7 +176,7 @@ struct wire *wire_stream_attach(struct stream_wire *stream, const struct wire_ev
                                         .close = stream_close,
                                         .cut = stream_cut,
                                         .logged_in = stream_logged_in,
-                                        .answered = stream_answered,
+                                        .address_validated = stream_address_validated,
                                         .describe = stream_describe};
   struct wire_shared *shared = kcp_connection_wires(stream->connection);
   stream->wire = (struct wire){.kind = &kind, .events = events, .owner = owner, .shared = shared};
@@ -183,4 +185,4 @@ struct wire *wire_stream_attach(struct stream_wire *stream, const struct wire_ev
   return &stream->wire;
 }
 
-void wire_stream_drop(struct stream_wire *stream) { stream_free(stream); }
+void wire_stream_drop(struct wire_stream *stream) { stream_free(stream); }

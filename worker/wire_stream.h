@@ -12,9 +12,9 @@
 struct kcp_connection;
 struct trace_connection;
 
-struct stream_wire {
+struct wire_stream {
   struct wire wire;
-  LIST_ENTRY(stream_wire) sibling;  // among the connection's
+  LIST_ENTRY(wire_stream) sibling;  // among the connection's
   struct kcp_connection *connection;
   struct smux_stream *stream;
   struct trace_connection *trace;  // NULL without tracing
@@ -24,26 +24,26 @@ struct stream_wire {
   bool closed;
   bool resuming;
 };
-LIST_HEAD(stream_wire_list, stream_wire);
+LIST_HEAD(wire_stream_list, wire_stream);
 
-// For the connection's link: what befalls a stream, whose owner is its stream_wire.
+// For the connection's link: what befalls a stream, whose owner is its wire_stream.
 size_t wire_stream_on_bytes(uint8_t *bytes, size_t len, void *stream_owner);
 void wire_stream_on_ended(void *stream_owner);
 void wire_stream_on_sent(void *stream_owner);
 
 // The wire of a stream that the client has opened. NULL when out of memory. trace is taken over.
-struct stream_wire *wire_stream_new(struct kcp_connection *connection, struct smux_stream *stream,
+struct wire_stream *wire_stream_new(struct kcp_connection *connection, struct smux_stream *stream,
                                     struct trace_connection *trace);
 // Gives it its owner, before anything comes.
-struct wire *wire_stream_attach(struct stream_wire *stream, const struct wire_events *events,
+struct wire *wire_stream_attach(struct wire_stream *stream, const struct wire_events *events,
                                 void *owner);
 // Without an owner: frees it.
-void wire_stream_drop(struct stream_wire *stream);
+void wire_stream_drop(struct wire_stream *stream);
 // Goes on with what was kept while it was paused.
-void wire_stream_go_on(struct stream_wire *stream);
+void wire_stream_go_on(struct wire_stream *stream);
 // Whether bytes that might come next on it are what only its client can have sent.
-bool wire_stream_is_next(struct stream_wire *stream, const uint8_t *bytes, size_t len);
+bool wire_stream_is_next(struct wire_stream *stream, const uint8_t *bytes, size_t len);
 // The connection is at its end.
-void wire_stream_end(struct stream_wire *stream, enum close_reason reason);
+void wire_stream_end(struct wire_stream *stream, enum close_reason reason);
 
 #endif

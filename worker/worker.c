@@ -130,7 +130,7 @@ static int set_up_keys(struct worker *worker) {
 }
 
 // What the master handed over. Returns what is wrong, or NULL.
-static const char *take_over(struct worker *worker) {
+static const char *take_handover(struct worker *worker) {
   int error;
   // The listening sockets too, however many they are.
   for (int fd = HANDOVER_CHANNEL; fcntl(fd, F_GETFD) >= 0; fd++) {
@@ -308,7 +308,7 @@ int worker_run(int index) {
   signal(SIGUSR1, SIG_IGN);  // for the master alone, which tells us
   let_batches_grow();        // before any thread is started, so that all have it
   worker.base = new_base();
-  const char *wrong = worker.base ? take_over(&worker) : "no event loop";
+  const char *wrong = worker.base ? take_handover(&worker) : "no event loop";
   if (!wrong) {
     wrong = build(&worker, why, sizeof why);
   }

@@ -12,13 +12,13 @@
 
 #include "common/clock.h"
 #include "common/kcp/link.h"
+#include "common/kcp_settings.h"
 #include "common/timer_wheel.h"
 
 enum {
   BATCH = 16,  // datagrams read or written in one call
   SLOT_BYTES = 2048,
   STREAMS_MAX = 256,         // of one connection
-  STREAM_BYTES = 65536,      // the window of each
   WHEEL_GRANULARITY_MS = 2,  // finer than the wire's interval: a client's delay is measured
   LINGER_POLL_MS = 20,
 };
@@ -102,14 +102,15 @@ int kcp_wire_parse_profile(const char *text, struct kcp_wire *wire) {
   return wire->low_latency || strcmp(text, "default") == 0 ? 0 : ERROR_INVALID;
 }
 
+// The gateway's settings by default, but that a client may have more streams.
 static bool set_up(struct kcp_dialer *dialer, const struct kcp_wire *wire) {
-  bool low = wire->low_latency;
-  unsigned data = low ? 8 : 10;
-  unsigned parity = low ? 2 : 3;
-  if (wire->has_fec) {
-    data = wire->data_shards;
-    parity = wire->parity_shards;
+  struct config_kcp kcp;
+  enum kcp_profile profile = wire->low_latency ? KCP_PROFILE_LOW_LATENCY : KCP_PROFILE_DEFAULT;
+  if (config_kcp_of_profile(profile, &kcp) != 0) {
+    return false;
   }
+  unsigned data = wire->has_fec ? wire->data_shards : (unsigned)kcp.data_shards;
+  unsigned parity = wire->has_fec ? wire->parity_shards : (unsigned)kcp.parity_shards;
   if (data > 0) {
     dialer->code = reed_solomon_new(data, parity);
     if (!dialer->code) {
@@ -117,22 +118,11 @@ static bool set_up(struct kcp_dialer *dialer, const struct kcp_wire *wire) {
     }
   }
   dialer->idle_streams = wire->idle_streams;
-  dialer->settings = (struct link_settings){.code = dialer->code,
-                                            .scratch = dialer->scratch,
-                                            .kcp = {.nodelay = true,
-                                                    .interval_ms = KCP_INTERVAL_MIN_MS,
-                                                    .resend = 2,
-                                                    .ack_nodelay = true,
-                                                    .send_window = low ? 256 : 128,
-                                                    .receive_window = low ? 256 : 128,
-                                                    .mtu = low ? 1200 : 1400},
-                                            .smux = {.client = true,
-                                                     .frame_bytes = low ? 2048 : 4096,
-                                                     .stream_bytes = STREAM_BYTES,
-                                                     .session_bytes = low ? 8u << 20 : 4u << 20,
-                                                     .streams_max = STREAMS_MAX,
-                                                     .keepalive_interval_ms = low ? 5000 : 10000,
-                                                     .keepalive_timeout_ms = low ? 15000 : 30000}};
+  dialer->settings = kcp_settings_for_link(&kcp);
+  dialer->settings.code = dialer->code;
+  dialer->settings.scratch = dialer->scratch;
+  dialer->settings.smux.client = true;
+  dialer->settings.smux.streams_max = STREAMS_MAX;
   return true;
 }
 

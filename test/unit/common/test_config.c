@@ -957,6 +957,13 @@ static void the_profile_of_kcp_gives_what_is_not_given(void **state) {
   load_good("");
   unsetenv("JANUS_KCP_PROFILE");
   assert_int_equal(config.kcp.send_window, 256);
+
+  struct config_kcp kcp;
+  assert_int_equal(config_kcp_of_profile(KCP_PROFILE_LOW_LATENCY, &kcp), 0);
+  assert_memory_equal(&kcp, &config.kcp, sizeof kcp);
+  load_good("");
+  assert_int_equal(config_kcp_of_profile(KCP_PROFILE_DEFAULT, &kcp), 0);
+  assert_memory_equal(&kcp, &config.kcp, sizeof kcp);
 }
 
 static void what_kcp_can_not_do_is_refused(void **state) {

@@ -29,15 +29,13 @@ import (
 	"io"
 	"log"
 	"net"
-	"os"
-	"os/signal"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"janus/interop/faults"
+	"janus/interop/program"
 	"janus/interop/stack"
 )
 
@@ -50,29 +48,18 @@ const pumpBytes = 16 << 10
 const longestCommand = 512
 
 func main() {
-	log.SetFlags(0)
-	log.SetPrefix("kcp-bridge: ")
+	program.Begin("kcp-bridge")
 	b := &bridge{settings: stack.Defaults(), sessions: map[string]*session{}}
 	b.settings.Flags(flag.CommandLine)
 	b.faults.Flags(flag.CommandLine)
 	flag.StringVar(&b.gateway, "gateway", "127.0.0.1:17003", "`address` of the server")
 	profile := flag.String("profile", "default", "default or low-latency: settings not given otherwise")
-	flag.Parse()
-	if flag.NArg() > 0 || !b.profile(*profile) {
-		flag.Usage()
-		os.Exit(2)
-	}
+	program.Parse(func() bool { return b.profile(*profile) })
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		log.Fatal(err)
 	}
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
-	go func() {
-		<-signals
-		os.Exit(0)
-	}()
-	fmt.Println(listener.Addr().(*net.TCPAddr).Port)
+	program.Serving(listener.Addr().(*net.TCPAddr).Port)
 	for {
 		connection, err := listener.Accept()
 		if err != nil {

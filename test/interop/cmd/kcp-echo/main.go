@@ -13,32 +13,25 @@ package main
 import (
 	"encoding/hex"
 	"flag"
-	"fmt"
 	"log"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/go-pantheon/fabrica-util/security/certificate"
 
 	"janus/interop/echo"
+	"janus/interop/program"
 	"janus/interop/stack"
 )
 
 func main() {
-	log.SetFlags(0)
-	log.SetPrefix("kcp-echo: ")
+	program.Begin("kcp-echo")
 	settings := stack.Defaults()
 	settings.Flags(flag.CommandLine)
 	address := flag.String("listen", "127.0.0.1:0", "`address` of the UDP socket")
 	seal := flag.String("seal", "", "AES `key` of 32 bytes, in hex, of all messages")
 	login := flag.Bool("login", false, "begin each stream with the handshake")
 	key := flag.String("key", "", "`file` of the server's private key")
-	flag.Parse()
-	if flag.NArg() > 0 || (*seal != "" && *login) {
-		flag.Usage()
-		os.Exit(2)
-	}
+	program.Parse(func() bool { return *seal == "" || !*login })
 
 	server, err := choose(*seal, *login, *key)
 	if err != nil {
@@ -48,13 +41,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
-	go func() {
-		<-signals
-		os.Exit(0)
-	}()
-	fmt.Println(listener.Addr())
+	program.Serving(listener.Addr())
 	log.Fatal(settings.Serve(listener, server.Serve))
 }
 
