@@ -232,9 +232,10 @@ static void on_packet(struct session *session, uint8_t *bytes, size_t len) {
     }
     // Wraps as the client's int32 does.
     session->next_index = (int32_t)((uint32_t)session->next_index + 1);
-  }
-  if (session->traffic.messages_in == 1) {
-    transport_address_validated(session->transport);
+    // Only who has the key can have sent it: a forger has another's address, but not that.
+    if (session->traffic.messages_in == 1) {
+      transport_address_validated(session->transport);
+    }
   }
   size_t data_bytes = packet.data_len;
   if (packet.compress) {
