@@ -17,7 +17,14 @@
 struct stream_engine;
 struct stream;
 
+enum stream_engine_kind {
+  STREAM_GRPC,   // gRPC C core, with its threads
+  STREAM_HTTP2,  // in the loop itself, on nghttp2
+};
+#define STREAM_ENGINE_CHOICES "grpc|http2"
+
 struct stream_engine_options {
+  enum stream_engine_kind kind;
   int64_t open_timeout_ms;
   size_t streams_per_connection;  // a further connection is opened beyond it
   size_t message_bytes;           // a larger message from a backend ends its stream
