@@ -11,6 +11,7 @@
 #include <event2/event.h>
 #include <event2/listener.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <nghttp2/nghttp2.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -53,9 +54,9 @@ struct backend_connection {
   bool closed;                          // by the client
   int settings_acks;
   int goaways;
-  int pings;       // of the client,
-  int pongs;       // and its answers to ours
-  uint8_t pong[8]; // the last one's bytes
+  int pings;        // of the client,
+  int pongs;        // and its answers to ours
+  uint8_t pong[8];  // the last one's bytes
 };
 
 struct backend {
@@ -68,10 +69,10 @@ struct backend {
   size_t settings_count;
   const void *greeting;  // sent in place of settings; and then nothing comes by itself
   size_t greeting_len;
-  bool silent;       // says nothing by itself
-  bool resets;       // connections, as soon as they are there
-  bool mute;         // answers no pings
-  bool holds;        // gives no windows back
+  bool silent;           // says nothing by itself
+  bool resets;           // connections, as soon as they are there
+  bool mute;             // answers no pings
+  bool holds;            // gives no windows back
   size_t largest_frame;  // that it heard
 };
 
@@ -448,6 +449,7 @@ static inline void backend_on_accept(struct evconnlistener *listener, evutil_soc
   connection->initial_window = NGHTTP2_INITIAL_WINDOW_SIZE;
   nghttp2_hd_inflate_new(&connection->inflater);
   connection->wire = bufferevent_socket_new(backend->base, fd, BEV_OPT_CLOSE_ON_FREE);
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
   if (backend->resets) {
     const struct linger at_once = {.l_onoff = 1};
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
