@@ -7,6 +7,10 @@
 
 struct stream_engine *stream_engine_new(struct event_base *base,
                                         const struct stream_engine_options *options, int *error) {
+  switch (options->kind) {
+    case STREAM_HTTP2: return stream_http2_new(base, options, error);
+    case STREAM_GRPC: break;
+  }
   return stream_grpc_new(base, options, error);
 }
 

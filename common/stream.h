@@ -1,6 +1,7 @@
 // What a tunnel knows of the way to a backend, and the registry of that to etcd: a
 // bidirectional stream of messages, and nothing of the engine that carries it: gRPC C core with
-// its threads (stream_grpc.c) is its first. A unary call is a stream of one message each way.
+// its threads (stream_grpc.c), or HTTP/2 in the loop itself (stream_http2.c). A unary call is a
+// stream of one message each way.
 //
 // Everything happens on the loop's thread. Callbacks never run from inside the functions below,
 // always from the loop.
@@ -18,8 +19,8 @@ struct stream_engine;
 struct stream;
 
 enum stream_engine_kind {
-  STREAM_GRPC,   // gRPC C core, with its threads
-  STREAM_HTTP2,  // in the loop itself, on nghttp2
+  STREAM_GRPC,   // gRPC C core
+  STREAM_HTTP2,  // nghttp2, in the loop
 };
 #define STREAM_ENGINE_CHOICES "grpc|http2"
 

@@ -28,8 +28,10 @@ struct stream {
   const struct stream_methods *methods;
 };
 
-// As stream_engine_new.
+// As stream_engine_new, which has looked at options->kind.
 struct stream_engine *stream_grpc_new(struct event_base *base,
                                       const struct stream_engine_options *options, int *error);
+struct stream_engine *stream_http2_new(struct event_base *base,
+                                       const struct stream_engine_options *options, int *error);
 
 #endif
