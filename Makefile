@@ -197,7 +197,10 @@ test_packages: web
 PATIENCE_release := 1
 PATIENCE_asan := 3
 PATIENCE_tsan := 5
-TEST_ENVIRONMENT = JANUS_BUILD=$(B) JANUS_TEST_PATIENCE=$(PATIENCE_$(FLAVOUR)) \
+# ENGINE=grpc or http2 is what carries the gateways' tunnels in the system and interop tests, other
+# than by default.
+ENGINE ?=
+TEST_ENVIRONMENT = JANUS_BUILD=$(B) JANUS_ENGINE=$(ENGINE) JANUS_TEST_PATIENCE=$(PATIENCE_$(FLAVOUR)) \
   TSAN_OPTIONS=suppressions=test/tsan.supp
 
 asan: ## The whole suite under AddressSanitizer and UBSan
@@ -224,7 +227,7 @@ bench: ## Measure; ONLY=group[,group] for some (roundtrip, transport, kcp, login
 	@JANUS_BUILD=$(B) $(PYTHON) test/bench/run.py "$(ONLY)"
 
 interop: all ## Drive the gateway with the ecosystem's Go packages
-	@JANUS_BUILD=$(abspath $(B)) test/interop/run
+	@JANUS_BUILD=$(abspath $(B)) JANUS_ENGINE=$(ENGINE) test/interop/run
 
 # --- Form --------------------------------------------------------------------
 

@@ -23,6 +23,7 @@
 #include "common/networks.h"
 #include "common/node_table.h"
 #include "common/route_table.h"
+#include "common/stream.h"
 #include "common/trace_context.h"
 
 enum {
@@ -300,6 +301,7 @@ struct config {
   struct {
     struct config_tunnel_type types[CONFIG_TUNNEL_TYPES];
     size_t type_count;
+    enum stream_engine_kind engine;
     int64_t open_timeout_ms;    // for one try
     int64_t reopen_timeout_ms;  // from a break until the session is given up
     int64_t backoff_ms;         // between tries, doubled each time with jitter

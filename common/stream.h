@@ -22,6 +22,7 @@ enum stream_engine_kind {
   STREAM_GRPC,   // gRPC C core
   STREAM_HTTP2,  // nghttp2, in the loop
 };
+#define STREAM_ENGINE_CHOICES "grpc|http2"
 
 struct stream_engine_options {
   enum stream_engine_kind kind;

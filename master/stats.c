@@ -4,6 +4,7 @@
 #include <grpc/grpc.h>
 #include <hiredis/hiredis.h>
 #include <microhttpd.h>
+#include <nghttp2/nghttp2.h>
 #include <openssl/crypto.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -11,6 +12,7 @@
 #include <zlib.h>
 
 #include "common/clock.h"
+#include "common/config_value.h"
 #include "master/json_text.h"
 #include "master/push_topics.h"
 #include "master/registry.h"
@@ -268,10 +270,13 @@ json_t *stats_tunnels(const struct master *master) {
                          (json_int_t)total.split[SPLIT_TUNNEL_MESSAGES_IN][i], "messages_out",
                          (json_int_t)total.split[SPLIT_TUNNEL_MESSAGES_OUT][i]));
   }
-  json_t *report =
-      json_pack("{s:I, s:I, s:I, s:o}", "open", (json_int_t)total.gauge[GAUGE_TUNNELS],
-                "backend_connections", (json_int_t)total.gauge[GAUGE_BACKEND_CONNECTIONS],
-                "queued_bytes", (json_int_t)total.gauge[GAUGE_QUEUED_IN_BYTES], "types", types);
+  char engine[16];
+  config_value_print_choice(STREAM_ENGINE_CHOICES, (int)master->config.tunnel.engine, engine,
+                            sizeof engine);
+  json_t *report = json_pack("{s:s, s:I, s:I, s:I, s:o}", "engine", engine, "open",
+                             (json_int_t)total.gauge[GAUGE_TUNNELS], "backend_connections",
+                             (json_int_t)total.gauge[GAUGE_BACKEND_CONNECTIONS], "queued_bytes",
+                             (json_int_t)total.gauge[GAUGE_QUEUED_IN_BYTES], "types", types);
   ADD_COUNTERS(report, &total, fields);
   return report;
 }
@@ -302,10 +307,11 @@ json_t *stats_routes(const struct master *master) {
 json_t *stats_build(const struct master *master) {
   char redis[32];  // the library does not say itself which one it is
   snprintf(redis, sizeof redis, "%d.%d.%d", HIREDIS_MAJOR, HIREDIS_MINOR, HIREDIS_PATCH);
-  return json_pack("{s:s, s:s, s:I, s:{s:s, s:s, s:s, s:s, s:s, s:s, s:s}}", "version",
+  return json_pack("{s:s, s:s, s:I, s:{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}}", "version",
                    JANUS_VERSION, "compiler", __VERSION__, "started_at_ms",
                    (json_int_t)master->started_ms, "libraries", "libevent", event_get_version(),
                    "libsodium", sodium_version_string(), "openssl",
-                   OpenSSL_version(OPENSSL_VERSION_STRING), "grpc", grpc_version_string(), "zlib",
-                   zlibVersion(), "libmicrohttpd", MHD_get_version(), "hiredis", redis);
+                   OpenSSL_version(OPENSSL_VERSION_STRING), "grpc", grpc_version_string(),
+                   "nghttp2", nghttp2_version(0)->version_str, "zlib", zlibVersion(),
+                   "libmicrohttpd", MHD_get_version(), "hiredis", redis);
 }

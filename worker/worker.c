@@ -186,6 +186,7 @@ static void on_store_ready(struct worker *worker) {
 static const char *build(struct worker *worker, char *why, size_t why_size) {
   const struct config *config = &worker->config;
   const struct stream_engine_options options = {
+      .kind = config->tunnel.engine,
       .open_timeout_ms = config->tunnel.open_timeout_ms,
       .streams_per_connection = (size_t)config->tunnel.streams_per_connection,
       .message_bytes = (size_t)config->tunnel.message_bytes,

@@ -7,7 +7,7 @@ import signal
 
 from janus.etcd_server import Etcd
 from janus.patience import patient, wait_for
-from janus.programs import Gateway, etcd_settings, nodes_of
+from janus.programs import ENGINE, Gateway, etcd_settings, nodes_of
 from janus.push import GrpcPusher
 
 SERVING, NOT_SERVING = 1, 2
@@ -120,6 +120,7 @@ def test_the_numbers_are_what_clients_did(start, backend):
                                                          "kcp": 0}
         tunnels = port.stats("tunnels")
         assert (tunnels["open"], tunnels["opened"], tunnels["messages_out"]) == (2, 2, 6)
+        assert tunnels["engine"] in ([ENGINE] if ENGINE else ["grpc", "http2"])
         types = {one["name"]: one for one in tunnels["types"]}
         assert (types["player"]["open"], types["player"]["messages_out"]) == (2, 6)
         assert types["room"]["opened"] == 0
@@ -130,6 +131,7 @@ def test_the_numbers_are_what_clients_did(start, backend):
     assert port.stats("routes")["tiers"] == gateway.ctl("routes", "stats")["stats"]
     build = port.stats("build")
     assert build["version"] == gateway.ctl("status")["version"]
+    assert build["libraries"]["nghttp2"]
     assert build["libraries"]["grpc"] and gateway.directory not in json.dumps(build)
 
 

@@ -165,6 +165,23 @@ def test_what_needs_new_workers_makes_a_generation(start, backend):
              "the old generation to leave")
 
 
+def test_players_keep_the_engine_they_began_with(start, backend):
+    """Both engines at once, to the same node."""
+    engines = ["grpc", "http2"]
+    gateway = start(Gateway, nodes=nodes_of(backend.address), settings={
+        "worker": {"count": 1}, "tunnel": {"engine": engines[0]}})
+    players = [gateway.player(41305)]
+    for generation, engine in enumerate(engines[1:] + engines[:1], 2):
+        assert gateway.reload({"tunnel": {"engine": engine}}) == {
+            "tunnel.engine": "new_generation"}
+        wait_for(lambda: any(one["generation"] == generation and one["state"] == "running"
+                             for one in workers(gateway).values()), "the new generation")
+        players.append(gateway.player(41305 + generation))
+        for player in players:
+            works(player)
+    assert len(workers(gateway)) == 3
+
+
 def test_of_too_many_generations_the_oldest_sends_its_players_away(start, backend):
     gateway = start(Gateway, nodes=nodes_of(backend.address),
                     settings={"worker": {"count": 1},

@@ -16,6 +16,8 @@ from .websocket import WebSocketClient
 
 BUILD = os.path.abspath(os.environ.get("JANUS_BUILD", "build/release"))
 BIN = os.path.join(BUILD, "bin")
+# What carries the tunnels of every gateway whose test does not say; the gateway's default if "".
+ENGINE = os.environ.get("JANUS_ENGINE", "")
 SANITIZER_REPORT = re.compile(r"(Address|Thread|Leak|UndefinedBehavior)Sanitizer|runtime error:")
 
 
@@ -210,7 +212,8 @@ class Gateway(Program):
         self.settings = merged(
             merged(self.DEFAULTS, {
                 "control": {"socket": os.path.join(self.directory, "control.sock")},
-                "nodes": nodes}),
+                "nodes": nodes,
+                **({"tunnel": {"engine": ENGINE}} if ENGINE else {})}),
             settings or {},
         )
         self.socket_path = self.settings["control"]["socket"]
