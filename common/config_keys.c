@@ -271,7 +271,7 @@ static const struct key keys[] = {
     SETTING("queue.client_grace", KEY_DURATION, queue.client_grace_ms, "10s", RANGE(1, DAY_MS)),
 
     {.path = "tunnel.types", .kind = KEY_TUNNEL_TYPES},
-    SETTING("tunnel.engine", KEY_CHOICE, tunnel.engine, "grpc", .choices = STREAM_ENGINE_CHOICES,
+    SETTING("tunnel.engine", KEY_CHOICE, tunnel.engine, "http2", .choices = STREAM_ENGINE_CHOICES,
             IN_NEW_WORKERS),
     SETTING("tunnel.open_timeout", KEY_DURATION, tunnel.open_timeout_ms, "3s", RANGE(1, DAY_MS),
             IN_NEW_WORKERS),

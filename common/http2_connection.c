@@ -95,8 +95,8 @@ static int64_t keepalive_ms(const struct http2_connection *connection) {
 static void set_timer(struct http2_connection *connection) {
   connection->was_heard = false;
   connection->has_pinged = false;
-  loop_start_timer(&connection->timer, connection->stream_count == 0 ? IDLE_CONNECTION_MS
-                                                                     : keepalive_ms(connection));
+  loop_start_timer(&connection->timer,
+                   connection->stream_count == 0 ? IDLE_CONNECTION_MS : keepalive_ms(connection));
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *context) {
@@ -122,7 +122,8 @@ static void on_timer(evutil_socket_t fd, short what, void *context) {
   }
 }
 
-// --- What is sent ----------------------------------------------------------------------------------
+// --- What is sent
+// ----------------------------------------------------------------------------------
 
 static ssize_t on_data_wanted(nghttp2_session *session, int32_t id, uint8_t *buffer, size_t len,
                               uint32_t *flags, nghttp2_data_source *source, void *context) {
@@ -264,7 +265,8 @@ void http2_connection_consumed(struct http2_connection *connection,
   }
 }
 
-// --- Its streams -----------------------------------------------------------------------------------
+// --- Its streams
+// -----------------------------------------------------------------------------------
 
 bool http2_connection_has_room(const struct http2_connection *connection) {
   const struct http2_backend *backend = connection->backend;
@@ -348,7 +350,8 @@ void http2_connection_add(struct http2_connection *connection, struct http2_stre
   }
 }
 
-// --- What comes ------------------------------------------------------------------------------------
+// --- What comes
+// ------------------------------------------------------------------------------------
 
 static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
                      size_t name_len, const uint8_t *value, size_t value_len, uint8_t flags,
@@ -482,7 +485,8 @@ nghttp2_session_callbacks *http2_connection_callbacks(void) {
   return callbacks;
 }
 
-// --- The socket ------------------------------------------------------------------------------------
+// --- The socket
+// ------------------------------------------------------------------------------------
 
 static void on_bytes(const uint8_t *bytes, size_t len, void *owner) {
   struct http2_connection *connection = owner;

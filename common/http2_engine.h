@@ -24,11 +24,11 @@ enum {
   // One frame at most: the default of SETTINGS_MAX_FRAME_SIZE is all that we make use of.
   HTTP2_FRAME_HEAD_BYTES = 9,
   HTTP2_FRAME_MAX_BYTES = HTTP2_FRAME_HEAD_BYTES + 16384,
-  HTTP2_OUT_BYTES = 256 << 10,     // written by one call at most
-  HTTP2_ARENA_BYTES = 256 << 10,   // messages on their way out, within one turn of the loop
-  HTTP2_READ_BYTES = 256 << 10,    // read by one call at most
-  HTTP2_QUEUE_BYTES = 64 << 10,    // of one stream's messages, from which on it takes no more
-  HTTP2_WINDOW_BYTES = 64 << 10,   // that a backend may send on a stream which is not read
+  HTTP2_OUT_BYTES = 256 << 10,    // written by one call at most
+  HTTP2_ARENA_BYTES = 256 << 10,  // messages on their way out, within one turn of the loop
+  HTTP2_READ_BYTES = 256 << 10,   // read by one call at most
+  HTTP2_QUEUE_BYTES = 64 << 10,   // of one stream's messages, from which on it takes no more
+  HTTP2_WINDOW_BYTES = 64 << 10,  // that a backend may send on a stream which is not read
   HTTP2_CONNECTION_WINDOW_BYTES = 4 << 20,
 };
 
@@ -63,7 +63,7 @@ struct http2_engine {
   struct http2_connections dead;   // to be freed
   struct http2_streams told;       // whose owners are to be told something
   size_t told_count;
-  struct http2_streams in_arena;   // with messages there
+  struct http2_streams in_arena;  // with messages there
   uint8_t *arena;
   size_t arena_used;
   uint8_t *out;  // HTTP2_OUT_BYTES, and room for one more frame
@@ -83,8 +83,8 @@ struct http2_backend {
 };
 
 struct http2_connection {
-  LIST_ENTRY(http2_connection) link;     // among the backend's, unless it takes no new streams
-  TAILQ_ENTRY(http2_connection) dirty;   // while is_dirty; among the dead
+  LIST_ENTRY(http2_connection) link;    // among the backend's, unless it takes no new streams
+  TAILQ_ENTRY(http2_connection) dirty;  // while is_dirty; among the dead
   struct http2_engine *engine;
   struct http2_backend *backend;  // NULL when it takes no new streams
   struct tcp_client *tcp;
@@ -147,17 +147,17 @@ struct http2_stream {
   uint8_t prefix_got;
   uint8_t holds;  // functions that still need the memory
   bool has_owner : 1;
-  bool wants : 1;       // the owner has asked for the next message
-  bool is_opened : 1;   // the request has left,
+  bool wants : 1;      // the owner has asked for the next message
+  bool is_opened : 1;  // the request has left,
   bool tell_opened : 1;
   bool is_deferred : 1;  // nghttp2 was told that there is nothing to send
   bool was_full : 1;     // the owner waits for on_sent,
   bool tell_sent : 1;
-  bool is_finishing : 1;    // half-closed, when its messages have left
-  bool has_left : 1;        // the half-close
-  bool has_ended : 1;       // the status is known,
-  bool told_end : 1;        // and was told
-  bool has_encoding : 1;    // the backend compresses
+  bool is_finishing : 1;      // half-closed, when its messages have left
+  bool has_left : 1;          // the half-close
+  bool has_ended : 1;         // the status is known,
+  bool told_end : 1;          // and was told
+  bool has_encoding : 1;      // the backend compresses
   bool has_content_type : 1;  // which is gRPC's
   bool has_failed : 1;        // what came makes no sense, or was too much: no more is given out
   bool is_gone : 1;           // for the backend: there is nothing to reset

@@ -55,19 +55,15 @@ static char *put_binary(char *at, const char *value, nghttp2_nv *field) {
 struct http2_request *http2_request_new(const struct stream_target *target, const char *authority,
                                         const struct stream_metadata *metadata, size_t count) {
   const struct stream_metadata fixed[FIXED_FIELDS] = {
-      {":method", "POST"},
-      {":scheme", target->secure ? "https" : "http"},
-      {":path", target->method},
-      {":authority", authority},
-      {"te", "trailers"},
-      {"content-type", "application/grpc"},
+      {":method", "POST"},        {":scheme", target->secure ? "https" : "http"},
+      {":path", target->method},  {":authority", authority},
+      {"te", "trailers"},         {"content-type", "application/grpc"},
       {"user-agent", USER_AGENT},
   };
   size_t all = FIXED_FIELDS + count;
   size_t size = sizeof(struct http2_request) + all * sizeof(nghttp2_nv);
   for (size_t i = 0; i < all; i++) {
-    const struct stream_metadata *one =
-        i < FIXED_FIELDS ? &fixed[i] : &metadata[i - FIXED_FIELDS];
+    const struct stream_metadata *one = i < FIXED_FIELDS ? &fixed[i] : &metadata[i - FIXED_FIELDS];
     size += strlen(one->key) + 1 + strlen(one->value) * 4 / 3 + 4;
   }
   struct http2_request *request = calloc(1, size);
@@ -78,8 +74,7 @@ struct http2_request *http2_request_new(const struct stream_target *target, cons
   request->fields = (nghttp2_nv *)(void *)(request + 1);
   char *at = (char *)(request->fields + all);
   for (size_t i = 0; i < all; i++) {
-    const struct stream_metadata *one =
-        i < FIXED_FIELDS ? &fixed[i] : &metadata[i - FIXED_FIELDS];
+    const struct stream_metadata *one = i < FIXED_FIELDS ? &fixed[i] : &metadata[i - FIXED_FIELDS];
     nghttp2_nv *field = &request->fields[i];
     at = put_text(at, one->key, field, true);
     at = grpc_key_is_binary(one->key) ? put_binary(at, one->value, field)
@@ -269,10 +264,10 @@ static void fail_reading(struct http2_stream *stream, int status, const char *wh
 // False: the message that begins can't be taken, and the stream has ended.
 static bool check_prefix(struct http2_stream *stream) {
   const uint8_t *prefix = stream->prefix;
-  stream->message_len = (uint32_t)prefix[1] << 24 | (uint32_t)prefix[2] << 16 |
-                        (uint32_t)prefix[3] << 8 | prefix[4];
+  stream->message_len =
+      (uint32_t)prefix[1] << 24 | (uint32_t)prefix[2] << 16 | (uint32_t)prefix[3] << 8 | prefix[4];
   if (prefix[0] == 1 && stream->has_encoding) {
-    fail_reading(stream, STREAM_UNIMPLEMENTED, "a message in an encoding that was not offered");
+    fail_reading(stream, STREAM_INTERNAL, "a message in an encoding that was not offered");
   } else if (prefix[0] != 0) {
     fail_reading(stream, STREAM_INTERNAL, "a message that is said to be compressed, and is not");
   } else if (stream->message_len > stream->engine->options.message_bytes) {
@@ -550,7 +545,8 @@ void http2_stream_leave_arena(struct http2_stream *stream) {
   stream->last_piece = last;
 }
 
-// --- The end, by the owner -------------------------------------------------------------------------
+// --- The end, by the owner
+// -------------------------------------------------------------------------
 
 static void half_close(struct http2_stream *stream) {
   if (!stream->is_finishing && !stream->has_ended) {

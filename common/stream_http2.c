@@ -55,9 +55,9 @@ static void on_deadline(evutil_socket_t fd, short what, void *context) {
   (void)what;
   while ((stream = TAILQ_FIRST(&deadlines->streams)) && stream->deadline_ms <= now_ms) {
     http2_deadlines_clear(stream);
-    http2_stream_fail(stream, STREAM_DEADLINE_EXCEEDED,
-                      stream->is_finishing ? "the backend did not end it in time"
-                                           : "not opened in time");
+    http2_stream_fail(
+        stream, STREAM_DEADLINE_EXCEEDED,
+        stream->is_finishing ? "the backend did not end it in time" : "not opened in time");
   }
   arm(deadlines);
 }
@@ -200,8 +200,8 @@ static struct stream *http2_open(struct stream_engine *base, const struct stream
   stream->has_owner = true;
   stream->status = -1;
   for (size_t i = 0; i < metadata_count && is_legal; i++) {
-    is_legal = grpc_key_is_legal(metadata[i].key) && (grpc_key_is_binary(metadata[i].key) ||
-                                                      grpc_value_is_legal(metadata[i].value));
+    is_legal = grpc_key_is_legal(metadata[i].key) &&
+               (grpc_key_is_binary(metadata[i].key) || grpc_value_is_legal(metadata[i].value));
   }
   if (!is_legal) {
     http2_stream_fail(stream, STREAM_INVALID_ARGUMENT,
@@ -209,9 +209,9 @@ static struct stream *http2_open(struct stream_engine *base, const struct stream
     engine->has_empty_backend = true;
     return &stream->stream;
   }
-  stream->request = http2_request_new(
-      target, engine->tls_server_name ? engine->tls_server_name : target->address, metadata,
-      metadata_count);
+  stream->request =
+      http2_request_new(target, engine->tls_server_name ? engine->tls_server_name : target->address,
+                        metadata, metadata_count);
   if (!stream->request) {
     free(stream);
     engine->has_empty_backend = true;
@@ -270,8 +270,7 @@ static bool make_parts(struct http2_engine *engine, const struct stream_engine_o
   nghttp2_option_set_no_closed_streams(engine->session_options, 1);
   engine->tls_server_name = copy_of(options->tls_server_name);
   if (given(options->tls_ca) || given(options->tls_cert)) {
-    engine->tls =
-        tls_client_context_of_pem(options->tls_ca, options->tls_cert, options->tls_key);
+    engine->tls = tls_client_context_of_pem(options->tls_ca, options->tls_cert, options->tls_key);
     if (!engine->tls) {
       return false;
     }

@@ -272,8 +272,8 @@ static void connect_next(struct tcp_client *client) {
     const struct evutil_addrinfo *address = client->next_address;
     client->next_address = address->ai_next;
     int fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && (connect(fd, address->ai_addr, address->ai_addrlen) == 0 ||
-                    errno == EINPROGRESS)) {
+    if (fd >= 0 &&
+        (connect(fd, address->ai_addr, address->ai_addrlen) == 0 || errno == EINPROGRESS)) {
       client->state = CONNECTING;
       take_socket(client, fd);
       return;
@@ -341,8 +341,8 @@ static void look_up(struct tcp_client *client) {
   }
   struct evdns_base **dns = &client->shared->dns;
   if (!*dns) {
-    *dns = evdns_base_new(client->shared->base, EVDNS_BASE_INITIALIZE_NAMESERVERS |
-                                                    EVDNS_BASE_DISABLE_WHEN_INACTIVE);
+    *dns = evdns_base_new(client->shared->base,
+                          EVDNS_BASE_INITIALIZE_NAMESERVERS | EVDNS_BASE_DISABLE_WHEN_INACTIVE);
   }
   struct lookup *lookup = *dns ? calloc(1, sizeof *lookup) : NULL;
   if (!lookup) {

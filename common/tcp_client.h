@@ -51,8 +51,8 @@ struct tcp_client *tcp_client_new(struct tcp_client_shared *shared,
 void tcp_client_free(struct tcp_client *client);  // accepts NULL
 
 // Writes what the socket takes of the bytes now, and returns how much that is: on_writable tells
-// when it takes more, and on_broken if it is over. Only when connected. Under TLS what was not taken
-// has to be the beginning of what is written next.
+// when it takes more, and on_broken if it is over. Only when connected. Under TLS what was not
+// taken has to be the beginning of what is written next.
 size_t tcp_client_write(struct tcp_client *client, const uint8_t *bytes, size_t len);
 
 #endif

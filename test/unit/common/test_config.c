@@ -144,7 +144,7 @@ static void an_empty_file_gives_the_defaults(void **state) {
   assert_int_equal(config.queue.client_grace_ms, 10000);
   assert_true(config.seal.aes_ni);
 
-  assert_int_equal((int)config.tunnel.engine, STREAM_GRPC);
+  assert_int_equal((int)config.tunnel.engine, STREAM_HTTP2);
   assert_int_equal(config.tunnel.type_count, 2);
   const struct config_tunnel_type *player = &config.tunnel.types[0], *room = player + 1;
   assert_string_equal(player->name, "player");
@@ -205,7 +205,7 @@ static void values_are_read_from_the_file(void **state) {
       "           grpc = { advertise = \"gate-1.example.net:19100\"; }; };\n"
       "data : { app_route_table_alive_duration = \"5m\"; };\n"
       "limits : { handshake_timeout = \"0.5s\"; idle_timeout = \"100ms\"; };\n"
-      "tunnel : { reopen_timeout = \"1h\"; engine = \"http2\"; };\n"
+      "tunnel : { reopen_timeout = \"1h\"; engine = \"grpc\"; };\n"
       "registry = \"static\"; routes = \"memory\"; seal = { aes_ni = false; };\n"
       "nodes = ( { service = \"a\"; addr = \"h:1\"; },\n"
       "          { service = \"a\"; addr = \"h:2\"; color = \"\"; weight = 0; } );\n");
@@ -222,7 +222,7 @@ static void values_are_read_from_the_file(void **state) {
   assert_int_equal(config.limits.handshake_timeout_ms, 500);
   assert_int_equal(config.limits.idle_timeout_ms, 100);
   assert_int_equal(config.tunnel.reopen_timeout_ms, 3600000);
-  assert_int_equal((int)config.tunnel.engine, STREAM_HTTP2);
+  assert_int_equal((int)config.tunnel.engine, STREAM_GRPC);
   assert_false(config.seal.aes_ni);
   assert_int_equal(config.registry.node_count, 2);
   assert_string_equal(config.registry.nodes[0].color, "blue");
@@ -1061,8 +1061,8 @@ static void a_change_of_kcp_is_for_new_workers_but_for_its_bounds(void **state) 
 static void another_engine_is_for_new_workers(void **state) {
   (void)state;
   begin("");
-  assert_string_equal(take("tunnel = { engine = \"http2\"; };"), "tunnel.engine:new_generation ");
-  assert_int_equal((int)running.tunnel.engine, STREAM_HTTP2);
+  assert_string_equal(take("tunnel = { engine = \"grpc\"; };"), "tunnel.engine:new_generation ");
+  assert_int_equal((int)running.tunnel.engine, STREAM_GRPC);
 }
 
 static void what_was_derived_stays_where_nothing_was_said_of_it(void **state) {
