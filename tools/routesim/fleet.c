@@ -394,15 +394,15 @@ size_t fleet_open(struct fleet *fleet, size_t object, size_t gateway) {
   return number;
 }
 
-void fleet_close(struct fleet *fleet, size_t number) {
-  struct fleet_tunnel *tunnel = &fleet->tunnels[number];
-  int32_t *link = &fleet->objects[tunnel->object].first_tunnel;
-  while (*link != (int32_t)number) {
+void fleet_close(struct fleet *fleet, size_t tunnel) {
+  struct fleet_tunnel *closed = &fleet->tunnels[tunnel];
+  int32_t *link = &fleet->objects[closed->object].first_tunnel;
+  while (*link != (int32_t)tunnel) {
     link = &fleet->tunnels[*link].next;
   }
-  *link = tunnel->next;
-  tunnel->closed = true;
-  tunnel->node = FLEET_NONE;
+  *link = closed->next;
+  closed->closed = true;
+  closed->node = FLEET_NONE;
 }
 
 void fleet_kill_node(struct fleet *fleet, size_t node) {
@@ -425,8 +425,7 @@ void fleet_kill_node(struct fleet *fleet, size_t node) {
 // A route has vanished. Where it was is the best guess; whoever has a tunnel puts it back.
 static void put_back(struct fleet *fleet, size_t gateway, size_t object) {
   const struct route_key key = key_of(fleet, object);
-  // cppcheck-suppress ignoredReturnCode ; there may be none
-  route_table_doubt(fleet->gateways[gateway].table, &key);
+  (void)route_table_doubt(fleet->gateways[gateway].table, &key);  // there may be none
   for (int32_t i = fleet->objects[object].first_tunnel; i >= 0; i = fleet->tunnels[i].next) {
     const struct fleet_tunnel *tunnel = &fleet->tunnels[i];
     if (tunnel->gateway == gateway && tunnel->node != FLEET_NONE) {
