@@ -63,6 +63,7 @@ CTL_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/ctl/*.c))
 BENCH_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/bench/*.c))
 KEYS_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/keys/*.c))
 ROMA_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/roma/*.c))
+ROUTESIM_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/routesim/*.c))
 
 PROGRAMS := janusd janusctl janus-keys janus-client janus-roma janus-bench
 UNIT_TESTS := $(patsubst %.c,$(B)/%,$(wildcard test/unit/*/test_*.c))
@@ -72,7 +73,8 @@ UNIT_TESTS := $(patsubst %.c,$(B)/%,$(shell grep -lE 'pthread|grpc|roma\.h|log_'
 endif
 FUZZERS := $(patsubst %.c,$(B)/%,$(wildcard test/fuzz/fuzz_*.c))
 
-ALL_PROGRAMS := $(PROGRAMS:%=$(BIN)/%) $(LIBEXEC)/janus-worker
+# Simulations and the like are built with the rest, and not installed.
+ALL_PROGRAMS := $(PROGRAMS:%=$(BIN)/%) $(LIBEXEC)/janus-worker $(BIN)/janus-routesim
 
 .PHONY: all web man completion demo run test check unit system asan tsan fuzz bench interop lint format deps install deb rpm package-test clean help
 .DEFAULT_GOAL := all
@@ -117,6 +119,11 @@ $(BIN)/janus-client: $(B)/tools/janus_client.o $(CLIENT_OBJECTS) $(COMMON_OBJECT
 $(BIN)/janus-roma: $(B)/tools/janus_roma.o $(ROMA_OBJECTS) $(COMMON_OBJECTS)
 	$(link)
 $(BIN)/janus-bench: $(B)/tools/janus_bench.o $(BENCH_OBJECTS) $(CLIENT_OBJECTS) $(COMMON_OBJECTS)
+	$(link)
+
+# A simulation of what a worker does takes the worker's own code.
+$(BIN)/janus-routesim: $(B)/tools/janus_routesim.o $(ROUTESIM_OBJECTS) $(COMMON_OBJECTS) \
+  $(B)/worker/node_picker.o $(B)/tools/client/names.o $(B)/tools/client/script.o
 	$(link)
 
 # A test is linked with all there is beside it.
@@ -220,7 +227,7 @@ fuzz: ## Run each fuzz target for SECONDS (default 60)
 .PHONY: fuzzers
 fuzzers: $(FUZZERS)
 
-bench: ## Measure; ONLY=group[,group] for some (roundtrip, transport, kcp, login, idle, route, failover, broadcast, push, trace, scrape)
+bench: ## Measure; ONLY=group[,group] for some (roundtrip, transport, kcp, login, idle, route, failover, broadcast, push, trace, scrape, scale)
 	@tools/setup bench
 	@$(MAKE) --no-print-directory -s all
 	@$(MAKE) --no-print-directory -s FLAVOUR=plain all

@@ -199,7 +199,9 @@ static const char *build(struct worker *worker, char *why, size_t why_size) {
   };
   worker->transport_gone = (struct transport_gone){on_transport_gone, worker};
   worker->deflater = deflater_new();
-  worker->node_picker = node_picker_new();
+  uint64_t seed;
+  randombytes_buf(&seed, sizeof seed);
+  worker->node_picker = node_picker_new(seed);
   worker->bury = event_new(worker->base, -1, 0, on_bury, worker);
   if (!worker->wires.read_buffer || !worker->deflater || !worker->node_picker || !worker->bury ||
       settings_apply(worker) != 0 || !drain_init(worker)) {

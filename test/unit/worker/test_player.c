@@ -172,7 +172,7 @@ static int set_up_players(void **state) {
   config->tunnel.reopen_timeout_ms = 10000;
   config->routes.store = ROUTES_MEMORY;
   dispatch_init(&worker->dispatch, config->tunnel.types, TYPES);
-  worker->node_picker = node_picker_new();
+  worker->node_picker = node_picker_new(0);
   worker->nodes = node_table_create(8, &error);
   worker->routes = route_table_create(&routes, &error);
   worker->route_store = route_store_new(worker, on_store_ready, why, sizeof why);
