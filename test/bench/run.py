@@ -27,7 +27,8 @@ sys.path.insert(0, os.path.join(HERE, "..", "system"))
 from janus import wire  # noqa: E402
 from janus.certificates import Certificates  # noqa: E402
 from janus.etcd_server import Etcd  # noqa: E402
-from janus.kcp import KcpEcho, NoGo, behind, no_path, program  # noqa: E402
+from janus.go import NoGo, program  # noqa: E402
+from janus.kcp import KcpEcho, behind, no_path  # noqa: E402
 from janus.patience import wait_for  # noqa: E402
 from janus.programs import (BIN, Gateway, Program, Roma, etcd_settings, merged,  # noqa: E402
                             nodes_of, redis_settings, write_file)

@@ -16,6 +16,8 @@ from .websocket import WebSocketClient
 
 BUILD = os.path.abspath(os.environ.get("JANUS_BUILD", "build/release"))
 BIN = os.path.join(BUILD, "bin")
+# Which engine carries the gateway's tunnels, "http2" or "grpc"; unset: the gateway's own choice.
+ENGINE = os.environ.get("JANUS_ENGINE")
 SANITIZER_REPORT = re.compile(r"(Address|Thread|Leak|UndefinedBehavior)Sanitizer|runtime error:")
 
 
@@ -210,7 +212,7 @@ class Gateway(Program):
         self.settings = merged(
             merged(self.DEFAULTS, {
                 "control": {"socket": os.path.join(self.directory, "control.sock")},
-                "nodes": nodes}),
+                "nodes": nodes, **({"tunnel": {"engine": ENGINE}} if ENGINE else {})}),
             settings or {},
         )
         self.socket_path = self.settings["control"]["socket"]
@@ -389,8 +391,12 @@ class Roma(Program):
     def __init__(self, *arguments, listen="127.0.0.1:0", record=None):
         more = ["--record", str(record)] if record else []
         self.record = record
-        super().__init__([os.path.join(BIN, "janus-roma"), "--listen", listen, *arguments, *more])
+        super().__init__([self.program(), "--listen", listen, *arguments, *more])
         self.address = self.wait_log(r"listening on (\S+:[1-9]\d*)").group(1)
+
+    @staticmethod
+    def program():
+        return os.path.join(BIN, "janus-roma")
 
     def recorded(self, oid, mod):
         """The data of each message to that object and module, in the order of arrival."""
