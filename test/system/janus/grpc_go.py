@@ -1,12 +1,13 @@
-"""A Roma over grpc-go, and proxies for gRPC that others wrote."""
+"""A Roma and a gateway over grpc-go, and proxies for gRPC that others wrote."""
 
 import os
+import signal
 import socket
 import threading
 
 from .go import assert_no_panic, flags, program, require_go
-from .patience import wait_for
-from .programs import Roma
+from .patience import patient, wait_for
+from .programs import Program, Roma, write_file
 from .servers import Server, on_free_ports
 
 
@@ -36,21 +37,53 @@ class GoRoma(Roma):
         assert_no_panic(self.log())
 
 
-class _Proxy(Server):
-    """Stands before one backend; address is where it listens."""
+class GoGate(Program):
+    """A gateway of the ecosystem's Go layers that runs on so many cores, before a backend."""
 
-    def __init__(self, backend):
+    def __init__(self, directory, keys, backend, cores):
+        require_go("a gateway in Go")
+        files = [write_file(os.path.join(str(directory), "go-gate." + name), text)
+                 for name, text in (("account", keys.account_key.decode()),
+                                    ("key", keys.server_pem()))]
+        super().__init__([program("go-gate"), "-backend", backend, "-account", files[0],
+                          "-key", files[1]], {"GOMAXPROCS": str(cores)})
+        try:
+            host, _, port = self.wait_log(r"^(\S+:[1-9]\d*)$").group(1).rpartition(":")
+            self.address = (host, int(port))
+        except BaseException:
+            self.kill()
+            raise
+
+    def settle(self):
+        """Has it give back the memory that holds nothing; returns how many tunnels there are."""
+        mark = self.mark()
+        os.kill(self.pid, signal.SIGUSR1)
+        return int(self.wait_log(r"^players \d+ tunnels (\d+)$", since=mark).group(1))
+
+    def stop(self):
+        self.kill()
+        self._reader.join(patient(10))
+        assert_no_panic(self.log())
+
+
+class _Proxy(Server):
+    """Stands before one backend; address is where it listens. tls: Certificates, of its own and of
+    the backend's."""
+
+    def __init__(self, backend, tls=None):
         super().__init__()
-        self.backend = backend
+        self.backend, self.tls = backend, tls
         on_free_ports(1, self._begin)
 
     def _begin(self, ports):
         self.port = ports[0]
         self.address = f"127.0.0.1:{self.port}"
         with open(os.path.join(self.directory, "proxy.conf"), "w") as out:
-            out.write(self.CONFIGURATION.format(port=self.port, backend=self.backend,
-                                                directory=self.directory))
+            out.write(self.configuration())
         self.start()
+
+    def configuration(self):
+        raise NotImplementedError
 
     def answers(self):
         with socket.create_connection(("127.0.0.1", self.port), timeout=5):
@@ -58,7 +91,17 @@ class _Proxy(Server):
 
 
 class HaProxy(_Proxy):
-    CONFIGURATION = """
+    def configuration(self):
+        bind = server = "proto h2"
+        if self.tls:
+            pem = os.path.join(self.directory, "own.pem")
+            with open(pem, "w") as out:
+                for path in (self.tls.server_cert, self.tls.server_key):
+                    with open(path) as part:
+                        out.write(part.read())
+            bind = f"ssl crt {pem} alpn h2"
+            server = f"ssl verify required ca-file {self.tls.ca} alpn h2"
+        return f"""
 global
   maxconn 4000
 defaults
@@ -67,8 +110,8 @@ defaults
   timeout client 600s
   timeout server 600s
 listen grpc
-  bind 127.0.0.1:{port} proto h2
-  server roma {backend} proto h2
+  bind {self.address} {bind}
+  server roma {self.backend} {server}
 """
 
     def command(self):
@@ -76,25 +119,35 @@ listen grpc
 
 
 class Nginx(_Proxy):
-    CONFIGURATION = """
+    def configuration(self):
+        listen, scheme, more = "", "grpc", ""
+        if self.tls:
+            listen, scheme = "ssl", "grpcs"
+            more = f"""
+    ssl_certificate {self.tls.server_cert};
+    ssl_certificate_key {self.tls.server_key};
+    grpc_ssl_verify on;
+    grpc_ssl_name localhost;
+    grpc_ssl_trusted_certificate {self.tls.ca};"""
+        return f"""
 daemon off;
 worker_processes 1;
-pid {directory}/pid;
+pid {self.directory}/pid;
 events {{ worker_connections 4000; }}
 http {{
   access_log off;
-  client_body_temp_path {directory}/body;
-  proxy_temp_path {directory}/proxy;
-  fastcgi_temp_path {directory}/fastcgi;
-  uwsgi_temp_path {directory}/uwsgi;
-  scgi_temp_path {directory}/scgi;
+  client_body_temp_path {self.directory}/body;
+  proxy_temp_path {self.directory}/proxy;
+  fastcgi_temp_path {self.directory}/fastcgi;
+  uwsgi_temp_path {self.directory}/uwsgi;
+  scgi_temp_path {self.directory}/scgi;
   client_max_body_size 0;
   client_body_timeout 600s;
   grpc_read_timeout 600s;
   grpc_send_timeout 600s;
   server {{
-    listen 127.0.0.1:{port} http2;
-    location / {{ grpc_pass grpc://{backend}; }}
+    listen {self.address} {listen} http2;{more}
+    location / {{ grpc_pass {scheme}://{self.backend}; }}
   }}
 }}
 """

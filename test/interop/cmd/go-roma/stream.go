@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -159,8 +161,10 @@ func (t *tunnel) read() {
 	for {
 		var raw []byte
 		if err := t.RecvMsg(&raw); err != nil {
-			// The gateway has no more to say: the object leaves. Or the stream is no more.
-			t.end(codes.OK, "")
+			if errors.Is(err, io.EOF) { // the gateway has no more to say: the object leaves
+				err = nil
+			}
+			t.queue(answer{end: true, err: err})
 			return
 		}
 		message := &pb.TunnelRequest{}
