@@ -28,7 +28,9 @@ sys.path.insert(0, os.path.join(HERE, "..", "system"))
 from janus import wire  # noqa: E402
 from janus.certificates import Certificates  # noqa: E402
 from janus.etcd_server import Etcd  # noqa: E402
-from janus.kcp import KcpEcho, NoGo, behind, no_path, program  # noqa: E402
+from janus.go import NoGo, program  # noqa: E402
+from janus.grpc_go import GoGate  # noqa: E402
+from janus.kcp import KcpEcho, behind, no_path  # noqa: E402
 from janus.patience import wait_for  # noqa: E402
 from janus.programs import (BIN, Gateway, Program, Roma, etcd_settings, merged,  # noqa: E402
                             nodes_of, redis_settings, write_file)
@@ -170,11 +172,24 @@ def start_haproxy(rig):
     return haproxy.pid, f"127.0.0.1:{port}"
 
 
+def start_go_gate(rig):
+    """A gateway of the ecosystem's Go layers, on as many cores as the gateway has workers; None
+    where there is no Go."""
+    try:
+        program("go-gate")
+    except NoGo as fault:
+        say(f"no gateway in Go to compare with: {fault}")
+        return None
+    return rig.add(GoGate(rig.directory, rig.keys, rig.roma.address, WORKERS))
+
+
 def bench_roundtrip(rig):
     haproxy_pid, haproxy_address = start_haproxy(rig)
+    go_gate = start_go_gate(rig)
     common = ["--clients", str(CLIENTS), "--size", str(SIZE), "--duration", f"{TURN_S}s",
               "--warmup", "1s"]
     turns = {"roundtrip_128": [], "haproxy_128": [], "direct_128": []}
+    in_go = []
     for turn in range(TURNS):
         say(f"round trips, turn {turn + 1} of {TURNS}")
         turns["roundtrip_128"].append(rig.load("roundtrip", *common))
@@ -183,8 +198,12 @@ def bench_roundtrip(rig):
             *common, gateway=False))
         turns["direct_128"].append(rig.load(
             "direct", "--connect", rig.roma.address, *common, gateway=False))
-        say(", ".join(f"{name} {results[-1].get('cpu_us', 0):.1f} us" for name, results in
-                      turns.items() if name != "direct_128") + " of CPU for each")
+        if go_gate:
+            in_go.append(rig.load("roundtrip", *common, gateway=go_gate))
+        shown = {"roundtrip_128": turns["roundtrip_128"], "haproxy_128": turns["haproxy_128"],
+                 **({"in Go": in_go} if go_gate else {})}
+        say(", ".join(f"{name} {results[-1]['cpu_us']:.1f} us" for name, results in shown.items())
+            + " of CPU for each")
     for name, results in turns.items():
         cpu = "own_cpu_us" if name == "direct_128" else "cpu_us"
         median = {key: statistics.median(result[key] for result in results)
@@ -196,6 +215,11 @@ def bench_roundtrip(rig):
     report("roundtrip_128.ratio_to_haproxy", statistics.median(
         ours["cpu_us"] / theirs["cpu_us"]
         for ours, theirs in zip(turns["roundtrip_128"], turns["haproxy_128"])), "ratio")
+    if go_gate:
+        report("roundtrip_128.go_cpu_us", statistics.median(r["cpu_us"] for r in in_go), "us")
+        report("roundtrip_128.ratio_to_go", statistics.median(
+            ours["cpu_us"] / theirs["cpu_us"]
+            for ours, theirs in zip(turns["roundtrip_128"], in_go)), "ratio")
 
 
 # --- login ----------------------------------------------------------------------------------
@@ -230,11 +254,17 @@ def resident_bytes(gateway):
     return total * 1024
 
 
+def open_tunnels(gateway):
+    """After which nothing is kept that could be given back: Go's runtime does that at leisure."""
+    return gateway.settle() if isinstance(gateway, GoGate) else gateway.gauge("tunnels")
+
+
 def idle_player_bytes(rig, gateway, url, players, *arguments):
     """What each of so many costs a gateway that has served nobody yet."""
     # One message through each worker first, so that what is paid once is not counted.
     rig.load("roundtrip", "--clients", "50", "--duration", "1s", "--warmup", "0s", *arguments,
              gateway=gateway, url=url)
+    open_tunnels(gateway)
     before = resident_bytes(gateway)
     say(f"{players} players log in over {url} and say nothing more")
     command = [os.path.join(BIN, "janus-bench"), "idle", "--json", "--connect", url, "--keys",
@@ -244,7 +274,7 @@ def idle_player_bytes(rig, gateway, url, players, *arguments):
     line = holder.stdout.readline()
     if not line:
         sys.exit("bench: the idle players did not come in")
-    tunnels = gateway.gauge("tunnels")
+    tunnels = open_tunnels(gateway)
     held = resident_bytes(gateway) - before
     holder.stdin.close()
     holder.wait(60)
@@ -255,7 +285,14 @@ def idle_player_bytes(rig, gateway, url, players, *arguments):
 
 def bench_idle(rig):
     url = "tcp://" + ":".join(map(str, rig.gateway.address))
-    report("idle_player.bytes", idle_player_bytes(rig, rig.gateway, url, IDLE_PLAYERS), "bytes")
+    ours = idle_player_bytes(rig, rig.gateway, url, IDLE_PLAYERS)
+    report("idle_player.bytes", ours, "bytes")
+    go_gate = start_go_gate(rig)
+    if go_gate:
+        url = "tcp://" + ":".join(map(str, go_gate.address))
+        theirs = idle_player_bytes(rig, go_gate, url, IDLE_PLAYERS)
+        report("idle_player.go_bytes", theirs, "bytes")
+        report("idle_player.ratio_to_go", ours / theirs, "ratio")
 
 
 # --- transport ------------------------------------------------------------------------------
