@@ -40,14 +40,19 @@ ALL_LDFLAGS = $(LDFLAGS_$(FLAVOUR)) -pthread $(LDFLAGS)
 
 # Asked only when something is to be built, so that `make deps` works without them.
 # wslay comes without a file for pkg-config.
-PACKAGE_CFLAGS = $(eval PACKAGE_CFLAGS := $$(shell pkg-config --cflags $(PACKAGES)) $(ISAL_CFLAGS))$(PACKAGE_CFLAGS)
-PACKAGE_LIBS = $(eval PACKAGE_LIBS := $$(shell pkg-config --libs $(PACKAGES)) -lwslay $(ISAL_LIBS))$(PACKAGE_LIBS)
+PACKAGE_CFLAGS = $(eval PACKAGE_CFLAGS := $$(shell pkg-config --cflags $(PACKAGES)) $(ISAL_CFLAGS) $(LIBDEFLATE_CFLAGS))$(PACKAGE_CFLAGS)
+PACKAGE_LIBS = $(eval PACKAGE_LIBS := $$(shell pkg-config --libs $(PACKAGES)) -lwslay $(ISAL_LIBS) $(LIBDEFLATE_LIBS))$(PACKAGE_LIBS)
 
 # ISA-L makes KCP's parity faster; without it our own arithmetic does. ISAL=no leaves it out,
 # in a tree where nothing was built with it.
 ISAL ?= $(shell pkg-config --exists libisal && echo yes)
 ISAL_CFLAGS = $(if $(filter yes,$(ISAL)),-DHAVE_ISAL $$(shell pkg-config --cflags libisal))
 ISAL_LIBS = $(if $(filter yes,$(ISAL)),$$(shell pkg-config --libs libisal))
+
+# libdeflate takes half of zlib's time. LIBDEFLATE=no leaves it out, likewise.
+LIBDEFLATE ?= $(shell pkg-config --exists libdeflate && echo yes)
+LIBDEFLATE_CFLAGS = $(if $(filter yes,$(LIBDEFLATE)),-DHAVE_LIBDEFLATE $$(shell pkg-config --cflags libdeflate))
+LIBDEFLATE_LIBS = $(if $(filter yes,$(LIBDEFLATE)),$$(shell pkg-config --libs libdeflate))
 
 # --- What there is ----------------------------------------------------------
 

@@ -11,6 +11,7 @@
 #include "common/loop.h"
 #include "worker/inbox.h"
 #include "worker/login.h"
+#include "worker/packing.h"
 #include "worker/player.h"
 #include "worker/pushes.h"
 #include "worker/session_log.h"
@@ -45,6 +46,8 @@ static void close_with(struct session *session, enum close_reason reason, enum l
   }
   bool was_playing = session->state == SESSION_PLAYING;
   bool is_known = was_playing || session->state == SESSION_ADMISSION;  // to the master
+  login_forget(session);
+  counters_add(worker->counters, COUNTER_DROPPED_OUT, packing_drop(worker->packing, session));
   if (was_playing && code != LOGOUT_NONE) {
     session_send_logout(session, code);
   }
@@ -117,7 +120,7 @@ void session_bury_all(struct worker *worker) {
 void session_pause_input(struct session *session) { transport_pause(session->transport); }
 
 void session_resume_input(struct session *session) {
-  if (!session->rate_paused && !session->held_by) {
+  if (!session->rate_paused && !session->held_by && session->packing == 0) {
     transport_resume(session->transport);
   }
 }

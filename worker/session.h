@@ -69,7 +69,8 @@ struct session {
 
   struct trace_connection *trace;  // NULL without tracing
 
-  struct handshake *handshake;  // while the master is asked; else NULL
+  struct handshake *handshake;      // while the master is asked; else NULL
+  struct login_request *requested;  // while its turn is awaited; else NULL
 
   // From the login on.
   int64_t uid;
@@ -93,6 +94,7 @@ struct session {
   struct session_look look;
   bool watched;  // an operator follows it (worker/watch.h)
   bool rate_paused;
+  uint32_t packing;        // answers that wait to be compressed (worker/packing.h)
   bool output_full;        // over queue.client_high_bytes: tunnels are not read
   bool grace_over;         // and that for longer than queue.client_grace
   uint64_t taken_bytes;    // by the client, when the grace timer fired last
@@ -133,8 +135,9 @@ void session_resume_input(struct session *session);
 // The line of a session's beginning, or (with the reason) of its end.
 void session_log(struct session *session, enum worker_log kind, const char *reason);
 
-// Sends one packet, sealed, compressed where the settings ask for it. What can't
-// be sent is counted; the session may be closed in consequence.
+// Sends one packet, sealed, compressed where the settings ask for it; in a later turn of the loop
+// if it is long, or behind one that is. What can't be sent is counted; the session may be closed in
+// consequence.
 void session_send(struct session *session, const struct packet *packet);
 
 // SCServerUnexpectedErr: something the client sent can't be served.

@@ -20,9 +20,12 @@
 #include "common/stream_tls.h"
 #include "worker/acceptor.h"
 #include "worker/inbox.h"
+#include "worker/newcomers.h"
+#include "worker/packing.h"
 #include "worker/pushes.h"
 #include "worker/route_store.h"
 #include "worker/session.h"
+#include "worker/session_output.h"
 #include "worker/settings.h"
 #include "worker/trace.h"
 #include "worker/watch.h"
@@ -216,6 +219,8 @@ static const char *build(struct worker *worker, char *why, size_t why_size) {
   }
   if (!(worker->inbox = inbox_new(worker, HANDOVER_CHANNEL)) ||
       !(worker->pushes = pushes_new(worker)) ||
+      !(worker->packing = packing_new(worker, session_on_packed)) ||
+      !(worker->newcomers = newcomers_new(worker->base, worker->counters)) ||
       !(worker->loop_lag = loop_lag_new(worker->base, worker->counters))) {
     return "out of memory";
   }
@@ -234,6 +239,8 @@ static void tear_down(struct worker *worker) {
   acceptor_free(worker->acceptor);
   drain_fini(worker);  // which every connection that was cut has told
   loop_lag_free(worker->loop_lag);
+  newcomers_free(worker->newcomers);
+  packing_free(worker->packing);
   pushes_free(worker->pushes);
   if (worker->trace) {  // the last spans
     trace_flush(worker->trace);

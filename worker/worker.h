@@ -32,6 +32,8 @@ struct acceptor;
 struct inbox;
 struct kcp_owners;
 struct loop_lag;
+struct newcomers;
+struct packing;
 struct player;
 struct pushes;
 struct route_store;
@@ -77,6 +79,8 @@ struct worker {
   struct route_store *route_store;
   struct inbox *inbox;
   struct pushes *pushes;
+  struct packing *packing;
+  struct newcomers *newcomers;
   struct trace *trace;  // NULL: there is no tracing
   struct acceptor *acceptor;
   struct loop_lag *loop_lag;

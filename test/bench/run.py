@@ -3,13 +3,14 @@
 
     make bench [ONLY=group[,group]]
 
-Groups: roundtrip, transport, kcp, login, idle, route, failover, broadcast, push, trace, scrape,
-scale (SCALE_HOLD_S=600 in the environment holds its last step for 10 minutes).
+Groups: roundtrip, transport, kcp, login, idle, route, failover, broadcast, push, bystander, trace,
+scrape, scale (SCALE_HOLD_S=600 in the environment holds its last step for 10 minutes).
 Whatever is compared is measured in turns within one run, and the medians of the turns are printed;
 so a ratio holds on a busy machine too, where an absolute figure does not. Progress goes to
 standard error.
 """
 
+import contextlib
 import http.client
 import json
 import os
@@ -35,7 +36,7 @@ from janus.patience import wait_for  # noqa: E402
 from janus.programs import (BIN, Gateway, Program, Roma, etcd_settings, merged,  # noqa: E402
                             nodes_of, redis_settings, write_file)
 from janus.push import json_body  # noqa: E402
-from janus.redis_server import Redis  # noqa: E402
+from janus.redis_server import Redis, player_key  # noqa: E402
 
 CLIENTS = 200
 SIZE = 128
@@ -551,15 +552,15 @@ def start_fan_server(rig):
                                  "--pid-tree", str(server.pid)]
 
 
-def unrelated_p99_us(rig):
-    return rig.load("rate", "--rate", "1000", "--clients", "1", "--size", str(SIZE), "--duration",
-                    f"{TURN_S}s", "--warmup", "500ms")["p99_us"]
+def unrelated_p99_us(rig, gateway=True, clients=1):
+    return rig.load("rate", "--rate", "1000", "--clients", str(clients), "--size", str(SIZE),
+                    "--duration", f"{TURN_S}s", "--warmup", "500ms", gateway=gateway)["p99_us"]
 
 
-def p99_during_broadcasts_us(rig, size, arguments, broadcast):
+def p99_during_broadcasts_us(rig, size, arguments, broadcast, players=BROADCAST_PLAYERS):
     """Of an unrelated player's round trips, while there is one broadcast a second to a crowd that
     does not run meanwhile: players have machines of their own."""
-    crowd = Crowd("broadcast", BROADCAST_PLAYERS, size, *arguments, "--broadcasts", "1",
+    crowd = Crowd("broadcast", players, size, *arguments, "--broadcasts", "1",
                   "--duration", "600s", "--warmup", "0s")
     if not crowd.process.stdout.readline():
         sys.exit("bench: the players did not come in")
@@ -576,11 +577,19 @@ def p99_during_broadcasts_us(rig, size, arguments, broadcast):
     p99_us = unrelated_p99_us(rig)
     measured.set()
     publisher.join()
-    if not reached or min(reached) < BROADCAST_PLAYERS:
+    if not reached or min(reached) < players:
         sys.exit("bench: a broadcast did not reach the crowd")
     crowd.process.kill()
     crowd.process.wait()
     return p99_us
+
+
+def broadcast_over(http_address):
+    operations = http.client.HTTPConnection(http_address)
+    operations.request("POST", "/broadcast", json.dumps(
+        {"bodies": [json_body(bytes(SIZE))], "sid": 2}))
+    answer = operations.getresponse()
+    return int(json.loads(answer.read())["reached"])
 
 
 def bench_broadcast(rig):
@@ -592,11 +601,7 @@ def bench_broadcast(rig):
     frame = (SIZE + SEALED_EXTRA).to_bytes(4, "big") + bytes(SIZE + SEALED_EXTRA)
 
     def broadcast():
-        operations = http.client.HTTPConnection(http_address)
-        operations.request("POST", "/broadcast", json.dumps(
-            {"bodies": [json_body(bytes(SIZE))], "sid": 2}))
-        answer = operations.getresponse()
-        return int(json.loads(answer.read())["reached"])
+        return broadcast_over(http_address)
 
     def bare_broadcast():
         fan_client.sendall(frame)
@@ -642,6 +647,154 @@ def bench_push(rig):
     for kind, got in results.items():
         for key, unit in (("deliveries_per_s", "1/s"), ("cpu_us", "us"), ("p99_us", "us")):
             report(f"push.{kind}.{key}", statistics.median(result[key] for result in got), unit)
+
+
+# --- bystander ------------------------------------------------------------------------------
+
+BYSTANDER_TURNS = 3
+BYSTANDERS = 8  # so that each worker has some
+LONG_ANSWER_BYTES = 1000000
+LONG_ANSWERS_PER_S = 20
+BURST_LOGINS = 150
+BURST_EVERY_S = 0.5
+CROWD = 4000
+SCANNED_ROUTES = 100000
+RESCAN_EVERY_S = 0.5
+
+
+@contextlib.contextmanager
+def repeated(work, every_s):
+    """work() again and again meanwhile; gives how often it was."""
+    over = threading.Event()
+    done = []
+
+    def go_on():
+        while not over.is_set():
+            started = time.monotonic()
+            work()
+            done.append(started)
+            over.wait(max(0, started + every_s - time.monotonic()))
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    try:
+        yield done
+    finally:
+        over.set()
+        thread.join()
+
+
+def p99_during_long_answers_us(rig, gateway):
+    players = [gateway.player(uid=700000 + i, color=COLOR) for i in range(BYSTANDERS)]
+    turn = iter(range(1 << 30))
+    answered = []
+
+    def ask():
+        player = players[next(turn) % len(players)]
+        player.send(wire.DEV, 1, b"size %d" % LONG_ANSWER_BYTES)
+        answered.append(player.receive_body())
+
+    before = gateway.counter("messages_deflated")
+    with repeated(ask, 1 / LONG_ANSWERS_PER_S):
+        p99_us = unrelated_p99_us(rig, gateway, BYSTANDERS)
+    if gateway.counter("messages_deflated") - before != len(answered):
+        sys.exit("bench: not all long answers were compressed")
+    for player in players:
+        player.close()
+    say(f"{len(answered)} long answers")
+    return p99_us
+
+
+class LoginBursts:
+    """Logins whose messages are made beforehand and whose answers nobody looks at: players have
+    machines of their own."""
+
+    def __init__(self, gateway, bursts):
+        self.address = gateway.address
+        maker = gateway.client()
+        with maker:
+            self.frames = []
+            for i in range(bursts * BURST_LOGINS):
+                maker.exchange = wire.Exchange()
+                token = gateway.keys.token(800000 + i, COLOR)
+                self.frames.append(maker.handshake_frame(token=token))
+            self.frames.reverse()  # the latest last
+        self.sockets = []
+
+    def burst(self):
+        for _ in range(min(BURST_LOGINS, len(self.frames))):
+            one = socket.create_connection(self.address)
+            one.sendall(self.frames.pop())
+            self.sockets.append(one)
+
+    def end(self):
+        for one in self.sockets:
+            one.close()
+
+
+def p99_during_logins_us(rig, gateway):
+    bursts = LoginBursts(gateway, int((TURN_S + 2) / BURST_EVERY_S))
+    before = gateway.counter("logins")
+    with repeated(bursts.burst, BURST_EVERY_S):
+        p99_us = unrelated_p99_us(rig, gateway, BYSTANDERS)
+    came = len(bursts.sockets)
+    wait_for(lambda: gateway.counter("logins") - before >= came, "the logins")
+    bursts.end()
+    say(f"{came} logins in bursts of {BURST_LOGINS}")
+    return p99_us
+
+
+def p99_during_scans_us(rig, gateway, redis):
+    """A flush of another of Redis' databases makes the gateway read all routes anew."""
+    client = redis.client()
+    other = redis.client()
+    other.select(1)
+
+    def scan_steps():
+        return client.info("commandstats")["cmdstat_scan"]["calls"]
+
+    before = scan_steps()
+    with repeated(other.flushdb, RESCAN_EVERY_S):
+        p99_us = unrelated_p99_us(rig, gateway, BYSTANDERS)
+    say(f"{scan_steps() - before} steps of scans")
+    return p99_us
+
+
+def add_scanned_gateway(rig):
+    redis = rig.add(Redis())
+    pipe = redis.client(timeout=60).pipeline(transaction=False)
+    for i in range(SCANNED_ROUTES):
+        pipe.set(player_key(9000000 + i, COLOR), rig.roma.address, px=3600000)
+    pipe.execute()
+    settings = merged(redis_settings(redis.address),
+                      {"route_table": {"capacity": {"player": 2 * SCANNED_ROUTES}}})
+    return rig.add_gateway("scanned", settings), redis
+
+
+def bench_bystander(rig):
+    """How much longer a player's round trips take, at the 99th percentile, while something big is
+    done for others."""
+    scanned, redis = add_scanned_gateway(rig)
+    http_address = entrances_of(rig.gateway)["http"].split("@")[1]
+    crowd = [*players_of(rig), "--entrance", entrances_of(rig.gateway)["grpc"]]
+    big = {
+        "compression": (rig.gateway, lambda: p99_during_long_answers_us(rig, rig.gateway)),
+        "broadcast": (rig.gateway, lambda: p99_during_broadcasts_us(
+            rig, SIZE, crowd, lambda: broadcast_over(http_address), CROWD)),
+        "logins": (rig.gateway, lambda: p99_during_logins_us(rig, rig.gateway)),
+        "scan": (scanned, lambda: p99_during_scans_us(rig, scanned, redis)),
+    }
+    ratios = {name: [] for name in big}
+    for turn in range(BYSTANDER_TURNS):
+        say(f"a bystander, turn {turn + 1} of {BYSTANDER_TURNS}")
+        for name, (gateway, p99_us) in big.items():
+            gateway.wait_gauge("connections", 0)  # of those before
+            quiet_us = unrelated_p99_us(rig, gateway, BYSTANDERS)
+            busy_us = p99_us()
+            ratios[name].append(busy_us / quiet_us)
+            say(f"p99 {quiet_us:.0f} us alone, {busy_us:.0f} us beside: {name}")
+    for name, got in ratios.items():
+        report(f"bystander.{name}_p99_ratio", statistics.median(got), "ratio")
 
 
 # --- failover -------------------------------------------------------------------------------
@@ -905,6 +1058,8 @@ GROUPS = {"roundtrip": bench_roundtrip, "transport": bench_transport, "kcp": ben
           "login": bench_login, "idle": bench_idle, "route": bench_route, "failover": bench_failover,
           "broadcast": bench_broadcast, "push": bench_push,
           "trace": bench_trace, "scrape": bench_scrape, "scale": bench_scale}
+          "bystander": bench_bystander,
+          "trace": bench_trace, "scrape": bench_scrape}
 
 
 def main():
