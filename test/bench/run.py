@@ -1057,9 +1057,8 @@ def cpu_seconds(pids):
 GROUPS = {"roundtrip": bench_roundtrip, "transport": bench_transport, "kcp": bench_kcp,
           "login": bench_login, "idle": bench_idle, "route": bench_route, "failover": bench_failover,
           "broadcast": bench_broadcast, "push": bench_push,
-          "trace": bench_trace, "scrape": bench_scrape, "scale": bench_scale}
-          "bystander": bench_bystander,
-          "trace": bench_trace, "scrape": bench_scrape}
+          "bystander": bench_bystander, "trace": bench_trace, "scrape": bench_scrape,
+          "scale": bench_scale}
 
 
 def main():
