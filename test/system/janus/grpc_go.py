@@ -131,7 +131,7 @@ class Nginx(_Proxy):
     grpc_ssl_trusted_certificate {self.tls.ca};"""
         return f"""
 daemon off;
-worker_processes 1;
+master_process off;
 pid {self.directory}/pid;
 events {{ worker_connections 4000; }}
 http {{
