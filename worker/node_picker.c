@@ -83,29 +83,35 @@ static int compare(const void *a, const void *b) {
   return order != 0 ? order : strcmp(left->address, right->address);
 }
 
-// Where a node that comes stands in the round, whose turns lie in a range as wide as all weights
-// of its group together: anywhere in it. Were it the same place for every picker, then a
-// thousand of them, which pick less often than there are nodes, would all pick the same few.
-static int64_t first_turn(const struct node_picker *picker, const struct node *node,
-                          int64_t group_weight) {
-  if (picker->seed == 0 || group_weight == 0) {
-    return 0;
-  }
-  uint64_t hash = finish_hash(picker->seed ^ hash_node(node->service, node->color, node->address));
-  return (int64_t)(hash % (uint64_t)group_weight) - group_weight / 2;
-}
-
-// Gives the nodes that came, of the group that begins at start, their places.
+// Gives the nodes that came, of the group that begins at start, their places in its round. The
+// turns of all lie in a range as wide as their weights together, and a node that comes may be
+// anywhere in it: so far above the one whose turn is next that it comes before that as often as
+// its weight says. Were it the same place for every picker, then a thousand of them, which pick
+// less often than there are nodes, would all pick the same few; were it higher, they would all
+// pick the one that came.
 static void place_new(const struct node_picker *picker, struct entry *entries, size_t start,
                       size_t end) {
   int64_t group_weight = 0;
+  int64_t highest = INT64_MIN;
   for (size_t i = start; i < end; i++) {
-    group_weight += entries[i].node.weight;
+    const struct entry *entry = &entries[i];
+    group_weight += entry->node.weight;
+    // One that takes nothing new stands still, wherever it is.
+    if (!entry->is_new && entry->node.weight > 0 && entry->turn > highest) {
+      highest = entry->turn;
+    }
   }
+  highest = highest == INT64_MIN ? 0 : highest;
   for (size_t i = start; i < end; i++) {
-    if (entries[i].is_new) {
-      entries[i].is_new = false;
-      entries[i].turn = first_turn(picker, &entries[i].node, group_weight);
+    struct entry *entry = &entries[i];
+    if (entry->is_new) {
+      const struct node *node = &entry->node;
+      uint64_t hash =
+          finish_hash(picker->seed ^ hash_node(node->service, node->color, node->address));
+      entry->is_new = false;
+      if (picker->seed != 0 && group_weight > 0) {
+        entry->turn = highest + node->weight - (int64_t)(hash % (uint64_t)group_weight);
+      }
     }
   }
 }

@@ -103,6 +103,32 @@ static void pickers_of_a_fleet_share_their_first_picks_out_by_weight(void **stat
   }
 }
 
+static void a_node_that_comes_to_a_fleet_gets_its_share_and_no_more(void **state) {
+  enum { PICKERS = 2000, NODES = 40 };
+  struct fixture *fixture = *state;
+  struct node nodes[NODES + 1];
+  int to_the_new = 0;
+  for (int i = 0; i <= NODES; i++) {
+    char address[16];
+    snprintf(address, sizeof address, "n%02d:1", i);
+    nodes[i] = node("", address, 100);
+  }
+  for (uint64_t seed = 1; seed <= PICKERS; seed++) {
+    struct node_picker *picker = node_picker_new(seed);
+    assert_non_null(picker);
+    assert_int_equal(node_table_publish(fixture->table, nodes, NODES), 0);
+    node_picker_refresh(picker, fixture->table);
+    for (int i = 0; i < 3; i++) {
+      assert_non_null(node_picker_pick(picker, service, "", 0));
+    }
+    assert_int_equal(node_table_publish(fixture->table, nodes, NODES + 1), 0);
+    node_picker_refresh(picker, fixture->table);
+    to_the_new += strcmp(node_picker_pick(picker, service, "", 0)->address, "n40:1") == 0;
+    node_picker_free(picker);
+  }
+  assert_in_range(to_the_new, 20, 80);  // 49 were fair
+}
+
 static void a_round_that_begins_anywhere_is_by_weight_all_the_same(void **state) {
   struct fixture *fixture = *state;
   struct node nodes[] = {node("", "a:1", 5), node("", "b:1", 1), node("", "c:1", 1)};
@@ -332,6 +358,7 @@ int main(void) {
       FACT(only_nodes_of_the_color_are_picked),
       FACT(turns_are_smooth_and_by_weight),
       FACT(pickers_of_a_fleet_share_their_first_picks_out_by_weight),
+      FACT(a_node_that_comes_to_a_fleet_gets_its_share_and_no_more),
       FACT(a_round_that_begins_anywhere_is_by_weight_all_the_same),
       FACT(a_node_of_weight_zero_takes_nothing_new_but_keeps_what_it_has),
       FACT(a_suspect_is_passed_over_until_its_time_is_over),
