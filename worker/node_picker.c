@@ -84,10 +84,11 @@ static int compare(const void *a, const void *b) {
 }
 
 // Gives the nodes that came, of the group that begins at start, their places in its round. The
-// turns of all lie in a range as wide as their weights together, below that of the one whose turn
-// is next, and a node that comes may be anywhere in it. Were it the same place for every picker,
-// then a thousand of them, which pick less often than there are nodes, would all pick the same
-// few; were it above, they would all pick the one that came.
+// turns of all lie in a range as wide as their weights together, and a node that comes may be
+// anywhere in it: so far above the one whose turn is next that it comes before that as often as
+// its weight says. Were it the same place for every picker, then a thousand of them, which pick
+// less often than there are nodes, would all pick the same few; were it higher, they would all
+// pick the one that came.
 static void place_new(const struct node_picker *picker, struct entry *entries, size_t start,
                       size_t end) {
   int64_t group_weight = 0;
@@ -109,7 +110,7 @@ static void place_new(const struct node_picker *picker, struct entry *entries, s
           finish_hash(picker->seed ^ hash_node(node->service, node->color, node->address));
       entry->is_new = false;
       if (picker->seed != 0 && group_weight > 0) {
-        entry->turn = highest - (int64_t)(hash % (uint64_t)group_weight);
+        entry->turn = highest + node->weight - (int64_t)(hash % (uint64_t)group_weight);
       }
     }
   }
