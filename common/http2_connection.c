@@ -31,6 +31,7 @@ void http2_connection_retire(struct http2_connection *connection) {
   if (connection->backend) {
     struct http2_backend *backend = connection->backend;
     LIST_REMOVE(connection, link);
+    LIST_INSERT_HEAD(&connection->engine->retired, connection, link);
     connection->backend = NULL;
     backend->engine->has_empty_backend |= LIST_EMPTY(&backend->connections);
   }
@@ -43,6 +44,7 @@ static void bury(struct http2_connection *connection) {
   }
   connection->is_dead = true;
   http2_connection_retire(connection);
+  LIST_REMOVE(connection, link);
   event_del(&connection->timer);
   if (connection->is_dirty) {
     connection->is_dirty = false;

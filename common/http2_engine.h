@@ -53,6 +53,7 @@ struct http2_engine {
   nghttp2_session_callbacks *callbacks;
   nghttp2_option *session_options;
   struct http2_backend *backends;
+  LIST_HEAD(, http2_connection) retired;  // that take no new streams, and have some still
   size_t connection_count;
   int64_t arrived_us;
   struct http2_deadlines opening;
@@ -83,7 +84,7 @@ struct http2_backend {
 };
 
 struct http2_connection {
-  LIST_ENTRY(http2_connection) link;    // among the backend's, unless it takes no new streams
+  LIST_ENTRY(http2_connection) link;    // among the backend's, or the retired; not when dead
   TAILQ_ENTRY(http2_connection) dirty;  // while is_dirty; among the dead
   struct http2_engine *engine;
   struct http2_backend *backend;  // NULL when it takes no new streams

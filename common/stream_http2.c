@@ -242,6 +242,9 @@ static void http2_free(struct stream_engine *base) {
       http2_connection_cut(connection);
     }
   }
+  while ((connection = LIST_FIRST(&engine->retired))) {
+    http2_connection_cut(connection);
+  }
   bury_the_dead(engine);
   event_del(&engine->turn);
   event_del(&engine->opening.timer);
@@ -302,6 +305,7 @@ struct stream_engine *stream_http2_new(struct event_base *base,
   engine->base = base;
   engine->options = *options;
   engine->tcp.base = base;
+  LIST_INIT(&engine->retired);
   TAILQ_INIT(&engine->dirty);
   TAILQ_INIT(&engine->dead);
   TAILQ_INIT(&engine->told);
