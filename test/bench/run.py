@@ -53,6 +53,7 @@ SETTINGS = {
     "limits": {
         "connections_per_address": 0,
         "handshakes_per_s": 0,
+        "handshake_clock": "60s",  # some are made beforehand
         "tls_handshakes_per_s": 0,
         "messages_per_s": 0,
         "bytes_per_s": 0,
@@ -718,7 +719,6 @@ class LoginBursts:
                 maker.exchange = wire.Exchange()
                 token = gateway.keys.token(800000 + i, COLOR)
                 self.frames.append(maker.handshake_frame(token=token))
-            self.frames.reverse()  # the latest last
         self.sockets = []
 
     def burst(self):
