@@ -252,6 +252,28 @@ static void what_is_remembered_of_questions_is_bounded(void **state) {
   assert_int_equal(one.sent, 1);
 }
 
+// Two ask in turns, and the answers come from both ends of what is remembered.
+static void each_gets_its_own_in_whatever_order_the_answers_come(void **state) {
+  struct fixture *fixture = *state;
+  struct stream *stream = two_with_a_tunnel(fixture);
+  enum { OVER = 1500, REMEMBERED = 1024 };
+  struct memory *const askers[] = {&one, &two};
+  for (int32_t i = 0; i < OVER; i++) {
+    ask(askers[i % 2], PLAYER, 5, 0, 100 + i);
+    take_all(stream);
+  }
+  for (int32_t first = OVER - REMEMBERED, last = OVER - 1; first + 3 < last;
+       first += 3, last -= 2) {
+    const int32_t turn_of[] = {first, last, first + 2};
+    for (size_t i = 0; i < 3; i++) {
+      one.sent = two.sent = 0;
+      say(stream, &(struct packet){.mod = PLAYER, .seq = 5, .index = 100 + turn_of[i]});
+      assert_int_equal(askers[turn_of[i] % 2]->sent, 1);
+      assert_int_equal(one.sent + two.sent, 1);
+    }
+  }
+}
+
 static void a_node_that_was_left_still_answers_who_asked(void **state) {
   struct fixture *fixture = *state;
   struct stream *before = two_with_a_tunnel(fixture);
@@ -653,6 +675,7 @@ int main(void) {
       FACT(an_answer_names_its_session_by_conn_id),
       FACT(what_nobody_asked_for_goes_to_the_oldest_alive),
       FACT(the_answer_of_one_that_is_gone_is_not_taken_for_anothers),
+      FACT(each_gets_its_own_in_whatever_order_the_answers_come),
       FACT(what_is_remembered_of_questions_is_bounded),
       FACT(a_node_that_was_left_still_answers_who_asked),
       FACT(a_push_and_a_broadcast_come_once),
