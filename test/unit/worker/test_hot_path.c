@@ -261,6 +261,8 @@ static void what_every_message_touches_is_in_the_first_two_cache_lines(void **st
   IS_IN(traffic);
   IS_IN(levels);
 #undef IS_IN
+  assert_true(offsetof(struct tunnel, queue.bytes) <= END);
+  assert_true(offsetof(struct player, farewells) <= CACHE_LINE_BYTES);
 }
 
 static void a_session_begins_with_a_cache_line(void **state) {
