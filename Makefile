@@ -129,7 +129,7 @@ WRAP_STREAMS := $(foreach name,open takes message send unsure read end finish en
 $(B)/test/unit/worker/test_player: LINK_EXTRA = -lcmocka -lm $(WRAP_STREAMS)
 # And this one counts what is allocated.
 $(B)/test/unit/worker/test_hot_path: LINK_EXTRA = -lcmocka -lm $(WRAP_STREAMS) \
-  $(foreach name,malloc calloc realloc aligned_alloc,-Wl,--wrap=$(name))
+  $(foreach name,malloc calloc realloc aligned_alloc free,-Wl,--wrap=$(name))
 $(B)/test/fuzz/%: $(B)/test/fuzz/%.o $(COMMON_OBJECTS) $(WORKER_OBJECTS) $(MASTER_OBJECTS)
 	$(link)
 

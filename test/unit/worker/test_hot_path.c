@@ -12,35 +12,47 @@
 // --- Counting ----------------------------------------------------------------------------
 
 static size_t allocations;
+static int64_t held;  // of them, not freed
 
 // NOLINTBEGIN(bugprone-reserved-identifier): the linker's names for what it puts in place of ours
 void *__real_malloc(size_t size);
 void *__real_calloc(size_t count, size_t size);
 void *__real_realloc(void *memory, size_t size);
 void *__real_aligned_alloc(size_t alignment, size_t size);
+void __real_free(void *memory);
 void *__wrap_malloc(size_t size);
 void *__wrap_calloc(size_t count, size_t size);
 void *__wrap_realloc(void *memory, size_t size);
 void *__wrap_aligned_alloc(size_t alignment, size_t size);
+void __wrap_free(void *memory);
 
 void *__wrap_malloc(size_t size) {
   allocations++;
+  held++;
   return __real_malloc(size);
 }
 
 void *__wrap_calloc(size_t count, size_t size) {
   allocations++;
+  held++;
   return __real_calloc(count, size);
 }
 
 void *__wrap_realloc(void *memory, size_t size) {
   allocations++;
+  held += memory == NULL;
   return __real_realloc(memory, size);
 }
 
 void *__wrap_aligned_alloc(size_t alignment, size_t size) {
   allocations++;
+  held++;
   return __real_aligned_alloc(alignment, size);
+}
+
+void __wrap_free(void *memory) {
+  held -= memory != NULL;
+  __real_free(memory);
 }
 // NOLINTEND(bugprone-reserved-identifier)
 
@@ -241,6 +253,41 @@ static void nor_one_sealed_without_the_processors_help(void **state) {
   assert_int_equal(seal_global_init(true), 0);
 }
 
+static void a_client_holds_no_memory_for_what_has_gone(void **state) {
+  struct fixture *fixture = *state;
+  static const uint8_t data[DATA_BYTES];
+  struct session *session = begin(fixture, true);
+  const struct packet packet = {.data = data, .data_len = sizeof data, .mod = PLAYER};
+  int64_t before = held;
+  int sent = 0;
+  int came = 0;
+  while (transport_queued_bytes(session->transport) == 0) {
+    session_send(session, &packet);
+    sent++;
+  }
+  assert_true(held > before);
+  while (came < sent) {
+    came += client_reads();
+    event_base_loop(fixture->worker.base, EVLOOP_NONBLOCK);
+  }
+  assert_int_equal(came, sent);
+  assert_int_equal(held, before);
+}
+
+static void nor_for_half_a_message_when_the_rest_has_come(void **state) {
+  struct fixture *fixture = *state;
+  static const uint8_t header[FRAME_HEADER_BYTES] = {0, 0, 0, 2};
+  begin(fixture, false);
+  int64_t before = held;
+  assert_int_equal(write(client, header, sizeof header), sizeof header);
+  event_base_loop(fixture->worker.base, EVLOOP_NONBLOCK);
+  assert_int_equal(held, before + 1);
+  assert_int_equal(write(client, "\x20\x4d", 2), 2);  // for a module that nobody serves
+  event_base_loop(fixture->worker.base, EVLOOP_NONBLOCK);
+  assert_int_equal(fixture->counters.counter[COUNTER_UNKNOWN_MODULES], 1);
+  assert_int_equal(held, before);
+}
+
 static void what_every_message_touches_is_in_the_first_two_cache_lines(void **state) {
   (void)state;
   enum { CACHE_LINE_BYTES = 64, END = 2 * CACHE_LINE_BYTES };
@@ -275,12 +322,14 @@ int main(void) {
   if (CRYPTO_set_mem_functions(openssl_malloc, openssl_realloc, openssl_free) != 1) {
     return 1;
   }
-  event_set_mem_functions(__wrap_malloc, __wrap_realloc, free);
+  event_set_mem_functions(__wrap_malloc, __wrap_realloc, __wrap_free);
 #define FACT(test) cmocka_unit_test_setup_teardown(test, set_up_player, tear_down_player)
   const struct CMUnitTest tests[] = {
       FACT(no_message_of_an_echo_allocates),
       FACT(nor_does_one_in_the_clear),
       FACT(nor_one_sealed_without_the_processors_help),
+      FACT(a_client_holds_no_memory_for_what_has_gone),
+      FACT(nor_for_half_a_message_when_the_rest_has_come),
       cmocka_unit_test(what_every_message_touches_is_in_the_first_two_cache_lines),
       FACT(a_session_begins_with_a_cache_line),
   };
