@@ -136,9 +136,12 @@ $(B)/test/unit/%: LINK_EXTRA = -lcmocka -lm
 $(B)/test/unit/%: $(B)/test/unit/%.o $(COMMON_OBJECTS) $(WORKER_OBJECTS) $(MASTER_OBJECTS) $(CLIENT_OBJECTS) \
   $(CTL_OBJECTS)
 	$(link)
-# Its backends are its own.
-$(B)/test/unit/worker/test_player: LINK_EXTRA = -lcmocka -lm \
-  $(foreach name,open takes message send unsure read end finish engine_arrived_us,-Wl,--wrap=stream_$(name))
+# Their backends are their own.
+WRAP_STREAMS := $(foreach name,open takes message send unsure read end finish engine_arrived_us,-Wl,--wrap=stream_$(name))
+$(B)/test/unit/worker/test_player: LINK_EXTRA = -lcmocka -lm $(WRAP_STREAMS)
+# And this one counts what is allocated.
+$(B)/test/unit/worker/test_hot_path: LINK_EXTRA = -lcmocka -lm $(WRAP_STREAMS) \
+  $(foreach name,malloc calloc realloc aligned_alloc free,-Wl,--wrap=$(name))
 $(B)/test/fuzz/%: $(B)/test/fuzz/%.o $(COMMON_OBJECTS) $(WORKER_OBJECTS) $(MASTER_OBJECTS)
 	$(link)
 

@@ -67,7 +67,7 @@ static void end_admission(struct session *session, int refusal) {
   } else {
     trace_admitted(session);
     transport_logged_in(session->transport);
-    session->active_ms = clock_monotonic_ms();
+    session->arrived_us = clock_monotonic_us();
     event_add(&session->timer, session->worker->idle_timeout);
     session_resume_input(session);
   }
@@ -165,7 +165,7 @@ static void on_turn(void *owner) {
 
 void login_on_handshake(struct session *session, const uint8_t *bytes, size_t len) {
   struct worker *worker = session->worker;
-  if (!token_bucket_take(&worker->handshakes, 1, session->active_ms)) {
+  if (!token_bucket_take(&worker->handshakes, 1, clock_monotonic_ms())) {
     session_close(session, CLOSE_HANDSHAKE_RATE);
     return;
   }

@@ -48,8 +48,8 @@ static size_t sealed_size(const struct session *session, size_t plain_len) {
 }
 
 // Too much waits for the client: its tunnels are read no further, pushes wait aside, and
-// it has the grace time to catch up.
-static void check_output(struct session *session) {
+// it has the grace time to catch up. ERROR_MEMORY.
+static int check_output(struct session *session) {
   const struct config *config = &session->worker->config;
   if (!session->output_full &&
       transport_queued_bytes(session->transport) > (size_t)config->queue.client_high_bytes) {
@@ -58,15 +58,20 @@ static void check_output(struct session *session) {
       watch_event(session, WATCHED_OUTPUT_PAUSED);
     }
     counters_add(session->worker->counters, COUNTER_OUTPUT_PAUSES, 1);
-    loop_start_timer(&session->grace_timer, config->queue.client_grace_ms);
+    struct session_delays *delays = session_delays(session);
+    if (!delays) {
+      return ERROR_MEMORY;
+    }
+    loop_start_timer(&delays->grace, config->queue.client_grace_ms);
   }
+  return 0;
 }
 
 static int send_plain(struct session *session, size_t plain_len) {
   int error = send_sealed(session, plain_len);
   if (error == 0) {
     counters_add(session->worker->counters, COUNTER_MESSAGES_OUT, 1);
-    check_output(session);
+    error = check_output(session);
   }
   return error;
 }
@@ -356,7 +361,7 @@ void session_on_drained(void *owner) {
     watch_event(session, WATCHED_OUTPUT_RESUMED);
   }
   session->grace_over = false;
-  event_del(&session->grace_timer);
+  event_del(&session->delays->grace);
   if (session_takes_output(session)) {
     player_unblock(session->player, session);
   }
@@ -369,7 +374,7 @@ void session_on_grace_over(evutil_socket_t fd, short what, void *owner) {
   uint64_t taken_bytes = transport_taken_bytes(session->transport);
   (void)fd;
   (void)what;
-  bool is_dead = session->grace_over && taken_bytes == session->taken_bytes;
+  bool is_dead = session->grace_over && taken_bytes == session->delays->taken_bytes;
   session->grace_over = true;
   make_room(session, waiting_bound(session));
   bool is_over = policy == SLOW_CLIENT_CONFLATE && session->pushes.bytes > waiting_bound(session);
@@ -377,6 +382,6 @@ void session_on_grace_over(evutil_socket_t fd, short what, void *owner) {
     session_close(session, CLOSE_SLOW_CLIENT);
     return;
   }
-  session->taken_bytes = taken_bytes;
-  loop_start_timer(&session->grace_timer, config->limits.idle_timeout_ms);
+  session->delays->taken_bytes = taken_bytes;
+  loop_start_timer(&session->delays->grace, config->limits.idle_timeout_ms);
 }

@@ -198,7 +198,6 @@ static const char *build(struct worker *worker, char *why, size_t why_size) {
   worker->wires = (struct wire_shared){
       .base = worker->base,
       .counters = worker->counters,
-      .read_buffer = malloc(WIRE_READ_BUFFER_BYTES),
   };
   worker->transport_gone = (struct transport_gone){on_transport_gone, worker};
   worker->deflater = deflater_new();
@@ -206,7 +205,7 @@ static const char *build(struct worker *worker, char *why, size_t why_size) {
   randombytes_buf(&seed, sizeof seed);
   worker->node_picker = node_picker_new(seed);
   worker->bury = event_new(worker->base, -1, 0, on_bury, worker);
-  if (!worker->wires.read_buffer || !worker->deflater || !worker->node_picker || !worker->bury ||
+  if (wire_shared_init(&worker->wires) != 0 || !worker->deflater || !worker->node_picker || !worker->bury ||
       settings_apply(worker) != 0 || !drain_init(worker)) {
     return "out of memory";
   }
@@ -258,7 +257,7 @@ static void tear_down(struct worker *worker) {
   tls_segment_free(worker->tls);
   kcp_owners_free(worker->kcp_owners);
   shm_unmap(&worker->counters_segment);
-  free(worker->wires.read_buffer);
+  wire_shared_fini(&worker->wires);
   free(worker->send_buffer);
   event_free(worker->bury);
   loop_free(worker->base);

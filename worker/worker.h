@@ -102,6 +102,7 @@ struct worker {
   struct timeval idle_timeout_value;
   struct token_bucket handshakes;
   struct token_bucket tls_handshakes;
+  struct client_rates client_rates;
   uint8_t *send_buffer;  // one message under construction
   size_t send_buffer_bytes;
   struct log_limit log_limits[WORKER_LOG_COUNT];

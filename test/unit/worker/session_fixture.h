@@ -85,7 +85,8 @@ static const struct transport_kind memory_kind = {.send = memory_send,
                                                   .resume = memory_resume,
                                                   .close = memory_close};
 
-static struct transport *make(void *context, const struct transport_events *events, void *owner) {
+static inline struct transport *make(void *context, const struct transport_events *events,
+                                     void *owner) {
   struct memory *memory = context;
   memory->transport =
       (struct transport){.kind = &memory_kind, .name = "memory", .events = events, .owner = owner};
@@ -212,7 +213,7 @@ static void client_sends(struct memory *memory, const struct packet *packet) {
   transport->events->on_message(bytes, len, transport->owner);
 }
 
-static struct packet last_message(const struct memory *memory) {
+static inline struct packet last_message(const struct memory *memory) {
   struct packet packet;
   assert_int_equal(packet_decode(&packet, memory->last, memory->last_len), 0);
   return packet;
