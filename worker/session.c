@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/cache_line.h"
 #include "common/clock.h"
 #include "common/frame.h"
 #include "common/loop.h"
@@ -21,10 +22,8 @@
 
 #define LOG_MODULE LOG_MODULE_SESSION
 
-enum { CACHE_LINE_BYTES = 64 };
 _Static_assert(offsetof(struct session, link) <= 2 * CACHE_LINE_BYTES,
                "what every message touches");
-_Static_assert(sizeof(struct session) % CACHE_LINE_BYTES == 0, "as aligned_alloc wants it");
 
 // --- The way out -------------------------------------------------------------
 
@@ -396,11 +395,10 @@ bool session_new(struct worker *worker, enum listener_kind kind, const char *add
                                                  .on_ended = on_ended,
                                                  .on_drained = session_on_drained,
                                                  .on_trace_context = on_trace_context};
-  struct session *session = aligned_alloc(CACHE_LINE_BYTES, sizeof *session);
+  struct session *session = cache_line_calloc(sizeof *session);
   if (!session) {
     return false;
   }
-  memset(session, 0, sizeof *session);
   session->worker = worker;
   session->listener_kind = kind;
   session->state = SESSION_HANDSHAKE;

@@ -63,9 +63,8 @@ struct session_delays {
   uint64_t taken_bytes;  // by the client, when that fired last
 };
 
-// What every message touches, in or out, comes first and is two cache lines, which is why a session
-// comes from aligned_alloc. With many players neither is in the cache when a message comes, and
-// fetching them costs as much as scanning it; what the rest would cost is not paid.
+// What every message touches, in or out, comes first and is two cache lines: with many players none
+// of a session's is in the cache when its message comes, and what has to be fetched is these alone.
 struct session {
   struct worker *worker;
   struct transport *transport;

@@ -1,5 +1,5 @@
 // What a worker's wires have for their clients, gathered until the end of the loop's turn: all
-// messages for one client leave in one call then, as one TLS record where that is asked for.
+// messages for one client leave in one call then, and in as few TLS records as they fill.
 //
 // One arena for all: a wire owns memory of its own only for what its client does not take. Loop
 // thread only.

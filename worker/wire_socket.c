@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/cache_line.h"
 #include "common/loop.h"
 #include "worker/tls_bytes.h"
 #include "worker/wire.h"
@@ -26,8 +27,7 @@ struct socket_waiting {
 // turn; a client owns memory only while bytes that its owner has no use for yet wait, or bytes that
 // it does not take.
 //
-// What every message touches is in the first two cache lines, which is why a wire comes from
-// aligned_alloc; the event behind them is libevent's.
+// What every message touches is in the first two cache lines; the event behind them is libevent's.
 struct wire_socket {
   struct wire wire;
   SSL *ssl;  // NULL: the bytes go as they are
@@ -46,10 +46,8 @@ struct wire_socket {
   struct socket_waiting *waiting;  // or NULL
   struct event readable;
 };
-enum { CACHE_LINE_BYTES = 64 };
 _Static_assert(offsetof(struct wire_socket, kept) <= CACHE_LINE_BYTES, "for reading");
 _Static_assert(offsetof(struct wire_socket, readable) <= 2 * CACHE_LINE_BYTES, "and for writing");
-_Static_assert(sizeof(struct wire_socket) % CACHE_LINE_BYTES == 0, "as aligned_alloc wants it");
 
 // One read: two of a client's largest frames, or a few hundred small ones. With what was kept this
 // fits the shared buffer; while paused no more is read.
@@ -384,13 +382,12 @@ struct wire *wire_socket_new(struct wire_shared *shared, int fd, SSL *ssl,
                                         .resume = socket_resume,
                                         .close = socket_close,
                                         .cut = socket_cut};
-  struct wire_socket *socket = aligned_alloc(CACHE_LINE_BYTES, sizeof *socket);
+  struct wire_socket *socket = cache_line_calloc(sizeof *socket);
   if (!socket) {
     SSL_free(ssl);
     close(fd);
     return NULL;
   }
-  memset(socket, 0, sizeof *socket);
   socket->wire = (struct wire){.kind = &kind, .events = events, .owner = owner, .shared = shared};
   socket->fd = fd;
   socket->ssl = ssl;

@@ -205,8 +205,8 @@ static const char *build(struct worker *worker, char *why, size_t why_size) {
   randombytes_buf(&seed, sizeof seed);
   worker->node_picker = node_picker_new(seed);
   worker->bury = event_new(worker->base, -1, 0, on_bury, worker);
-  if (wire_shared_init(&worker->wires) != 0 || !worker->deflater || !worker->node_picker || !worker->bury ||
-      settings_apply(worker) != 0 || !drain_init(worker)) {
+  if (wire_shared_init(&worker->wires) != 0 || !worker->deflater || !worker->node_picker ||
+      !worker->bury || settings_apply(worker) != 0 || !drain_init(worker)) {
     return "out of memory";
   }
   if (!(worker->route_store = route_store_new(worker, on_store_ready, why, why_size))) {

@@ -5,6 +5,7 @@
 #include <openssl/crypto.h>
 #include <unistd.h>
 
+#include "common/cache_line.h"
 #include "common/frame.h"
 #include "test/unit/worker/backend_fixture.h"
 #include "worker/player.h"
@@ -290,7 +291,7 @@ static void nor_for_half_a_message_when_the_rest_has_come(void **state) {
 
 static void what_every_message_touches_is_in_the_first_two_cache_lines(void **state) {
   (void)state;
-  enum { CACHE_LINE_BYTES = 64, END = 2 * CACHE_LINE_BYTES };
+  enum { END = 2 * CACHE_LINE_BYTES };
 #define IS_IN(member) \
   assert_true(offsetof(struct session, member) + sizeof(((struct session *)NULL)->member) <= END)
   IS_IN(worker);
@@ -314,7 +315,7 @@ static void what_every_message_touches_is_in_the_first_two_cache_lines(void **st
 
 static void a_session_begins_with_a_cache_line(void **state) {
   const struct session *session = begin(*state, false);
-  assert_int_equal((uintptr_t)session % 64, 0);
+  assert_int_equal((uintptr_t)session % CACHE_LINE_BYTES, 0);
   assert_null(session->delays);
 }
 
