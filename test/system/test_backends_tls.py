@@ -71,14 +71,16 @@ def test_a_certificate_may_have_another_name_than_the_address(start, elsewhere):
         assert player.ask(wire.USER, 1, b"me").data == b"me"
 
 
-UNTRUSTED = "CERTIFICATE_VERIFY_FAILED|certificate verify failed"
+# gRPC C core's words and OpenSSL's, which the other engine has straight from it.
+UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED|certificate verify failed|"
+             "unable to get local issuer certificate|self-signed certificate")
 
 
 @pytest.mark.parametrize("case, why", [
     ("another authority", UNTRUSTED),
     ("the system's authorities", UNTRUSTED),
-    ("another name", "127.0.0.1 is not in peer certificate"),
-    ("another name asked for", "another.example is not in peer certificate"),
+    ("another name", "127.0.0.1 is not in peer certificate|IP address mismatch"),
+    ("another name asked for", "another.example is not in peer certificate|hostname mismatch"),
     ("no certificate of ours", ""),
     ("a node without TLS", "WRONG_VERSION_NUMBER|wrong version number"),
 ])
