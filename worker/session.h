@@ -93,7 +93,7 @@ struct session {
   uint64_t client;              // what it came on: the same for all sessions of one KCP connection
   char address[64];             // the client's ip:port
   int64_t since_ms;             // wall clock, of the login
-  struct handshake *handshake;      // while the master is asked; else NULL
+  struct handshake *handshake;  // while the master is asked; else NULL
   struct login_request *requested;  // while its turn is awaited; else NULL
 
   // From the login on.
