@@ -35,6 +35,7 @@ enum {
 struct http2_stream;
 TAILQ_HEAD(http2_streams, http2_stream);
 TAILQ_HEAD(http2_connections, http2_connection);
+LIST_HEAD(http2_connection_list, http2_connection);
 
 // Streams with one time limit, the oldest first.
 struct http2_deadlines {
@@ -53,7 +54,7 @@ struct http2_engine {
   nghttp2_session_callbacks *callbacks;
   nghttp2_option *session_options;
   struct http2_backend *backends;
-  LIST_HEAD(, http2_connection) retired;  // that take no new streams, and have some still
+  struct http2_connection_list retired;  // that take no new streams, and have some still
   size_t connection_count;
   int64_t arrived_us;
   struct http2_deadlines opening;
@@ -79,7 +80,7 @@ struct http2_backend {
   const char *address;
   bool secure;
   size_t streams_max;  // on one connection: the setting, or fewer where the backend says so
-  LIST_HEAD(, http2_connection) connections;  // that take new streams
+  struct http2_connection_list connections;  // that take new streams
   UT_hash_handle hh;
 };
 
