@@ -217,11 +217,29 @@ def bench_roundtrip(rig):
     report("roundtrip_128.ratio_to_haproxy", statistics.median(
         ours["cpu_us"] / theirs["cpu_us"]
         for ours, theirs in zip(turns["roundtrip_128"], turns["haproxy_128"])), "ratio")
+    bench_latency(rig, 0.7 * statistics.median(r["msgs_per_s"] for r in turns["roundtrip_128"]),
+                  haproxy_pid, haproxy_address)
     if go_gate:
         report("roundtrip_128.go_cpu_us", statistics.median(r["cpu_us"] for r in in_go), "us")
         report("roundtrip_128.ratio_to_go", statistics.median(
             ours["cpu_us"] / theirs["cpu_us"]
             for ours, theirs in zip(turns["roundtrip_128"], in_go)), "ratio")
+
+
+def bench_latency(rig, rate, haproxy_pid, haproxy_address):
+    """Both at one rate, which the gateway can keep: a part of the most that it does here."""
+    common = ["--clients", str(CLIENTS), "--size", str(SIZE), "--rate", f"{rate:.0f}",
+              "--duration", f"{TURN_S}s", "--warmup", "1s"]
+    ours, theirs = [], []
+    for turn in range(TURNS):
+        say(f"{rate:.0f} round trips a second, turn {turn + 1} of {TURNS}")
+        ours.append(rig.load("rate", *common)["p99_us"])
+        theirs.append(rig.load("rate", "--plain", "--connect", haproxy_address, "--pid-tree",
+                               str(haproxy_pid), *common, gateway=False)["p99_us"])
+    report("roundtrip_128.rate_p99_us", statistics.median(ours), "us")
+    report("haproxy_128.rate_p99_us", statistics.median(theirs), "us")
+    report("roundtrip_128.p99_ratio_to_haproxy", statistics.median(
+        mine / other for mine, other in zip(ours, theirs)), "ratio")
 
 
 # --- login ----------------------------------------------------------------------------------
