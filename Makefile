@@ -40,14 +40,19 @@ ALL_LDFLAGS = $(LDFLAGS_$(FLAVOUR)) -pthread $(LDFLAGS)
 
 # Asked only when something is to be built, so that `make deps` works without them.
 # wslay comes without a file for pkg-config.
-PACKAGE_CFLAGS = $(eval PACKAGE_CFLAGS := $$(shell pkg-config --cflags $(PACKAGES)) $(ISAL_CFLAGS))$(PACKAGE_CFLAGS)
-PACKAGE_LIBS = $(eval PACKAGE_LIBS := $$(shell pkg-config --libs $(PACKAGES)) -lwslay $(ISAL_LIBS))$(PACKAGE_LIBS)
+PACKAGE_CFLAGS = $(eval PACKAGE_CFLAGS := $$(shell pkg-config --cflags $(PACKAGES)) $(ISAL_CFLAGS) $(LIBDEFLATE_CFLAGS))$(PACKAGE_CFLAGS)
+PACKAGE_LIBS = $(eval PACKAGE_LIBS := $$(shell pkg-config --libs $(PACKAGES)) -lwslay $(ISAL_LIBS) $(LIBDEFLATE_LIBS))$(PACKAGE_LIBS)
 
 # ISA-L makes KCP's parity faster; without it our own arithmetic does. ISAL=no leaves it out,
 # in a tree where nothing was built with it.
 ISAL ?= $(shell pkg-config --exists libisal && echo yes)
 ISAL_CFLAGS = $(if $(filter yes,$(ISAL)),-DHAVE_ISAL $$(shell pkg-config --cflags libisal))
 ISAL_LIBS = $(if $(filter yes,$(ISAL)),$$(shell pkg-config --libs libisal))
+
+# libdeflate takes half of zlib's time. LIBDEFLATE=no leaves it out, likewise.
+LIBDEFLATE ?= $(shell pkg-config --exists libdeflate && echo yes)
+LIBDEFLATE_CFLAGS = $(if $(filter yes,$(LIBDEFLATE)),-DHAVE_LIBDEFLATE $$(shell pkg-config --cflags libdeflate))
+LIBDEFLATE_LIBS = $(if $(filter yes,$(LIBDEFLATE)),$$(shell pkg-config --libs libdeflate))
 
 # --- What there is ----------------------------------------------------------
 
@@ -63,6 +68,7 @@ CTL_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/ctl/*.c))
 BENCH_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/bench/*.c))
 KEYS_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/keys/*.c))
 ROMA_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/roma/*.c))
+ROUTESIM_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/routesim/*.c))
 
 PROGRAMS := janusd janusctl janus-keys janus-client janus-roma janus-bench
 UNIT_TESTS := $(patsubst %.c,$(B)/%,$(wildcard test/unit/*/test_*.c))
@@ -72,7 +78,8 @@ UNIT_TESTS := $(patsubst %.c,$(B)/%,$(shell grep -lE 'pthread|grpc|roma\.h|log_'
 endif
 FUZZERS := $(patsubst %.c,$(B)/%,$(wildcard test/fuzz/fuzz_*.c))
 
-ALL_PROGRAMS := $(PROGRAMS:%=$(BIN)/%) $(LIBEXEC)/janus-worker
+# Simulations and the like are built with the rest, and not installed.
+ALL_PROGRAMS := $(PROGRAMS:%=$(BIN)/%) $(LIBEXEC)/janus-worker $(BIN)/janus-routesim
 
 .PHONY: all web man completion demo run test check unit system asan tsan fuzz bench interop lint format deps install deb rpm package-test clean help
 .DEFAULT_GOAL := all
@@ -119,15 +126,23 @@ $(BIN)/janus-roma: $(B)/tools/janus_roma.o $(ROMA_OBJECTS) $(COMMON_OBJECTS)
 $(BIN)/janus-bench: $(B)/tools/janus_bench.o $(BENCH_OBJECTS) $(CLIENT_OBJECTS) $(COMMON_OBJECTS)
 	$(link)
 
+# A simulation of what a worker does takes the worker's own code.
+$(BIN)/janus-routesim: $(B)/tools/janus_routesim.o $(ROUTESIM_OBJECTS) $(COMMON_OBJECTS) \
+  $(B)/worker/node_picker.o $(B)/tools/client/names.o $(B)/tools/client/script.o
+	$(link)
+
 # A test is linked with all there is beside it.
 $(B)/test/unit/%: LINK_EXTRA = -lcmocka -lm
 $(B)/test/unit/%: $(B)/test/unit/%.o $(COMMON_OBJECTS) $(WORKER_OBJECTS) $(MASTER_OBJECTS) $(CLIENT_OBJECTS) \
   $(CTL_OBJECTS)
 	$(link)
-# Its backends are its own.
-$(B)/test/unit/worker/test_player: LINK_EXTRA = -lcmocka -lm \
-  $(foreach name,open takes message send unsure read end finish engine_arrived_us,-Wl,--wrap=stream_$(name))
-# Counts what it writes.
+# Their backends are their own.
+WRAP_STREAMS := $(foreach name,open takes message send unsure read end finish engine_arrived_us,-Wl,--wrap=stream_$(name))
+$(B)/test/unit/worker/test_player: LINK_EXTRA = -lcmocka -lm $(WRAP_STREAMS)
+# And this one counts what is allocated.
+$(B)/test/unit/worker/test_hot_path: LINK_EXTRA = -lcmocka -lm $(WRAP_STREAMS) \
+  $(foreach name,malloc calloc realloc aligned_alloc free,-Wl,--wrap=$(name))
+# And this one how often something is written.
 $(B)/test/unit/common/test_stream_http2: LINK_EXTRA = -lcmocka -lm -Wl,--wrap=tcp_client_write
 $(B)/test/fuzz/%: $(B)/test/fuzz/%.o $(COMMON_OBJECTS) $(WORKER_OBJECTS) $(MASTER_OBJECTS)
 	$(link)
@@ -222,7 +237,7 @@ fuzz: ## Run each fuzz target for SECONDS (default 60)
 .PHONY: fuzzers
 fuzzers: $(FUZZERS)
 
-bench: ## Measure; ONLY=group[,group] for some (roundtrip, transport, kcp, login, idle, route, failover, broadcast, push, trace, scrape)
+bench: ## Measure; ONLY=group[,group] for some (roundtrip, transport, kcp, login, idle, route, failover, broadcast, push, trace, scrape, scale)
 	@tools/setup bench
 	@$(MAKE) --no-print-directory -s all
 	@$(MAKE) --no-print-directory -s FLAVOUR=plain all

@@ -24,6 +24,8 @@
     "times accepting was suspended for want of descriptors")                                       \
   X(TLS_HANDSHAKES, WORKERS, "tls_handshakes", "TLS handshakes with clients")                      \
   X(TLS_RESUMED, WORKERS, "tls_resumed", "of these, with a session ticket")                        \
+  X(HANDSHAKES_WAITED, WORKERS, "handshakes_waited",                                               \
+    "handshakes that waited for a later turn of the worker's loop")                                \
   X(KCP_DATAGRAMS_IN, WORKERS, "kcp_datagrams_in", "datagrams from clients")                       \
   X(KCP_DATAGRAMS_OUT, WORKERS, "kcp_datagrams_out", "datagrams to clients")                       \
   X(KCP_BYTES_IN, WORKERS, "kcp_received_bytes",                                                   \
@@ -73,6 +75,8 @@
   X(BYTES_OUT, WORKERS, "sent_bytes", "bytes sent to clients")                                     \
   X(INFLATED, WORKERS, "messages_inflated", "messages from clients that came compressed")          \
   X(DEFLATED, BOTH, "messages_deflated", "messages to clients that went compressed")               \
+  X(DEFLATED_IN_SLICES, WORKERS, "messages_deflated_in_slices",                                    \
+    "messages to clients compressed over several turns of the worker's loop")                      \
   X(RATE_PAUSES, WORKERS, "rate_pauses", "times a session was read no further for its rate")       \
   X(INPUT_PAUSES, WORKERS, "input_pauses", "times a client was read no further for a slow tunnel") \
   X(OUTPUT_PAUSES, WORKERS, "output_pauses",                                                       \

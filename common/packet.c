@@ -25,7 +25,8 @@ enum {
   TUNNEL_FRAG_INDEX = 10,
 };
 
-enum { VARINT_MAX_BYTES = 10 };
+// Those of a tag or a length have 32 bits: of more than five bytes, even zeros, they are malformed.
+enum { VARINT_MAX_BYTES = 10, SHORT_VARINT_MAX_BYTES = 5 };
 
 // --- Reading -----------------------------------------------------------------
 
@@ -34,9 +35,13 @@ struct reader {
   const uint8_t *end;
 };
 
-static bool read_varint(struct reader *reader, uint64_t *value) {
+static bool read_varint(struct reader *reader, int max_bytes, uint64_t *value) {
   uint64_t sum = 0;
-  for (int i = 0; i < VARINT_MAX_BYTES && reader->at < reader->end; i++) {
+  if (reader->at < reader->end && *reader->at < 0x80) {  // as nearly all are
+    *value = *reader->at++;
+    return true;
+  }
+  for (int i = 0; i < max_bytes && reader->at < reader->end; i++) {
     uint8_t byte = *reader->at++;
     sum |= (uint64_t)(byte & 0x7f) << (7 * i);
     if (byte < 0x80) {
@@ -49,7 +54,8 @@ static bool read_varint(struct reader *reader, uint64_t *value) {
 
 static bool read_bytes(struct reader *reader, const uint8_t **bytes, size_t *len) {
   uint64_t value;
-  if (!read_varint(reader, &value) || value > (uint64_t)(reader->end - reader->at)) {
+  if (!read_varint(reader, SHORT_VARINT_MAX_BYTES, &value) ||
+      value > (uint64_t)(reader->end - reader->at)) {
     return false;
   }
   *bytes = reader->at;
@@ -64,7 +70,7 @@ static bool skip(struct reader *reader, unsigned type) {
   uint64_t value;
   size_t len;
   switch (type) {
-    case WIRE_VARINT: return read_varint(reader, &value);
+    case WIRE_VARINT: return read_varint(reader, VARINT_MAX_BYTES, &value);
     case WIRE_BYTES: return read_bytes(reader, &bytes, &len);
     case WIRE_FIXED64: len = 8; break;
     case WIRE_FIXED32: len = 4; break;
@@ -85,7 +91,7 @@ static int decode(struct packet *packet, const uint8_t *bytes, size_t len,
   while (reader.at < reader.end) {
     uint64_t tag;
     uint64_t value;
-    if (!read_varint(&reader, &tag) || tag >> 3 == 0 || tag > UINT32_MAX) {
+    if (!read_varint(&reader, SHORT_VARINT_MAX_BYTES, &tag) || tag >> 3 == 0 || tag > UINT32_MAX) {
       return ERROR_MALFORMED;
     }
     if (tag == (FIELD_DATA << 3 | WIRE_BYTES)) {
@@ -93,7 +99,7 @@ static int decode(struct packet *packet, const uint8_t *bytes, size_t len,
         return ERROR_MALFORMED;
       }
     } else if ((tag & 7) == WIRE_VARINT) {
-      if (!read_varint(&reader, &value)) {
+      if (!read_varint(&reader, VARINT_MAX_BYTES, &value)) {
         return ERROR_MALFORMED;
       }
       set(packet, tag >> 3, value);

@@ -6,6 +6,8 @@
 //
 // Pure functions, any thread. Unknown fields are skipped, as proto3 asks; a
 // field that repeats keeps its last value; default values are not written.
+// It reads and writes what protobuf-c's generated code does, but for the exceptions
+// that test/fuzz/fuzz_packet.c names.
 #ifndef JANUS_COMMON_PACKET_H
 #define JANUS_COMMON_PACKET_H
 

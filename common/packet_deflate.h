@@ -13,4 +13,13 @@
 int packet_deflate(struct deflater *deflater, const struct config *config,
                    const struct packet *packet, struct packet *packed) MUST_CHECK;
 
+// What it is made of, for whoever compresses in pieces (deflater_start). The level that the
+// settings ask for; 0: it goes as it is.
+int packet_deflate_level(const struct config *config, const struct packet *packet);
+// Of so many bytes it would be the smaller for being compressed, and could fit a client's message.
+size_t packet_deflate_most(const struct config *config, const struct packet *packet);
+// packed is packet with this data, compressed.
+void packet_deflated(const struct packet *packet, const uint8_t *data, size_t data_len,
+                     struct packet *packed);
+
 #endif

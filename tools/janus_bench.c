@@ -27,7 +27,8 @@ static const struct load_kind {
     {"login", bench_login, true, true, "connect, handshake, close, again and again"},
     {"handshake", bench_handshake, false, true, "the same with the handshake of TLS alone"},
     {"idle", bench_idle, true, false,
-     "players with an open tunnel who say nothing, until --duration, a signal or stdin's end"},
+     "players with an open tunnel who say nothing, or send a heartbeat now and then\n"
+     "               (--heartbeat), until --duration, a signal or stdin's end"},
     {"slow", bench_slow, true, false, "players who ask for much and never read"},
     {"push", bench_push, true, true, "pushes to one player each, through --entrance"},
     {"broadcast", bench_broadcast, true, true,
@@ -69,6 +70,7 @@ static const char options_help[] =
     "  --each N               with roundtrip: each client sends N messages, and that is all\n"
     "  --every TIME           with roundtrip: so long between an answer and the next message;\n"
     "                         SIGINT and SIGTERM then end it when all is answered\n"
+    "  --heartbeat TIME       with idle: each player sends one so often, all evenly spread\n"
     "  --mod M --seq N        of the messages (default user, 1)\n"
     "  --rate N               messages a second in all, for rate (default 10000)\n"
     "  --entrance KIND@H:P    of pushes: redis@, grpc@ or http@ and HOST:PORT;\n"
@@ -114,6 +116,7 @@ enum {
   OPTION_SIZE,
   OPTION_EACH,
   OPTION_EVERY,
+  OPTION_HEARTBEAT,
   OPTION_MOD,
   OPTION_SEQ,
   OPTION_RATE,
@@ -158,6 +161,7 @@ static const struct option long_options[] = {
     {"size", required_argument, NULL, OPTION_SIZE},
     {"each", required_argument, NULL, OPTION_EACH},
     {"every", required_argument, NULL, OPTION_EVERY},
+    {"heartbeat", required_argument, NULL, OPTION_HEARTBEAT},
     {"mod", required_argument, NULL, OPTION_MOD},
     {"seq", required_argument, NULL, OPTION_SEQ},
     {"rate", required_argument, NULL, OPTION_RATE},
@@ -298,6 +302,9 @@ static void set_option(struct bench *bench, int option) {
           (size_t)number_option("--each is not 1 to 1000000000", 1, 1000000000);
       break;
     case OPTION_EVERY: options->pause_ms = duration_option("--every is not like 100ms"); break;
+    case OPTION_HEARTBEAT:
+      options->heartbeat_ms = duration_option("--heartbeat is not like 30s");
+      break;
     case OPTION_SIZE:
       options->data_bytes =
           (size_t)number_option("--size is not a number of bytes", 0, CLIENT_SEND_MAX_BYTES);

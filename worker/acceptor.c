@@ -17,14 +17,12 @@
 #include "worker/kcp_engine.h"
 #include "worker/kcp_listener.h"
 #include "worker/session.h"
+#include "worker/slice.h"
 #include "worker/trace.h"
 #include "worker/worker.h"
 
 #define LOG_MODULE LOG_MODULE_LISTENER
 
-// Accepted in one turn of the loop at most, so that a storm of connections does
-// not hold up the players who are in.
-enum { ACCEPT_BATCH = 64 };
 static const struct timeval backoff_time = {.tv_usec = 100000};
 
 static int open_reserve(void) { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
@@ -192,7 +190,8 @@ static void out_of_descriptors(struct listener *listener) {
 static void on_acceptable(evutil_socket_t fd, short what, void *owner) {
   struct listener *listener = owner;
   (void)what;
-  for (int i = 0; i < ACCEPT_BATCH; i++) {
+  int64_t end_us = slice_end_us();
+  do {
     struct sockaddr_storage address;
     socklen_t len = sizeof address;
     int client = accept4(fd, (struct sockaddr *)&address, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -207,7 +206,7 @@ static void on_acceptable(evutil_socket_t fd, short what, void *owner) {
       return;
     }
     // Anything else concerns the one connection, which is gone already.
-  }
+  } while (!slice_is_over(end_us));  // the event comes again for those who still wait
 }
 
 static void on_backoff_over(evutil_socket_t fd, short what, void *owner) {

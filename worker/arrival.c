@@ -12,6 +12,7 @@
 #include "common/networks.h"
 #include "common/tls_server.h"
 #include "worker/acceptor.h"
+#include "worker/newcomers.h"
 #include "worker/proxy_header.h"
 #include "worker/session.h"
 #include "worker/trace.h"
@@ -27,6 +28,7 @@ struct arrival {
   socklen_t address_len;
   struct proxy_header proxy_header;
   SSL *ssl;  // NULL without TLS, and when the wire has taken it over
+  struct newcomer newcomer;
   struct event ready;
   struct event timer;
 };
@@ -40,6 +42,7 @@ static const struct sockaddr *address_of(const struct arrival *arrival) {
 }
 
 static void arrival_free(struct arrival *arrival) {
+  newcomers_leave(worker_of(arrival)->newcomers, &arrival->newcomer);
   event_del(&arrival->ready);
   event_del(&arrival->timer);
   LIST_REMOVE(arrival, link);
@@ -106,27 +109,9 @@ static void await(struct arrival *arrival, short what, event_callback_fn callbac
   event_add(&arrival->ready, NULL);
 }
 
-static void on_tls_ready(evutil_socket_t fd, short what, void *owner) {
-  struct arrival *arrival = owner;
+// Goes on with the handshake, as far as what has come allows; what is awaited now.
+static void shake_hands(struct arrival *arrival, short what) {
   struct worker *worker = worker_of(arrival);
-  if (!arrival->ssl) {
-    // Not before the client has said something: one that only looks whether we are there costs
-    // nothing.
-    char byte;
-    if (recv(fd, &byte, 1, MSG_PEEK) == 0) {
-      arrival_refuse(arrival, CLOSE_CLIENT_CLOSED);
-      return;
-    }
-    if (!token_bucket_take(&worker->tls_handshakes, 1, clock_monotonic_ms())) {
-      arrival_refuse(arrival, CLOSE_TLS_RATE);
-      return;
-    }
-    arrival->ssl = tls_server(arrival->listener->tls, arrival->fd);
-    if (!arrival->ssl) {
-      arrival_refuse(arrival, CLOSE_OUT_OF_MEMORY);
-      return;
-    }
-  }
   ERR_clear_error();
   errno = 0;
   int result = SSL_accept(arrival->ssl);
@@ -161,6 +146,41 @@ static void on_tls_ready(evutil_socket_t fd, short what, void *owner) {
       arrival_refuse(arrival, CLOSE_TLS_FAILED);
       return;
     }
+  }
+}
+
+static void on_turn(void *owner) {
+  struct arrival *arrival = owner;
+  event_add(&arrival->ready, NULL);
+  shake_hands(arrival, event_get_events(&arrival->ready) & (EV_READ | EV_WRITE));
+}
+
+static void on_tls_ready(evutil_socket_t fd, short what, void *owner) {
+  struct arrival *arrival = owner;
+  struct worker *worker = worker_of(arrival);
+  if (!arrival->ssl) {
+    // Not before the client has said something: one that only looks whether we are there costs
+    // nothing.
+    char byte;
+    if (recv(fd, &byte, 1, MSG_PEEK) == 0) {
+      arrival_refuse(arrival, CLOSE_CLIENT_CLOSED);
+      return;
+    }
+    if (!token_bucket_take(&worker->tls_handshakes, 1, clock_monotonic_ms())) {
+      arrival_refuse(arrival, CLOSE_TLS_RATE);
+      return;
+    }
+    arrival->ssl = tls_server(arrival->listener->tls, arrival->fd);
+    if (!arrival->ssl) {
+      arrival_refuse(arrival, CLOSE_OUT_OF_MEMORY);
+      return;
+    }
+  }
+  if (newcomers_may(worker->newcomers)) {
+    shake_hands(arrival, what);
+  } else {
+    event_del(&arrival->ready);
+    newcomers_wait(worker->newcomers, &arrival->newcomer, on_turn, arrival);
   }
 }
 

@@ -17,12 +17,14 @@ void token_bucket_init(struct token_bucket *bucket, int64_t rate_per_s, int64_t 
 static void fill(struct token_bucket *bucket, int64_t now_ms) {
   int64_t passed_ms = now_ms - bucket->filled_ms;
   int64_t missing_milli = bucket->burst_milli - bucket->level_milli;
+  int64_t gained_milli;
   bucket->filled_ms = now_ms;
   // A token for each second and unit of the rate is a thousandth for each ms.
-  if (passed_ms > missing_milli / bucket->rate_per_s) {
-    bucket->level_milli = bucket->burst_milli;  // and no product that could overflow
+  if (__builtin_mul_overflow(passed_ms, bucket->rate_per_s, &gained_milli) ||
+      gained_milli > missing_milli) {
+    bucket->level_milli = bucket->burst_milli;
   } else {
-    bucket->level_milli += passed_ms * bucket->rate_per_s;
+    bucket->level_milli += gained_milli;
   }
 }
 
@@ -63,6 +65,59 @@ int64_t token_bucket_charge(struct token_bucket *bucket, int64_t amount, int64_t
   }
   return (-bucket->level_milli + bucket->rate_per_s - 1) / bucket->rate_per_s;
 }
+
+// --- A client's ------------------------------------------------------------------------
+
+static struct token_bucket bucket_of(int64_t per_s, int64_t burst, int64_t level_milli,
+                                     int64_t filled_ms) {
+  return (struct token_bucket){.rate_per_s = per_s,
+                               .burst_milli = burst * 1000,
+                               .level_milli = level_milli,
+                               .filled_ms = filled_ms};
+}
+
+static struct token_bucket messages_of(const struct client_levels *levels,
+                                       const struct client_rates *rates) {
+  return bucket_of(rates->messages_per_s, rates->messages_burst, levels->messages_milli,
+                   levels->filled_ms);
+}
+
+static struct token_bucket bytes_of(const struct client_levels *levels,
+                                    const struct client_rates *rates) {
+  return bucket_of(rates->bytes_per_s, rates->bytes_burst, levels->bytes_milli, levels->filled_ms);
+}
+
+void client_levels_init(struct client_levels *levels, const struct client_rates *rates,
+                        int64_t now_ms) {
+  *levels = (struct client_levels){.messages_milli = rates->messages_burst * 1000,
+                                   .bytes_milli = rates->bytes_burst * 1000,
+                                   .filled_ms = now_ms};
+}
+
+void client_levels_set(struct client_levels *levels, const struct client_rates *before,
+                       const struct client_rates *rates, int64_t now_ms) {
+  struct token_bucket messages = messages_of(levels, before);
+  struct token_bucket bytes = bytes_of(levels, before);
+  token_bucket_set(&messages, rates->messages_per_s, rates->messages_burst, now_ms);
+  token_bucket_set(&bytes, rates->bytes_per_s, rates->bytes_burst, now_ms);
+  *levels = (struct client_levels){.messages_milli = messages.level_milli,
+                                   .bytes_milli = bytes.level_milli,
+                                   .filled_ms = now_ms};
+}
+
+int64_t client_levels_charge(struct client_levels *levels, const struct client_rates *rates,
+                             size_t bytes, int64_t now_ms) {
+  struct token_bucket messages = messages_of(levels, rates);
+  struct token_bucket of_bytes = bytes_of(levels, rates);
+  int64_t wait_ms = token_bucket_charge(&messages, 1, now_ms);
+  int64_t bytes_wait_ms = token_bucket_charge(&of_bytes, (int64_t)bytes, now_ms);
+  *levels = (struct client_levels){.messages_milli = messages.level_milli,
+                                   .bytes_milli = of_bytes.level_milli,
+                                   .filled_ms = now_ms};
+  return bytes_wait_ms > wait_ms ? bytes_wait_ms : wait_ms;
+}
+
+// --- Connections of an address -----------------------------------------------------------
 
 struct address_count {
   uint8_t address[NETWORK_ADDRESS_BYTES];

@@ -31,6 +31,28 @@ bool token_bucket_take(struct token_bucket *bucket, int64_t amount, int64_t now_
 // debt; 0 if it is not.
 int64_t token_bucket_charge(struct token_bucket *bucket, int64_t amount, int64_t now_ms);
 
+// A client's two rates, in two buckets that are filled at the same times. What is the same for all
+// clients stands with none of them.
+struct client_rates {
+  int64_t messages_per_s;  // 0: no limit
+  int64_t messages_burst;
+  int64_t bytes_per_s;  // 0: no limit
+  int64_t bytes_burst;
+};
+struct client_levels {
+  int64_t messages_milli;
+  int64_t bytes_milli;
+  int64_t filled_ms;
+};
+void client_levels_init(struct client_levels *levels, const struct client_rates *rates,
+                        int64_t now_ms);
+// Other rates, for what is in it already by those of before.
+void client_levels_set(struct client_levels *levels, const struct client_rates *before,
+                       const struct client_rates *rates, int64_t now_ms);
+// Takes one message of so many bytes, and returns for how many ms the client is then in debt.
+int64_t client_levels_charge(struct client_levels *levels, const struct client_rates *rates,
+                             size_t bytes, int64_t now_ms);
+
 // Connections of each address. Bounded by the connections there are.
 struct address_limits;
 struct address_count;

@@ -7,6 +7,7 @@
 
 #include "common/clock.h"
 #include "worker/inbox.h"
+#include "worker/newcomers.h"
 #include "worker/player.h"
 #include "worker/session.h"
 #include "worker/trace.h"
@@ -66,7 +67,7 @@ static void end_admission(struct session *session, int refusal) {
   } else {
     trace_admitted(session);
     transport_logged_in(session->transport);
-    session->active_ms = clock_monotonic_ms();
+    session->arrived_us = clock_monotonic_us();
     event_add(&session->timer, session->worker->idle_timeout);
     session_resume_input(session);
   }
@@ -139,14 +140,56 @@ void login_admit_all(struct worker *worker) {
   }
 }
 
-void login_on_handshake(struct session *session, const uint8_t *bytes, size_t len) {
-  struct worker *worker = session->worker;
-  if (!token_bucket_take(&worker->handshakes, 1, session->active_ms)) {
-    session_close(session, CLOSE_HANDSHAKE_RATE);
-    return;
-  }
+// A handshake that waits for its turn.
+struct login_request {
+  struct newcomer newcomer;
+  size_t len;
+  uint8_t bytes[];
+};
+
+static void handle(struct session *session, const uint8_t *bytes, size_t len) {
   int verdict = log_in(session, bytes, len);
   if (verdict != HANDSHAKE_OK) {
     session_close(session, (enum close_reason)verdict);
+  }
+}
+
+static void on_turn(void *owner) {
+  struct session *session = owner;
+  struct login_request *request = session->requested;
+  session->requested = NULL;
+  session_resume_input(session);  // unless what comes of it holds it up again
+  handle(session, request->bytes, request->len);
+  free(request);
+}
+
+void login_on_handshake(struct session *session, const uint8_t *bytes, size_t len) {
+  struct worker *worker = session->worker;
+  if (!token_bucket_take(&worker->handshakes, 1, clock_monotonic_ms())) {
+    session_close(session, CLOSE_HANDSHAKE_RATE);
+    return;
+  }
+  if (newcomers_may(worker->newcomers)) {
+    handle(session, bytes, len);
+    return;
+  }
+  struct login_request *request = malloc(sizeof *request + len);
+  if (!request) {
+    session_close(session, CLOSE_OUT_OF_MEMORY);
+    return;
+  }
+  request->newcomer = (struct newcomer){.owner = NULL};
+  request->len = len;
+  memcpy(request->bytes, bytes, len);
+  session->requested = request;
+  session_pause_input(session);
+  newcomers_wait(worker->newcomers, &request->newcomer, on_turn, session);
+}
+
+void login_forget(struct session *session) {
+  if (session->requested) {
+    newcomers_leave(session->worker->newcomers, &session->requested->newcomer);
+    free(session->requested);
+    session->requested = NULL;
   }
 }

@@ -20,6 +20,9 @@ struct worker;
 // The client's first message.
 void login_on_handshake(struct session *session, const uint8_t *bytes, size_t len);
 
+// The session ends: if its handshake waits for its turn, it does no longer. Closes nothing.
+void login_forget(struct session *session);
+
 // The master's answer about a login.
 void login_on_answer(struct worker *worker, const struct channel_login_answer *answer);
 

@@ -9,6 +9,7 @@ struct entry {
   struct node node;
   int64_t suspect_until_ms;
   int64_t turn;  // of smooth weighted round-robin
+  bool is_new;   // while entries are taken over
 };
 
 // A node that is not in the registry: gone, or not yet come.
@@ -26,14 +27,16 @@ struct node_picker {
   struct entry *entries;
   size_t count;
   uint64_t version;
+  uint64_t seed;
   struct absent absent[ABSENT_MAX];
   size_t next_absent;
   struct node unseen;  // what node_picker_unseen returned last
 };
 
-struct node_picker *node_picker_new(void) {
+struct node_picker *node_picker_new(uint64_t seed) {
   struct node_picker *picker = calloc(1, sizeof *picker);
   if (picker) {
+    picker->seed = seed;
     picker->version = UINT64_MAX;  // none that a table has
   }
   return picker;
@@ -62,6 +65,12 @@ static uint64_t finish_hash(uint64_t hash) {
   return hash ^ (hash >> 31);
 }
 
+static uint64_t hash_node(const char *service, const char *color, const char *address) {
+  uint64_t hash = hash_bytes(0xcbf29ce484222325, service, strlen(service) + 1);
+  hash = hash_bytes(hash, color, strlen(color) + 1);
+  return finish_hash(hash_bytes(hash, address, strlen(address))) | 1;
+}
+
 static int compare_group(const struct node *node, const char *service, const char *color) {
   int order = strcmp(node->service, service);
   return order != 0 ? order : strcmp(node->color, color);
@@ -72,6 +81,39 @@ static int compare(const void *a, const void *b) {
   const struct node *right = &((const struct entry *)b)->node;
   int order = compare_group(left, right->service, right->color);
   return order != 0 ? order : strcmp(left->address, right->address);
+}
+
+// Gives the nodes that came, of the group that begins at start, their places in its round. The
+// turns of all lie in a range as wide as their weights together, and a node that comes may be
+// anywhere in it: so far above the one whose turn is next that it comes before that as often as
+// its weight says. Were it the same place for every picker, then a thousand of them, which pick
+// less often than there are nodes, would all pick the same few; were it higher, they would all
+// pick the one that came.
+static void place_new(const struct node_picker *picker, struct entry *entries, size_t start,
+                      size_t end) {
+  int64_t group_weight = 0;
+  int64_t highest = INT64_MIN;
+  for (size_t i = start; i < end; i++) {
+    const struct entry *entry = &entries[i];
+    group_weight += entry->node.weight;
+    // One that takes nothing new stands still, wherever it is.
+    if (!entry->is_new && entry->node.weight > 0 && entry->turn > highest) {
+      highest = entry->turn;
+    }
+  }
+  highest = highest == INT64_MIN ? 0 : highest;
+  for (size_t i = start; i < end; i++) {
+    struct entry *entry = &entries[i];
+    if (entry->is_new) {
+      const struct node *node = &entry->node;
+      uint64_t hash =
+          finish_hash(picker->seed ^ hash_node(node->service, node->color, node->address));
+      entry->is_new = false;
+      if (picker->seed != 0 && group_weight > 0) {
+        entry->turn = highest + node->weight - (int64_t)(hash % (uint64_t)group_weight);
+      }
+    }
+  }
 }
 
 // Builds the sorted entries of nodes, each address of a group once, with the turn
@@ -85,11 +127,17 @@ static size_t take_over(const struct node_picker *picker, const struct node *nod
     qsort(entries, count, sizeof *entries, compare);
   }
   size_t kept = 0;
+  size_t group = 0;  // where it begins
   for (size_t i = 0; i < count; i++) {
     if (kept > 0 && compare(&entries[kept - 1], &entries[i]) == 0) {
       continue;
     }
     entries[kept] = entries[i];
+    const struct node *node = &entries[kept].node;
+    if (compare_group(&entries[group].node, node->service, node->color) != 0) {
+      place_new(picker, entries, group, kept);
+      group = kept;
+    }
     const struct entry *known = picker->count > 0 ? bsearch(&entries[kept], picker->entries,
                                                             picker->count, sizeof *entries, compare)
                                                   : NULL;
@@ -97,18 +145,14 @@ static size_t take_over(const struct node_picker *picker, const struct node *nod
       entries[kept].suspect_until_ms = known->suspect_until_ms;
       entries[kept].turn = known->turn;
     }
+    entries[kept].is_new = !known;
     kept++;
   }
+  place_new(picker, entries, group, kept);
   return kept;
 }
 
 // --- Nodes that are not there ------------------------------------------------------
-
-static uint64_t hash_node(const char *service, const char *color, const char *address) {
-  uint64_t hash = hash_bytes(0xcbf29ce484222325, service, strlen(service) + 1);
-  hash = hash_bytes(hash, color, strlen(color) + 1);
-  return finish_hash(hash_bytes(hash, address, strlen(address))) | 1;
-}
 
 static struct absent *find_absent(struct node_picker *picker, uint64_t hash) {
   for (size_t i = 0; i < ABSENT_MAX; i++) {

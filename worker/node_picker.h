@@ -14,7 +14,9 @@
 
 struct node_picker;
 
-struct node_picker *node_picker_new(void);  // NULL when out of memory
+// NULL when out of memory. seed says where its rounds begin (node_picker_pick): pickers of
+// different seeds begin at different nodes. 0: with the heaviest, and the first of them in order.
+struct node_picker *node_picker_new(uint64_t seed);
 void node_picker_free(struct node_picker *picker);
 
 // Takes over what the table says, if it has changed; one load if not. A node that
@@ -42,7 +44,8 @@ bool node_picker_may_come(struct node_picker *picker, const char *service, const
 const struct node *node_picker_unseen(struct node_picker *picker, const char *service,
                                       const char *color, const char *address, int64_t now_ms);
 
-// The next one by smooth weighted round-robin.
+// The next one by smooth weighted round-robin. Each worker of each gateway goes its own round
+// and may pick but a few times in it, so these must not all begin at the same node.
 const struct node *node_picker_pick(struct node_picker *picker, const char *service,
                                     const char *color, int64_t now_ms);
 

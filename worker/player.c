@@ -24,15 +24,32 @@ struct ask {
   int32_t type;
 };
 
+// A ring.
 struct player_asks {
   size_t count;
-  size_t room;
-  struct ask list[];  // the oldest first
+  size_t room;  // a power of two
+  size_t head;
+  struct ask list[];
 };
 
+// The oldest is 0.
+static struct ask *ask_at(struct player_asks *asks, size_t i) {
+  return &asks->list[(asks->head + i) & (asks->room - 1)];
+}
+
+// What is answered is mostly the oldest, or among the newest behind much that never is.
 static void remove_ask(struct player_asks *asks, size_t i) {
+  if (i < asks->count / 2) {
+    for (; i > 0; i--) {
+      *ask_at(asks, i) = *ask_at(asks, i - 1);
+    }
+    asks->head = (asks->head + 1) & (asks->room - 1);
+  } else {
+    for (; i + 1 < asks->count; i++) {
+      *ask_at(asks, i) = *ask_at(asks, i + 1);
+    }
+  }
   asks->count--;
-  memmove(&asks->list[i], &asks->list[i + 1], (asks->count - i) * sizeof *asks->list);
 }
 
 // Only a connection that carries several sessions has a number of its own.
@@ -49,10 +66,13 @@ static bool make_room(struct player *player) {
   size_t most = player_has_siblings(player) ? ASKS_MAX : ASKS_MAX_ALONE;
   if (!asks || asks->room < most) {
     size_t room = asks ? asks->room * 2 : ASKS_AT_FIRST;
-    struct player_asks *larger = realloc(asks, sizeof *larger + room * sizeof *larger->list);
+    struct player_asks *larger = malloc(sizeof *larger + room * sizeof *larger->list);
     if (larger) {
-      larger->count = asks ? larger->count : 0;
-      larger->room = room;
+      *larger = (struct player_asks){.count = asks ? asks->count : 0, .room = room};
+      for (size_t i = 0; i < larger->count; i++) {
+        larger->list[i] = *ask_at(asks, i);
+      }
+      free(asks);
       player->asks = larger;
       return true;
     }
@@ -68,12 +88,12 @@ void player_asked(struct session *session, int type, int64_t oid, const struct p
   if (!may_have_siblings(session) || !make_room(player)) {
     return;  // the answer will go to the oldest
   }
-  player->asks->list[player->asks->count++] = (struct ask){.session = session,
-                                                           .oid = oid,
-                                                           .index = packet->index,
-                                                           .mod = packet->mod,
-                                                           .seq = packet->seq,
-                                                           .type = type};
+  *ask_at(player->asks, player->asks->count++) = (struct ask){.session = session,
+                                                              .oid = oid,
+                                                              .index = packet->index,
+                                                              .mod = packet->mod,
+                                                              .seq = packet->seq,
+                                                              .type = type};
 }
 
 // The session that asked, and first of those that asked alike. An answer has the module and the
@@ -83,7 +103,7 @@ static struct session *take_ask(struct player_asks *asks, const struct session *
                                 int64_t oid, const struct packet *packet) {
   struct session *last = NULL;
   for (size_t i = 0; asks && i < asks->count; i++) {
-    struct ask *ask = &asks->list[i];
+    struct ask *ask = ask_at(asks, i);
     if (ask->index != packet->index || ask->type != type || ask->oid != oid ||
         (named && ask->session != named)) {
       continue;
@@ -206,7 +226,7 @@ static void forget_asker(struct player *player, const struct session *session) {
     player->asks = NULL;
   }
   for (size_t i = 0; player->asks && i < player->asks->count; i++) {
-    struct ask *ask = &player->asks->list[i];
+    struct ask *ask = ask_at(player->asks, i);
     ask->session = ask->session == session ? NULL : ask->session;
   }
 }

@@ -25,14 +25,16 @@
 struct player_asks;
 
 struct player {
+  // What every message touches.
   TAILQ_HEAD(player_sessions, session) sessions;  // the oldest first; empty: it is over
   struct tunnel_list tunnels;
+  struct player_asks *asks;  // NULL: nobody has asked, or only one whose siblings have ended
+
   struct farewell_list farewells;
   uint32_t tunnel_count;
   uint32_t farewell_count;
-  uint64_t broadcast_seen;   // serial of the latest that it was looked at for
-  struct player_asks *asks;  // NULL: nobody has asked, or only one whose siblings have ended
-  LIST_ENTRY(player) link;   // among the worker's with the same hash, where siblings may come
+  uint64_t broadcast_seen;  // serial of the latest that it was looked at for
+  LIST_ENTRY(player) link;  // among the worker's with the same hash, where siblings may come
 };
 
 // The session's login is good: it is its player's youngest from now on. CHANNEL_LOGIN_ADMITTED, or

@@ -21,7 +21,7 @@ static bool report_session(struct session *session, uint64_t id) {
       .recent_ms = now_ms - session->look.at_ms,
       .queued_bytes = transport_queued_bytes(session->transport) + session->pushes.bytes,
       .pushes_waiting = session->pushes.count,
-      .quiet_ms = now_ms - session->active_ms,
+      .quiet_ms = session_quiet_ms(session),
       .tunnels = session->player->tunnel_count,
       .input_paused = session->rate_paused || session->held_by,
       .output_paused = session->output_full,

@@ -6,11 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/cache_line.h"
 #include "common/clock.h"
 #include "common/frame.h"
 #include "common/loop.h"
 #include "worker/inbox.h"
 #include "worker/login.h"
+#include "worker/packing.h"
 #include "worker/player.h"
 #include "worker/pushes.h"
 #include "worker/session_log.h"
@@ -19,6 +21,9 @@
 #include "worker/watch.h"
 
 #define LOG_MODULE LOG_MODULE_SESSION
+
+_Static_assert(offsetof(struct session, link) <= 2 * CACHE_LINE_BYTES,
+               "what every message touches");
 
 // --- The way out -------------------------------------------------------------
 
@@ -45,6 +50,8 @@ static void close_with(struct session *session, enum close_reason reason, enum l
   }
   bool was_playing = session->state == SESSION_PLAYING;
   bool is_known = was_playing || session->state == SESSION_ADMISSION;  // to the master
+  login_forget(session);
+  counters_add(worker->counters, COUNTER_DROPPED_OUT, packing_drop(worker->packing, session));
   if (was_playing && code != LOGOUT_NONE) {
     session_send_logout(session, code);
   }
@@ -60,8 +67,10 @@ static void close_with(struct session *session, enum close_reason reason, enum l
   session_log(session, WORKER_LOG_CLOSED, close_reason_name(reason));
 
   event_del(&session->timer);
-  event_del(&session->rate_timer);
-  event_del(&session->grace_timer);
+  if (session->delays) {
+    event_del(&session->delays->rate);
+    event_del(&session->delays->grace);
+  }
   session_leave_pushes(session, session->player ? player_leave(session) : NULL);
   bool client_is_there = reason != CLOSE_CLIENT_CLOSED && reason != CLOSE_CLIENT_RESET;
   transport_close(session->transport, reason, was_playing && client_is_there);
@@ -108,6 +117,7 @@ void session_bury_all(struct worker *worker) {
     seal_free(session->seal);
     player_free(session->player);
     free(session->handshake);
+    free(session->delays);
     free(session);
   }
 }
@@ -117,7 +127,7 @@ void session_bury_all(struct worker *worker) {
 void session_pause_input(struct session *session) { transport_pause(session->transport); }
 
 void session_resume_input(struct session *session) {
-  if (!session->rate_paused && !session->held_by) {
+  if (!session->rate_paused && !session->held_by && session->packing == 0) {
     transport_resume(session->transport);
   }
 }
@@ -137,23 +147,35 @@ static void on_rate_allows(evutil_socket_t fd, short what, void *owner) {
   go_on(session);
 }
 
-// Takes the message from the session's rates. Over them the message at hand is
-// still served, but the client is read no further until the rate allows it.
-static void charge_rate(struct session *session, size_t len, int64_t now_ms) {
-  int64_t wait_ms = token_bucket_charge(&session->messages, 1, now_ms);
-  int64_t bytes_wait_ms = token_bucket_charge(&session->bytes, (int64_t)len, now_ms);
-  if (bytes_wait_ms > wait_ms) {
-    wait_ms = bytes_wait_ms;
+struct session_delays *session_delays(struct session *session) {
+  struct event_base *base = session->worker->base;
+  if (!session->delays && (session->delays = calloc(1, sizeof *session->delays))) {
+    evtimer_assign(&session->delays->rate, base, on_rate_allows, session);
+    evtimer_assign(&session->delays->grace, base, session_on_grace_over, session);
   }
+  return session->delays;
+}
+
+// Takes the message from the session's rates. Over them the message at hand is
+// still served, but the client is read no further until the rate allows it. False when out of
+// memory.
+static bool charge_rate(struct session *session, size_t len, int64_t now_ms) {
+  const struct client_rates *rates = &session->worker->client_rates;
+  int64_t wait_ms = client_levels_charge(&session->levels, rates, len, now_ms);
   if (wait_ms > 0 && !session->rate_paused) {
+    struct session_delays *delays = session_delays(session);
+    if (!delays) {
+      return false;
+    }
     session->rate_paused = true;
     counters_add(session->worker->counters, COUNTER_RATE_PAUSES, 1);
     session_pause_input(session);
     if (session->watched) {
       watch_event(session, WATCHED_INPUT_PAUSED);
     }
-    loop_start_timer(&session->rate_timer, wait_ms);
+    loop_start_timer(&delays->rate, wait_ms);
   }
+  return true;
 }
 
 void session_tunnel_full(struct session *session, struct tunnel *tunnel) {
@@ -170,7 +192,7 @@ void session_tunnel_full(struct session *session, struct tunnel *tunnel) {
 void session_tunnel_relieved(struct session *session) {
   session->held_by = NULL;
   if (session->state == SESSION_PLAYING) {
-    session->active_ms = clock_monotonic_ms();
+    session->arrived_us = clock_monotonic_us();
     go_on(session);
   }
 }
@@ -299,7 +321,6 @@ static bool is_next(const uint8_t *bytes, size_t len, void *owner) {
 
 static void on_message(uint8_t *bytes, size_t len, void *owner) {
   struct session *session = owner;
-  session->active_ms = clock_monotonic_ms();
   session->arrived_us = clock_monotonic_us();
   if (session->state == SESSION_HANDSHAKE) {
     login_on_handshake(session, bytes, len);
@@ -312,7 +333,10 @@ static void on_message(uint8_t *bytes, size_t len, void *owner) {
     watch_arrived(session, len);
   }
   trace_message(session, len);
-  charge_rate(session, len, session->active_ms);
+  if (!charge_rate(session, len, session->arrived_us / 1000)) {
+    session_close(session, CLOSE_OUT_OF_MEMORY);
+    return;
+  }
   on_packet(session, bytes, len);
   if (session->watched) {
     watch_done(session);
@@ -338,8 +362,7 @@ static void on_timer(evutil_socket_t fd, short what, void *owner) {
     return;
   }
   // The timer is not set anew with each message; it looks when it fires.
-  int64_t quiet_ms = clock_monotonic_ms() - session->active_ms;
-  int64_t left_ms = config->limits.idle_timeout_ms - quiet_ms;
+  int64_t left_ms = config->limits.idle_timeout_ms - session_quiet_ms(session);
   if (left_ms > 0) {
     loop_start_timer(&session->timer, left_ms);
   } else if (session->held_by) {
@@ -372,9 +395,7 @@ bool session_new(struct worker *worker, enum listener_kind kind, const char *add
                                                  .on_ended = on_ended,
                                                  .on_drained = session_on_drained,
                                                  .on_trace_context = on_trace_context};
-  const struct config *config = &worker->config;
-  int64_t now_ms = clock_monotonic_ms();
-  struct session *session = calloc(1, sizeof *session);
+  struct session *session = cache_line_calloc(sizeof *session);
   if (!session) {
     return false;
   }
@@ -383,20 +404,15 @@ bool session_new(struct worker *worker, enum listener_kind kind, const char *add
   session->state = SESSION_HANDSHAKE;
   session->connection = session_draw_number(worker);
   session->client = client != 0 ? client : session->connection;
-  session->active_ms = now_ms;
+  session->arrived_us = clock_monotonic_us();
   strncpy(session->address, address, sizeof session->address - 1);
-  token_bucket_init(&session->messages, config->limits.messages_per_s,
-                    config->limits.messages_burst, now_ms);
-  token_bucket_init(&session->bytes, config->limits.bytes_per_s, config->limits.bytes_burst,
-                    now_ms);
+  client_levels_init(&session->levels, &worker->client_rates, session->arrived_us / 1000);
   session->transport = make(context, &events, session);
   if (!session->transport) {
     free(session);
     return false;
   }
   evtimer_assign(&session->timer, worker->base, on_timer, session);
-  evtimer_assign(&session->rate_timer, worker->base, on_rate_allows, session);
-  evtimer_assign(&session->grace_timer, worker->base, session_on_grace_over, session);
   event_add(&session->timer, worker->handshake_timeout);
   LIST_INSERT_HEAD(&worker->sessions, session, link);
   trace_session(session, trace);

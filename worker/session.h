@@ -16,6 +16,7 @@
 #include <uthash.h>
 
 #include "common/channel.h"
+#include "common/clock.h"
 #include "common/close_reason.h"
 #include "common/packet.h"
 #include "worker/limits.h"
@@ -43,9 +44,9 @@ struct session_traffic {
 
 // While it is watched.
 struct session_watch {
-  int64_t arrived_us;  // when what is at hand came; 0: nothing is
-  size_t wire_bytes;   // and how long it was then
-  uint64_t lost;       // packets that were not told
+  int64_t arrived_us;   // when what is at hand came; 0: nothing is
+  uint32_t wire_bytes;  // and how long it was then
+  uint32_t lost;        // packets that were not told
 };
 
 // When somebody looked at all sessions last, and what it had counted by then.
@@ -55,48 +56,57 @@ struct session_look {
   int64_t at_ms;  // monotonic; at first: of the login
 };
 
+// Of a session that is held up, in or out; most never are.
+struct session_delays {
+  struct event rate;     // until the rate allows the next message
+  struct event grace;    // while too much waits for the client
+  uint64_t taken_bytes;  // by the client, when that fired last
+};
+
+// What every message touches, in or out, comes first and is two cache lines: with many players none
+// of a session's is in the cache when its message comes, and what has to be fetched is these alone.
 struct session {
+  struct worker *worker;
+  struct transport *transport;
+  struct seal *seal;               // NULL with encryption off
+  struct player *player;           // once it is admitted; it may have others
+  struct trace_connection *trace;  // NULL without tracing
+  int64_t uid;                     // from the login on
+  uint64_t connection;             // unique among all connections of this gateway, ever
+  int32_t next_index;              // of the client's next message
+  enum session_state state : 8;
+  bool watched;  // an operator follows it (worker/watch.h)
+  bool rate_paused;
+  bool output_full;  // over queue.client_high_bytes: tunnels are not read
+
+  // When its latest message arrived: monotonic. Also when its login was done, and when it was held
+  // up last: since then it is quiet.
+  int64_t arrived_us;
+  struct session_traffic traffic;
+  struct client_levels levels;
+
   LIST_ENTRY(session) link;
   UT_hash_handle hh;  // by connection, from the login on
-  struct worker *worker;
-  enum session_state state;
-  struct transport *transport;
   enum listener_kind listener_kind;
-  uint64_t connection;  // unique among all connections of this gateway, ever
-  uint64_t client;      // what it came on: the same for all sessions of one KCP connection
-  char address[64];     // the client's ip:port
-  int64_t since_ms;     // wall clock, of the login
-
-  struct trace_connection *trace;  // NULL without tracing
-
+  bool grace_over;              // the output is full for longer than queue.client_grace
+  struct tunnel *held_by;       // whose queue is over its bound: input is paused; or NULL
+  uint64_t client;              // what it came on: the same for all sessions of one KCP connection
+  char address[64];             // the client's ip:port
+  int64_t since_ms;             // wall clock, of the login
   struct handshake *handshake;  // while the master is asked; else NULL
+  struct login_request *requested;  // while its turn is awaited; else NULL
 
   // From the login on.
-  int64_t uid;
   int64_t sid;
   int32_t status;
   int32_t conn_id;  // of its handshake's packet
   char color[TOKEN_COLOR_MAX_BYTES + 1];
-  struct seal *seal;             // NULL with encryption off
-  int32_t next_index;            // of the client's next message
-  struct player *player;         // once it is admitted; it may have others
   TAILQ_ENTRY(session) sibling;  // among the player's
 
-  struct event timer;        // the handshake's time, later the idle time
-  struct event rate_timer;   // until the rate allows the next message
-  struct event grace_timer;  // while too much waits for the client
-  int64_t active_ms;         // when the client was last heard
-  int64_t arrived_us;        // when its latest message was: monotonic
-  struct token_bucket messages;
-  struct token_bucket bytes;
-  struct session_traffic traffic;
+  struct event timer;             // the handshake's time, later the idle time
+  struct session_delays *delays;  // or NULL
   struct session_look look;
-  bool watched;  // an operator follows it (worker/watch.h)
-  bool rate_paused;
-  bool output_full;        // over queue.client_high_bytes: tunnels are not read
-  bool grace_over;         // and that for longer than queue.client_grace
-  uint64_t taken_bytes;    // by the client, when the grace timer fired last
-  struct tunnel *held_by;  // whose queue is over its bound: input is paused; or NULL
+  uint32_t packing;  // answers that wait to be compressed (worker/packing.h)
 
   struct session_watch watch;
   LIST_ENTRY(session) watched_link;  // among the worker's watched ones
@@ -126,6 +136,15 @@ void session_close_player(struct session *session, enum close_reason reason);
 // The master's word that a session is to end, and so its siblings.
 void session_on_close(struct worker *worker, const struct channel_session_close *close);
 
+// How long the client has been quiet.
+static inline int64_t session_quiet_ms(const struct session *session) {
+  int64_t quiet_ms = (clock_monotonic_us() - session->arrived_us) / 1000;
+  return quiet_ms > 0 ? quiet_ms : 0;
+}
+
+// Its delays, made when there are none. NULL when out of memory.
+struct session_delays *session_delays(struct session *session);
+
 // The client is read no further, and again, unless its rate or a slow tunnel holds it up.
 void session_pause_input(struct session *session);
 void session_resume_input(struct session *session);
@@ -133,8 +152,9 @@ void session_resume_input(struct session *session);
 // The line of a session's beginning, or (with the reason) of its end.
 void session_log(struct session *session, enum worker_log kind, const char *reason);
 
-// Sends one packet, sealed, compressed where the settings ask for it. What can't
-// be sent is counted; the session may be closed in consequence.
+// Sends one packet, sealed, compressed where the settings ask for it; in a later turn of the loop
+// if it is long, or behind one that is. What can't be sent is counted; the session may be closed in
+// consequence.
 void session_send(struct session *session, const struct packet *packet);
 
 // SCServerUnexpectedErr: something the client sent can't be served.

@@ -7,6 +7,7 @@
 #include "common/loop.h"
 #include "common/packet_deflate.h"
 #include "common/system_message.h"
+#include "worker/packing.h"
 #include "worker/player.h"
 #include "worker/session_log.h"
 #include "worker/trace.h"
@@ -47,8 +48,8 @@ static size_t sealed_size(const struct session *session, size_t plain_len) {
 }
 
 // Too much waits for the client: its tunnels are read no further, pushes wait aside, and
-// it has the grace time to catch up.
-static void check_output(struct session *session) {
+// it has the grace time to catch up. ERROR_MEMORY.
+static int check_output(struct session *session) {
   const struct config *config = &session->worker->config;
   if (!session->output_full &&
       transport_queued_bytes(session->transport) > (size_t)config->queue.client_high_bytes) {
@@ -57,38 +58,46 @@ static void check_output(struct session *session) {
       watch_event(session, WATCHED_OUTPUT_PAUSED);
     }
     counters_add(session->worker->counters, COUNTER_OUTPUT_PAUSES, 1);
-    loop_start_timer(&session->grace_timer, config->queue.client_grace_ms);
+    struct session_delays *delays = session_delays(session);
+    if (!delays) {
+      return ERROR_MEMORY;
+    }
+    loop_start_timer(&delays->grace, config->queue.client_grace_ms);
   }
+  return 0;
 }
 
 static int send_plain(struct session *session, size_t plain_len) {
   int error = send_sealed(session, plain_len);
   if (error == 0) {
     counters_add(session->worker->counters, COUNTER_MESSAGES_OUT, 1);
-    check_output(session);
+    error = check_output(session);
   }
   return error;
 }
 
-// ERROR_TOO_LARGE when the message is over what a client takes.
+// packet as it goes to the client is packed. ERROR_TOO_LARGE when that is over what a client takes.
+static int send_packed(struct session *session, const struct packet *packet,
+                       const struct packet *packed) {
+  struct worker *worker = session->worker;
+  counters_add(worker->counters, COUNTER_DEFLATED, packed->compress && !packet->compress);
+  size_t plain_len = packet_size(packed);
+  if (sealed_size(session, plain_len) > (size_t)worker->config.limits.message_to_client_bytes) {
+    return ERROR_TOO_LARGE;
+  }
+  packet_encode(packed, plain_place(session));
+  int error = send_plain(session, plain_len);
+  if (session->watched && error == 0) {
+    watch_to_client(session, packed, plain_len, sealed_size(session, plain_len));
+  }
+  return error;
+}
+
 static int try_send(struct session *session, const struct packet *packet) {
   struct worker *worker = session->worker;
   struct packet packed;
   int error = packet_deflate(worker->deflater, &worker->config, packet, &packed);
-  if (error != 0) {
-    return error;
-  }
-  counters_add(worker->counters, COUNTER_DEFLATED, packed.compress && !packet->compress);
-  size_t plain_len = packet_size(&packed);
-  if (sealed_size(session, plain_len) > (size_t)worker->config.limits.message_to_client_bytes) {
-    return ERROR_TOO_LARGE;
-  }
-  packet_encode(&packed, plain_place(session));
-  error = send_plain(session, plain_len);
-  if (session->watched && error == 0) {
-    watch_to_client(session, &packed, plain_len, sealed_size(session, plain_len));
-  }
-  return error;
+  return error != 0 ? error : send_packed(session, packet, &packed);
 }
 
 // Why a session ends to which something could not be sent.
@@ -98,29 +107,43 @@ static enum close_reason reason_of(int error) {
                                   : CLOSE_INTERNAL;
 }
 
+static void too_large(struct session *session, const struct packet *packet) {
+  struct worker *worker = session->worker;
+  uint64_t suppressed;
+  counters_add(worker->counters, COUNTER_TOO_LARGE_OUT, 1);
+  if (worker_may_log(worker, WORKER_LOG_MESSAGE, &suppressed)) {
+    char fields[SESSION_LOG_BYTES];
+    log_warn("message_too_large", "%s mod=%d seq=%d data_bytes=%zu suppressed=%" PRIu64,
+             session_log_fields(fields, session->connection, session->uid, session->trace),
+             packet->mod, packet->seq, packet->data_len, suppressed);
+  }
+}
+
+// What came of sending packet; who asked for it is told in its place when it is too large.
+static void sent(struct session *session, const struct packet *packet, int error) {
+  if (error == ERROR_TOO_LARGE) {
+    uint8_t data[SYSTEM_MESSAGE_MAX_BYTES];
+    const struct packet told = system_message_unexpected_error(
+        packet->mod, packet->seq, "the server's message is larger than a client takes", data);
+    too_large(session, packet);
+    counters_add(session->worker->counters, COUNTER_UNEXPECTED_ERRORS, 1);
+    error = try_send(session, &told);
+  }
+  if (error != 0) {
+    session_close(session, reason_of(error));
+  }
+}
+
 void session_send(struct session *session, const struct packet *packet) {
   struct worker *worker = session->worker;
   if (session->state != SESSION_PLAYING) {
     counters_add(worker->counters, COUNTER_DROPPED_OUT, 1);
-    return;
-  }
-  int error = try_send(session, packet);
-  switch (error) {
-    case 0: return;
-    case ERROR_TOO_LARGE: {
-      uint64_t suppressed;
-      counters_add(worker->counters, COUNTER_TOO_LARGE_OUT, 1);
-      if (worker_may_log(worker, WORKER_LOG_MESSAGE, &suppressed)) {
-        char fields[SESSION_LOG_BYTES];
-        log_warn("message_too_large", "%s mod=%d seq=%d data_bytes=%zu suppressed=%" PRIu64,
-                 session_log_fields(fields, session->connection, session->uid, session->trace),
-                 packet->mod, packet->seq, packet->data_len, suppressed);
-      }
-      session_send_unexpected_error(session, packet->mod, packet->seq,
-                                    "the server's message is larger than a client takes");
-      return;
-    }
-    default: session_close(session, reason_of(error)); return;
+  } else if (!packing_takes(worker->packing, session, packet)) {
+    sent(session, packet, try_send(session, packet));
+  } else if (packing_add(worker->packing, session, packet) == 0) {
+    session_pause_input(session);
+  } else {
+    session_close(session, CLOSE_OUT_OF_MEMORY);
   }
 }
 
@@ -242,7 +265,8 @@ static void take(struct session *session, struct push *push) {
   if (session->state != SESSION_PLAYING) {
     counters_add(session->worker->counters, COUNTER_PUSHES_MISSED, 1);
     trace_pushed(session, push, "session_ended");
-  } else if (session->output_full && !session_is_logout(push->about.mod, push->about.seq)) {
+  } else if (!session_takes_output(session) &&
+             !session_is_logout(push->about.mod, push->about.seq)) {
     keep(session, push);
   } else {
     deliver(session, push, false);
@@ -258,7 +282,8 @@ void session_push(struct session *session, struct push *push) {
 static void deliver_waiting(struct session *session) {
   size_t high = (size_t)session->worker->config.queue.client_high_bytes;
   struct push *push;
-  while (session->state == SESSION_PLAYING && transport_queued_bytes(session->transport) <= high &&
+  while (session->state == SESSION_PLAYING && session->packing == 0 &&
+         transport_queued_bytes(session->transport) <= high &&
          (push = push_queue_take(&session->pushes))) {
     counters_gauge_add(session->worker->counters, GAUGE_PUSHES_WAITING, -1);
     deliver(session, push, true);
@@ -280,16 +305,45 @@ void session_leave_pushes(struct session *session, struct session *sibling) {
 
 // --- Answers -----------------------------------------------------------------
 
-void session_on_answer(struct session *session, const struct packet *packet) {
-  const struct player *player = session->player;
-  session_send(session, packet);
+// To the player's session, which may have left him for it.
+static void on_answered(struct session *session, const struct player *player,
+                        const struct packet *packet) {
   if (session_is_logout(packet->mod, packet->seq) && !player_is_over(player)) {
     log_out_siblings(player, session, packet);
     session_close_player(player_oldest(player), CLOSE_ROMA_LOGOUT);
   }
 }
 
-bool session_takes_output(const struct session *session) { return !session->output_full; }
+void session_on_answer(struct session *session, const struct packet *packet) {
+  const struct player *player = session->player;
+  session_send(session, packet);
+  if (session->packing == 0) {
+    on_answered(session, player, packet);
+  }
+}
+
+// What waits is sent, and then more is read for the session.
+static void go_on(struct session *session) {
+  deliver_waiting(session);
+  if (session->state == SESSION_PLAYING && session_takes_output(session)) {
+    player_unblock(session->player, session);
+  }
+}
+
+void session_on_packed(struct session *session, const struct packet *packet,
+                       const struct packet *packed, int error) {
+  const struct player *player = session->player;
+  sent(session, packet, error != 0 ? error : send_packed(session, packet, packed));
+  on_answered(session, player, packet);
+  if (session->state == SESSION_PLAYING && session->packing == 0) {
+    session_resume_input(session);
+    go_on(session);
+  }
+}
+
+bool session_takes_output(const struct session *session) {
+  return !session->output_full && session->packing == 0;
+}
 
 void session_on_drained(void *owner) {
   struct session *session = owner;
@@ -298,7 +352,7 @@ void session_on_drained(void *owner) {
     return;
   }
   deliver_waiting(session);
-  if (session->state != SESSION_PLAYING || session->pushes.count > 0 ||
+  if (session->state != SESSION_PLAYING || (session->pushes.count > 0 && session->packing == 0) ||
       transport_queued_bytes(session->transport) >= low) {
     return;
   }
@@ -307,8 +361,10 @@ void session_on_drained(void *owner) {
     watch_event(session, WATCHED_OUTPUT_RESUMED);
   }
   session->grace_over = false;
-  event_del(&session->grace_timer);
-  player_unblock(session->player, session);
+  event_del(&session->delays->grace);
+  if (session_takes_output(session)) {
+    player_unblock(session->player, session);
+  }
 }
 
 void session_on_grace_over(evutil_socket_t fd, short what, void *owner) {
@@ -318,7 +374,7 @@ void session_on_grace_over(evutil_socket_t fd, short what, void *owner) {
   uint64_t taken_bytes = transport_taken_bytes(session->transport);
   (void)fd;
   (void)what;
-  bool is_dead = session->grace_over && taken_bytes == session->taken_bytes;
+  bool is_dead = session->grace_over && taken_bytes == session->delays->taken_bytes;
   session->grace_over = true;
   make_room(session, waiting_bound(session));
   bool is_over = policy == SLOW_CLIENT_CONFLATE && session->pushes.bytes > waiting_bound(session);
@@ -326,6 +382,6 @@ void session_on_grace_over(evutil_socket_t fd, short what, void *owner) {
     session_close(session, CLOSE_SLOW_CLIENT);
     return;
   }
-  session->taken_bytes = taken_bytes;
-  loop_start_timer(&session->grace_timer, config->limits.idle_timeout_ms);
+  session->delays->taken_bytes = taken_bytes;
+  loop_start_timer(&session->delays->grace, config->limits.idle_timeout_ms);
 }

@@ -10,6 +10,10 @@
 // The last word to a client that is to be logged out.
 void session_send_logout(struct session *session, enum logout_code code);
 
+// Of a packet that waited to be compressed (worker/packing.h).
+void session_on_packed(struct session *session, const struct packet *packet,
+                       const struct packet *packed, int error);
+
 // The session ends: the pushes that wait go to its sibling, or, if that is NULL, nowhere.
 void session_leave_pushes(struct session *session, struct session *sibling);
 

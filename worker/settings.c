@@ -27,20 +27,21 @@ static void set_rates(struct worker *worker) {
                    config->limits.handshake_burst, now_ms);
   token_bucket_set(&worker->tls_handshakes, config->limits.tls_handshakes_per_s,
                    config->limits.tls_handshake_burst, now_ms);
+  const struct client_rates rates = {.messages_per_s = config->limits.messages_per_s,
+                                     .messages_burst = config->limits.messages_burst,
+                                     .bytes_per_s = config->limits.bytes_per_s,
+                                     .bytes_burst = config->limits.bytes_burst};
   LIST_FOREACH(session, &worker->sessions, link) {
-    token_bucket_set(&session->messages, config->limits.messages_per_s,
-                     config->limits.messages_burst, now_ms);
-    token_bucket_set(&session->bytes, config->limits.bytes_per_s, config->limits.bytes_burst,
-                     now_ms);
+    client_levels_set(&session->levels, &worker->client_rates, &rates, now_ms);
   }
+  worker->client_rates = rates;
 }
 
 // Those who are there are looked at when the new time is over for them.
 static void set_idle_timers(struct worker *worker, int64_t idle_ms) {
-  int64_t now_ms = clock_monotonic_ms();
   struct session *session;
   LIST_FOREACH(session, &worker->sessions, link) {
-    int64_t left_ms = idle_ms - (now_ms - session->active_ms);
+    int64_t left_ms = idle_ms - session_quiet_ms(session);
     if (session->state == SESSION_PLAYING) {
       loop_start_timer(&session->timer, left_ms > 0 ? left_ms : 1);
     }

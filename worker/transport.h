@@ -98,7 +98,7 @@ struct transport *transport_websocket_new(wire_maker *make, void *context,
                                           const struct transport_gone *gone, void *cookie);
 
 // Sends one message of len bytes. It stands behind TRANSPORT_HEADROOM_BYTES of room in buffer,
-// which are written over. What the client does not take at once is copied. ERROR_MEMORY.
+// which are written over. It is copied, and leaves by the end of the loop's turn. ERROR_MEMORY.
 static inline int MUST_CHECK transport_send(struct transport *transport, uint8_t *buffer,
                                             size_t len) {
   return transport->kind->send(transport, buffer, len);

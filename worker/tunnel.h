@@ -39,47 +39,50 @@ struct tunnel_queued {
 
 // Messages that wait for the stream: a ring that grows on demand.
 struct tunnel_queue {
+  size_t count;
+  size_t bytes;
   struct tunnel_queued *ring;
   size_t room;  // a power of two, or 0
   size_t head;
-  size_t count;
-  size_t bytes;
 };
 
+// What every message touches comes first (see struct session), up to the queue's count.
 struct tunnel {
   LIST_ENTRY(tunnel) link;  // among the player's; among the worker's draining ones
-  LIST_ENTRY(tunnel) held;  // among the worker's held ones of the same hash, while holds is set
   struct worker *worker;
   struct player *player;  // NULL once it is only being drained
-  uint64_t connection;    // of the session that has made it, also when that is gone
-  int64_t uid;
-  int type;  // index into the configured types
-  int64_t oid;
-  enum tunnel_state state;
-  char address[ROUTE_ADDRESS_MAX_BYTES + 1];  // of the node, while opening or open
   struct stream *stream;
+  struct trace_connection
+      *trace;  // of the session that has made it, which it may outlive; NULL without tracing
+  int64_t oid;
+  int type;  // index into the configured types
+  enum tunnel_state state;
+
+  int64_t broken_ms;  // since when there has been no working stream; 0: there is one
+  uint32_t failures;  // tries in a row that came to nothing
+  int32_t last_mod;   // of the message queued last,
+  int32_t last_seq;
+  bool unanswered;            // to which the backend has said nothing yet
+  bool full;                  // the queue is over its bound
+  bool secure;                // the stream is TLS
+  bool holds;                 // the master has been told to keep the route
+  uint64_t last_connection;   // and of who sent it
+  struct session *waits_for;  // the next message was not asked for: its client is slow; or NULL
   struct tunnel_queue queue;
+
+  LIST_ENTRY(tunnel) held;  // among the worker's held ones of the same hash, while holds is set
+  uint64_t connection;      // of the session that has made it, also when that is gone
+  int64_t uid;
+  char address[ROUTE_ADDRESS_MAX_BYTES + 1];  // of the node, while opening or open
   struct route_claim claim;
   struct event timer;  // the next try; or the end of draining; or when to go to moved_to
   char *moved_to;      // the node that the route names now, while it can't be followed; or NULL
   int64_t sought_us;   // since when a node and a stream are sought; 0: they are not
   int64_t opened_ms;   // when the stream was opened
-  int64_t broken_ms;   // since when there has been no working stream; 0: there is one
-  uint32_t failures;   // tries in a row that came to nothing
-  int32_t last_mod;    // of the message queued last,
-  int32_t last_seq;
-  uint64_t last_connection;   // and of who sent it
-  struct session *waits_for;  // the next message was not asked for: its client is slow; or NULL
-  struct trace_connection
-      *trace;  // of the session that has made it, which it may outlive; NULL without tracing
   struct {
     struct trace_context context;
     uint64_t start_ns;  // 0: there is none
   } opening;            // the span of the stream being opened
-  bool secure;          // the stream is TLS
-  bool holds;           // the master has been told to keep the route
-  bool unanswered;      // to which the backend has said nothing yet
-  bool full;            // the queue is over its bound
 };
 
 LIST_HEAD(tunnel_list, tunnel);

@@ -16,7 +16,7 @@ static bool may_tell(struct worker *worker) {
   return token_bucket_take(&worker->watched_packets, 1, clock_monotonic_ms());
 }
 
-static void count_lost(struct session *session, uint64_t packets) {
+static void count_lost(struct session *session, uint32_t packets) {
   session->watch.lost += packets;
   counters_add(session->worker->counters, COUNTER_WATCHED_LOST, packets);
 }
@@ -85,10 +85,14 @@ static int64_t since(int64_t then_us) {
 
 void watch_arrived(struct session *session, size_t wire_bytes) {
   session->watch.arrived_us = session->arrived_us;
-  session->watch.wire_bytes = wire_bytes;
+  session->watch.wire_bytes = (uint32_t)wire_bytes;
 }
 
-void watch_done(struct session *session) { session->watch.arrived_us = 0; }
+void watch_done(struct session *session) {
+  if (session->watched) {
+    session->watch.arrived_us = 0;
+  }
+}
 
 void watch_from_client(struct session *session, const struct packet *packet, size_t data_bytes,
                        size_t plain_bytes) {

@@ -17,6 +17,7 @@
 #include "common/error.h"
 
 struct wire;
+struct wire_gather;
 LIST_HEAD(wire_list, wire);
 
 struct wire_events {
@@ -41,6 +42,7 @@ struct wire_shared {
   size_t low_bytes;      // on_drained comes below this
   int64_t linger_ms;     // for a client to take what is pending when it is closed
   uint8_t *read_buffer;  // WIRE_READ_BUFFER_BYTES, used by one wire at a time
+  struct wire_gather *gather;
   struct wire_list all;
 };
 
@@ -48,6 +50,11 @@ enum {
   WIRE_READ_BUFFER_BYTES = 64 << 10,
   WIRE_UNUSED_MAX_BYTES = 32 << 10,  // that an owner may leave while it is not paused; more ends it
 };
+
+// The shared part is as zero, but for base and counters. ERROR_MEMORY: there is nothing to free.
+int wire_shared_init(struct wire_shared *shared) MUST_CHECK;
+// No wire is left.
+void wire_shared_fini(struct wire_shared *shared);
 
 // Makes the wire of a new transport; NULL when out of memory.
 typedef struct wire *wire_maker(void *context, const struct wire_events *events, void *owner);
@@ -99,12 +106,13 @@ struct wire {
 struct wire *wire_socket_new(struct wire_shared *shared, int fd, SSL *ssl,
                              const struct wire_events *events, void *owner);
 
-// What the client does not take at once is copied. ERROR_MEMORY.
+// The bytes are copied. They leave at the end of the loop's turn, with all others that were written
+// in it, or before. ERROR_MEMORY.
 static inline int MUST_CHECK wire_write(struct wire *wire, const uint8_t *bytes, size_t len) {
   return wire->kind->write(wire, bytes, len);
 }
 
-// Bytes that wait for the client.
+// Bytes that wait for the client, since it has not taken them.
 static inline size_t wire_queued_bytes(const struct wire *wire) {
   return wire->kind->queued_bytes(wire);
 }
@@ -145,7 +153,8 @@ static inline bool wire_describe(const struct wire *wire, struct wire_path *path
 // itself until the client has taken what is pending, or linger_ms have passed.
 static inline void wire_close(struct wire *wire, bool flush) { wire->kind->close(wire, flush); }
 
-// Cuts off all that are still being flushed; none may have an owner that still uses it.
+// Cuts off all that are still being flushed, when what was written in this turn has left; none may
+// have an owner that still uses it.
 void wire_cut_all(struct wire_shared *shared);
 
 #endif

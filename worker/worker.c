@@ -20,9 +20,12 @@
 #include "common/stream_tls.h"
 #include "worker/acceptor.h"
 #include "worker/inbox.h"
+#include "worker/newcomers.h"
+#include "worker/packing.h"
 #include "worker/pushes.h"
 #include "worker/route_store.h"
 #include "worker/session.h"
+#include "worker/session_output.h"
 #include "worker/settings.h"
 #include "worker/trace.h"
 #include "worker/watch.h"
@@ -195,14 +198,15 @@ static const char *build(struct worker *worker, char *why, size_t why_size) {
   worker->wires = (struct wire_shared){
       .base = worker->base,
       .counters = worker->counters,
-      .read_buffer = malloc(WIRE_READ_BUFFER_BYTES),
   };
   worker->transport_gone = (struct transport_gone){on_transport_gone, worker};
   worker->deflater = deflater_new();
-  worker->node_picker = node_picker_new();
+  uint64_t seed;
+  randombytes_buf(&seed, sizeof seed);
+  worker->node_picker = node_picker_new(seed);
   worker->bury = event_new(worker->base, -1, 0, on_bury, worker);
-  if (!worker->wires.read_buffer || !worker->deflater || !worker->node_picker || !worker->bury ||
-      settings_apply(worker) != 0 || !drain_init(worker)) {
+  if (wire_shared_init(&worker->wires) != 0 || !worker->deflater || !worker->node_picker ||
+      !worker->bury || settings_apply(worker) != 0 || !drain_init(worker)) {
     return "out of memory";
   }
   if (!(worker->route_store = route_store_new(worker, on_store_ready, why, why_size))) {
@@ -214,6 +218,8 @@ static const char *build(struct worker *worker, char *why, size_t why_size) {
   }
   if (!(worker->inbox = inbox_new(worker, HANDOVER_CHANNEL)) ||
       !(worker->pushes = pushes_new(worker)) ||
+      !(worker->packing = packing_new(worker, session_on_packed)) ||
+      !(worker->newcomers = newcomers_new(worker->base, worker->counters)) ||
       !(worker->loop_lag = loop_lag_new(worker->base, worker->counters))) {
     return "out of memory";
   }
@@ -232,6 +238,8 @@ static void tear_down(struct worker *worker) {
   acceptor_free(worker->acceptor);
   drain_fini(worker);  // which every connection that was cut has told
   loop_lag_free(worker->loop_lag);
+  newcomers_free(worker->newcomers);
+  packing_free(worker->packing);
   pushes_free(worker->pushes);
   if (worker->trace) {  // the last spans
     trace_flush(worker->trace);
@@ -249,7 +257,7 @@ static void tear_down(struct worker *worker) {
   tls_segment_free(worker->tls);
   kcp_owners_free(worker->kcp_owners);
   shm_unmap(&worker->counters_segment);
-  free(worker->wires.read_buffer);
+  wire_shared_fini(&worker->wires);
   free(worker->send_buffer);
   event_free(worker->bury);
   loop_free(worker->base);

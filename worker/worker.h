@@ -32,6 +32,8 @@ struct acceptor;
 struct inbox;
 struct kcp_owners;
 struct loop_lag;
+struct newcomers;
+struct packing;
 struct player;
 struct pushes;
 struct route_store;
@@ -77,6 +79,8 @@ struct worker {
   struct route_store *route_store;
   struct inbox *inbox;
   struct pushes *pushes;
+  struct packing *packing;
+  struct newcomers *newcomers;
   struct trace *trace;  // NULL: there is no tracing
   struct acceptor *acceptor;
   struct loop_lag *loop_lag;
@@ -98,6 +102,7 @@ struct worker {
   struct timeval idle_timeout_value;
   struct token_bucket handshakes;
   struct token_bucket tls_handshakes;
+  struct client_rates client_rates;
   uint8_t *send_buffer;  // one message under construction
   size_t send_buffer_bytes;
   struct log_limit log_limits[WORKER_LOG_COUNT];

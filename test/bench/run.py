@@ -3,12 +3,14 @@
 
     make bench [ONLY=group[,group]]
 
-Groups: roundtrip, transport, kcp, login, idle, route, failover, broadcast, push, trace, scrape.
+Groups: roundtrip, transport, kcp, login, idle, route, failover, broadcast, push, bystander, trace,
+scrape, scale (SCALE_HOLD_S=600 in the environment holds its last step for 10 minutes).
 Whatever is compared is measured in turns within one run, and the medians of the turns are printed;
 so a ratio holds on a busy machine too, where an absolute figure does not. Progress goes to
 standard error.
 """
 
+import contextlib
 import http.client
 import json
 import os
@@ -27,12 +29,14 @@ sys.path.insert(0, os.path.join(HERE, "..", "system"))
 from janus import wire  # noqa: E402
 from janus.certificates import Certificates  # noqa: E402
 from janus.etcd_server import Etcd  # noqa: E402
-from janus.kcp import KcpEcho, NoGo, behind, no_path, program  # noqa: E402
+from janus.go import NoGo, program  # noqa: E402
+from janus.grpc_go import GoGate  # noqa: E402
+from janus.kcp import KcpEcho, behind, no_path  # noqa: E402
 from janus.patience import wait_for  # noqa: E402
 from janus.programs import (BIN, Gateway, Program, Roma, etcd_settings, merged,  # noqa: E402
                             nodes_of, redis_settings, write_file)
 from janus.push import json_body  # noqa: E402
-from janus.redis_server import Redis  # noqa: E402
+from janus.redis_server import Redis, player_key  # noqa: E402
 
 CLIENTS = 200
 SIZE = 128
@@ -49,6 +53,7 @@ SETTINGS = {
     "limits": {
         "connections_per_address": 0,
         "handshakes_per_s": 0,
+        "handshake_clock": "60s",  # some are made beforehand
         "tls_handshakes_per_s": 0,
         "messages_per_s": 0,
         "bytes_per_s": 0,
@@ -169,11 +174,24 @@ def start_haproxy(rig):
     return haproxy.pid, f"127.0.0.1:{port}"
 
 
+def start_go_gate(rig):
+    """A gateway of the ecosystem's Go layers, on as many cores as the gateway has workers; None
+    where there is no Go."""
+    try:
+        program("go-gate")
+    except NoGo as fault:
+        say(f"no gateway in Go to compare with: {fault}")
+        return None
+    return rig.add(GoGate(rig.directory, rig.keys, rig.roma.address, WORKERS))
+
+
 def bench_roundtrip(rig):
     haproxy_pid, haproxy_address = start_haproxy(rig)
+    go_gate = start_go_gate(rig)
     common = ["--clients", str(CLIENTS), "--size", str(SIZE), "--duration", f"{TURN_S}s",
               "--warmup", "1s"]
     turns = {"roundtrip_128": [], "haproxy_128": [], "direct_128": []}
+    in_go = []
     for turn in range(TURNS):
         say(f"round trips, turn {turn + 1} of {TURNS}")
         turns["roundtrip_128"].append(rig.load("roundtrip", *common))
@@ -182,8 +200,12 @@ def bench_roundtrip(rig):
             *common, gateway=False))
         turns["direct_128"].append(rig.load(
             "direct", "--connect", rig.roma.address, *common, gateway=False))
-        say(", ".join(f"{name} {results[-1].get('cpu_us', 0):.1f} us" for name, results in
-                      turns.items() if name != "direct_128") + " of CPU for each")
+        if go_gate:
+            in_go.append(rig.load("roundtrip", *common, gateway=go_gate))
+        shown = {"roundtrip_128": turns["roundtrip_128"], "haproxy_128": turns["haproxy_128"],
+                 **({"in Go": in_go} if go_gate else {})}
+        say(", ".join(f"{name} {results[-1]['cpu_us']:.1f} us" for name, results in shown.items())
+            + " of CPU for each")
     for name, results in turns.items():
         cpu = "own_cpu_us" if name == "direct_128" else "cpu_us"
         median = {key: statistics.median(result[key] for result in results)
@@ -195,6 +217,11 @@ def bench_roundtrip(rig):
     report("roundtrip_128.ratio_to_haproxy", statistics.median(
         ours["cpu_us"] / theirs["cpu_us"]
         for ours, theirs in zip(turns["roundtrip_128"], turns["haproxy_128"])), "ratio")
+    if go_gate:
+        report("roundtrip_128.go_cpu_us", statistics.median(r["cpu_us"] for r in in_go), "us")
+        report("roundtrip_128.ratio_to_go", statistics.median(
+            ours["cpu_us"] / theirs["cpu_us"]
+            for ours, theirs in zip(turns["roundtrip_128"], in_go)), "ratio")
 
 
 # --- login ----------------------------------------------------------------------------------
@@ -229,11 +256,17 @@ def resident_bytes(gateway):
     return total * 1024
 
 
+def open_tunnels(gateway):
+    """After which nothing is kept that could be given back: Go's runtime does that at leisure."""
+    return gateway.settle() if isinstance(gateway, GoGate) else gateway.gauge("tunnels")
+
+
 def idle_player_bytes(rig, gateway, url, players, *arguments):
     """What each of so many costs a gateway that has served nobody yet."""
     # One message through each worker first, so that what is paid once is not counted.
     rig.load("roundtrip", "--clients", "50", "--duration", "1s", "--warmup", "0s", *arguments,
              gateway=gateway, url=url)
+    open_tunnels(gateway)
     before = resident_bytes(gateway)
     say(f"{players} players log in over {url} and say nothing more")
     command = [os.path.join(BIN, "janus-bench"), "idle", "--json", "--connect", url, "--keys",
@@ -243,7 +276,7 @@ def idle_player_bytes(rig, gateway, url, players, *arguments):
     line = holder.stdout.readline()
     if not line:
         sys.exit("bench: the idle players did not come in")
-    tunnels = gateway.gauge("tunnels")
+    tunnels = open_tunnels(gateway)
     held = resident_bytes(gateway) - before
     holder.stdin.close()
     holder.wait(60)
@@ -254,7 +287,14 @@ def idle_player_bytes(rig, gateway, url, players, *arguments):
 
 def bench_idle(rig):
     url = "tcp://" + ":".join(map(str, rig.gateway.address))
-    report("idle_player.bytes", idle_player_bytes(rig, rig.gateway, url, IDLE_PLAYERS), "bytes")
+    ours = idle_player_bytes(rig, rig.gateway, url, IDLE_PLAYERS)
+    report("idle_player.bytes", ours, "bytes")
+    go_gate = start_go_gate(rig)
+    if go_gate:
+        url = "tcp://" + ":".join(map(str, go_gate.address))
+        theirs = idle_player_bytes(rig, go_gate, url, IDLE_PLAYERS)
+        report("idle_player.go_bytes", theirs, "bytes")
+        report("idle_player.ratio_to_go", ours / theirs, "ratio")
 
 
 # --- transport ------------------------------------------------------------------------------
@@ -513,15 +553,15 @@ def start_fan_server(rig):
                                  "--pid-tree", str(server.pid)]
 
 
-def unrelated_p99_us(rig):
-    return rig.load("rate", "--rate", "1000", "--clients", "1", "--size", str(SIZE), "--duration",
-                    f"{TURN_S}s", "--warmup", "500ms")["p99_us"]
+def unrelated_p99_us(rig, gateway=True, clients=1):
+    return rig.load("rate", "--rate", "1000", "--clients", str(clients), "--size", str(SIZE),
+                    "--duration", f"{TURN_S}s", "--warmup", "500ms", gateway=gateway)["p99_us"]
 
 
-def p99_during_broadcasts_us(rig, size, arguments, broadcast):
+def p99_during_broadcasts_us(rig, size, arguments, broadcast, players=BROADCAST_PLAYERS):
     """Of an unrelated player's round trips, while there is one broadcast a second to a crowd that
     does not run meanwhile: players have machines of their own."""
-    crowd = Crowd("broadcast", BROADCAST_PLAYERS, size, *arguments, "--broadcasts", "1",
+    crowd = Crowd("broadcast", players, size, *arguments, "--broadcasts", "1",
                   "--duration", "600s", "--warmup", "0s")
     if not crowd.process.stdout.readline():
         sys.exit("bench: the players did not come in")
@@ -538,11 +578,19 @@ def p99_during_broadcasts_us(rig, size, arguments, broadcast):
     p99_us = unrelated_p99_us(rig)
     measured.set()
     publisher.join()
-    if not reached or min(reached) < BROADCAST_PLAYERS:
+    if not reached or min(reached) < players:
         sys.exit("bench: a broadcast did not reach the crowd")
     crowd.process.kill()
     crowd.process.wait()
     return p99_us
+
+
+def broadcast_over(http_address):
+    operations = http.client.HTTPConnection(http_address)
+    operations.request("POST", "/broadcast", json.dumps(
+        {"bodies": [json_body(bytes(SIZE))], "sid": 2}))
+    answer = operations.getresponse()
+    return int(json.loads(answer.read())["reached"])
 
 
 def bench_broadcast(rig):
@@ -554,11 +602,7 @@ def bench_broadcast(rig):
     frame = (SIZE + SEALED_EXTRA).to_bytes(4, "big") + bytes(SIZE + SEALED_EXTRA)
 
     def broadcast():
-        operations = http.client.HTTPConnection(http_address)
-        operations.request("POST", "/broadcast", json.dumps(
-            {"bodies": [json_body(bytes(SIZE))], "sid": 2}))
-        answer = operations.getresponse()
-        return int(json.loads(answer.read())["reached"])
+        return broadcast_over(http_address)
 
     def bare_broadcast():
         fan_client.sendall(frame)
@@ -604,6 +648,153 @@ def bench_push(rig):
     for kind, got in results.items():
         for key, unit in (("deliveries_per_s", "1/s"), ("cpu_us", "us"), ("p99_us", "us")):
             report(f"push.{kind}.{key}", statistics.median(result[key] for result in got), unit)
+
+
+# --- bystander ------------------------------------------------------------------------------
+
+BYSTANDER_TURNS = 3
+BYSTANDERS = 8  # so that each worker has some
+LONG_ANSWER_BYTES = 1000000
+LONG_ANSWERS_PER_S = 20
+BURST_LOGINS = 150
+BURST_EVERY_S = 0.5
+CROWD = 4000
+SCANNED_ROUTES = 100000
+RESCAN_EVERY_S = 0.5
+
+
+@contextlib.contextmanager
+def repeated(work, every_s):
+    """work() again and again meanwhile; gives how often it was."""
+    over = threading.Event()
+    done = []
+
+    def go_on():
+        while not over.is_set():
+            started = time.monotonic()
+            work()
+            done.append(started)
+            over.wait(max(0, started + every_s - time.monotonic()))
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    try:
+        yield done
+    finally:
+        over.set()
+        thread.join()
+
+
+def p99_during_long_answers_us(rig, gateway):
+    players = [gateway.player(uid=700000 + i, color=COLOR) for i in range(BYSTANDERS)]
+    turn = iter(range(1 << 30))
+    answered = []
+
+    def ask():
+        player = players[next(turn) % len(players)]
+        player.send(wire.DEV, 1, b"size %d" % LONG_ANSWER_BYTES)
+        answered.append(player.receive_body())
+
+    before = gateway.counter("messages_deflated")
+    with repeated(ask, 1 / LONG_ANSWERS_PER_S):
+        p99_us = unrelated_p99_us(rig, gateway, BYSTANDERS)
+    if gateway.counter("messages_deflated") - before != len(answered):
+        sys.exit("bench: not all long answers were compressed")
+    for player in players:
+        player.close()
+    say(f"{len(answered)} long answers")
+    return p99_us
+
+
+class LoginBursts:
+    """Logins whose messages are made beforehand and whose answers nobody looks at: players have
+    machines of their own."""
+
+    def __init__(self, gateway, bursts):
+        self.address = gateway.address
+        maker = gateway.client()
+        with maker:
+            self.frames = []
+            for i in range(bursts * BURST_LOGINS):
+                maker.exchange = wire.Exchange()
+                token = gateway.keys.token(800000 + i, COLOR)
+                self.frames.append(maker.handshake_frame(token=token))
+        self.sockets = []
+
+    def burst(self):
+        for _ in range(min(BURST_LOGINS, len(self.frames))):
+            one = socket.create_connection(self.address)
+            one.sendall(self.frames.pop())
+            self.sockets.append(one)
+
+    def end(self):
+        for one in self.sockets:
+            one.close()
+
+
+def p99_during_logins_us(rig, gateway):
+    bursts = LoginBursts(gateway, int((TURN_S + 2) / BURST_EVERY_S))
+    before = gateway.counter("logins")
+    with repeated(bursts.burst, BURST_EVERY_S):
+        p99_us = unrelated_p99_us(rig, gateway, BYSTANDERS)
+    came = len(bursts.sockets)
+    wait_for(lambda: gateway.counter("logins") - before >= came, "the logins")
+    bursts.end()
+    say(f"{came} logins in bursts of {BURST_LOGINS}")
+    return p99_us
+
+
+def p99_during_scans_us(rig, gateway, redis):
+    """A flush of another of Redis' databases makes the gateway read all routes anew."""
+    client = redis.client()
+    other = redis.client()
+    other.select(1)
+
+    def scan_steps():
+        return client.info("commandstats")["cmdstat_scan"]["calls"]
+
+    before = scan_steps()
+    with repeated(other.flushdb, RESCAN_EVERY_S):
+        p99_us = unrelated_p99_us(rig, gateway, BYSTANDERS)
+    say(f"{scan_steps() - before} steps of scans")
+    return p99_us
+
+
+def add_scanned_gateway(rig):
+    redis = rig.add(Redis())
+    pipe = redis.client(timeout=60).pipeline(transaction=False)
+    for i in range(SCANNED_ROUTES):
+        pipe.set(player_key(9000000 + i, COLOR), rig.roma.address, px=3600000)
+    pipe.execute()
+    settings = merged(redis_settings(redis.address),
+                      {"route_table": {"capacity": {"player": 2 * SCANNED_ROUTES}}})
+    return rig.add_gateway("scanned", settings), redis
+
+
+def bench_bystander(rig):
+    """How much longer a player's round trips take, at the 99th percentile, while something big is
+    done for others."""
+    scanned, redis = add_scanned_gateway(rig)
+    http_address = entrances_of(rig.gateway)["http"].split("@")[1]
+    crowd = [*players_of(rig), "--entrance", entrances_of(rig.gateway)["grpc"]]
+    big = {
+        "compression": (rig.gateway, lambda: p99_during_long_answers_us(rig, rig.gateway)),
+        "broadcast": (rig.gateway, lambda: p99_during_broadcasts_us(
+            rig, SIZE, crowd, lambda: broadcast_over(http_address), CROWD)),
+        "logins": (rig.gateway, lambda: p99_during_logins_us(rig, rig.gateway)),
+        "scan": (scanned, lambda: p99_during_scans_us(rig, scanned, redis)),
+    }
+    ratios = {name: [] for name in big}
+    for turn in range(BYSTANDER_TURNS):
+        say(f"a bystander, turn {turn + 1} of {BYSTANDER_TURNS}")
+        for name, (gateway, p99_us) in big.items():
+            gateway.wait_gauge("connections", 0)  # of those before
+            quiet_us = unrelated_p99_us(rig, gateway, BYSTANDERS)
+            busy_us = p99_us()
+            ratios[name].append(busy_us / quiet_us)
+            say(f"p99 {quiet_us:.0f} us alone, {busy_us:.0f} us beside: {name}")
+    for name, got in ratios.items():
+        report(f"bystander.{name}_p99_ratio", statistics.median(got), "ratio")
 
 
 # --- failover -------------------------------------------------------------------------------
@@ -728,6 +919,132 @@ def bench_scrape(rig):
             holder.wait(60)
 
 
+# --- scale ------------------------------------------------------------------------------------
+
+SCALE_STEPS = (1000, 5000, 10000, 15000)
+SCALE_STEP_S = 20
+SCALE_HOLD_S = float(os.environ.get("SCALE_HOLD_S", SCALE_STEP_S))  # of the last step
+SCALE_HEARTBEAT_S = 10  # between two of one player
+
+
+def exact_cpu_seconds(pids):
+    """To the nanosecond, where cpu_seconds has the clock's ticks of 10 ms."""
+    total = 0
+    for pid in pids:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/schedstat") as schedstat:
+                total += int(schedstat.read().split()[0])
+    return total / 1e9
+
+
+def worker_memory(gateway):
+    """The workers' RSS and PSS in bytes."""
+    rss = pss = 0
+    for pid in gateway.worker_pids().values():
+        with open(f"/proc/{pid}/smaps_rollup") as rollup:
+            fields = {line.split()[0]: line.split()[1] for line in rollup if ":" in line}
+        rss += int(fields["Rss:"]) * 1024
+        pss += int(fields["Pss:"]) * 1024
+    return {"rss": rss, "pss": pss}
+
+
+def kernel_memory():
+    """What the kernel has allocated for itself, sockets above all; of the whole machine."""
+    with open("/proc/meminfo") as meminfo:
+        fields = {line.split()[0]: int(line.split()[1]) for line in meminfo}
+    return (fields["Slab:"] + fields["KernelStack:"]) * 1024
+
+
+class Held:
+    """Logged-in players with a tunnel each, who send heartbeats and nothing else."""
+
+    def __init__(self, rig, gateway, count, first_uid):
+        command = [os.path.join(BIN, "janus-bench"), "idle", "--json", "--connect",
+                   ":".join(map(str, gateway.address)), "--keys", rig.key_directory, "--color",
+                   COLOR, "--clients", str(count), "--uid", str(first_uid), "--source",
+                   "127.0.0.1-8", "--heartbeat", f"{SCALE_HEARTBEAT_S}s", "--warmup", "0s"]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        line = self.process.stdout.readline()
+        if not line or json.loads(line)["clients"] < count:
+            sys.exit("bench: not all of the players came in")
+
+    def result(self):
+        self.process.stdin.close()
+        text = self.process.stdout.read()
+        self.process.wait(60)
+        return json.loads(text.splitlines()[-1])
+
+
+def scale_figures(gateway, seconds):
+    """What the gateway uses over so many seconds, and holds at their end."""
+    workers = list(gateway.worker_pids().values())
+    everyone = gateway.session_pids()
+    begun, used, used_by_all = (time.monotonic(), exact_cpu_seconds(workers),
+                                exact_cpu_seconds(everyone))
+    time.sleep(seconds)  # the time is what is measured
+    spent = time.monotonic() - begun
+    if list(gateway.worker_pids().values()) != workers:
+        sys.exit("bench: a worker died")
+    return {"cpu_percent": 100 * (exact_cpu_seconds(workers) - used) / spent,
+            "cpu_percent_of_all": 100 * (exact_cpu_seconds(everyone) - used_by_all) / spent,
+            **worker_memory(gateway), "all_pss": resident_bytes(gateway),
+            "kernel": kernel_memory()}
+
+
+def bench_scale(rig):
+    """How CPU and memory grow with players who are there."""
+    gateway = rig.add_gateway("scale", {"limits": {"idle_timeout": f"{SCALE_HEARTBEAT_S * 6}s"}})
+    # One message through each worker first, so that what is paid once is not counted.
+    rig.load("roundtrip", "--clients", "50", "--duration", "1s", "--warmup", "0s", gateway=gateway)
+    time.sleep(2)
+    empty = scale_figures(gateway, SCALE_STEP_S)
+    holders, steps, before = [], {}, 0
+    try:
+        for players in SCALE_STEPS:
+            holders.append(Held(rig, gateway, players - before, 5000000 + before))
+            before = players
+            time.sleep(SCALE_HEARTBEAT_S)  # every player's first one, and what logins left behind
+            last = players == SCALE_STEPS[-1]
+            at_first = worker_memory(gateway)["pss"]
+            say(f"{players} players for {SCALE_HOLD_S if last else SCALE_STEP_S:.0f} s")
+            steps[players] = scale_figures(gateway, SCALE_HOLD_S if last else SCALE_STEP_S)
+            for what in ("sessions", "tunnels"):
+                if gateway.gauge(what) != players:
+                    sys.exit(f"bench: {gateway.gauge(what)} {what} in place of {players}")
+            say(", ".join(f"{name} {value:.4g}" for name, value in steps[players].items()))
+    finally:
+        results = [holder.result() for holder in holders]
+    lost = sum(result["lost"] + result["failed"] for result in results)
+    if lost:
+        sys.exit(f"bench: {lost:.0f} players were lost")
+
+    def each(players, name):
+        return (steps[players][name] - empty[name]) / players
+
+    for players, figures in steps.items():
+        report(f"scale.{players}.cpu_percent", figures["cpu_percent"], "%")
+        report(f"scale.{players}.rss_mib", figures["rss"] / (1 << 20), "MiB")
+        report(f"scale.{players}.pss_mib", figures["pss"] / (1 << 20), "MiB")
+        report(f"scale.{players}.cpu_us_per_heartbeat",
+               each(players, "cpu_percent") * 1e4 * SCALE_HEARTBEAT_S, "us")
+        report(f"scale.{players}.player_bytes", each(players, "all_pss"), "bytes")
+    most = SCALE_STEPS[-1]
+    report("scale.empty.cpu_percent", empty["cpu_percent"], "%")
+    report("scale.empty.pss_mib", empty["pss"] / (1 << 20), "MiB")
+    # The load generator's sockets, and what else the machine does, are in this one.
+    report("scale.kernel_bytes_per_player_with_clients", each(most, "kernel"), "bytes")
+    report("scale.held_s", SCALE_HOLD_S, "s")
+    report("scale.hold_growth", steps[most]["pss"] / at_first, "ratio")
+    for name in ("heartbeats", "heartbeats_late"):
+        report(f"scale.{name}", sum(result[name] for result in results), "heartbeats")
+    # What one of many costs, to what one of few does. 1: it grows as the players do; less: with
+    # few of them each message wakes a worker for itself.
+    for few in SCALE_STEPS[:2]:
+        for name, text in (("cpu_percent", "cpu"), ("rss", "rss"), ("all_pss", "pss")):
+            report(f"scale.linearity_{text}.{most}_to_{few}",
+                   each(most, name) / each(few, name), "ratio")
+
+
 def cpu_seconds(pids):
     total = 0
     for pid in pids:
@@ -740,7 +1057,8 @@ def cpu_seconds(pids):
 GROUPS = {"roundtrip": bench_roundtrip, "transport": bench_transport, "kcp": bench_kcp,
           "login": bench_login, "idle": bench_idle, "route": bench_route, "failover": bench_failover,
           "broadcast": bench_broadcast, "push": bench_push,
-          "trace": bench_trace, "scrape": bench_scrape}
+          "bystander": bench_bystander, "trace": bench_trace, "scrape": bench_scrape,
+          "scale": bench_scale}
 
 
 def main():

@@ -147,6 +147,9 @@ func startGateway(t *testing.T, k *keys, server, more string) map[string]string 
 	socket := filepath.Join(dir, "control.sock")
 	config := filepath.Join(dir, "janus.conf")
 	must(t, os.WriteFile(filepath.Join(dir, "secret.conf"), []byte(k.secret), 0o600))
+	if engine := os.Getenv("JANUS_ENGINE"); engine != "" {
+		more = fmt.Sprintf("tunnel = { engine = %q; };\n", engine) + more
+	}
 	must(t, os.WriteFile(config, []byte(fmt.Sprintf(`
 server = { tcp = { addr = "127.0.0.1:0"; }; ws = { addr = "127.0.0.1:0"; }; grpc = { addr = "127.0.0.1:0"; };
            http = { addr = "127.0.0.1:0"; }; %s };

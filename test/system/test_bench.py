@@ -79,6 +79,12 @@ def test_handshakes_of_tls_are_counted(more, loaded):
     assert report["count"] > 0 and report["failed"] == 0 and report["cpu_us"] > 0
 
 
+def test_idle_players_send_heartbeats_and_are_answered(loaded):
+    report = loaded("idle", "--clients", "20", "--heartbeat", "50ms")
+    assert report["clients"] == 20 and report["lost"] == 0 and report["failed"] == 0
+    assert report["heartbeats"] > 20 > report["heartbeats_late"]
+
+
 def test_idle_players_stay_in(loaded):
     report = loaded("idle", "--clients", "20")
     assert (report["clients"], report["lost"]) == (20, 0)

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from janus import kcp, wire
+from janus.go import require_go
 from janus.kcp import Bridge, KcpEcho
 from janus.patience import patient, wait_for
 
@@ -121,7 +122,7 @@ def test_a_command_that_is_none_is_refused(bridge):
 
 
 def test_a_command_runs_behind_a_bad_line(echo):
-    kcp.require_go()
+    require_go("a bad line")
     if kcp.no_path():
         pytest.skip(kcp.no_path())
     code = ("import socket, sys; s = socket.socket(); s.connect((sys.argv[1], int(sys.argv[2])));"

@@ -187,6 +187,26 @@ def test_the_thresholds_and_levels_are_those_of_the_configuration(start, backend
             assert len(packet.data) == size
 
 
+def test_what_comes_behind_a_long_answer_arrives_behind_it(gateway, backend):
+    before = gateway.counter("messages_deflated_in_slices")
+    with gateway.player(32043) as client, gateway.player(32044) as other:
+        client.ask(wire.USER, 1)
+        other.ask(wire.USER, 1)
+        stream = backend.stream_of(32043)
+        expected = []
+        for seq, size in enumerate((3000000, 10, 20000, 500000, 12000, 0, 1000000), 100):
+            data = b"round and round " * (size // 16)
+            stream.send(mod=3, seq=seq, data=data)
+            expected.append((seq, data))
+        other.ask(wire.USER, 1)
+        for seq, data in expected:
+            packet = client.receive()
+            assert packet.seq == seq
+            assert packet.data == data
+        client.ask(wire.USER, 1)
+    assert gateway.counter("messages_deflated_in_slices") - before >= 4
+
+
 # --- What can't be delivered ----------------------------------------------------------------
 
 

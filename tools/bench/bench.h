@@ -26,6 +26,7 @@ struct bench_options {
   size_t login_concurrency;
   size_t data_bytes;
   size_t messages_each;  // each client sends so many and no more; 0: until the time is over
+  int64_t heartbeat_ms;  // between two of each player of `idle`; 0: one alone, after the login
   int64_t pause_ms;      // between an answer and the next message; 0: none
   int32_t mod;
   int32_t seq;

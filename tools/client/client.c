@@ -269,7 +269,7 @@ int client_send(struct client *client, const struct packet *original, bool with_
   struct packet packet = *original;
   if (with_compression) {
     int error = deflater_compress(client->group->deflater, SEND_LEVEL, original->data,
-                                  original->data_len, &packet.data, &packet.data_len);
+                                  original->data_len, SIZE_MAX, &packet.data, &packet.data_len);
     if (error != 0) {
       return error;
     }

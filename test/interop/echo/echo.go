@@ -9,13 +9,11 @@ import (
 	"io"
 	"log"
 	"net"
-	"time"
 
 	"github.com/go-pantheon/fabrica-util/security/aes"
-	"github.com/go-pantheon/fabrica-util/security/certificate"
-	"github.com/go-pantheon/fabrica-util/security/ecdh"
 	"github.com/xtaci/smux"
 
+	"janus/interop/handshake"
 	"janus/interop/wire"
 )
 
@@ -46,7 +44,7 @@ func WithKey(key []byte) (*Server, error) {
 // WithLogin begins each stream with the gateway's handshake, signed with key, and lets
 // everybody in.
 func WithLogin(key ed25519.PrivateKey) *Server {
-	return &Server{func(r io.Reader, w *bufio.Writer) (answer, error) { return handshake(r, w, key) }}
+	return &Server{func(r io.Reader, w *bufio.Writer) (answer, error) { return enter(r, w, key) }}
 }
 
 // Serve answers on one stream until it ends.
@@ -96,47 +94,10 @@ func rewritten(cipher *aes.Cipher) answer {
 	}
 }
 
-func handshake(r io.Reader, w *bufio.Writer, key ed25519.PrivateKey) (answer, error) {
-	body, err := wire.ReadFrame(r)
+func enter(r io.Reader, w *bufio.Writer, key ed25519.PrivateKey) (answer, error) {
+	cipher, _, err := handshake.Serve(r, w, key)
 	if err != nil {
 		return nil, err
 	}
-	packet, err := wire.Decode(body)
-	if err != nil {
-		return nil, err
-	}
-	if packet.Number(wire.PacketMod) != wire.ModuleSystem ||
-		packet.Number(wire.PacketSeq) != wire.SystemHandshake {
-		return nil, errors.New("the first message is no handshake")
-	}
-	question, err := wire.Decode(packet.Bytes(wire.PacketData))
-	if err != nil {
-		return nil, err
-	}
-	peer, err := ecdh.ParseKey(question.Bytes(1))
-	if err != nil {
-		return nil, err
-	}
-	private, public, err := ecdh.GenKeyPair()
-	if err != nil {
-		return nil, err
-	}
-	shared, err := ecdh.ComputeSharedKey(private, peer)
-	if err != nil {
-		return nil, err
-	}
-	signed, err := certificate.Sign(key, public[:])
-	if err != nil {
-		return nil, err
-	}
-	cipher, err := aes.NewAESCipher(shared)
-	if err != nil {
-		return nil, err
-	}
-	hello := wire.Fields{1: public[:], 2: signed.Sign, 3: uint64(time.Now().Unix()), 5: uint64(1)}
-	packet[wire.PacketData] = hello.Encode()
-	if err := wire.WriteFrame(w, packet.Encode()); err != nil {
-		return nil, err
-	}
-	return rewritten(cipher), w.Flush()
+	return rewritten(cipher), nil
 }

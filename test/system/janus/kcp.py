@@ -1,61 +1,15 @@
 """The ecosystem's own KCP stack, in Go, for tests in Python: a bridge that carries the test
-client's bytes on its streams, a server of the same layers, and a bad line. The programs are those
-of test/interop, built once into build/go."""
+client's bytes on its streams, a server of the same layers, and a bad line."""
 
-import fcntl
 import functools
 import os
-import shutil
 import socket
 import subprocess
 
-import pytest
-
 from .client import Client
+from .go import assert_no_panic, flags, program, require_go
 from .patience import patient
 from .programs import Program, write_file
-
-ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
-SOURCE = os.path.join(ROOT, "test", "interop")
-BUILT = os.path.join(ROOT, "build", "go")
-
-
-class NoGo(Exception):
-    """Why the Go programs can't be had here."""
-
-
-@functools.lru_cache(maxsize=None)
-def _build():
-    """Once in each process; what another has built in the meantime costs Go's cache a look."""
-    if not shutil.which("go"):
-        return "no Go toolchain"
-    os.makedirs(BUILT, exist_ok=True)
-    with open(os.path.join(BUILT, ".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        fetched = subprocess.run(["go", "mod", "download"], cwd=SOURCE,
-                                 stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        if fetched.returncode != 0:
-            return "the Go modules can't be fetched: " + fetched.stderr.strip()[-500:]
-        built = subprocess.run(["go", "build", "-o", BUILT + os.sep, "./cmd/..."], cwd=SOURCE,
-                               stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        assert built.returncode == 0, built.stdout + built.stderr
-    return None
-
-
-def program(name):
-    """The path of kcp-bridge, kcp-echo or lossy-path; raises NoGo."""
-    missing = _build()
-    if missing:
-        raise NoGo(missing)
-    return os.path.join(BUILT, name)
-
-
-def require_go():
-    """Skips the test, and says why, where the Go programs can't be had."""
-    try:
-        program("kcp-bridge")
-    except NoGo as fault:
-        pytest.skip(f"the ecosystem's KCP client is not tried: {fault}")
 
 
 @functools.lru_cache(maxsize=None)
@@ -69,13 +23,7 @@ def no_path():
 def behind(arguments, **faults):
     """The command that runs `arguments` behind a bad line: behind([...], loss=5, delay="25ms").
     There {near} is the address of this machine."""
-    return [program("lossy-path"), *_options(faults), "--", *arguments]
-
-
-def _options(settings):
-    """keepalive_timeout="5s", acknodelay=False and the like as Go's flags."""
-    return [f"-{name.replace('_', '-')}={str(value).lower() if isinstance(value, bool) else value}"
-            for name, value in settings.items()]
+    return [program("lossy-path"), *flags(faults), "--", *arguments]
 
 
 class KcpClient(Client):
@@ -119,13 +67,13 @@ class Bridge(Program):
 
     def __init__(self, server, address=None, **settings):
         """server: a Gateway, or whatever has listener("kcp") and client(address, kind, ...)."""
-        require_go()
+        require_go("the ecosystem's KCP stack")
         self.server = server
         host, port = address or server.listener("kcp")
         if host in ("0.0.0.0", "::"):
             host = "127.0.0.1"
         host = f"[{host}]" if ":" in host else host
-        super().__init__([program("kcp-bridge"), "-gateway", f"{host}:{port}", *_options(settings)])
+        super().__init__([program("kcp-bridge"), "-gateway", f"{host}:{port}", *flags(settings)])
         try:
             self.address = ("127.0.0.1", int(self.wait_log(r"^(\d+)$").group(1)))
         except BaseException:
@@ -161,19 +109,19 @@ class Bridge(Program):
     def stop(self):
         self.kill()
         self._reader.join(patient(10))
-        assert "panic:" not in self.log() and "fatal error:" not in self.log(), self.log()[-8000:]
+        assert_no_panic(self.log())
 
 
 class KcpEcho(Program):
     """A Go server of the same layers: the handshake, and each message sent back."""
 
     def __init__(self, directory, keys, **settings):
-        require_go()
+        require_go("the ecosystem's KCP stack")
         self.keys = keys
         key = write_file(os.path.join(str(directory), "echo.key"), keys.server_pem())
         # The ecosystem's own size of the socket's buffer loses every burst.
         settings = {"sockbuf": 1 << 20, **settings}
-        super().__init__([program("kcp-echo"), "-login", f"-key={key}", *_options(settings)])
+        super().__init__([program("kcp-echo"), "-login", f"-key={key}", *flags(settings)])
         try:
             host, _, port = self.wait_log(r"^(\S+:[1-9]\d*)$").group(1).rpartition(":")
             self.address = (host.strip("[]"), int(port))

@@ -392,8 +392,12 @@ class Roma(Program):
     def __init__(self, *arguments, listen="127.0.0.1:0", record=None):
         more = ["--record", str(record)] if record else []
         self.record = record
-        super().__init__([os.path.join(BIN, "janus-roma"), "--listen", listen, *arguments, *more])
+        super().__init__([self.program(), "--listen", listen, *arguments, *more])
         self.address = self.wait_log(r"listening on (\S+:[1-9]\d*)").group(1)
+
+    @staticmethod
+    def program():
+        return os.path.join(BIN, "janus-roma")
 
     def recorded(self, oid, mod):
         """The data of each message to that object and module, in the order of arrival."""

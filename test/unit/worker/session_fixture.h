@@ -18,15 +18,19 @@
 #include "common/system_message.h"
 #include "proto/message.pb-c.h"
 #include "worker/inbox.h"
+#include "worker/newcomers.h"
+#include "worker/packing.h"
 #include "worker/pushes.h"
 #include "worker/session.h"
+#include "worker/session_output.h"
 
 // --- A transport in memory -----------------------------------------------------------
 
 struct memory {
   struct transport transport;
-  uint8_t last[1024];  // message to the client
+  uint8_t last[8192];  // message to the client
   size_t last_len;
+  int32_t seqs[8];  // of the first ones
   int sent;
   size_t queued;  // bytes that it says are waiting
   bool paused;
@@ -46,6 +50,11 @@ static int memory_send(struct transport *transport, uint8_t *buffer, size_t len)
   assert_true(len <= sizeof memory->last);
   memcpy(memory->last, buffer + TRANSPORT_HEADROOM_BYTES, len);
   memory->last_len = len;
+  struct packet packet;
+  if (memory->sent < (int)(sizeof memory->seqs / sizeof memory->seqs[0]) &&
+      packet_decode(&packet, memory->last, len) == 0) {
+    memory->seqs[memory->sent] = packet.seq;
+  }
   memory->sent++;
   return 0;
 }
@@ -76,7 +85,8 @@ static const struct transport_kind memory_kind = {.send = memory_send,
                                                   .resume = memory_resume,
                                                   .close = memory_close};
 
-static struct transport *make(void *context, const struct transport_events *events, void *owner) {
+static inline struct transport *make(void *context, const struct transport_events *events,
+                                     void *owner) {
   struct memory *memory = context;
   memory->transport =
       (struct transport){.kind = &memory_kind, .name = "memory", .events = events, .owner = owner};
@@ -158,9 +168,13 @@ static int set_up(void **state) {
   worker->bury = event_new(worker->base, -1, 0, on_bury, worker);
   worker->inbox = inbox_new(worker, pair[0]);
   worker->pushes = pushes_new(worker);
+  worker->packing = packing_new(worker, session_on_packed);
+  worker->newcomers = newcomers_new(worker->base, worker->counters);
   fixture->master = channel_new(worker->base, pair[1], &events, fixture);
   *state = fixture;
-  return worker->inbox && worker->pushes && fixture->master ? 0 : -1;
+  return worker->inbox && worker->pushes && worker->packing && worker->newcomers && fixture->master
+             ? 0
+             : -1;
 }
 
 static void turn(struct fixture *fixture) {
@@ -177,6 +191,8 @@ static int tear_down(void **state) {
     session_close(session, CLOSE_DRAIN);
   }
   session_bury_all(worker);
+  newcomers_free(worker->newcomers);
+  packing_free(worker->packing);
   pushes_free(worker->pushes);
   inbox_free(worker->inbox);
   channel_free(fixture->master);
@@ -197,7 +213,7 @@ static void client_sends(struct memory *memory, const struct packet *packet) {
   transport->events->on_message(bytes, len, transport->owner);
 }
 
-static struct packet last_message(const struct memory *memory) {
+static inline struct packet last_message(const struct memory *memory) {
   struct packet packet;
   assert_int_equal(packet_decode(&packet, memory->last, memory->last_len), 0);
   return packet;

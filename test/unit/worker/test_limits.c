@@ -51,6 +51,34 @@ static void a_charge_says_how_long_the_debt_lasts(void **state) {
   assert_int_equal(token_bucket_charge(&bucket, 0, 200), 0);
 }
 
+static void a_client_is_held_to_the_rate_that_it_is_further_over(void **state) {
+  const struct client_rates rates = {
+      .messages_per_s = 10, .messages_burst = 2, .bytes_per_s = 1000, .bytes_burst = 500};
+  struct client_levels levels;
+  (void)state;
+  client_levels_init(&levels, &rates, 0);
+  assert_int_equal(client_levels_charge(&levels, &rates, 100, 0), 0);
+  assert_int_equal(client_levels_charge(&levels, &rates, 100, 0), 0);
+  assert_int_equal(client_levels_charge(&levels, &rates, 100, 0), 100);
+  assert_int_equal(client_levels_charge(&levels, &rates, 700, 0), 500);
+  assert_int_equal(client_levels_charge(&levels, &rates, 0, 500), 0);
+}
+
+static void other_rates_hold_for_what_a_client_has_by_those_of_before(void **state) {
+  const struct client_rates before = {.messages_per_s = 10, .messages_burst = 4};
+  const struct client_rates after = {
+      .messages_per_s = 100, .messages_burst = 3, .bytes_per_s = 10, .bytes_burst = 20};
+  struct client_levels levels;
+  (void)state;
+  client_levels_init(&levels, &before, 0);
+  for (int i = 0; i < 4; i++) {
+    assert_int_equal(client_levels_charge(&levels, &before, 1 << 20, 0), 0);
+  }
+  client_levels_set(&levels, &before, &after, 100);  // by when it has one message, and all bytes
+  assert_int_equal(client_levels_charge(&levels, &after, 10, 100), 0);
+  assert_int_equal(client_levels_charge(&levels, &after, 10, 100), 10);
+}
+
 static void a_rate_of_zero_is_no_limit(void **state) {
   struct token_bucket bucket;
   (void)state;
@@ -117,6 +145,8 @@ int main(void) {
       cmocka_unit_test(a_bucket_fills_no_further_than_its_burst),
       cmocka_unit_test(a_refusal_takes_nothing),
       cmocka_unit_test(a_charge_says_how_long_the_debt_lasts),
+      cmocka_unit_test(a_client_is_held_to_the_rate_that_it_is_further_over),
+      cmocka_unit_test(other_rates_hold_for_what_a_client_has_by_those_of_before),
       cmocka_unit_test(a_rate_of_zero_is_no_limit),
       cmocka_unit_test(an_address_has_its_connections_counted_whatever_the_port),
       cmocka_unit_test(an_ipv4_client_of_an_ipv6_socket_is_the_same_address),

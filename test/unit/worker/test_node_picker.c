@@ -5,6 +5,7 @@
 // cmocka wants the four above first.
 #include <cmocka.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "worker/node_picker.h"
@@ -20,7 +21,7 @@ static int set_up(void **state) {
   static struct fixture fixture;
   int error;
   fixture.table = node_table_create(64, &error);
-  fixture.picker = node_picker_new();
+  fixture.picker = node_picker_new(0);
   *state = &fixture;
   return fixture.table && fixture.picker ? 0 : -1;
 }
@@ -69,6 +70,83 @@ static void turns_are_smooth_and_by_weight(void **state) {
   publish(fixture, nodes, 3);
   for (int i = 0; i < 21; i++) {
     assert_string_equal(pick(fixture, ""), expected[i % 7]);
+  }
+}
+
+// As of a thousand workers that were started together, with few players each.
+static void pickers_of_a_fleet_share_their_first_picks_out_by_weight(void **state) {
+  enum { PICKERS = 1000, NODES = 20, EACH = 3 };
+  struct fixture *fixture = *state;
+  struct node nodes[NODES];
+  int picked[NODES] = {0};
+  for (int i = 0; i < NODES; i++) {
+    char address[16];
+    snprintf(address, sizeof address, "n%02d:1", i);
+    nodes[i] = node("", address, i < NODES / 2 ? 50 : 150);
+  }
+  assert_int_equal(node_table_publish(fixture->table, nodes, NODES), 0);
+  for (uint64_t seed = 1; seed <= PICKERS; seed++) {
+    struct node_picker *picker = node_picker_new(seed);
+    assert_non_null(picker);
+    node_picker_refresh(picker, fixture->table);
+    for (int i = 0; i < EACH; i++) {
+      const struct node *one = node_picker_pick(picker, service, "", 0);
+      assert_non_null(one);
+      picked[atoi(one->address + 1)]++;
+    }
+    node_picker_free(picker);
+  }
+  // 75 and 225 were fair, and 12 and 22 of them a deviation that is nothing but chance.
+  for (int i = 0; i < NODES; i++) {
+    int fair = PICKERS * EACH * (i < NODES / 2 ? 1 : 3) / (NODES * 2);
+    assert_in_range(picked[i], fair / 2, fair * 3 / 2);
+  }
+}
+
+static void a_node_that_comes_to_a_fleet_gets_its_share_and_no_more(void **state) {
+  enum { PICKERS = 2000, NODES = 40 };
+  struct fixture *fixture = *state;
+  struct node nodes[NODES + 1];
+  int to_the_new = 0;
+  for (int i = 0; i <= NODES; i++) {
+    char address[16];
+    snprintf(address, sizeof address, "n%02d:1", i);
+    nodes[i] = node("", address, 100);
+  }
+  for (uint64_t seed = 1; seed <= PICKERS; seed++) {
+    struct node_picker *picker = node_picker_new(seed);
+    assert_non_null(picker);
+    assert_int_equal(node_table_publish(fixture->table, nodes, NODES), 0);
+    node_picker_refresh(picker, fixture->table);
+    for (int i = 0; i < 3; i++) {
+      assert_non_null(node_picker_pick(picker, service, "", 0));
+    }
+    assert_int_equal(node_table_publish(fixture->table, nodes, NODES + 1), 0);
+    node_picker_refresh(picker, fixture->table);
+    to_the_new += strcmp(node_picker_pick(picker, service, "", 0)->address, "n40:1") == 0;
+    node_picker_free(picker);
+  }
+  assert_in_range(to_the_new, 20, 80);  // 49 were fair
+}
+
+static void a_round_that_begins_anywhere_is_by_weight_all_the_same(void **state) {
+  struct fixture *fixture = *state;
+  struct node nodes[] = {node("", "a:1", 5), node("", "b:1", 1), node("", "c:1", 1)};
+  assert_int_equal(node_table_publish(fixture->table, nodes, 3), 0);
+  for (uint64_t seed = 1; seed <= 100; seed++) {
+    struct node_picker *picker = node_picker_new(seed);
+    int picked[3] = {0};
+    assert_non_null(picker);
+    node_picker_refresh(picker, fixture->table);
+    for (int i = 0; i < 70; i++) {
+      const struct node *one = node_picker_pick(picker, service, "", 0);
+      assert_non_null(one);
+      picked[one->address[0] - 'a']++;
+    }
+    assert_in_range(picked[0], 48, 52);
+    assert_in_range(picked[1], 9, 11);
+    assert_in_range(picked[2], 9, 11);
+    node_picker_free(picker);
   }
 }
 
@@ -279,6 +357,9 @@ int main(void) {
       FACT(a_node_that_is_here_under_suspicion_is_not_waited_for),
       FACT(only_nodes_of_the_color_are_picked),
       FACT(turns_are_smooth_and_by_weight),
+      FACT(pickers_of_a_fleet_share_their_first_picks_out_by_weight),
+      FACT(a_node_that_comes_to_a_fleet_gets_its_share_and_no_more),
+      FACT(a_round_that_begins_anywhere_is_by_weight_all_the_same),
       FACT(a_node_of_weight_zero_takes_nothing_new_but_keeps_what_it_has),
       FACT(a_suspect_is_passed_over_until_its_time_is_over),
       FACT(suspects_are_tried_when_nothing_else_is_left),

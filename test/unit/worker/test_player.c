@@ -2,120 +2,11 @@
 // them say.
 #include "worker/player.h"
 
-#include "common/stream.h"
-#include "test/unit/worker/session_fixture.h"
-#include "worker/node_picker.h"
-#include "worker/route_store.h"
-
-// --- Backends ------------------------------------------------------------------------
-
-enum { STREAMS_MAX = 4096, SENT_MAX = 32 };
-
-struct stream {
-  const struct stream_events *events;
-  void *owner;
-  bool reading;
-  bool opened;
-  bool sending;
-  bool ended;
-  uint8_t *message;
-  size_t message_len;
-  int32_t sent[SENT_MAX];  // the index of each message that came, round and round
-  size_t sent_count;
-};
-
-static struct stream streams[STREAMS_MAX];
-static size_t stream_count;
-
-// NOLINTBEGIN(bugprone-reserved-identifier): the linker's names for what it puts in place of ours
-struct stream *__wrap_stream_open(struct stream_engine *engine, const struct stream_target *target,
-                                  const struct stream_metadata *metadata, size_t metadata_count,
-                                  const struct stream_events *events, void *owner);
-bool __wrap_stream_takes(const struct stream *stream);
-uint8_t *__wrap_stream_message(struct stream *stream, size_t len);
-void __wrap_stream_send(struct stream *stream);
-size_t __wrap_stream_unsure(const struct stream *stream);
-void __wrap_stream_read(struct stream *stream);
-void __wrap_stream_end(struct stream *stream, bool graceful);
-void __wrap_stream_finish(struct stream *stream, const struct stream_events *events, void *owner);
-int64_t __wrap_stream_engine_arrived_us(const struct stream_engine *engine);
-
-struct stream *__wrap_stream_open(struct stream_engine *engine, const struct stream_target *target,
-                                  const struct stream_metadata *metadata, size_t metadata_count,
-                                  const struct stream_events *events, void *owner) {
-  (void)engine;
-  (void)target;
-  (void)metadata;
-  (void)metadata_count;
-  assert_true(stream_count < sizeof streams / sizeof streams[0]);
-  struct stream *stream = &streams[stream_count++];
-  *stream = (struct stream){.events = events, .owner = owner};
-  return stream;
-}
-
-bool __wrap_stream_takes(const struct stream *stream) { return !stream->sending; }
-
-uint8_t *__wrap_stream_message(struct stream *stream, size_t len) {
-  assert_false(stream->sending || stream->ended || stream->message);
-  stream->message = malloc(len > 0 ? len : 1);
-  stream->message_len = len;
-  return stream->message;
-}
-
-void __wrap_stream_send(struct stream *stream) {
-  struct packet packet;
-  assert_int_equal(tunnel_message_decode(&packet, stream->message, stream->message_len), 0);
-  stream->sent[stream->sent_count++ % SENT_MAX] = packet.index;
-  stream->sending = true;
-  free(stream->message);
-  stream->message = NULL;
-}
-
-size_t __wrap_stream_unsure(const struct stream *stream) { return stream->sending ? 1 : 0; }
-
-void __wrap_stream_read(struct stream *stream) {
-  assert_false(stream->reading || stream->ended);
-  stream->reading = true;
-}
-
-void __wrap_stream_end(struct stream *stream, bool graceful) {
-  (void)graceful;
-  if (stream) {
-    stream->ended = true;
-  }
-}
-
-void __wrap_stream_finish(struct stream *stream, const struct stream_events *events, void *owner) {
-  stream->events = events;
-  stream->owner = owner;
-}
-
-int64_t __wrap_stream_engine_arrived_us(const struct stream_engine *engine) {
-  (void)engine;
-  return 0;
-}
-// NOLINTEND(bugprone-reserved-identifier)
-
-// The backend takes all that there is for it.
-static void take_all(struct stream *stream) {
-  while (stream->sending) {
-    stream->sending = false;
-    stream->events->on_sent(stream->owner);
-  }
-}
-
-static void say(struct stream *stream, const struct packet *packet) {
-  uint8_t bytes[1024];
-  size_t len = (size_t)(tunnel_message_encode(packet, true, bytes) - bytes);
-  assert_true(stream->reading && !stream->ended);
-  stream->reading = false;
-  stream->events->on_message(stream->owner, bytes, len);
-}
+#include "test/unit/worker/backend_fixture.h"
 
 // --- The worker and its players --------------------------------------------------------
 
-enum { PLAYER_TYPE, ROOM_TYPE, TYPES };
-enum { CLIENT = 900, UID = 10001, PLAYER = MODULE_USER, ROOM = MODULE_ROOM };
+enum { CLIENT = 900, UID = 10001 };
 
 static struct memory one, two, three;
 static struct channel_watched_packet told[32];  // of sessions that are watched
@@ -126,77 +17,32 @@ static void on_master_hears(enum channel_type type, const void *content, struct 
     memcpy(&told[told_count++], content, sizeof told[0]);
   }
   if (type == CHANNEL_ROUTE_CLAIM) {
-    const struct channel_route_claim *claim = content;
-    struct channel_route_answer answer = {.id = claim->id};
-    strcpy(answer.address, claim->candidate);
-    assert_int_equal(channel_send(fixture->master, CHANNEL_ROUTE_ANSWER, &answer), 0);
+    answer_claim(fixture, content);
   }
 }
-
-static void on_store_ready(struct worker *worker) { (void)worker; }
 
 static int set_up_players(void **state) {
   if (set_up(state) != 0) {
     return -1;
   }
   struct fixture *fixture = *state;
-  struct worker *worker = &fixture->worker;
-  struct config *config = &worker->config;
-  const struct route_table_options routes = {.capacity = {16, 16, 16}};
-  const struct node nodes[] = {
-      {.service = "player", .color = "blue", .address = "127.0.0.1:9", .weight = 1},
-      {.service = "player", .color = "blue", .address = "127.0.0.1:10", .weight = 0},
-      {.service = "room", .color = "blue", .address = "127.0.0.1:9", .weight = 1},
-  };
-  char why[512];
-  int error;
-  config->tunnel.types[PLAYER_TYPE] = (struct config_tunnel_type){.name = "player",
-                                                                  .service = "player",
-                                                                  .method = "/p.T/Tunnel",
-                                                                  .modules = {PLAYER},
-                                                                  .module_count = 1,
-                                                                  .own_object_only = true,
-                                                                  .tier = ROUTE_PLAYER,
-                                                                  .main = true};
-  config->tunnel.types[ROOM_TYPE] = (struct config_tunnel_type){.name = "room",
-                                                                .service = "room",
-                                                                .method = "/r.T/Tunnel",
-                                                                .modules = {ROOM},
-                                                                .module_count = 1,
-                                                                .fragments = true,
-                                                                .tier = ROUTE_OBJECT};
-  config->tunnel.type_count = TYPES;
-  config->limits.tunnels_per_session = 4;
-  config->queue.tunnel_messages = 2;
-  config->queue.tunnel_bytes = 1 << 20;
-  config->tunnel.reopen_timeout_ms = 10000;
-  config->routes.store = ROUTES_MEMORY;
-  dispatch_init(&worker->dispatch, config->tunnel.types, TYPES);
-  worker->node_picker = node_picker_new();
-  worker->nodes = node_table_create(8, &error);
-  worker->routes = route_table_create(&routes, &error);
-  worker->route_store = route_store_new(worker, on_store_ready, why, sizeof why);
   fixture->on_message = on_master_hears;
   told_count = 0;
   one = two = three = (struct memory){0};
-  stream_count = 0;
-  return worker->nodes && worker->routes && worker->route_store
-             ? node_table_publish(worker->nodes, nodes, 3)
-             : -1;
+  return set_up_backends(fixture);
 }
 
 static int tear_down_players(void **state) {
-  struct fixture *fixture = *state;
-  struct worker *worker = &fixture->worker;
-  while (!LIST_EMPTY(&worker->sessions)) {
-    session_close(LIST_FIRST(&worker->sessions), CLOSE_DRAIN);
-  }
-  tunnel_cut_all(worker);
-  route_store_free(worker->route_store);
-  route_table_free(worker->routes);
-  node_table_free(worker->nodes);
-  node_picker_free(worker->node_picker);
+  tear_down_backends(*state);
   return tear_down(state);
+}
+
+static void say(struct stream *stream, const struct packet *packet) {
+  uint8_t bytes[1024];
+  size_t len = (size_t)(tunnel_message_encode(packet, true, bytes) - bytes);
+  assert_true(stream->reading && !stream->ended);
+  stream->reading = false;
+  stream->events->on_message(stream->owner, bytes, len);
 }
 
 static struct session *of_client(const struct memory *memory) { return memory->transport.owner; }
@@ -404,6 +250,28 @@ static void what_is_remembered_of_questions_is_bounded(void **state) {
   assert_int_equal(two.sent, 1);
   say(stream, &(struct packet){.mod = PLAYER, .seq = 5, .index = 2});
   assert_int_equal(one.sent, 1);
+}
+
+// Two ask in turns, and the answers come from both ends of what is remembered.
+static void each_gets_its_own_in_whatever_order_the_answers_come(void **state) {
+  struct fixture *fixture = *state;
+  struct stream *stream = two_with_a_tunnel(fixture);
+  enum { OVER = 1500, REMEMBERED = 1024 };
+  struct memory *const askers[] = {&one, &two};
+  for (int32_t i = 0; i < OVER; i++) {
+    ask(askers[i % 2], PLAYER, 5, 0, 100 + i);
+    take_all(stream);
+  }
+  for (int32_t first = OVER - REMEMBERED, last = OVER - 1; first + 3 < last;
+       first += 3, last -= 2) {
+    const int32_t turn_of[] = {first, last, first + 2};
+    for (size_t i = 0; i < 3; i++) {
+      one.sent = two.sent = 0;
+      say(stream, &(struct packet){.mod = PLAYER, .seq = 5, .index = 100 + turn_of[i]});
+      assert_int_equal(askers[turn_of[i] % 2]->sent, 1);
+      assert_int_equal(one.sent + two.sent, 1);
+    }
+  }
 }
 
 static void a_node_that_was_left_still_answers_who_asked(void **state) {
@@ -807,6 +675,7 @@ int main(void) {
       FACT(an_answer_names_its_session_by_conn_id),
       FACT(what_nobody_asked_for_goes_to_the_oldest_alive),
       FACT(the_answer_of_one_that_is_gone_is_not_taken_for_anothers),
+      FACT(each_gets_its_own_in_whatever_order_the_answers_come),
       FACT(what_is_remembered_of_questions_is_bounded),
       FACT(a_node_that_was_left_still_answers_who_asked),
       FACT(a_push_and_a_broadcast_come_once),

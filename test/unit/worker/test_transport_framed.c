@@ -70,19 +70,17 @@ static struct wire *make_wire(void *context, const struct wire_events *wire_even
   return wire_socket_new(&fixture->wires, fixture->fd, NULL, wire_events, owner);
 }
 
-static int set_up(void **state) {
+static int set_up_on(void **state, int socket_type) {
   static const struct transport_events events = {
       .on_message = on_message, .on_ended = on_ended, .on_drained = on_drained};
   struct fixture *fixture = calloc(1, sizeof *fixture);
   int pair[2];
   fixture->base = event_base_new();
-  fixture->wires = (struct wire_shared){.base = fixture->base,
-                                        .counters = &fixture->counters,
-                                        .low_bytes = 1000,
-                                        .linger_ms = 60000,
-                                        .read_buffer = malloc(WIRE_READ_BUFFER_BYTES)};
+  fixture->wires = (struct wire_shared){
+      .base = fixture->base, .counters = &fixture->counters, .low_bytes = 1000, .linger_ms = 60000};
+  assert_int_equal(wire_shared_init(&fixture->wires), 0);
   fixture->on_gone = (struct transport_gone){on_gone, fixture};
-  assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+  assert_int_equal(socketpair(AF_UNIX, socket_type | SOCK_NONBLOCK, 0, pair), 0);
   fixture->client = pair[1];
   fixture->fd = pair[0];
   fixture->transport = transport_framed_new(make_wire, fixture, &events, fixture, &fixture->on_gone,
@@ -91,14 +89,16 @@ static int set_up(void **state) {
   return fixture->transport ? 0 : -1;
 }
 
+static int set_up(void **state) { return set_up_on(state, SOCK_STREAM); }
+
 static int tear_down(void **state) {
   struct fixture *fixture = *state;
   wire_cut_all(&fixture->wires);
   assert_int_equal(fixture->gone, 1);
   assert_ptr_equal(fixture->gone_cookie, &fixture->gone_cookie);
   close(fixture->client);
+  wire_shared_fini(&fixture->wires);
   event_base_free(fixture->base);
-  free(fixture->wires.read_buffer);
   free(fixture);
   return 0;
 }
@@ -202,8 +202,71 @@ static void a_message_to_the_client_is_framed(void **state) {
   memcpy(buffer + TRANSPORT_HEADROOM_BYTES, "hello", 5);
   assert_int_equal(transport_send(fixture->transport, buffer, 5), 0);
   assert_int_equal(transport_queued_bytes(fixture->transport), 0);
+  run(fixture);
   assert_int_equal(read(fixture->client, got, sizeof got), 9);
   assert_memory_equal(got, "\0\0\0\5hello", 9);
+}
+
+static void send_text(struct fixture *fixture, const char *text) {
+  uint8_t buffer[TRANSPORT_HEADROOM_BYTES + 1000];
+  size_t len = strlen(text);
+  assert_true(len <= 1000);
+  memcpy(buffer + TRANSPORT_HEADROOM_BYTES, text, len);
+  assert_int_equal(transport_send(fixture->transport, buffer, len), 0);
+}
+
+// A socket that keeps what one call has sent apart from what the next one does.
+static int set_up_packets(void **state) { return set_up_on(state, SOCK_SEQPACKET); }
+
+static ssize_t client_receives(struct fixture *fixture, char *buffer, size_t room) {
+  return recv(fixture->client, buffer, room, MSG_DONTWAIT);
+}
+
+static void what_is_sent_in_one_turn_leaves_in_one_call_at_its_end(void **state) {
+  struct fixture *fixture = *state;
+  char got[64];
+  send_text(fixture, "one");
+  send_text(fixture, "two");
+  assert_int_equal(client_receives(fixture, got, sizeof got), -1);
+  event_base_loop(fixture->base, EVLOOP_NONBLOCK);
+  assert_int_equal(client_receives(fixture, got, sizeof got), 14);
+  assert_memory_equal(got, "\0\0\0\3one\0\0\0\3two", 14);
+  assert_int_equal(fixture->counters.counter[COUNTER_BYTES_OUT], 14);
+  send_text(fixture, "three");
+  run(fixture);
+  assert_int_equal(client_receives(fixture, got, sizeof got), 9);
+}
+
+static void much_for_one_client_does_not_wait_for_the_end_of_the_turn(void **state) {
+  struct fixture *fixture = *state;
+  char text[701] = {0};
+  char got[2000];
+  memset(text, 'x', sizeof text - 1);
+  send_text(fixture, text);
+  send_text(fixture, text);  // over the 1000 of low_bytes with the first
+  assert_int_equal(client_receives(fixture, got, sizeof got), 704);
+  assert_int_equal(client_receives(fixture, got, sizeof got), -1);
+  run(fixture);
+  assert_int_equal(client_receives(fixture, got, sizeof got), 704);
+}
+
+static void a_close_comes_behind_what_was_sent_in_its_turn(void **state) {
+  struct fixture *fixture = *state;
+  char got[64];
+  send_text(fixture, "bye");
+  transport_close(fixture->transport, CLOSE_DRAIN, false);
+  assert_int_equal(fixture->gone, 1);
+  assert_int_equal(client_receives(fixture, got, sizeof got), 7);
+  assert_int_equal(client_receives(fixture, got, sizeof got), 0);
+}
+
+static void being_cut_comes_behind_what_was_sent_in_its_turn(void **state) {
+  struct fixture *fixture = *state;
+  char got[64];
+  send_text(fixture, "bye");
+  wire_cut_all(&fixture->wires);
+  assert_int_equal(client_receives(fixture, got, sizeof got), 7);
+  assert_int_equal(client_receives(fixture, got, sizeof got), 0);
 }
 
 // Fills the socket until something has to wait; returns how many bytes were sent.
@@ -319,7 +382,8 @@ static void sending_to_a_client_that_is_gone_ends_it(void **state) {
 
 int main(void) {
   signal(SIGPIPE, SIG_IGN);  // as every process of the gateway has it
-#define FACT(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+#define FACT(test)          cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+#define FACT_OF_CALLS(test) cmocka_unit_test_setup_teardown(test, set_up_packets, tear_down)
   const struct CMUnitTest tests[] = {
       FACT(several_messages_of_one_read_come_in_order),
       FACT(a_message_may_come_a_byte_at_a_time),
@@ -327,6 +391,10 @@ int main(void) {
       FACT(a_length_that_is_not_allowed_ends_it_after_what_came_before),
       FACT(while_paused_nothing_comes_and_nothing_is_lost),
       FACT(a_message_to_the_client_is_framed),
+      FACT_OF_CALLS(what_is_sent_in_one_turn_leaves_in_one_call_at_its_end),
+      FACT_OF_CALLS(much_for_one_client_does_not_wait_for_the_end_of_the_turn),
+      FACT_OF_CALLS(a_close_comes_behind_what_was_sent_in_its_turn),
+      FACT_OF_CALLS(being_cut_comes_behind_what_was_sent_in_its_turn),
       FACT(what_the_socket_does_not_take_waits_and_its_end_is_told),
       FACT(closing_with_flush_delivers_the_last_bytes_and_then_the_end),
       FACT(closing_without_flush_is_at_once),
