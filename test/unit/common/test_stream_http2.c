@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "common/stream.h"
+#include "common/tcp_client.h"
 #include "test/unit/http2_backend.h"
 
 enum {
@@ -25,6 +26,15 @@ enum {
 };
 
 #define METHOD "/player.intra.v1.TunnelService/Tunnel"
+
+static size_t writes;
+
+size_t __real_tcp_client_write(struct tcp_client *client, const uint8_t *bytes, size_t len);
+size_t __wrap_tcp_client_write(struct tcp_client *client, const uint8_t *bytes, size_t len);
+size_t __wrap_tcp_client_write(struct tcp_client *client, const uint8_t *bytes, size_t len) {
+  writes += len > 0;
+  return __real_tcp_client_write(client, bytes, len);
+}
 
 // One stream and what it was told.
 struct client {
@@ -1559,6 +1569,28 @@ static void all_streams_of_a_turn_are_heard_in_order(void **state) {
   }
 }
 
+static void what_is_sent_in_one_turn_leaves_by_one_call(void **state) {
+  struct house *house = *state;
+  enum { STREAMS = 20, MESSAGES = 10 };
+  size_t wanted = 0;
+  for (int i = 0; i < STREAMS; i++) {
+    open_one(house, i);
+  }
+  struct backend_connection *connection = house->backend.connections[0];
+  AWAIT(house, connection->stream_count == STREAMS);
+  settle(house, connection);
+  writes = 0;
+  for (int i = 0; i < STREAMS * MESSAGES; i++) {
+    send_text(&house->clients[i % STREAMS], "message");
+  }
+  assert_int_equal(writes, 0);
+  wanted = MESSAGES * (PREFIX_BYTES + 7);
+  for (int i = 0; i < STREAMS; i++) {
+    AWAIT(house, connection->streams[i].len == wanted);
+  }
+  assert_int_equal(writes, 1);
+}
+
 int main(void) {
 #define FACT(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
   const struct CMUnitTest tests[] = {
@@ -1628,6 +1660,7 @@ int main(void) {
       FACT(a_stream_may_be_given_up_before_it_is_opened),
       FACT(a_stream_is_opened_when_its_headers_have_left),
       FACT(all_streams_of_a_turn_are_heard_in_order),
+      FACT(what_is_sent_in_one_turn_leaves_by_one_call),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
