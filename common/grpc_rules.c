@@ -10,7 +10,8 @@ enum { STATUS_MAX = 16 };
 
 int grpc_status_of_http(int http_status) {
   switch (http_status) {
-    case 400: return STREAM_INTERNAL;
+    case 400:
+    case 431: return STREAM_INTERNAL;
     case 401: return STREAM_UNAUTHENTICATED;
     case 403: return STREAM_PERMISSION_DENIED;
     case 404: return STREAM_UNIMPLEMENTED;

@@ -103,8 +103,9 @@ int64_t stream_engine_arrived_us(const struct stream_engine *engine);
 // when streams_per_connection are on each of them, and also when a backend turns
 // out to allow fewer (an opening that timed out on a connection whose other
 // streams are open lowers the number used for that address). A connection without
-// streams is closed after a while. Strings and metadata are copied; a stream whose metadata no
-// header can carry ends with STREAM_INVALID_ARGUMENT.
+// streams is closed after a while. Strings and metadata are copied, events are borrowed until
+// stream_end or stream_finish; a stream whose metadata no header can carry ends with
+// STREAM_INVALID_ARGUMENT.
 struct stream *stream_open(struct stream_engine *engine, const struct stream_target *target,
                            const struct stream_metadata *metadata, size_t metadata_count,
                            const struct stream_events *events, void *owner);

@@ -584,6 +584,7 @@ static void a_status_of_http_is_translated_where_grpc_has_none(void **state) {
   }
   static const struct ending endings[] = {
       HTTP("400", STREAM_INTERNAL),
+      HTTP("431", STREAM_INTERNAL),
       HTTP("401", STREAM_UNAUTHENTICATED),
       HTTP("403", STREAM_PERMISSION_DENIED),
       HTTP("404", STREAM_UNIMPLEMENTED),
