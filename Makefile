@@ -70,7 +70,7 @@ KEYS_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/keys/*.c))
 ROMA_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/roma/*.c))
 ROUTESIM_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/routesim/*.c))
 
-PROGRAMS := janusd janusctl janus-keys janus-client janus-roma janus-bench
+PROGRAMS := janusd janusctl janus-keys janus-client janus-roma janus-bench janus-routesim
 UNIT_TESTS := $(patsubst %.c,$(B)/%,$(wildcard test/unit/*/test_*.c))
 # Threads are in what stands on gRPC, in the log and in the shared tables.
 ifeq ($(FLAVOUR),tsan)
@@ -79,7 +79,7 @@ endif
 FUZZERS := $(patsubst %.c,$(B)/%,$(wildcard test/fuzz/fuzz_*.c))
 
 # Simulations and the like are built with the rest, and not installed.
-ALL_PROGRAMS := $(PROGRAMS:%=$(BIN)/%) $(LIBEXEC)/janus-worker $(BIN)/janus-routesim
+ALL_PROGRAMS := $(PROGRAMS:%=$(BIN)/%) $(LIBEXEC)/janus-worker
 
 .PHONY: all web man completion demo run test check unit system asan tsan fuzz bench interop lint format deps install deb rpm package-test clean help
 .DEFAULT_GOAL := all

@@ -58,7 +58,10 @@ static const char help[] =
     "\n"
     "A gateway takes about 2 MB, and more with more players and nodes; what is done without\n"
     "options takes some minutes.\n"
-    "Exit codes: 0 all bounds held, 1 one was broken, 2 wrong usage, 3 it could not be run.\n";
+    "\n"
+    "Example: janus-routesim --gateways 50 --nodes 40 --players 2000\n"
+    "         janus-routesim --fault deaf\n"
+    "Exit status: 0 all bounds held, 1 one was broken, 2 wrong usage, 3 it could not be run.\n";
 
 enum {
   TICK_MS = 20,

@@ -12,7 +12,7 @@ from janus.programs import BIN, run
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 MAN = os.path.join(ROOT, "packaging", "man")
 TOOLS = ["janusd.8", "janusctl.8", "janus-keys.1", "janus-client.1", "janus-roma.1",
-         "janus-bench.1"]
+         "janus-bench.1", "janus-routesim.1"]
 PAGES = [*TOOLS, "janus.conf.5"]
 CONFIGURATION = [os.path.join(ROOT, "etc", name) for name in ("janus.conf", "secret.conf")]
 
