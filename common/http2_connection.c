@@ -127,6 +127,7 @@ static void on_timer(evutil_socket_t fd, short what, void *context) {
 // --- What is sent
 // ----------------------------------------------------------------------------------
 
+// NOLINTNEXTLINE(readability-non-const-parameter): the type is nghttp2's
 static ssize_t on_data_wanted(nghttp2_session *session, int32_t id, uint8_t *buffer, size_t len,
                               uint32_t *flags, nghttp2_data_source *source, void *context) {
   struct http2_stream *stream = find(session, id);

@@ -242,12 +242,12 @@ void http2_stream_take(struct http2_stream *stream, uint8_t *out, size_t len);
 void http2_stream_leave_arena(struct http2_stream *stream);
 
 // The methods of common/stream.h that concern one stream.
-bool http2_takes(const struct stream *stream);
-uint8_t *http2_message(struct stream *stream, size_t len);
-void http2_send(struct stream *stream);
-size_t http2_unsure(const struct stream *stream);
-void http2_read(struct stream *stream);
-void http2_finish(struct stream *stream, const struct stream_events *events, void *owner);
-void http2_end(struct stream *stream, bool graceful);
+bool http2_takes(const struct stream *base);
+uint8_t *http2_message(struct stream *base, size_t len);
+void http2_send(struct stream *base);
+size_t http2_unsure(const struct stream *base);
+void http2_read(struct stream *base);
+void http2_finish(struct stream *base, const struct stream_events *events, void *owner);
+void http2_end(struct stream *base, bool graceful);
 
 #endif

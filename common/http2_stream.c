@@ -214,11 +214,9 @@ void http2_stream_headers_end(struct http2_stream *stream, bool is_last) {
     // Our side may be open still: the backend is not to wait for it.
     http2_connection_reset(stream->connection, stream, NGHTTP2_NO_ERROR);
     end(stream, stream->status, stream->detail);
-  } else if (is_last) {
-    end_without_status(stream);
-  } else if (stream->http_status / 100 == 1) {
+  } else if (!is_last && stream->http_status / 100 == 1) {
     stream->http_status = 0;  // what counts comes behind it
-  } else if (stream->http_status != 200) {
+  } else if (is_last || stream->http_status != 200) {
     end_without_status(stream);
   } else if (!stream->has_content_type) {
     http2_stream_fail(stream, STREAM_UNKNOWN, "the answer is not gRPC's");
@@ -574,7 +572,7 @@ void http2_end(struct stream *base, bool graceful) {
   } else if (!stream->has_ended) {
     http2_stream_fail(stream, STREAM_CANCELLED, NULL);
   }
-  stream->has_owner = false;
+  stream->has_owner = false;  // NOLINT(clang-analyzer-unix.Malloc): it is held
   stream->wants = false;
   let_go(stream);
 }

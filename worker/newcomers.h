@@ -26,9 +26,9 @@ void newcomers_free(struct newcomers *newcomers);  // nobody may wait; accepts N
 
 // Whether there is time for another handshake in this turn, and nobody waits.
 bool newcomers_may(struct newcomers *newcomers);
-// Else: on_turn comes when there is. Then it waits no longer, and may be freed.
+// Else: on_its_turn comes when there is. Then it waits no longer, and may be freed.
 void newcomers_wait(struct newcomers *newcomers, struct newcomer *newcomer,
-                    void (*on_turn)(void *owner), void *owner);
+                    void (*on_its_turn)(void *owner), void *owner);
 // It waits no longer, if it did.
 void newcomers_leave(struct newcomers *newcomers, struct newcomer *newcomer);
 
