@@ -28,8 +28,8 @@ static void on_turn(evutil_socket_t fd, short what, void *context) {
     newcomer = TAILQ_FIRST(&newcomers->waiting);
     void (*on_its_turn)(void *owner) = newcomer->on_turn;
     newcomers_leave(newcomers, newcomer);
-    on_its_turn(
-        newcomer->owner);  // NOLINT(clang-analyzer-core.CallAndMessage): not the last one again
+    // NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): the one before has left the list
+    on_its_turn(newcomer->owner);
   } while (!TAILQ_EMPTY(&newcomers->waiting) && !slice_is_over(newcomers->end_us));
   slice_go_on(newcomers->turn);
 }
