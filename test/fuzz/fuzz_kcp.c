@@ -13,9 +13,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
 enum { CONV = 0x11223344, HEADROOM = 8, MTU = 200, WINDOW = 16, WRITTEN_MAX = 1 << 16 };
 
 static const struct kcp_settings settings[] = {
-    {true, 10, 2, false, true, WINDOW, WINDOW, MTU},
-    {false, 50, 0, true, false, WINDOW, WINDOW - 3, MTU},
-    {true, 10, 1, true, true, 1, 1, KCP_MTU_MIN},
+    {true, 10, 2, false, true, WINDOW, WINDOW, MTU, NULL},
+    {false, 50, 0, true, false, WINDOW, WINDOW - 3, MTU, NULL},
+    {true, 10, 1, true, true, 1, 1, KCP_MTU_MIN, NULL},
 };
 
 static size_t begins_at[WRITTEN_MAX];  // in the stream, each segment that was sent
