@@ -10,6 +10,10 @@ enum {
   // A default server of grpc-go takes more than a ping in five minutes for abuse.
   KEEPALIVE_MS = 310000,
   KEEPALIVE_TIMEOUT_MS = 20000,
+  // A backend that takes nothing for so long gets no new streams; after the longer time it counts
+  // as gone, since what is to be sent to it would pile up.
+  STUCK_MS = 1000,
+  STUCK_MAX_MS = 20000,
   HEADER_LIST_MAX_BYTES = 16 << 10,  // that we take from a backend
 };
 
@@ -27,7 +31,7 @@ static void touch(struct http2_connection *connection) {
 
 // --- The end -----------------------------------------------------------------------------------
 
-void http2_connection_retire(struct http2_connection *connection) {
+static void retire(struct http2_connection *connection) {
   if (connection->backend) {
     struct http2_backend *backend = connection->backend;
     LIST_REMOVE(connection, link);
@@ -43,9 +47,10 @@ static void bury(struct http2_connection *connection) {
     return;
   }
   connection->is_dead = true;
-  http2_connection_retire(connection);
+  retire(connection);
   LIST_REMOVE(connection, link);
   event_del(&connection->timer);
+  event_del(&connection->stuck);
   if (connection->is_dirty) {
     connection->is_dirty = false;
     TAILQ_REMOVE(&connection->engine->dirty, connection, dirty);
@@ -81,6 +86,7 @@ void http2_connection_cut(struct http2_connection *connection) {
 void http2_connection_free(struct http2_connection *connection) {
   connection->engine->connection_count--;
   event_del(&connection->timer);
+  event_del(&connection->stuck);
   tcp_client_free(connection->tcp);
   nghttp2_session_del(connection->session);
   free(connection->rest);
@@ -156,7 +162,7 @@ static int on_data_sent(nghttp2_session *session, nghttp2_frame *frame, const ui
   struct http2_engine *engine = connection->engine;
   struct http2_stream *stream = find(session, frame->hd.stream_id);
   (void)source;
-  if (HTTP2_OUT_BYTES - engine->out_used < HTTP2_FRAME_MAX_BYTES) {
+  if (engine->out_used + HTTP2_FRAME_MAX_BYTES > HTTP2_OUT_BYTES) {
     return NGHTTP2_ERR_WOULDBLOCK;  // again when that has gone
   }
   if (!stream) {
@@ -171,7 +177,7 @@ static int on_data_sent(nghttp2_session *session, nghttp2_frame *frame, const ui
 // False: there is more than fits.
 static bool fill(struct http2_connection *connection) {
   struct http2_engine *engine = connection->engine;
-  while (HTTP2_OUT_BYTES - engine->out_used >= HTTP2_FRAME_MAX_BYTES) {
+  while (engine->out_used + HTTP2_FRAME_MAX_BYTES <= HTTP2_OUT_BYTES) {
     const uint8_t *bytes;
     size_t before = engine->out_used;
     ssize_t len = nghttp2_session_mem_send(connection->session, &bytes);
@@ -190,6 +196,17 @@ static bool fill(struct http2_connection *connection) {
   return false;
 }
 
+static void note_progress(struct http2_connection *connection) {
+  connection->progress_ms = clock_monotonic_ms();
+  loop_start_timer(&connection->stuck, STUCK_MAX_MS);
+}
+
+static void on_stuck(evutil_socket_t fd, short what, void *context) {
+  (void)fd;
+  (void)what;
+  break_it(context, "the backend takes nothing");
+}
+
 static void keep_rest(struct http2_connection *connection, const uint8_t *bytes, size_t len) {
   uint8_t *rest = malloc(len);
   if (!rest) {
@@ -197,22 +214,27 @@ static void keep_rest(struct http2_connection *connection, const uint8_t *bytes,
     return;
   }
   memcpy(rest, bytes, len);
-  free(connection->rest);
   connection->rest = rest;
   connection->rest_len = len;
+  connection->rest_sent = 0;
+  note_progress(connection);
 }
 
 // False: the socket has not taken all of it.
 static bool send_rest(struct http2_connection *connection) {
-  if (connection->rest_len == 0) {
+  if (!connection->rest) {
     return true;
   }
-  size_t taken = tcp_client_write(connection->tcp, connection->rest, connection->rest_len);
-  connection->rest_len -= taken;
-  if (connection->rest_len > 0) {
-    memmove(connection->rest, connection->rest + taken, connection->rest_len);
+  size_t left = connection->rest_len - connection->rest_sent;
+  size_t taken = tcp_client_write(connection->tcp, connection->rest + connection->rest_sent, left);
+  connection->rest_sent += taken;
+  if (taken < left) {
+    if (taken > 0) {
+      note_progress(connection);
+    }
     return false;
   }
+  event_del(&connection->stuck);
   free(connection->rest);
   connection->rest = NULL;
   return true;
@@ -276,7 +298,8 @@ bool http2_connection_has_room(const struct http2_connection *connection) {
   size_t max = backend->streams_max < connection->streams_max || connection->streams_max == 0
                    ? backend->streams_max
                    : connection->streams_max;
-  return connection->stream_count < max;
+  bool is_stuck = connection->rest && clock_monotonic_ms() - connection->progress_ms >= STUCK_MS;
+  return connection->stream_count < max && !is_stuck;
 }
 
 void http2_connection_remove(struct http2_connection *connection, struct http2_stream *stream) {
@@ -332,7 +355,7 @@ static void submit_waiting(struct http2_connection *connection) {
          (stream = TAILQ_FIRST(&connection->waiting))) {
     if (!submit(connection, stream)) {
       // Its numbers are used up, or it is on its way out.
-      http2_connection_retire(connection);
+      retire(connection);
       break;
     }
   }
@@ -399,7 +422,7 @@ static void take_settings(struct http2_connection *connection) {
 
 static void take_goaway(struct http2_connection *connection) {
   struct http2_backend *backend = connection->backend;
-  http2_connection_retire(connection);
+  retire(connection);
   if (backend) {
     move_waiting(connection, backend);
   }
@@ -563,6 +586,7 @@ struct http2_connection *http2_connection_new(struct http2_backend *backend) {
     return NULL;
   }
   evtimer_assign(&connection->timer, engine->base, on_timer, connection);
+  evtimer_assign(&connection->stuck, engine->base, on_stuck, connection);
   loop_start_timer(&connection->timer, engine->options.open_timeout_ms);
   LIST_INSERT_HEAD(&backend->connections, connection, link);
   engine->connection_count++;

@@ -98,8 +98,11 @@ struct http2_connection {
   size_t streams_max;  // that the backend allows; 0: none just now
   uint8_t *rest;       // what the socket has not taken
   size_t rest_len;
-  struct event timer;  // to be up; for a sign of life; or until it is closed for want of streams
-  bool is_up;          // the backend's settings have come
+  size_t rest_sent;     // of it
+  int64_t progress_ms;  // when the socket took some of it last, or it came about
+  struct event stuck;   // while there is a rest
+  struct event timer;   // to be up; for a sign of life; or until it is closed for want of streams
+  bool is_up;           // the backend's settings have come
   bool is_dirty;
   bool is_dead;
   bool was_heard;  // since the timer was set
@@ -156,7 +159,6 @@ struct http2_stream {
   bool was_full : 1;     // the owner waits for on_sent,
   bool tell_sent : 1;
   bool is_finishing : 1;      // half-closed, when its messages have left
-  bool has_left : 1;          // the half-close
   bool has_ended : 1;         // the status is known,
   bool told_end : 1;          // and was told
   bool has_encoding : 1;      // the backend compresses
@@ -201,8 +203,6 @@ void http2_connection_consumed(struct http2_connection *connection,
 void http2_connection_flush(struct http2_connection *connection);
 // Ends it, with what is on it.
 void http2_connection_cut(struct http2_connection *connection);
-// Takes nothing new: goes when its streams have.
-void http2_connection_retire(struct http2_connection *connection);
 
 // nghttp2's callbacks, which all connections share. NULL when out of memory.
 nghttp2_session_callbacks *http2_connection_callbacks(void);

@@ -362,7 +362,8 @@ void http2_stream_bytes(struct http2_stream *stream, const uint8_t *bytes, size_
 static void give_kept(struct http2_stream *stream) {
   size_t used = take(stream, stream->kept, stream->kept_len);
   if (!stream->has_owner) {
-    return;  // http2_end has counted all of it
+    drop_kept(stream);  // http2_end has counted all of it
+    return;
   }
   stream->kept_len -= used;
   if (stream->kept_len == 0) {
@@ -566,8 +567,8 @@ void http2_end(struct stream *base, bool graceful) {
   hold(stream);
   if (graceful && stream->is_opened && !stream->has_ended) {
     size_t unread = stream->kept_len;
+    stream->kept_len = 0;  // its memory stays: the owner may be looking at it
     half_close(stream);
-    drop_kept(stream);
     consumed(stream, unread);
   } else if (!stream->has_ended) {
     http2_stream_fail(stream, STREAM_CANCELLED, NULL);

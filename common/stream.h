@@ -90,7 +90,7 @@ struct stream_target {
 
 struct stream_engine *stream_engine_new(struct event_base *base,
                                         const struct stream_engine_options *options, int *error);
-// All streams must have been ended. Runs what is still under way to its end.
+// All streams must have been ended; those that were half-closed and are still under way are cut.
 void stream_engine_free(struct stream_engine *engine);
 // Connections to backends now open or being opened.
 size_t stream_engine_connections(const struct stream_engine *engine);

@@ -186,23 +186,29 @@ static void on_readable(evutil_socket_t fd, short what, void *context) {
   }
 }
 
+// A call takes one record.
+static size_t write_tls(struct tcp_client *client, const uint8_t *bytes, size_t len) {
+  size_t taken = 0;
+  while (taken < len) {
+    size_t written = 0;
+    ERR_clear_error();
+    int result = SSL_write_ex(client->ssl, bytes + taken, len - taken, &written);
+    if (result != 1) {
+      client->write_wants_read = SSL_want_read(client->ssl);
+      (void)may_try_again(client, result);
+      break;
+    }
+    taken += written;
+  }
+  return taken;
+}
+
 size_t tcp_client_write(struct tcp_client *client, const uint8_t *bytes, size_t len) {
   if (client->state != CONNECTED || len == 0) {
     return 0;
   }
   if (client->ssl) {
-    size_t written = 0;
-    ERR_clear_error();
-    int result = SSL_write_ex(client->ssl, bytes, len, &written);
-    if (result != 1) {
-      client->write_wants_read = SSL_want_read(client->ssl);
-      (void)may_try_again(client, result);
-      return 0;
-    }
-    if (written < len) {
-      event_add(&client->writable, NULL);
-    }
-    return written;
+    return write_tls(client, bytes, len);
   }
   ssize_t sent = send(client->fd, bytes, len, MSG_NOSIGNAL);
   if (sent < 0 && errno != EAGAIN && errno != EINTR) {
@@ -412,9 +418,16 @@ void tcp_client_free(struct tcp_client *client) {
   free(client);
 }
 
+static void free_dns(evutil_socket_t fd, short what, void *dns) {
+  (void)fd;
+  (void)what;
+  evdns_base_free(dns, 0);
+}
+
 void tcp_client_shared_clear(struct tcp_client_shared *shared) {
-  if (shared->dns) {
-    evdns_base_free(shared->dns, 0);
-    shared->dns = NULL;
+  // Once the loop has let go of look-ups that were cancelled.
+  if (shared->dns && event_base_once(shared->base, -1, EV_TIMEOUT, free_dns, shared->dns, NULL)) {
+    free_dns(-1, 0, shared->dns);
   }
+  shared->dns = NULL;
 }

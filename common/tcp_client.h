@@ -23,7 +23,8 @@ struct tcp_client_shared {
   size_t read_buffer_bytes;
   struct evdns_base *dns;  // made with the first name that is no number
 };
-void tcp_client_shared_clear(struct tcp_client_shared *shared);  // after its connections
+// After its connections, and before loop_free.
+void tcp_client_shared_clear(struct tcp_client_shared *shared);
 
 struct tcp_client_events {
   // Connected, and TLS is agreed on: bytes may be written.

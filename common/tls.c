@@ -11,6 +11,8 @@
 
 enum { PEM_FILE_MAX_BYTES = 4 << 20 };  // all the authorities of a system are 250 KB
 
+void tls_outlive_main(void) { OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, NULL); }
+
 static int use_key(SSL_CTX *context, const char *pem) {
   BIO *bio = BIO_new_mem_buf(pem, -1);
   EVP_PKEY *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL) : NULL;

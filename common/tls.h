@@ -7,6 +7,10 @@
 
 #include "common/config.h"
 
+// Before anything else of OpenSSL in a process: it is not to clean up after itself when main() has
+// returned, since threads of gRPC may be using it still.
+void tls_outlive_main(void);
+
 // TLS 1.2 and later, the server's certificate verified against tls->ca (or the system's
 // authorities), and our own certificate with key_pem where tls names one. NULL with the
 // reason in why. For SSL_CTX_free.

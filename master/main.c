@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "common/log_output.h"
+#include "common/tls.h"
 #include "master/master.h"
 #include "master/takeover.h"
 #include "master/tls_keys.h"
@@ -107,6 +108,7 @@ int main(int argc, char **argv) {
   bool only_trial = false;
   int option;
 
+  tls_outlive_main();
   while ((option = getopt_long(argc, argv, "c:thV", options, NULL)) != -1) {
     switch (option) {
       case 'c': arguments.config_path = optarg; break;

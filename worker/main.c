@@ -8,10 +8,12 @@
 
 #include "common/layout.h"
 #include "common/log.h"
+#include "common/tls.h"
 #include "worker/worker.h"
 
 int main(int argc, char **argv) {
   char *end = NULL;
+  tls_outlive_main();
   if (argc == 2 && strcmp(argv[1], "--layout") == 0) {
     printf("%016" PRIx64 "\n", layout_id());
     return 0;

@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/loop.h"
 #include "common/packet.h"
 #include "common/stream.h"
 #include "test/unit/roma.h"
@@ -103,7 +104,7 @@ static int tear_down(void **state) {
     stream_end(engine->clients[i].stream, true);
   }
   stream_engine_free(engine->streams);
-  event_base_free(engine->base);
+  loop_free(engine->base);
   roma_kill(&engine->roma, SIGTERM);
   free(engine);
   return 0;

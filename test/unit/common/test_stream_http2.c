@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/loop.h"
 #include "common/stream.h"
 #include "common/tcp_client.h"
 #include "test/unit/http2_backend.h"
@@ -49,7 +50,8 @@ struct client {
   uint8_t last[KEPT_BYTES];  // of the last message, as much as there is room for
   char texts[KEPT_BYTES];    // of all messages, each behind a blank
   size_t texts_len;
-  bool reads;  // asks for the next message after each
+  bool reads;   // asks for the next message after each
+  bool leaves;  // ends the stream before it looks at a message
 };
 
 struct house {
@@ -74,6 +76,10 @@ static void on_message(void *owner, const uint8_t *bytes, size_t len) {
   struct client *client = owner;
   size_t kept = len < KEPT_BYTES ? len : KEPT_BYTES;
   client->messages++;
+  if (client->leaves) {
+    stream_end(client->stream, true);
+    client->stream = NULL;
+  }
   client->last_len = len;
   memcpy(client->last, bytes, kept);
   if (len + 2 <= sizeof client->texts - client->texts_len) {
@@ -81,7 +87,7 @@ static void on_message(void *owner, const uint8_t *bytes, size_t len) {
     memcpy(client->texts + client->texts_len, bytes, len);
     client->texts_len += len;
   }
-  if (client->reads) {
+  if (client->reads && client->stream) {
     stream_read(client->stream);
   }
 }
@@ -116,7 +122,7 @@ static int tear_down(void **state) {
   }
   stream_engine_free(house->engine);
   backend_stop(&house->backend);
-  event_base_free(house->base);
+  loop_free(house->base);
   free(house);
   return 0;
 }
@@ -445,6 +451,25 @@ static void only_what_is_asked_for_is_given(void **state) {
     settle(house, connection);
     assert_int_equal(client->messages, i);
   }
+}
+
+static void a_message_that_waited_is_there_when_its_stream_is_ended_within_it(void **state) {
+  struct house *house = *state;
+  int32_t id;
+  struct client *client = open_answered(house, 0, &id);
+  struct backend_connection *connection = house->backend.connections[0];
+  client->reads = false;
+  for (int i = 0; i < 3; i++) {
+    backend_text(connection, id, "waits");
+  }
+  settle(house, connection);
+  assert_int_equal(client->messages, 1);
+  client->leaves = true;
+  stream_read(client->stream);
+  AWAIT(house, client->messages == 2);
+  assert_memory_equal(client->last, "waits", 5);
+  settle(house, connection);
+  assert_int_equal(client->messages, 2);
 }
 
 // Sends one message of len bytes as the windows let it; in frames of up to 16,384 bytes.
@@ -1606,6 +1631,7 @@ int main(void) {
       FACT(padding_is_no_part_of_a_message),
       FACT(one_frame_may_hold_two_messages_and_a_half),
       FACT(only_what_is_asked_for_is_given),
+      FACT(a_message_that_waited_is_there_when_its_stream_is_ended_within_it),
       FACT(a_message_of_the_greatest_length_arrives_within_the_windows),
       FACT(a_status_comes_in_the_trailers_or_without_anything_before),
       FACT(a_missing_or_senseless_status_is_unknown),
