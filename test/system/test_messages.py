@@ -291,7 +291,9 @@ def test_nodes_get_players_by_their_weights(start):
     for uid in range(33000, 33016):
         with gateway.player(uid) as client:
             client.ask(wire.USER, 1)
-    assert (len(heavy.streams), len(light.streams)) == (12, 4)
+    # Where in its round a worker begins is drawn, so that one more or less is right.
+    assert len(heavy.streams) + len(light.streams) == 16
+    assert abs(len(light.streams) - 4) <= 1
 
 
 def test_an_object_lives_on_one_node_whichever_worker_asks(start):
