@@ -153,6 +153,10 @@ static inline bool wire_describe(const struct wire *wire, struct wire_path *path
 // itself until the client has taken what is pending, or linger_ms have passed.
 static inline void wire_close(struct wire *wire, bool flush) { wire->kind->close(wire, flush); }
 
+// Has what was written to sockets in this turn leave now, rather than at its end: for work that is
+// to know how long it takes. Nobody is told anything from in here.
+void wire_send_gathered(struct wire_shared *shared);
+
 // Cuts off all that are still being flushed, when what was written in this turn has left; none may
 // have an owner that still uses it.
 void wire_cut_all(struct wire_shared *shared);

@@ -423,9 +423,11 @@ void wire_shared_fini(struct wire_shared *shared) {
   shared->read_buffer = NULL;
 }
 
+void wire_send_gathered(struct wire_shared *shared) { wire_gather_flush(shared->gather); }
+
 void wire_cut_all(struct wire_shared *shared) {
   struct wire *wire;
-  wire_gather_flush(shared->gather);
+  wire_send_gathered(shared);
   while ((wire = LIST_FIRST(&shared->all))) {
     wire->kind->cut(wire);  // NOLINT(clang-analyzer-unix.Malloc): it has left the list
   }
