@@ -282,6 +282,13 @@ bool node_picker_may_come(struct node_picker *picker, const char *service, const
   return absent->gone_until_ms <= now_ms && now_ms - absent->since_ms < grace_ms;
 }
 
+bool node_picker_is_gone(struct node_picker *picker, const char *service, const char *color,
+                         const char *address, int64_t grace_ms, int64_t now_ms) {
+  struct choice choice = choose_from(picker, service, color, now_ms);
+  return !is_here(picker, &choice, address) &&
+         !node_picker_may_come(picker, service, color, address, grace_ms, now_ms);
+}
+
 static bool uses_tls(const struct node_picker *picker, const char *service) {
   for (size_t i = 0; i < picker->count; i++) {
     const struct node *node = &picker->entries[i].node;

@@ -39,6 +39,11 @@ const struct node *node_picker_find(struct node_picker *picker, const char *serv
 bool node_picker_may_come(struct node_picker *picker, const char *service, const char *color,
                           const char *address, int64_t grace_ms, int64_t now_ms);
 
+// Whether the registry does not have it and it is not to be waited for either. One that is here
+// and under suspicion is not gone.
+bool node_picker_is_gone(struct node_picker *picker, const char *service, const char *color,
+                         const char *address, int64_t grace_ms, int64_t now_ms);
+
 // A node that a route names and the registry, which can't be seen now, has not told of.
 // NULL for one that is here, was here and has left, or is under suspicion.
 const struct node *node_picker_unseen(struct node_picker *picker, const char *service,

@@ -146,6 +146,7 @@ static void release_route(struct tunnel *tunnel) {
 static void forget_move(struct tunnel *tunnel) {
   if (tunnel->moved_to) {
     event_del(&tunnel->timer);
+    route_store_withdraw(&tunnel->claim);
     free(tunnel->moved_to);
     tunnel->moved_to = NULL;
   }
@@ -259,6 +260,7 @@ static void refused(struct tunnel *tunnel) {
 // follows: the tunnel goes there because the master said so.
 static void open_stream(struct tunnel *tunnel, const struct node *node, bool follows);
 static void catch_up(struct tunnel *tunnel);
+static void on_taken_back(struct tunnel *tunnel, const char *address);
 
 // A further try after a while, or the end of the player's sessions when tries have come to
 // nothing for too long.
@@ -297,13 +299,16 @@ static bool may_come(struct tunnel *tunnel, const char *address) {
       tunnel->worker->config.tunnel.unknown_node_grace_ms, clock_monotonic_ms());
 }
 
+static bool sees_registry(const struct worker *worker) {
+  return node_table_is_current(worker->nodes) && inbox_has_master(worker->inbox);
+}
+
 // The node that a route names. While the registry can't be seen, one that it has not told
 // of may have come meanwhile: it is tried, for its players are there.
 static const struct node *named_node(struct tunnel *tunnel, const char *address) {
   struct worker *worker = tunnel->worker;
   const struct node *node = usable_node(tunnel, address);
-  bool current = node_table_is_current(worker->nodes) && inbox_has_master(worker->inbox);
-  if (!node && !current) {
+  if (!node && !sees_registry(worker)) {
     node = node_picker_unseen(worker->node_picker, tunnel_type(tunnel)->service, color_of(tunnel),
                               address, clock_monotonic_ms());
   }
@@ -362,6 +367,10 @@ static void on_settled(struct route_claim *route_claim, const char *address) {
   struct tunnel *tunnel = (struct tunnel *)((char *)route_claim - offsetof(struct tunnel, claim));
   const struct node *node;
 
+  if (tunnel->moved_to) {
+    on_taken_back(tunnel, address);
+    return;
+  }
   if (address[0] == '\0') {
     counters_add(tunnel->worker->counters, COUNTER_ROUTE_FALLBACKS, 1);
     node = fallback_node(tunnel);
@@ -777,15 +786,75 @@ static bool follow(struct tunnel *tunnel, const char *address) {
   return true;
 }
 
-// By then the node is not under suspicion any more, or else for something new.
+// Whether the registry is sure that there is no such node as the route names.
+static bool names_nowhere(struct tunnel *tunnel) {
+  struct worker *worker = tunnel->worker;
+  return sees_registry(worker) &&
+         node_picker_is_gone(fresh_picker(worker), tunnel_type(tunnel)->service, color_of(tunnel),
+                             tunnel->moved_to, worker->config.tunnel.unknown_node_grace_ms,
+                             clock_monotonic_ms());
+}
+
+// By then the node is not under suspicion any more, or else for something new; and of one that
+// is gone, another gateway has said where the object is, or the registry that it is back.
 static void await_move(struct tunnel *tunnel) {
   enum { AGAIN_MIN_MS = 1000 };
   int64_t suspect_ms = tunnel->worker->config.tunnel.suspect_ms;
-  loop_start_timer(&tunnel->timer, suspect_ms < AGAIN_MIN_MS ? AGAIN_MIN_MS : suspect_ms);
+  bool soon = suspect_ms < AGAIN_MIN_MS || names_nowhere(tunnel);
+  loop_start_timer(&tunnel->timer, soon ? AGAIN_MIN_MS : suspect_ms);
+}
+
+static bool goes_by(const struct tunnel *tunnel, const struct channel_route_held *route) {
+  return tunnel->type == (int)route->tunnel_type && tunnel->oid == route->oid &&
+         strcmp(color_of(tunnel), route->color) == 0;
+}
+
+static struct channel_route_held route_of(const struct tunnel *tunnel, const char *address) {
+  struct channel_route_held route = {.oid = tunnel->oid, .tunnel_type = (uint32_t)tunnel->type};
+  snprintf(route.color, sizeof route.color, "%s", color_of(tunnel));
+  snprintf(route.address, sizeof route.address, "%s", address);
+  return route;
+}
+
+static bool is_being_taken_back(const struct tunnel *tunnel) {
+  const struct channel_route_held route = route_of(tunnel, "");
+  const struct tunnel *other;
+  LIST_FOREACH(other, held_bucket(tunnel->worker, tunnel->type, tunnel->oid), held) {
+    if (other->claim.id != 0 && goes_by(other, &route)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// A Redis that comes back after an outage with what it had before may name a node that has died
+// meanwhile. Nobody can go there, and without Redis gateways may have gone to different
+// ones: of those whose tunnels are open, the first to say so has the route, and the others
+// follow. False: not now.
+static bool take_back(struct tunnel *tunnel) {
+  if (!names_nowhere(tunnel) || !usable_node(tunnel, tunnel->address) ||
+      is_being_taken_back(tunnel)) {
+    return false;
+  }
+  counters_add(tunnel->worker->counters, COUNTER_ROUTE_REPLACED, 1);
+  route_store_claim(tunnel->worker->route_store, &tunnel->claim, tunnel->type, color_of(tunnel),
+                    tunnel->oid, tunnel->address, tunnel->moved_to);
+  return true;
+}
+
+// The store's answer is for all of the object's tunnels here. The tunnel may be gone after this.
+static void on_taken_back(struct tunnel *tunnel, const char *address) {
+  if (address[0] == '\0') {
+    await_move(tunnel);
+    return;
+  }
+  const struct channel_route_held route = route_of(tunnel, address);
+  forget_move(tunnel);
+  tunnel_on_route_moved(tunnel->worker, &route);
 }
 
 static void catch_up(struct tunnel *tunnel) {
-  if (!follow(tunnel, tunnel->moved_to)) {
+  if (!follow(tunnel, tunnel->moved_to) && !take_back(tunnel)) {
     await_move(tunnel);
   }
 }
@@ -800,11 +869,6 @@ static void remember_move(struct tunnel *tunnel, const char *address) {
       await_move(tunnel);
     }
   }
-}
-
-static bool goes_by(const struct tunnel *tunnel, const struct channel_route_held *route) {
-  return tunnel->type == (int)route->tunnel_type && tunnel->oid == route->oid &&
-         strcmp(color_of(tunnel), route->color) == 0;
 }
 
 // True: it has gone there, and may have taken other tunnels with it (follow).

@@ -237,6 +237,59 @@ def test_a_gateway_that_can_not_see_etcd_takes_no_room_off_a_node_it_has_not_hea
     assert_together([known, unheard], there)
 
 
+def test_a_redis_that_comes_back_with_old_routes_to_a_dead_node_splits_no_room(start):
+    """Two gateways, one after another, chose without Redis; what it has kept is of no use to
+    either."""
+    etcd, redis = start(Etcd), start(Redis)
+    dead, first, later = (start(Backend) for _ in range(3))
+    register(etcd, dead)
+    gateways = [gateway_on(start, redis, [], name, etcd_settings(*etcd.endpoints))
+                for name in NAMES]
+    for gateway in gateways:
+        wait_both(gateway, dead)
+        gateway.wait_link("route feed", "following")
+    one, other = gateways
+    lonely = range(200, 202)  # rooms that only one gateway has
+    with one.player(uid=1) as player, one.player(uid=2) as friend:
+        for each in (player, friend):
+            enter(each)
+            enter(each, lonely)
+        redis.client().save()
+        redis.kill()
+        for gateway in gateways:
+            gateway.wait_link("redis", "down")
+            gateway.wait_link("redis, worker 0", "down")
+        register(etcd, first)
+        for service in ("roma.player.service", "roma.room.service"):
+            etcd.delete(f"/microservices/{service}/{service}-{dead.address}")
+        for gateway in gateways:
+            wait_both(gateway, first)
+            wait_for(lambda: dead.address not in gateway.nodes(), "the dead node to be dropped")
+        dead.stop()
+        for oid in [*ROOMS, *lonely]:
+            wait_for(lambda: live([first], oid) == [first] * 2, f"room {oid} to be elsewhere")
+        # Of such a weight that it is everybody's choice.
+        register(etcd, later, weight=1_000_000)
+        for gateway in gateways:
+            wait_both(gateway, first, later)
+        with other.player(uid=3) as newcomer:
+            enter(newcomer)
+            assert all(live([first, later], oid) == [first] * 2 + [later] for oid in ROOMS)
+            before = one.counter("route_replaced")
+            redis.start()
+            for oid in ROOMS:
+                wait_for(lambda: (at := live([first, later], oid)) and len(at) == 3 and
+                         set(at) == {at[0]} and redis.get(room_key(oid)) == at[0].address,
+                         f"room {oid} to be at one node, which its route names")
+            for oid in lonely:  # nothing else moves
+                redis.wait_key(room_key(oid), first.address)
+                assert live([first, later], oid) == [first] * 2
+            for each in (player, friend, newcomer):
+                enter(each)
+            # The two players' tunnels to a room do not ask both.
+            assert one.counter("route_replaced") - before <= len(ROOMS) + len(lonely)
+
+
 def test_an_orphan_takes_no_room_off_a_node_that_came_after_its_master(start):
     etcd, redis = start(Etcd), start(Redis)
     known, later = start(Backend), start(Backend)

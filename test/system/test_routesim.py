@@ -29,7 +29,8 @@ def test_routing_stays_even_and_agreed_while_nodes_and_the_store_come_and_go(mor
     assert phases["store away"]["disagree"] == {"worst": 0, "end": 0}
     meanwhile = phases["nodes change meanwhile"]["disagree"]
     assert meanwhile["end"] == 0 < meanwhile["worst"]
-    assert phases["old routes run out"]["split"]["end"] == 0
+    assert phases["store back"]["split"]["end"] == 0
+    assert phases["old routes run out"]["split"] == {"worst": 0, "end": 0}
     assert phases["store lost all"]["split"] == {"worst": 0, "end": 0}
 
 
@@ -41,6 +42,7 @@ def test_the_same_seed_gives_the_same_and_another_another():
 @pytest.mark.parametrize("fault, found", [
     ("alike", "logins: less even than by chance"),
     ("deaf", "gateways with the same nodes name different ones"),
+    ("believe", "store back: "),
     ("overwrite", "objects have left nodes that are alive"),
 ])
 def test_what_is_wrong_is_found(fault, found):

@@ -14,6 +14,9 @@ enum {
   BACKOFF_MS = 100,
   SUSPECT_MS = 5000,
   GRACE_MS = 1000,
+  // As in worker/tunnel.c: a tunnel takes its route back from a node that is gone so long after it
+  // was told of it.
+  TAKE_BACK_MS = 1000,
 };
 // The table keeps times from 2025 on.
 static const int64_t epoch_ms = 1767225600000;
@@ -240,6 +243,17 @@ static bool may_come(struct fleet *fleet, const struct fleet_tunnel *tunnel, con
                               color_of(fleet, group), address, GRACE_MS, fleet->now_ms);
 }
 
+static bool names_nowhere(struct fleet *fleet, const struct fleet_tunnel *tunnel) {
+  size_t group = fleet->objects[tunnel->object].group;
+  return node_picker_is_gone(fleet->gateways[tunnel->gateway].picker, service_of(group),
+                             color_of(fleet, group), fleet->nodes[tunnel->follow].node.address,
+                             GRACE_MS, fleet->now_ms);
+}
+
+static void await_move(struct fleet *fleet, struct fleet_tunnel *tunnel) {
+  tunnel->due_ms = fleet->now_ms + (names_nowhere(fleet, tunnel) ? TAKE_BACK_MS : SUSPECT_MS);
+}
+
 static void try_later(struct fleet *fleet, struct fleet_tunnel *tunnel) {
   tunnel->due_ms = fleet->now_ms + BACKOFF_MS;
 }
@@ -261,9 +275,17 @@ static void note_home(struct fleet *fleet, size_t number, int32_t node) {
 static void tell_moved(struct fleet *fleet, size_t gateway, size_t object, int32_t node) {
   for (int32_t i = fleet->objects[object].first_tunnel; i >= 0; i = fleet->tunnels[i].next) {
     struct fleet_tunnel *tunnel = &fleet->tunnels[i];
-    if (!tunnel->closed && tunnel->gateway == gateway && tunnel->node != FLEET_NONE) {
-      tunnel->follow = tunnel->node == node ? FLEET_NONE : node;
+    if (tunnel->closed || tunnel->gateway != gateway || tunnel->node == FLEET_NONE) {
+      continue;
+    }
+    if (tunnel->node == node) {
+      tunnel->follow = FLEET_NONE;
+    } else if (tunnel->follow != node) {
+      tunnel->follow = node;
       tunnel->due_ms = fleet->now_ms;
+      if (!named_node(fleet, tunnel, fleet->nodes[node].node.address)) {
+        await_move(fleet, tunnel);
+      }
     }
   }
 }
@@ -362,13 +384,27 @@ static void find_route(struct fleet *fleet, struct fleet_tunnel *tunnel) {
   }
 }
 
+// From a node that is gone, which the store has named ever since before it was away.
+static bool take_back(struct fleet *fleet, struct fleet_tunnel *tunnel) {
+  if (fleet->options.fault == FLEET_BELIEVE || !fleet->gateways[tunnel->gateway].linked ||
+      !names_nowhere(fleet, tunnel) ||
+      !named_node(fleet, tunnel, fleet->nodes[tunnel->node].node.address)) {
+    return false;
+  }
+  int32_t settled = store_settle(fleet, tunnel->object, tunnel->node, tunnel->follow);
+  tunnel->follow = FLEET_NONE;
+  put(fleet, &fleet->gateways[tunnel->gateway], tunnel->object, settled);
+  tell_moved(fleet, tunnel->gateway, tunnel->object, settled);
+  return true;
+}
+
 // On to where its route has moved, once that can be reached from here.
 static void catch_up(struct fleet *fleet, struct fleet_tunnel *tunnel) {
   const struct node *node = named_node(fleet, tunnel, fleet->nodes[tunnel->follow].node.address);
   if (node) {
     open_stream(fleet, tunnel, node);
-  } else {
-    tunnel->due_ms = fleet->now_ms + SUSPECT_MS;
+  } else if (!take_back(fleet, tunnel)) {
+    await_move(fleet, tunnel);
   }
 }
 
@@ -551,7 +587,8 @@ bool fleet_is_settled(const struct fleet *fleet) {
   }
   for (size_t i = 0; i < fleet->tunnel_count; i++) {
     const struct fleet_tunnel *tunnel = &fleet->tunnels[i];
-    bool follows = tunnel->follow != FLEET_NONE && fleet->nodes[tunnel->follow].alive;
+    bool follows = tunnel->follow != FLEET_NONE &&
+                   (fleet->nodes[tunnel->follow].alive || fleet->gateways[tunnel->gateway].linked);
     if (!tunnel->closed && (tunnel->node == FLEET_NONE || follows)) {
       return false;
     }

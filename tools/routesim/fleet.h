@@ -26,6 +26,7 @@ enum fleet_fault {
   FLEET_SOUND,
   FLEET_ALIKE,      // all pickers begin their rounds at the same place
   FLEET_DEAF,       // one gateway hears of no change of the nodes
+  FLEET_BELIEVE,    // routes that name nodes which are gone are left as they are
   FLEET_OVERWRITE,  // the store sets a route whether there is one or not
 };
 

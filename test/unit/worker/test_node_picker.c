@@ -294,6 +294,23 @@ static void a_node_that_is_here_under_suspicion_is_not_waited_for(void **state) 
   assert_false(may_come(fixture, "a:1", 5000));
 }
 
+static bool is_gone(struct fixture *fixture, const char *address, int64_t now_ms) {
+  return node_picker_is_gone(fixture->picker, service, "blue", address, 1000, now_ms);
+}
+
+static void a_node_is_gone_that_has_left_or_has_not_come_in_time(void **state) {
+  struct fixture *fixture = *state;
+  struct node nodes[] = {node("blue", "a:1", 100), node("blue", "b:1", 100)};
+  publish(fixture, nodes, 2);
+  publish(fixture, nodes, 1);
+  assert_true(is_gone(fixture, "b:1", 5000));
+  assert_false(is_gone(fixture, "new:1", 5000));
+  assert_true(is_gone(fixture, "new:1", 6000));
+  // Under suspicion it is here all the same.
+  node_picker_suspect(fixture->picker, service, "blue", "a:1", 9000);
+  assert_false(is_gone(fixture, "a:1", 5000));
+}
+
 static const char *unseen(struct fixture *fixture, const char *address) {
   const struct node *found = node_picker_unseen(fixture->picker, service, "blue", address, 0);
   return found ? found->address : "none";
@@ -355,6 +372,7 @@ int main(void) {
       FACT(an_unknown_node_is_waited_for_for_a_while),
       FACT(a_node_that_has_left_is_not_waited_for),
       FACT(a_node_that_is_here_under_suspicion_is_not_waited_for),
+      FACT(a_node_is_gone_that_has_left_or_has_not_come_in_time),
       FACT(only_nodes_of_the_color_are_picked),
       FACT(turns_are_smooth_and_by_weight),
       FACT(pickers_of_a_fleet_share_their_first_picks_out_by_weight),
