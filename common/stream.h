@@ -32,9 +32,10 @@ struct stream_engine_options {
   int64_t keepalive_ms;           // between pings on a connection; 0: the engine's own choice
   // For secure targets; all borrowed for the call. NULL or "": the system's authorities, no
   // certificate of our own, the host's name.
-  const char *tls_ca;    // PEM
-  const char *tls_cert;  // PEM
-  const char *tls_key;   // PEM
+  const char *tls_ca;      // PEM; for gRPC C core alone, as the next two
+  const char *tls_cert;    // PEM
+  const char *tls_key;     // PEM
+  struct ssl_ctx_st *tls;  // for HTTP/2 alone, which keeps a reference of its own
   const char *tls_server_name;
 };
 

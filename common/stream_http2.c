@@ -1,4 +1,3 @@
-#include <openssl/pem.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -170,12 +169,6 @@ static void on_turn(evutil_socket_t fd, short what, void *context) {
   bury_the_dead(engine);
 }
 
-// --- TLS ---------------------------------------------------------------------------------------
-
-static bool given(const char *text) { return text && text[0] != '\0'; }
-
-static char *copy_of(const char *text) { return given(text) ? strdup(text) : NULL; }
-
 // --- The interface -----------------------------------------------------------------------------
 
 static struct stream *http2_open(struct stream_engine *base, const struct stream_target *target,
@@ -185,7 +178,9 @@ static struct stream *http2_open(struct stream_engine *base, const struct stream
   bool is_legal = true;
   if (target->secure && !engine->tls) {
     // The system's authorities are a megabyte and more, read when the first backend asks for TLS.
-    engine->tls = tls_client_context_of_pem(NULL, NULL, NULL);
+    static const struct config_tls nothing_given;
+    char why[CONFIG_TEXT_BYTES];
+    engine->tls = tls_client_context(&nothing_given, NULL, why, sizeof why);
   }
   struct http2_backend *backend = backend_get(engine, target->address, target->secure);
   struct http2_stream *stream = backend ? calloc(1, sizeof *stream) : NULL;
@@ -272,12 +267,13 @@ static bool make_parts(struct http2_engine *engine, const struct stream_engine_o
   }
   nghttp2_option_set_no_auto_window_update(engine->session_options, 1);
   nghttp2_option_set_no_closed_streams(engine->session_options, 1);
-  engine->tls_server_name = copy_of(options->tls_server_name);
-  if (given(options->tls_ca) || given(options->tls_cert)) {
-    engine->tls = tls_client_context_of_pem(options->tls_ca, options->tls_cert, options->tls_key);
-    if (!engine->tls) {
-      return false;
-    }
+  if (options->tls) {
+    SSL_CTX_up_ref(options->tls);
+    engine->tls = options->tls;
+  }
+  if (options->tls_server_name && options->tls_server_name[0] != '\0' &&
+      !(engine->tls_server_name = strdup(options->tls_server_name))) {
+    return false;
   }
   return engine->tcp.read_buffer && engine->arena && engine->out && engine->callbacks;
 }
