@@ -458,6 +458,7 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
   return 0;
 }
 
+// Also of one whose request could not be sent after all, with REFUSED_STREAM.
 static int on_stream_closed(nghttp2_session *session, int32_t id, uint32_t error_code,
                             void *context) {
   struct http2_stream *stream = find(session, id);
@@ -477,25 +478,6 @@ static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, v
   return 0;
 }
 
-// nghttp2 has no stream of that number yet.
-static int on_frame_not_sent(nghttp2_session *session, const nghttp2_frame *frame, int error,
-                             void *context) {
-  struct http2_connection *connection = context;
-  struct http2_stream *stream;
-  (void)session;
-  if (frame->hd.type != NGHTTP2_HEADERS) {
-    return 0;
-  }
-  TAILQ_FOREACH(stream, &connection->open, link) {
-    if (stream->id == frame->hd.stream_id) {
-      stream->is_gone = true;
-      http2_stream_fail(stream, STREAM_UNAVAILABLE, nghttp2_strerror(error));
-      break;
-    }
-  }
-  return 0;
-}
-
 nghttp2_session_callbacks *http2_connection_callbacks(void) {
   nghttp2_session_callbacks *callbacks;
   if (nghttp2_session_callbacks_new(&callbacks) != 0) {
@@ -507,7 +489,6 @@ nghttp2_session_callbacks *http2_connection_callbacks(void) {
   nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame);
   nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_closed);
   nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_frame_sent);
-  nghttp2_session_callbacks_set_on_frame_not_send_callback(callbacks, on_frame_not_sent);
   return callbacks;
 }
 

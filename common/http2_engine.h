@@ -173,9 +173,9 @@ struct http2_stream {
 
 // The turn is run before the loop waits.
 void http2_engine_touch(struct http2_engine *engine);
-// Puts a stream that waits on a connection that has room for it; not on the one it was on. False
-// when out of memory: it has ended then.
-bool http2_engine_place(struct http2_engine *engine, struct http2_backend *backend,
+// Puts a stream that waits on a connection that has room for it; not on the one it was on. It may
+// have ended after this.
+void http2_engine_place(struct http2_engine *engine, struct http2_backend *backend,
                         struct http2_stream *stream);
 
 void http2_deadlines_set(struct http2_deadlines *deadlines, struct http2_stream *stream);

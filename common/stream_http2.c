@@ -107,23 +107,22 @@ static void free_empty_backends(struct http2_engine *engine) {
   }
 }
 
-bool http2_engine_place(struct http2_engine *engine, struct http2_backend *backend,
+void http2_engine_place(struct http2_engine *engine, struct http2_backend *backend,
                         struct http2_stream *stream) {
   struct http2_connection *connection;
   LIST_FOREACH(connection, &backend->connections, link) {
     if (http2_connection_has_room(connection)) {
       http2_connection_add(connection, stream);
-      return true;
+      return;
     }
   }
   connection = http2_connection_new(backend);
   if (!connection) {
     engine->has_empty_backend = true;
     http2_stream_fail(stream, STREAM_RESOURCE_EXHAUSTED, "out of memory");
-    return false;
+    return;
   }
   http2_connection_add(connection, stream);
-  return true;
 }
 
 // --- A turn ------------------------------------------------------------------------------------

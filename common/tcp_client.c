@@ -94,13 +94,13 @@ static void break_by_tls(struct tcp_client *client) {
 
 // --- TLS ---------------------------------------------------------------------------------------
 
-// Whether the operation may be tried again later. If not, the connection is broken.
-static bool may_try_again(struct tcp_client *client, int result) {
+// The operation is to be tried again later, or the connection is broken.
+static void wait_or_break(struct tcp_client *client, int result) {
   switch (SSL_get_error(client->ssl, result)) {
-    case SSL_ERROR_WANT_READ: return true;
-    case SSL_ERROR_WANT_WRITE: event_add(&client->writable, NULL); return true;
-    case SSL_ERROR_ZERO_RETURN: break_it(client, "the connection was closed"); return false;
-    default: break_by_tls(client); return false;
+    case SSL_ERROR_WANT_READ: break;
+    case SSL_ERROR_WANT_WRITE: event_add(&client->writable, NULL); break;
+    case SSL_ERROR_ZERO_RETURN: break_it(client, "the connection was closed"); break;
+    default: break_by_tls(client); break;
   }
 }
 
@@ -110,7 +110,7 @@ static void shake_hands(struct tcp_client *client) {
   ERR_clear_error();
   int result = SSL_connect(client->ssl);
   if (result != 1) {
-    (void)may_try_again(client, result);
+    wait_or_break(client, result);
     return;
   }
   SSL_get0_alpn_selected(client->ssl, &chosen, &len);
@@ -142,8 +142,9 @@ static ssize_t receive(struct tcp_client *client) {
   ERR_clear_error();
   int result = SSL_read(client->ssl, shared->read_buffer, (int)len);
   if (result <= 0) {
+    wait_or_break(client, result);
     errno = EAGAIN;
-    return may_try_again(client, result) ? -1 : -2;
+    return -1;
   }
   return result;
 }
@@ -195,7 +196,7 @@ static size_t write_tls(struct tcp_client *client, const uint8_t *bytes, size_t 
     int result = SSL_write_ex(client->ssl, bytes + taken, len - taken, &written);
     if (result != 1) {
       client->write_wants_read = SSL_want_read(client->ssl);
-      (void)may_try_again(client, result);
+      wait_or_break(client, result);
       break;
     }
     taken += written;
