@@ -130,8 +130,7 @@ static void on_timer(evutil_socket_t fd, short what, void *context) {
   }
 }
 
-// --- What is sent
-// ----------------------------------------------------------------------------------
+// --- What is sent -------------------------------------------------------------------------------
 
 // NOLINTNEXTLINE(readability-non-const-parameter): the type is nghttp2's
 static ssize_t on_data_wanted(nghttp2_session *session, int32_t id, uint8_t *buffer, size_t len,
@@ -290,8 +289,7 @@ void http2_connection_consumed(struct http2_connection *connection,
   }
 }
 
-// --- Its streams
-// -----------------------------------------------------------------------------------
+// --- Its streams --------------------------------------------------------------------------------
 
 bool http2_connection_has_room(const struct http2_connection *connection) {
   const struct http2_backend *backend = connection->backend;
@@ -376,8 +374,7 @@ void http2_connection_add(struct http2_connection *connection, struct http2_stre
   }
 }
 
-// --- What comes
-// ------------------------------------------------------------------------------------
+// --- What comes ---------------------------------------------------------------------------------
 
 static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
                      size_t name_len, const uint8_t *value, size_t value_len, uint8_t flags,
@@ -492,8 +489,7 @@ nghttp2_session_callbacks *http2_connection_callbacks(void) {
   return callbacks;
 }
 
-// --- The socket
-// ------------------------------------------------------------------------------------
+// --- The socket ---------------------------------------------------------------------------------
 
 static void on_bytes(const uint8_t *bytes, size_t len, void *owner) {
   struct http2_connection *connection = owner;

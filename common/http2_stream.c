@@ -544,8 +544,7 @@ void http2_stream_leave_arena(struct http2_stream *stream) {
   stream->last_piece = last;
 }
 
-// --- The end, by the owner
-// -------------------------------------------------------------------------
+// --- The end, by the owner ----------------------------------------------------------------------
 
 static void half_close(struct http2_stream *stream) {
   if (!stream->is_finishing && !stream->has_ended) {
