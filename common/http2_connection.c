@@ -236,6 +236,7 @@ static bool send_rest(struct http2_connection *connection) {
   event_del(&connection->stuck);
   free(connection->rest);
   connection->rest = NULL;
+  connection->round++;
   return true;
 }
 
@@ -253,6 +254,7 @@ void http2_connection_flush(struct http2_connection *connection) {
       keep_rest(connection, engine->out + taken, engine->out_used - taken);
       break;
     }
+    connection->round++;
   }
   engine->out_used = 0;
   if (!connection->is_dead && !nghttp2_session_want_read(connection->session) &&

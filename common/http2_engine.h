@@ -99,6 +99,7 @@ struct http2_connection {
   uint8_t *rest;       // what the socket has not taken
   size_t rest_len;
   size_t rest_sent;     // of it
+  size_t round;         // one more whenever the socket has taken all there was
   int64_t progress_ms;  // when the socket took some of it last, or it came about
   struct event stuck;   // while there is a rest
   struct event timer;   // to be up; for a sign of life; or until it is closed for want of streams
@@ -140,7 +141,10 @@ struct http2_stream {
   struct http2_piece *pieces;
   struct http2_piece *last_piece;
   size_t queued_bytes;
-  size_t queued_messages;
+  size_t taken_messages;  // from the owner, in all,
+  size_t given_messages;  // whole to its connection,
+  size_t given_before;    // and before this round of the connection's:
+  size_t round;
   // In: what the owner has not asked for, and the message that is coming in.
   uint8_t *kept;
   size_t kept_len;

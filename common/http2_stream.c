@@ -139,6 +139,12 @@ static void tell_soon(struct http2_stream *stream) {
   }
 }
 
+// Whether the connection may still have what it was given in this round.
+static bool is_in_rest(const struct http2_stream *stream) {
+  return stream->connection && stream->connection->rest &&
+         stream->round == stream->connection->round;
+}
+
 static void end(struct http2_stream *stream, int status, const char *detail) {
   hold(stream);
   if (!stream->has_ended) {
@@ -147,6 +153,9 @@ static void end(struct http2_stream *stream, int status, const char *detail) {
     if (detail && detail != stream->detail) {
       free(stream->detail);
       stream->detail = strdup(detail);
+    }
+    if (is_in_rest(stream)) {
+      stream->given_messages = stream->given_before;  // what becomes of them is not heard any more
     }
     if (stream->connection) {
       http2_connection_remove(stream->connection, stream);
@@ -428,7 +437,11 @@ bool http2_takes(const struct stream *base) {
   return stream->is_opened && !stream->has_ended && !stream->is_finishing && !stream->was_full;
 }
 
-size_t http2_unsure(const struct stream *base) { return of_const(base)->queued_messages; }
+size_t http2_unsure(const struct stream *base) {
+  const struct http2_stream *stream = of_const(base);
+  return stream->taken_messages -
+         (is_in_rest(stream) ? stream->given_before : stream->given_messages);
+}
 
 static struct http2_piece *piece_new(struct http2_engine *engine, size_t len) {
   size_t size = sizeof(struct http2_piece) + len;
@@ -469,7 +482,7 @@ void http2_send(struct stream *base) {
   struct http2_stream *stream = of(base);
   struct http2_piece *piece = stream->building;
   stream->building = NULL;
-  stream->queued_messages++;
+  stream->taken_messages++;
   if (stream->has_ended) {
     if (!piece->is_in_arena) {
       free(piece);
@@ -494,6 +507,10 @@ size_t http2_stream_ready(const struct http2_stream *stream, bool *then_closes) 
 
 void http2_stream_take(struct http2_stream *stream, uint8_t *out, size_t len) {
   stream->queued_bytes -= len;
+  if (stream->round != stream->connection->round) {
+    stream->round = stream->connection->round;
+    stream->given_before = stream->given_messages;
+  }
   while (len > 0) {
     struct http2_piece *piece = stream->pieces;
     size_t left = piece->len - piece->sent;
@@ -504,7 +521,7 @@ void http2_stream_take(struct http2_stream *stream, uint8_t *out, size_t len) {
     len -= part;
     if (part == left) {
       stream->pieces = piece->next;
-      stream->queued_messages--;
+      stream->given_messages++;
       if (!piece->is_in_arena) {
         free(piece);
       }

@@ -29,12 +29,15 @@ enum {
 #define METHOD "/player.intra.v1.TunnelService/Tunnel"
 
 static size_t writes;
+static size_t socket_room = SIZE_MAX;  // in the sockets
 
 size_t __real_tcp_client_write(struct tcp_client *client, const uint8_t *bytes, size_t len);
 size_t __wrap_tcp_client_write(struct tcp_client *client, const uint8_t *bytes, size_t len);
 size_t __wrap_tcp_client_write(struct tcp_client *client, const uint8_t *bytes, size_t len) {
   writes += len > 0;
-  return __real_tcp_client_write(client, bytes, len);
+  size_t taken = __real_tcp_client_write(client, bytes, len < socket_room ? len : socket_room);
+  socket_room -= socket_room == SIZE_MAX ? 0 : taken;
+  return taken;
 }
 
 // One stream and what it was told.
@@ -45,6 +48,7 @@ struct client {
   int messages;
   int ended;
   int status;
+  size_t unsure;  // when it ended
   char detail[1024];
   size_t last_len;
   uint8_t last[KEPT_BYTES];  // of the last message, as much as there is room for
@@ -96,6 +100,7 @@ static void on_ended(void *owner, int status, const char *detail) {
   struct client *client = owner;
   client->ended++;
   client->status = status;
+  client->unsure = stream_unsure(client->stream);
   snprintf(client->detail, sizeof client->detail, "%s", detail);
   stream_end(client->stream, true);
   client->stream = NULL;
@@ -105,6 +110,7 @@ static const struct stream_events events = {on_opened, on_sent, on_message, on_e
 
 static int set_up(void **state) {
   struct house *house = calloc(1, sizeof *house);
+  socket_room = SIZE_MAX;
   house->base = event_base_new();
   house->options = (struct stream_engine_options){.kind = STREAM_HTTP2,
                                                   .open_timeout_ms = LONG_MS,
@@ -940,6 +946,40 @@ static void a_window_may_be_changed_and_even_fall_below_nothing(void **state) {
   assert_filled(last_stream(house, 0), count);
 }
 
+static void what_the_socket_has_not_taken_is_unsure(void **state) {
+  enum { ROOM_BYTES = 2000 };
+  struct house *house = *state;
+  uint8_t bytes[SENT_BYTES] = {0};
+  struct client *client = open_one(house, 0);
+  struct client *other = open_one(house, 1);
+  struct backend_connection *connection = house->backend.connections[0];
+  AWAIT(house, connection->stream_count == 2);
+  settle(house, connection);
+  socket_room = ROOM_BYTES;
+  for (int i = 0; i < 4; i++) {
+    send_bytes(client, bytes, sizeof bytes);
+  }
+  assert_int_equal(stream_unsure(client->stream), 4);
+  AWAIT(house, socket_room == 0);
+  assert_in_range(stream_unsure(client->stream), 3, 4);  // not more than one has left
+  assert_int_equal(stream_unsure(other->stream), 0);
+  send_text(client, "behind them");
+  assert_in_range(stream_unsure(client->stream), 4, 5);
+  socket_room = SIZE_MAX;
+  AWAIT(house, connection->streams[0].len == 4 * (PREFIX_BYTES + SENT_BYTES) + PREFIX_BYTES + 11);
+  assert_int_equal(stream_unsure(client->stream), 0);
+  // And when it is over before the socket takes them.
+  socket_room = 0;
+  send_text(client, "never");
+  send_text(client, "heard");
+  size_t before = writes;
+  AWAIT(house, writes > before);
+  backend_close(connection);
+  AWAIT(house, client->ended == 1 && other->ended == 1);
+  assert_int_equal(client->unsure, 2);
+  assert_int_equal(other->unsure, 0);
+}
+
 static void frames_are_no_larger_than_the_backend_takes(void **state) {
   struct house *house = *state;
   static const uint8_t bytes[50000];
@@ -1652,6 +1692,7 @@ int main(void) {
       FACT(a_full_window_of_the_stream_holds_the_sender),
       FACT(a_full_window_of_the_connection_holds_all_senders),
       FACT(a_window_may_be_changed_and_even_fall_below_nothing),
+      FACT(what_the_socket_has_not_taken_is_unsure),
       FACT(frames_are_no_larger_than_the_backend_takes),
       FACT(an_owner_that_does_not_read_holds_the_backend_back_and_nobody_else),
       FACT(a_backends_limit_makes_further_connections),
