@@ -32,12 +32,10 @@ static void touch(struct http2_connection *connection) {
 // --- The end -----------------------------------------------------------------------------------
 
 static void retire(struct http2_connection *connection) {
-  if (connection->backend) {
-    struct http2_backend *backend = connection->backend;
+  if (!connection->is_retired) {
+    connection->is_retired = true;
     LIST_REMOVE(connection, link);
     LIST_INSERT_HEAD(&connection->engine->retired, connection, link);
-    connection->backend = NULL;
-    backend->engine->has_empty_backend |= LIST_EMPTY(&backend->connections);
   }
 }
 
@@ -59,19 +57,23 @@ static void bury(struct http2_connection *connection) {
   http2_engine_touch(connection->engine);
 }
 
-static void fail_all(struct http2_streams *streams, const char *why) {
+static void fail_all(const struct http2_connection *connection, struct http2_streams *streams,
+                     const char *why) {
   struct http2_stream *stream;
   while ((stream = TAILQ_FIRST(streams))) {
-    stream->is_gone = true;
-    http2_stream_fail(stream, STREAM_UNAVAILABLE, why);
+    bool has_left = stream->deadlines != &connection->engine->opening;
+    if (has_left || !connection->is_up || !http2_stream_again(stream)) {
+      stream->is_gone = true;
+      http2_stream_fail(stream, STREAM_UNAVAILABLE, why);
+    }
   }
 }
 
 static void break_it(struct http2_connection *connection, const char *why) {
   if (!connection->is_dead) {
     bury(connection);
-    fail_all(&connection->open, why);
-    fail_all(&connection->waiting, why);
+    fail_all(connection, &connection->open, why);
+    fail_all(connection, &connection->waiting, why);
   }
 }
 
@@ -85,6 +87,7 @@ void http2_connection_cut(struct http2_connection *connection) {
 
 void http2_connection_free(struct http2_connection *connection) {
   connection->engine->connection_count--;
+  connection->engine->has_empty_backend |= --connection->backend->connection_count == 0;
   event_del(&connection->timer);
   event_del(&connection->stuck);
   tcp_client_free(connection->tcp);
@@ -303,7 +306,7 @@ bool http2_connection_has_room(const struct http2_connection *connection) {
 }
 
 void http2_connection_remove(struct http2_connection *connection, struct http2_stream *stream) {
-  if (stream->request) {
+  if (stream->id == 0) {
     TAILQ_REMOVE(&connection->waiting, stream, link);
   } else {
     TAILQ_REMOVE(&connection->open, stream, link);
@@ -312,7 +315,7 @@ void http2_connection_remove(struct http2_connection *connection, struct http2_s
   }
   stream->connection = NULL;
   if (--connection->stream_count == 0 && !connection->is_dead) {
-    if (connection->backend) {
+    if (!connection->is_retired) {
       if (connection->is_up) {
         set_timer(connection);
       }
@@ -324,11 +327,11 @@ void http2_connection_remove(struct http2_connection *connection, struct http2_s
 }
 
 // Puts those that wait, and find no room here, on others.
-static void move_waiting(struct http2_connection *connection, struct http2_backend *backend) {
+static void move_waiting(struct http2_connection *connection) {
   struct http2_stream *stream;
   while ((stream = TAILQ_FIRST(&connection->waiting))) {
     http2_connection_remove(connection, stream);
-    http2_engine_place(connection->engine, backend, stream);
+    http2_engine_place(connection->engine, connection->backend, stream);
   }
 }
 
@@ -341,15 +344,12 @@ static bool submit(struct http2_connection *connection, struct http2_stream *str
   TAILQ_REMOVE(&connection->waiting, stream, link);
   TAILQ_INSERT_TAIL(&connection->open, stream, link);
   connection->open_count++;
-  free(stream->request);
-  stream->request = NULL;
   stream->id = id;
   touch(connection);
   return true;
 }
 
 static void submit_waiting(struct http2_connection *connection) {
-  struct http2_backend *backend = connection->backend;
   struct http2_stream *stream;
   while (connection->open_count < connection->streams_max &&
          (stream = TAILQ_FIRST(&connection->waiting))) {
@@ -360,8 +360,8 @@ static void submit_waiting(struct http2_connection *connection) {
     }
   }
   // Where the backend allows none at all there is no use in trying others.
-  if (backend && connection->streams_max > 0) {
-    move_waiting(connection, backend);
+  if (connection->streams_max > 0) {
+    move_waiting(connection);
   }
 }
 
@@ -409,7 +409,7 @@ static void take_settings(struct http2_connection *connection) {
                                                      NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
   int64_t most = (int64_t)connection->engine->options.streams_per_connection;
   connection->streams_max = max;
-  if (backend && max > 0) {
+  if (!connection->is_retired && max > 0) {
     backend->streams_max = max < most ? max : (size_t)most;
   }
   if (!connection->is_up) {
@@ -420,11 +420,8 @@ static void take_settings(struct http2_connection *connection) {
 }
 
 static void take_goaway(struct http2_connection *connection) {
-  struct http2_backend *backend = connection->backend;
   retire(connection);
-  if (backend) {
-    move_waiting(connection, backend);
-  }
+  move_waiting(connection);
   if (connection->stream_count == 0) {
     nghttp2_session_terminate_session(connection->session, NGHTTP2_NO_ERROR);
     touch(connection);
@@ -557,6 +554,7 @@ struct http2_connection *http2_connection_new(struct http2_backend *backend) {
   connection->engine = engine;
   connection->backend = backend;
   connection->streams_max = backend->streams_max;
+  connection->round = 1;
   TAILQ_INIT(&connection->waiting);
   TAILQ_INIT(&connection->open);
   connection->tcp = tcp_client_new(&engine->tcp, &target, &events, connection);
@@ -569,5 +567,6 @@ struct http2_connection *http2_connection_new(struct http2_backend *backend) {
   loop_start_timer(&connection->timer, engine->options.open_timeout_ms);
   LIST_INSERT_HEAD(&backend->connections, connection, link);
   engine->connection_count++;
+  backend->connection_count++;
   return connection;
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "common/http2_engine.h"
 
 enum {
@@ -116,6 +117,11 @@ static void leave_told(struct http2_stream *stream) {
   }
 }
 
+static void drop_request(struct http2_stream *stream) {
+  free(stream->request);
+  stream->request = NULL;
+}
+
 static void let_go(struct http2_stream *stream) {
   if (--stream->holds > 0 || stream->has_owner || !stream->has_ended) {
     return;
@@ -123,7 +129,7 @@ static void let_go(struct http2_stream *stream) {
   leave_told(stream);
   http2_deadlines_clear(stream);
   drop_pieces(stream);
-  free(stream->request);
+  drop_request(stream);
   free(stream->detail);
   free(stream->kept);
   free(stream->message);
@@ -219,6 +225,7 @@ static void end_without_status(struct http2_stream *stream) {
 }
 
 void http2_stream_headers_end(struct http2_stream *stream, bool is_last) {
+  drop_request(stream);
   if (is_last && stream->status >= 0) {
     // Our side may be open still: the backend is not to wait for it.
     http2_connection_reset(stream->connection, stream, NGHTTP2_NO_ERROR);
@@ -236,8 +243,26 @@ void http2_stream_headers_end(struct http2_stream *stream, bool is_last) {
 
 void http2_stream_body_end(struct http2_stream *stream) { end_without_status(stream); }
 
+bool http2_stream_again(struct http2_stream *stream) {
+  struct http2_backend *backend = stream->connection->backend;
+  if (stream->is_again || !stream->request || stream->round != 0 || stream->is_finishing ||
+      clock_monotonic_ms() >= stream->deadline_ms) {
+    return false;
+  }
+  http2_connection_remove(stream->connection, stream);
+  stream->is_again = true;
+  stream->is_deferred = false;
+  stream->id = 0;
+  http2_deadlines_restore(&stream->engine->opening, stream);
+  http2_engine_place(stream->engine, backend, stream);
+  return true;
+}
+
 void http2_stream_closed(struct http2_stream *stream, uint32_t error_code) {
   char text[64];
+  if (error_code == NGHTTP2_REFUSED_STREAM && http2_stream_again(stream)) {
+    return;
+  }
   stream->is_gone = true;
   snprintf(text, sizeof text, "the stream was reset: %s", nghttp2_http2_strerror(error_code));
   end(stream, grpc_status_of_reset(error_code), text);
@@ -400,7 +425,7 @@ void http2_stream_tell(struct http2_stream *stream) {
   hold(stream);
   if (stream->tell_opened) {
     stream->tell_opened = false;
-    if (!stream->has_ended && stream->has_owner) {
+    if (!stream->is_opened && !stream->has_ended && stream->has_owner) {
       stream->is_opened = true;
       stream->events->on_opened(stream->owner);
     }

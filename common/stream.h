@@ -58,7 +58,7 @@ enum stream_status {
 };
 
 struct stream_events {
-  // The request headers went out: messages may be sent and read.
+  // The request headers went out: messages may be sent and read. Told once.
   void (*on_opened)(void *owner);
   // The stream takes the next message, after it did not (stream_takes). Says nothing about the
   // arrival of those before it.
@@ -100,7 +100,9 @@ int64_t stream_engine_arrived_us(const struct stream_engine *engine);
 
 // Starts a stream; NULL when out of memory. It is opened within the engine's
 // open_timeout_ms or ends with STREAM_DEADLINE_EXCEEDED; once opened it has no
-// deadline. Streams to one address share connections: another connection is made
+// deadline. One that a backend has certainly done nothing for (it refused it, or was leaving) is
+// asked for once more, unnoticed, as long as none of its messages has left and it could still be
+// opened in time. Streams to one address share connections: another connection is made
 // when streams_per_connection are on each of them, and also when a backend turns
 // out to allow fewer (an opening that timed out on a connection whose other
 // streams are open lowers the number used for that address). A connection without

@@ -38,6 +38,23 @@ void http2_deadlines_set(struct http2_deadlines *deadlines, struct http2_stream 
   }
 }
 
+void http2_deadlines_restore(struct http2_deadlines *deadlines, struct http2_stream *stream) {
+  struct http2_stream *later;
+  http2_deadlines_clear(stream);
+  stream->deadlines = deadlines;
+  TAILQ_FOREACH(later, &deadlines->streams, timed) {
+    if (later->deadline_ms >= stream->deadline_ms) {
+      break;
+    }
+  }
+  if (later) {
+    TAILQ_INSERT_BEFORE(later, stream, timed);
+  } else {
+    TAILQ_INSERT_TAIL(&deadlines->streams, stream, timed);
+  }
+  arm(deadlines);
+}
+
 // The timer stays, for the next one: it fires in vain at most once for all.
 void http2_deadlines_clear(struct http2_stream *stream) {
   if (stream->deadlines) {
@@ -98,7 +115,7 @@ static void free_empty_backends(struct http2_engine *engine) {
   struct http2_backend *next;
   engine->has_empty_backend = false;
   HASH_ITER(hh, engine->backends, backend, next) {
-    if (LIST_EMPTY(&backend->connections)) {
+    if (backend->connection_count == 0) {
       // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): the one before has left the hash
       HASH_DELETE(hh, engine->backends, backend);
       free(backend->key);

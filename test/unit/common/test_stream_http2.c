@@ -713,7 +713,6 @@ static void a_reset_is_translated(void **state) {
       {NGHTTP2_FLOW_CONTROL_ERROR, STREAM_INTERNAL},
       {NGHTTP2_SETTINGS_TIMEOUT, STREAM_INTERNAL},
       {NGHTTP2_FRAME_SIZE_ERROR, STREAM_INTERNAL},
-      {NGHTTP2_REFUSED_STREAM, STREAM_UNAVAILABLE},
       {NGHTTP2_CANCEL, STREAM_CANCELLED},
       {NGHTTP2_COMPRESSION_ERROR, STREAM_INTERNAL},
       {NGHTTP2_CONNECT_ERROR, STREAM_INTERNAL},
@@ -1176,15 +1175,150 @@ static void streams_that_a_goaway_leaves_out_are_unavailable(void **state) {
   assert_int_equal(house->clients[0].ended, 0);
 }
 
-static void a_goaway_in_place_of_an_answer_ends_what_waits(void **state) {
+// The backend's side of the only stream on a connection that is to come.
+static struct backend_connection *await_stream(struct house *house, int number) {
+  AWAIT(house, house->backend.connection_count > number &&
+                   house->backend.connections[number]->stream_count == 1);
+  return house->backend.connections[number];
+}
+
+// It was opened once for its owner, and works.
+static void assert_works(struct house *house, struct client *client, int connection, int32_t id) {
+  backend_accept(house->backend.connections[connection], id);
+  backend_text(house->backend.connections[connection], id, "down");
+  AWAIT(house, client->messages == 1 || client->ended);
+  send_text(client, "up");
+  AWAIT(house, last_stream(house, connection)->len == PREFIX_BYTES + 2 || client->ended);
+  assert_int_equal(client->opened, 1);
+  assert_int_equal(client->ended, 0);
+}
+
+static void a_stream_that_a_goaway_leaves_out_goes_elsewhere_once(void **state) {
   // As grpc-go does to a client that asks too much: one before any stream was taken.
   struct house *house = *state;
   struct client *client = open_one(house, 0);
-  struct backend_connection *connection = house->backend.connections[0];
-  backend_goaway(connection, 0, NGHTTP2_ENHANCE_YOUR_CALM);
+  struct client *other = open_one(house, 1);
+  struct backend_connection *first = house->backend.connections[0];
+  AWAIT(house, first->stream_count == 2);
+  backend_accept(first, 1);
+  backend_goaway(first, 1, NGHTTP2_ENHANCE_YOUR_CALM);
+  struct backend_connection *second = await_stream(house, 1);
+  assert_string_equal(second->streams[0].headers, first->streams[1].headers);
+  assert_works(house, other, 1, 1);
+  assert_int_equal(client->ended, 0);
+  end(client, false);
+  AWAIT(house, first->closed);
+  // The next one is left out twice.
+  client = begin(house, 2);
+  AWAIT(house, second->stream_count == 2);
+  backend_goaway(second, 1, NGHTTP2_NO_ERROR);
+  struct backend_connection *third = await_stream(house, 2);
+  backend_goaway(third, 0, NGHTTP2_NO_ERROR);
   AWAIT(house, client->ended == 1);
-  assert_true(client->status == STREAM_UNAVAILABLE || client->status == STREAM_RESOURCE_EXHAUSTED);
-  AWAIT(house, connection->closed);
+  assert_int_equal(client->status, STREAM_UNAVAILABLE);
+  assert_int_equal(house->backend.connection_count, 3);
+  assert_int_equal(other->ended, 0);
+}
+
+static void a_refused_stream_is_asked_for_once_more(void **state) {
+  struct house *house = *state;
+  for (int i = 0; i < 2; i++) {
+    struct client *client = open_one(house, i);
+    struct backend_connection *connection = house->backend.connections[0];
+    AWAIT(house, connection->stream_count == 2 * i + 1);
+    backend_reset(connection, last_stream(house, 0)->id, NGHTTP2_REFUSED_STREAM);
+    AWAIT(house, connection->stream_count == 2 * i + 2);
+    if (i == 0) {
+      assert_works(house, client, 0, last_stream(house, 0)->id);
+      continue;
+    }
+    backend_reset(connection, last_stream(house, 0)->id, NGHTTP2_REFUSED_STREAM);
+    AWAIT(house, client->ended == 1);
+    assert_int_equal(client->status, STREAM_UNAVAILABLE);
+    assert_int_equal(connection->stream_count, 4);
+  }
+  assert_int_equal(house->backend.connection_count, 1);
+}
+
+// What was answered, or sent something, is not asked for a second time.
+static void a_stream_that_is_in_use_is_not_asked_for_again(void **state) {
+  struct house *house = *state;
+  int32_t id;
+  struct client *answered = open_answered(house, 0, &id);
+  struct client *sent = open_one(house, 1);
+  struct backend_connection *connection = house->backend.connections[0];
+  send_text(sent, "a message");
+  AWAIT(house, connection->stream_count == 2 && last_stream(house, 0)->len > 0);
+  settle(house, connection);
+  backend_reset(connection, 1, NGHTTP2_REFUSED_STREAM);
+  backend_reset(connection, 3, NGHTTP2_REFUSED_STREAM);
+  AWAIT(house, answered->ended == 1 && sent->ended == 1);
+  assert_int_equal(answered->status, STREAM_UNAVAILABLE);
+  assert_int_equal(sent->status, STREAM_UNAVAILABLE);
+  assert_int_equal(connection->stream_count, 2);
+}
+
+// Its message waits for the window, and goes with it.
+static void a_message_that_has_not_left_goes_elsewhere_with_its_stream(void **state) {
+  struct house *house = *state;
+  house->backend.settings[0] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 0};
+  house->backend.settings_count = 1;
+  struct client *client = open_one(house, 0);
+  struct backend_connection *connection = house->backend.connections[0];
+  AWAIT(house, connection->stream_count == 1);
+  send_text(client, "patience");
+  settle(house, connection);
+  backend_reset(connection, 1, NGHTTP2_REFUSED_STREAM);
+  AWAIT(house, connection->stream_count == 2);
+  send_text(client, "pays");
+  backend_window(connection, 3, 1000);
+  AWAIT(house, last_stream(house, 0)->len == 2 * PREFIX_BYTES + 12);
+  assert_string_equal(heard(last_stream(house, 0)), " patience pays");
+  assert_int_equal(client->opened, 1);
+  settle(house, connection);
+  assert_int_equal(stream_unsure(client->stream), 0);
+}
+
+// The same on a connection whose backend has said in the meantime that it goes away.
+static void a_request_that_may_not_leave_any_more_goes_elsewhere(void **state) {
+  struct house *house = *state;
+  struct client *first = open_one(house, 0);
+  struct backend_connection *connection = house->backend.connections[0];
+  AWAIT(house, connection->stream_count == 1);
+  settle(house, connection);
+  socket_room = 0;
+  send_text(first, "holds up what follows");
+  size_t before = writes;
+  AWAIT(house, writes > before);
+  struct client *second = begin(house, 1);
+  backend_goaway(connection, 1, NGHTTP2_NO_ERROR);
+  backend_ping(connection, "answer!");
+  before = writes;
+  AWAIT(house, writes > before + 1);  // for the stream, and for the ping
+  assert_int_equal(second->opened + second->ended, 0);
+  socket_room = SIZE_MAX;
+  send_text(first, "goes on");
+  AWAIT(house, second->opened == 1 || second->ended);
+  assert_int_equal(second->ended, 0);
+  await_stream(house, 1);
+  assert_int_equal(connection->stream_count, 1);
+}
+
+// The backend allows none for now, and its connection breaks while they wait.
+static void a_stream_whose_request_has_not_left_goes_elsewhere(void **state) {
+  struct house *house = *state;
+  struct client *first = begin(house, 0);
+  struct client *second = begin(house, 1);
+  greet_with_limit(house, 0);
+  AWAIT(house, house->backend.connection_count == 1);
+  struct backend_connection *connection = house->backend.connections[0];
+  AWAIT(house, connection->settings_acks == 1);
+  house->backend.settings_count = 0;
+  backend_close(connection);
+  AWAIT(house, first->opened == 1 || first->ended);
+  AWAIT(house, second->opened == 1 || second->ended);
+  assert_int_equal(first->ended + second->ended, 0);
+  assert_int_equal(house->backend.connection_count, 2);
 }
 
 static void a_refused_connection_ends_its_streams(void **state) {
@@ -1702,7 +1836,12 @@ int main(void) {
       FACT(the_room_of_a_stream_that_ended_is_used_again),
       FACT(streams_go_on_after_a_goaway_and_new_ones_elsewhere),
       FACT(streams_that_a_goaway_leaves_out_are_unavailable),
-      FACT(a_goaway_in_place_of_an_answer_ends_what_waits),
+      FACT(a_stream_that_a_goaway_leaves_out_goes_elsewhere_once),
+      FACT(a_refused_stream_is_asked_for_once_more),
+      FACT(a_stream_that_is_in_use_is_not_asked_for_again),
+      FACT(a_message_that_has_not_left_goes_elsewhere_with_its_stream),
+      FACT(a_request_that_may_not_leave_any_more_goes_elsewhere),
+      FACT(a_stream_whose_request_has_not_left_goes_elsewhere),
       FACT(a_refused_connection_ends_its_streams),
       FACT(an_address_that_is_none_ends_its_stream),
       FACT(a_reset_connection_ends_its_streams),
