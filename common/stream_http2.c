@@ -221,9 +221,9 @@ static struct stream *http2_open(struct stream_engine *base, const struct stream
     engine->has_empty_backend = true;
     return &stream->stream;
   }
-  stream->request =
-      http2_request_new(target, engine->tls_server_name ? engine->tls_server_name : target->address,
-                        metadata, metadata_count);
+  bool is_renamed = target->secure && engine->tls_server_name;
+  stream->request = http2_request_new(
+      target, is_renamed ? engine->tls_server_name : target->address, metadata, metadata_count);
   if (!stream->request) {
     free(stream);
     engine->has_empty_backend = true;

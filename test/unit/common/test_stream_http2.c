@@ -286,6 +286,16 @@ static void the_request_is_what_the_specification_asks_for(void **state) {
   assert_true(!accepted || strstr(headers, "\ngrpc-accept-encoding: identity\n"));
 }
 
+static void the_name_for_certificates_is_none_without_them(void **state) {
+  struct house *house = *state;
+  char wanted[256];
+  house->options.tls_server_name = "roma.internal";
+  open_one(house, 0);
+  AWAIT(house, house->backend.connections[0]->stream_count == 1);
+  snprintf(wanted, sizeof wanted, ":authority: %s\n", house->backend.address);
+  assert_non_null(strstr(last_stream(house, 0)->headers, wanted));
+}
+
 static void the_values_of_binary_metadata_are_in_base64_without_padding(void **state) {
   struct house *house = *state;
   const struct stream_metadata metadata[] = {{"a-bin", "hello"}, {"b-bin", "h"}, {"c-bin", ""}};
@@ -1795,6 +1805,7 @@ int main(void) {
 #define FACT(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
   const struct CMUnitTest tests[] = {
       FACT(the_request_is_what_the_specification_asks_for),
+      FACT(the_name_for_certificates_is_none_without_them),
       FACT(the_values_of_binary_metadata_are_in_base64_without_padding),
       FACT(metadata_that_no_header_can_carry_ends_that_stream_alone),
       FACT(the_client_wants_no_pushes),
