@@ -421,7 +421,8 @@ static void take_settings(struct http2_connection *connection) {
 
 static void take_goaway(struct http2_connection *connection) {
   retire(connection);
-  move_waiting(connection);
+  // They have waited since it allows none; so may the next, which is not to be tried for ever.
+  fail_all(connection, &connection->waiting, "the backend is going away");
   if (connection->stream_count == 0) {
     nghttp2_session_terminate_session(connection->session, NGHTTP2_NO_ERROR);
     touch(connection);

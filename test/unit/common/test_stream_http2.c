@@ -1122,6 +1122,24 @@ static void a_backend_that_allows_no_streams_is_waited_for_in_vain(void **state)
   assert_in_range(house->backend.connection_count, 1, 2);  // more would be no better
 }
 
+static void a_backend_that_allows_no_streams_and_leaves_is_not_tried_for_ever(void **state) {
+  static const char greeting[] =
+      "\0\0\6\4\0\0\0\0\0\0\3\0\0\0\0"
+      "\0\0\10\7\0\0\0\0\0\0\0\0\0\0\0\0\0";
+  struct house *house = *state;
+  house->backend.greeting = greeting;
+  house->backend.greeting_len = sizeof greeting - 1;
+  for (int i = 0; i < 3; i++) {
+    begin(house, i);
+  }
+  for (int i = 0; i < 3; i++) {
+    AWAIT(house, house->clients[i].ended == 1);
+    assert_int_equal(house->clients[i].status, STREAM_UNAVAILABLE);
+    assert_int_equal(house->clients[i].opened, 0);
+  }
+  assert_int_equal(house->backend.connection_count, 2);
+}
+
 static void our_own_limit_makes_further_connections_too(void **state) {
   struct house *house = *state;
   house->options.streams_per_connection = 2;
@@ -1843,6 +1861,7 @@ int main(void) {
       FACT(a_backends_limit_makes_further_connections),
       FACT(a_limit_may_be_lowered_while_streams_are_open),
       FACT(a_backend_that_allows_no_streams_is_waited_for_in_vain),
+      FACT(a_backend_that_allows_no_streams_and_leaves_is_not_tried_for_ever),
       FACT(our_own_limit_makes_further_connections_too),
       FACT(the_room_of_a_stream_that_ended_is_used_again),
       FACT(streams_go_on_after_a_goaway_and_new_ones_elsewhere),
