@@ -88,6 +88,7 @@ void http2_connection_cut(struct http2_connection *connection) {
 void http2_connection_free(struct http2_connection *connection) {
   connection->engine->connection_count--;
   connection->engine->has_empty_backend |= --connection->backend->connection_count == 0;
+  http2_engine_room(connection->backend);
   event_del(&connection->timer);
   event_del(&connection->stuck);
   tcp_client_free(connection->tcp);
@@ -240,6 +241,7 @@ static bool send_rest(struct http2_connection *connection) {
   free(connection->rest);
   connection->rest = NULL;
   connection->round++;
+  http2_engine_room(connection->backend);
   return true;
 }
 
@@ -314,6 +316,7 @@ void http2_connection_remove(struct http2_connection *connection, struct http2_s
     nghttp2_session_set_stream_user_data(connection->session, stream->id, NULL);
   }
   stream->connection = NULL;
+  http2_engine_room(connection->backend);
   if (--connection->stream_count == 0 && !connection->is_dead) {
     if (!connection->is_retired) {
       if (connection->is_up) {
@@ -331,7 +334,7 @@ static void move_waiting(struct http2_connection *connection) {
   struct http2_stream *stream;
   while ((stream = TAILQ_FIRST(&connection->waiting))) {
     http2_connection_remove(connection, stream);
-    http2_engine_place(connection->engine, connection->backend, stream);
+    http2_engine_place(connection->backend, stream);
   }
 }
 
@@ -417,6 +420,7 @@ static void take_settings(struct http2_connection *connection) {
     set_timer(connection);
   }
   submit_waiting(connection);
+  http2_engine_room(connection->backend);
 }
 
 static void take_goaway(struct http2_connection *connection) {

@@ -71,6 +71,7 @@ struct http2_engine {
   uint8_t *out;  // HTTP2_OUT_BYTES, and room for one more frame
   size_t out_used;
   bool has_empty_backend;
+  bool has_room;  // some backend has, for streams that wait for it
 };
 
 // One address, and its connections.
@@ -82,6 +83,7 @@ struct http2_backend {
   size_t streams_max;  // on one connection: the setting, or fewer where the backend says so
   struct http2_connection_list connections;  // that take new streams
   size_t connection_count;                   // of all there are
+  struct http2_streams waiting;              // for room, since no more connections may be made
   UT_hash_handle hh;
 };
 
@@ -124,8 +126,9 @@ struct http2_piece {
 struct http2_stream {
   struct stream stream;
   struct http2_engine *engine;
-  struct http2_connection *connection;  // NULL once it has ended
-  TAILQ_ENTRY(http2_stream) link;       // among the connection's
+  struct http2_connection *connection;  // NULL once it has ended, and while it waits for room:
+  struct http2_backend *waits_for;      // else NULL
+  TAILQ_ENTRY(http2_stream) link;       // among the connection's, or those that wait for room
   TAILQ_ENTRY(http2_stream) told;       // while is_told
   TAILQ_ENTRY(http2_stream) in_arena;   // while is_in_arena
   TAILQ_ENTRY(http2_stream) timed;      // while deadlines is set
@@ -180,10 +183,14 @@ struct http2_stream {
 
 // The turn is run before the loop waits.
 void http2_engine_touch(struct http2_engine *engine);
-// Puts a stream that waits on a connection that has room for it; not on the one it was on. It may
-// have ended after this.
-void http2_engine_place(struct http2_engine *engine, struct http2_backend *backend,
-                        struct http2_stream *stream);
+// Puts a stream that waits on a connection that has room for it, or lets it wait until one has. It
+// may have ended after this.
+void http2_engine_place(struct http2_backend *backend, struct http2_stream *stream);
+
+// The stream waits for room no more.
+void http2_engine_leave(struct http2_stream *stream);
+// A connection of the backend may take more than it did, or is gone.
+void http2_engine_room(struct http2_backend *backend);
 
 void http2_deadlines_set(struct http2_deadlines *deadlines, struct http2_stream *stream);
 // The same with the time that it had.

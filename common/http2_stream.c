@@ -166,6 +166,7 @@ static void end(struct http2_stream *stream, int status, const char *detail) {
     if (stream->connection) {
       http2_connection_remove(stream->connection, stream);
     }
+    http2_engine_leave(stream);
     http2_deadlines_clear(stream);
     drop_pieces(stream);
     tell_soon(stream);
@@ -254,7 +255,7 @@ bool http2_stream_again(struct http2_stream *stream) {
   stream->is_deferred = false;
   stream->id = 0;
   http2_deadlines_restore(&stream->engine->opening, stream);
-  http2_engine_place(stream->engine, backend, stream);
+  http2_engine_place(backend, stream);
   return true;
 }
 
@@ -503,17 +504,7 @@ uint8_t *http2_message(struct stream *base, size_t len) {
   return piece->bytes + GRPC_PREFIX_BYTES;
 }
 
-void http2_send(struct stream *base) {
-  struct http2_stream *stream = of(base);
-  struct http2_piece *piece = stream->building;
-  stream->building = NULL;
-  stream->taken_messages++;
-  if (stream->has_ended) {
-    if (!piece->is_in_arena) {
-      free(piece);
-    }
-    return;
-  }
+static inline void append(struct http2_stream *stream, struct http2_piece *piece) {
   *(stream->last_piece ? &stream->last_piece->next : &stream->pieces) = piece;
   stream->last_piece = piece;
   stream->queued_bytes += piece->len;
@@ -522,7 +513,22 @@ void http2_send(struct stream *base) {
     stream->is_in_arena = true;
     TAILQ_INSERT_TAIL(&stream->engine->in_arena, stream, in_arena);
   }
-  http2_connection_resume(stream->connection, stream);
+}
+
+void http2_send(struct stream *base) {
+  struct http2_stream *stream = of(base);
+  struct http2_piece *piece = stream->building;
+  stream->building = NULL;
+  stream->taken_messages++;
+  if (stream->connection) {
+    append(stream, piece);
+    http2_connection_resume(stream->connection, stream);
+  } else if (!stream->has_ended) {
+    append(stream, piece);  // until there is room for the stream
+    http2_engine_touch(stream->engine);
+  } else if (!piece->is_in_arena) {
+    free(piece);
+  }
 }
 
 size_t http2_stream_ready(const struct http2_stream *stream, bool *then_closes) {
@@ -592,7 +598,9 @@ static void half_close(struct http2_stream *stream) {
   if (!stream->is_finishing && !stream->has_ended) {
     stream->is_finishing = true;
     http2_deadlines_set(&stream->engine->closing, stream);
-    http2_connection_resume(stream->connection, stream);
+    if (stream->connection) {
+      http2_connection_resume(stream->connection, stream);
+    }
   }
 }
 

@@ -28,6 +28,7 @@ struct stream_engine_options {
   enum stream_engine_kind kind;
   int64_t open_timeout_ms;
   size_t streams_per_connection;  // a further connection is opened beyond it
+  size_t connections_max;         // to one backend, of HTTP/2; 0: the engine's own choice
   size_t message_bytes;           // a larger message from a backend ends its stream
   int64_t keepalive_ms;           // between pings on a connection; 0: the engine's own choice
   // For secure targets; all borrowed for the call. NULL or "": the system's authorities, no
@@ -105,10 +106,10 @@ int64_t stream_engine_arrived_us(const struct stream_engine *engine);
 // opened in time. Streams to one address share connections: another connection is made
 // when streams_per_connection are on each of them, and also when a backend turns
 // out to allow fewer (an opening that timed out on a connection whose other
-// streams are open lowers the number used for that address). A connection without
-// streams is closed after a while. Strings and metadata are copied, events are borrowed until
-// stream_end or stream_finish; a stream whose metadata no header can carry ends with
-// STREAM_INVALID_ARGUMENT.
+// streams are open lowers the number used for that address); over HTTP/2 not beyond
+// connections_max, where streams wait for room. A connection without streams is closed after a
+// while. Strings and metadata are copied, events are borrowed until stream_end or stream_finish; a
+// stream whose metadata no header can carry ends with STREAM_INVALID_ARGUMENT.
 struct stream *stream_open(struct stream_engine *engine, const struct stream_target *target,
                            const struct stream_metadata *metadata, size_t metadata_count,
                            const struct stream_events *events, void *owner);

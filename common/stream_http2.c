@@ -9,7 +9,10 @@
 // Streams on HTTP/2 in the loop itself. What has come is read and given out at once; what is to be
 // sent is gathered, and leaves at the end of the turn, by one call for each connection.
 
-enum { HALF_CLOSE_MS = 15000 };  // for a backend to end a stream that we have half-closed
+enum {
+  HALF_CLOSE_MS = 15000,   // for a backend to end a stream that we have half-closed
+  CONNECTIONS_MAX = 1000,  // to one backend, which may allow only few streams on each
+};
 
 static struct http2_engine *of(struct stream_engine *engine) {
   return (struct http2_engine *)(void *)engine;
@@ -106,6 +109,7 @@ static struct http2_backend *backend_get(struct http2_engine *engine, const char
   backend->secure = secure;
   backend->streams_max = engine->options.streams_per_connection;
   LIST_INIT(&backend->connections);
+  TAILQ_INIT(&backend->waiting);
   HASH_ADD_KEYPTR(hh, engine->backends, backend->key, strlen(backend->key), backend);
   return backend;
 }
@@ -115,7 +119,7 @@ static void free_empty_backends(struct http2_engine *engine) {
   struct http2_backend *next;
   engine->has_empty_backend = false;
   HASH_ITER(hh, engine->backends, backend, next) {
-    if (backend->connection_count == 0) {
+    if (backend->connection_count == 0 && TAILQ_EMPTY(&backend->waiting)) {
       // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): the one before has left the hash
       HASH_DELETE(hh, engine->backends, backend);
       free(backend->key);
@@ -124,22 +128,70 @@ static void free_empty_backends(struct http2_engine *engine) {
   }
 }
 
-void http2_engine_place(struct http2_engine *engine, struct http2_backend *backend,
-                        struct http2_stream *stream) {
+// NULL with is_full, or when out of memory.
+static struct http2_connection *find_room(struct http2_backend *backend, bool *is_full) {
   struct http2_connection *connection;
+  *is_full = false;
   LIST_FOREACH(connection, &backend->connections, link) {
     if (http2_connection_has_room(connection)) {
-      http2_connection_add(connection, stream);
-      return;
+      return connection;
     }
   }
-  connection = http2_connection_new(backend);
-  if (!connection) {
-    engine->has_empty_backend = true;
+  *is_full = backend->connection_count >= backend->engine->options.connections_max;
+  return *is_full ? NULL : http2_connection_new(backend);
+}
+
+static void put_on(struct http2_connection *connection, struct http2_stream *stream) {
+  if (connection) {
+    http2_connection_add(connection, stream);
+  } else {
+    stream->engine->has_empty_backend = true;
     http2_stream_fail(stream, STREAM_RESOURCE_EXHAUSTED, "out of memory");
-    return;
   }
-  http2_connection_add(connection, stream);
+}
+
+void http2_engine_place(struct http2_backend *backend, struct http2_stream *stream) {
+  bool is_full;
+  struct http2_connection *connection = find_room(backend, &is_full);
+  if (is_full) {
+    stream->waits_for = backend;
+    TAILQ_INSERT_TAIL(&backend->waiting, stream, link);
+  } else {
+    put_on(connection, stream);
+  }
+}
+
+void http2_engine_leave(struct http2_stream *stream) {
+  if (stream->waits_for) {
+    TAILQ_REMOVE(&stream->waits_for->waiting, stream, link);
+    stream->waits_for = NULL;
+    stream->engine->has_empty_backend = true;
+  }
+}
+
+void http2_engine_room(struct http2_backend *backend) {
+  if (!TAILQ_EMPTY(&backend->waiting)) {
+    backend->engine->has_room = true;
+    http2_engine_touch(backend->engine);
+  }
+}
+
+static void place_waiting(struct http2_engine *engine) {
+  struct http2_backend *backend;
+  struct http2_backend *next;
+  engine->has_room = false;
+  HASH_ITER(hh, engine->backends, backend, next) {
+    struct http2_stream *stream;
+    while ((stream = TAILQ_FIRST(&backend->waiting))) {
+      bool is_full;
+      struct http2_connection *connection = find_room(backend, &is_full);
+      if (is_full) {
+        break;
+      }
+      http2_engine_leave(stream);
+      put_on(connection, stream);
+    }
+  }
 }
 
 // --- A turn ------------------------------------------------------------------------------------
@@ -176,6 +228,9 @@ static void on_turn(evutil_socket_t fd, short what, void *context) {
   struct http2_stream *stream;
   (void)fd;
   (void)what;
+  if (engine->has_room) {
+    place_waiting(engine);
+  }
   send_all(engine);
   // Those that are told something now may have more to be told: that is the next turn's.
   for (size_t left = engine->told_count; left > 0 && (stream = TAILQ_FIRST(&engine->told));
@@ -230,7 +285,7 @@ static struct stream *http2_open(struct stream_engine *base, const struct stream
     return NULL;
   }
   http2_deadlines_set(&engine->opening, stream);
-  http2_engine_place(engine, backend, stream);
+  http2_engine_place(backend, stream);
   return &stream->stream;
 }
 
@@ -248,8 +303,12 @@ static void http2_free(struct stream_engine *base) {
   struct http2_backend *backend;
   struct http2_backend *next;
   struct http2_connection *connection;
+  struct http2_stream *stream;
   send_all(engine);
   HASH_ITER(hh, engine->backends, backend, next) {
+    while ((stream = TAILQ_FIRST(&backend->waiting))) {
+      http2_stream_fail(stream, STREAM_UNAVAILABLE, NULL);
+    }
     while ((connection = LIST_FIRST(&backend->connections))) {
       http2_connection_cut(connection);
     }
@@ -317,6 +376,9 @@ struct stream_engine *stream_http2_new(struct event_base *base,
   engine->engine.methods = &methods;
   engine->base = base;
   engine->options = *options;
+  if (options->connections_max == 0) {
+    engine->options.connections_max = CONNECTIONS_MAX;
+  }
   engine->tcp.base = base;
   LIST_INIT(&engine->retired);
   TAILQ_INIT(&engine->dirty);

@@ -1150,6 +1150,81 @@ static void our_own_limit_makes_further_connections_too(void **state) {
   assert_int_equal(stream_engine_connections(house->engine), 3);
 }
 
+static void beyond_the_bound_on_connections_streams_wait_for_room(void **state) {
+  struct house *house = *state;
+  house->options.connections_max = 2;
+  greet_with_limit(house, 1);
+  for (int i = 0; i < 2; i++) {
+    open_one(house, i);
+    AWAIT(house, house->backend.connections[i]->stream_count == 1);
+  }
+  for (int i = 2; i < 6; i++) {
+    begin(house, i);
+  }
+  for (int i = 0; i < 2; i++) {
+    settle(house, house->backend.connections[i]);
+  }
+  assert_int_equal(stream_engine_connections(house->engine), 2);
+  end(&house->clients[4], false);
+  end(&house->clients[0], false);  // its room is for the first
+  AWAIT(house, house->clients[2].opened == 1);
+  assert_int_equal(house->clients[3].opened, 0);
+  backend_close(house->backend.connections[1]);
+  AWAIT(house, house->clients[3].opened == 1);
+  assert_int_equal(house->clients[1].status, STREAM_UNAVAILABLE);
+  assert_int_equal(house->backend.connection_count, 3);
+  for (int i = 2; i < 6; i++) {
+    assert_int_equal(house->clients[i].ended, 0);
+  }
+}
+
+static void who_waits_for_room_in_vain_hears_of_it_in_time(void **state) {
+  struct house *house = *state;
+  house->options.connections_max = 1;
+  house->options.open_timeout_ms = SHORT_MS;
+  greet_with_limit(house, 1);
+  struct client *first = open_one(house, 0);
+  struct client *second = begin(house, 1);
+  AWAIT(house, second->ended == 1);
+  assert_int_equal(second->status, STREAM_DEADLINE_EXCEEDED);
+  assert_int_equal(first->ended, 0);
+  assert_int_equal(house->backend.connection_count, 1);
+}
+
+// One that was opened, and then left out by a goaway; and the connection stays for another.
+static struct client *wait_for_room(struct house *house) {
+  int32_t id;
+  house->options.connections_max = 1;
+  open_answered(house, 0, &id);
+  struct client *client = open_one(house, 1);
+  struct backend_connection *connection = house->backend.connections[0];
+  AWAIT(house, connection->stream_count == 2);
+  backend_goaway(connection, id, NGHTTP2_NO_ERROR);
+  settle(house, connection);
+  send_text(client, "patience");
+  send_text(client, "pays");
+  settle(house, connection);
+  assert_int_equal(house->backend.connection_count, 1);
+  assert_int_equal(stream_unsure(client->stream), 2);
+  end(client, true);
+  return client;
+}
+
+static void what_is_sent_while_waiting_for_room_arrives(void **state) {
+  struct house *house = *state;
+  wait_for_room(house);
+  end(&house->clients[0], false);
+  AWAIT(house, house->backend.connection_count == 2);
+  AWAIT(house, last_stream(house, 1)->ended);
+  assert_string_equal(heard(last_stream(house, 1)), " patience pays");
+}
+
+static void an_engine_may_be_freed_while_streams_wait_for_room(void **state) {
+  struct house *house = *state;
+  wait_for_room(house);
+  begin(house, 2);
+}
+
 static void the_room_of_a_stream_that_ended_is_used_again(void **state) {
   struct house *house = *state;
   greet_with_limit(house, 1);
@@ -1863,6 +1938,10 @@ int main(void) {
       FACT(a_backend_that_allows_no_streams_is_waited_for_in_vain),
       FACT(a_backend_that_allows_no_streams_and_leaves_is_not_tried_for_ever),
       FACT(our_own_limit_makes_further_connections_too),
+      FACT(beyond_the_bound_on_connections_streams_wait_for_room),
+      FACT(who_waits_for_room_in_vain_hears_of_it_in_time),
+      FACT(what_is_sent_while_waiting_for_room_arrives),
+      FACT(an_engine_may_be_freed_while_streams_wait_for_room),
       FACT(the_room_of_a_stream_that_ended_is_used_again),
       FACT(streams_go_on_after_a_goaway_and_new_ones_elsewhere),
       FACT(streams_that_a_goaway_leaves_out_are_unavailable),
