@@ -555,7 +555,8 @@ struct http2_connection *http2_connection_new(struct http2_backend *backend) {
   const struct tcp_client_target target = {.address = backend->address,
                                            .tls = backend->secure ? engine->tls : NULL,
                                            .name = engine->tls_server_name,
-                                           .alpn = "h2"};
+                                           .alpn = "h2",
+                                           .timeout_ms = engine->options.open_timeout_ms};
   connection->engine = engine;
   connection->backend = backend;
   connection->streams_max = backend->streams_max;

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/loop.h"
 #include "common/stream.h"
@@ -38,6 +39,27 @@ size_t __wrap_tcp_client_write(struct tcp_client *client, const uint8_t *bytes, 
   size_t taken = __real_tcp_client_write(client, bytes, len < socket_room ? len : socket_room);
   socket_room -= socket_room == SIZE_MAX ? 0 : taken;
   return taken;
+}
+
+// A host of many addresses: the first is not as the others, which are all the same.
+#define MANY "many.invalid"
+enum { MANY_ADDRESSES = 60 };
+
+int __real_evutil_getaddrinfo(const char *host, const char *port,
+                              const struct evutil_addrinfo *hints, struct evutil_addrinfo **found);
+int __wrap_evutil_getaddrinfo(const char *host, const char *port,
+                              const struct evutil_addrinfo *hints, struct evutil_addrinfo **found);
+int __wrap_evutil_getaddrinfo(const char *host, const char *port,
+                              const struct evutil_addrinfo *hints, struct evutil_addrinfo **found) {
+  if (strcmp(host, MANY) != 0) {
+    return __real_evutil_getaddrinfo(host, port, hints, found);
+  }
+  for (int i = 0; i < MANY_ADDRESSES; i++) {
+    int result = __real_evutil_getaddrinfo(i == 0 ? "127.0.0.2" : "127.0.0.1", port, hints, found);
+    assert_int_equal(result, 0);
+    found = &(*found)->ai_next;
+  }
+  return 0;
 }
 
 // One stream and what it was told.
@@ -1438,6 +1460,33 @@ static void a_refused_connection_ends_its_streams(void **state) {
   AWAIT(house, stream_engine_connections(house->engine) == 0);
 }
 
+// Its queue of connections is full, so that the kernel answers no further one.
+static void an_address_that_swallows_everything_leaves_time_for_the_others(void **state) {
+  enum { FILL = 4 };
+  struct house *house = *state;
+  const char *port = strrchr(house->backend.address, ':') + 1;
+  struct sockaddr_in address = {.sin_family = AF_INET,
+                                .sin_port = htons((uint16_t)strtol(port, NULL, 10))};
+  char name[64];
+  int fillers[FILL];
+  int listener = socket(AF_INET, SOCK_STREAM, 0);
+  inet_pton(AF_INET, "127.0.0.2", &address.sin_addr);
+  assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof address), 0);
+  assert_int_equal(listen(listener, 0), 0);
+  for (int i = 0; i < FILL; i++) {
+    fillers[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    (void)connect(fillers[i], (struct sockaddr *)&address, sizeof address);
+  }
+  snprintf(name, sizeof name, MANY ":%s", port);
+  struct client *client = open_with(house, 0, name, NULL, 0);
+  AWAIT(house, client->opened == 1 || client->ended);
+  assert_int_equal(client->opened, 1);
+  for (int i = 0; i < FILL; i++) {
+    close(fillers[i]);
+  }
+  close(listener);
+}
+
 static void an_address_that_is_none_ends_its_stream(void **state) {
   static const char *const addresses[] = {"",
                                           "127.0.0.1",
@@ -1952,6 +2001,7 @@ int main(void) {
       FACT(a_request_that_may_not_leave_any_more_goes_elsewhere),
       FACT(a_stream_whose_request_has_not_left_goes_elsewhere),
       FACT(a_refused_connection_ends_its_streams),
+      FACT(an_address_that_swallows_everything_leaves_time_for_the_others),
       FACT(an_address_that_is_none_ends_its_stream),
       FACT(a_reset_connection_ends_its_streams),
       FACT(a_backend_that_says_nothing_ends_in_time),
