@@ -32,12 +32,10 @@ static void touch(struct http2_connection *connection) {
 // --- The end -----------------------------------------------------------------------------------
 
 static void retire(struct http2_connection *connection) {
-  if (connection->backend) {
-    struct http2_backend *backend = connection->backend;
+  if (!connection->is_retired) {
+    connection->is_retired = true;
     LIST_REMOVE(connection, link);
     LIST_INSERT_HEAD(&connection->engine->retired, connection, link);
-    connection->backend = NULL;
-    backend->engine->has_empty_backend |= LIST_EMPTY(&backend->connections);
   }
 }
 
@@ -59,19 +57,23 @@ static void bury(struct http2_connection *connection) {
   http2_engine_touch(connection->engine);
 }
 
-static void fail_all(struct http2_streams *streams, const char *why) {
+static void fail_all(const struct http2_connection *connection, struct http2_streams *streams,
+                     const char *why) {
   struct http2_stream *stream;
   while ((stream = TAILQ_FIRST(streams))) {
-    stream->is_gone = true;
-    http2_stream_fail(stream, STREAM_UNAVAILABLE, why);
+    bool has_left = stream->deadlines != &connection->engine->opening;
+    if (has_left || !connection->is_up || !http2_stream_again(stream)) {
+      stream->is_gone = true;
+      http2_stream_fail(stream, STREAM_UNAVAILABLE, why);
+    }
   }
 }
 
 static void break_it(struct http2_connection *connection, const char *why) {
   if (!connection->is_dead) {
     bury(connection);
-    fail_all(&connection->open, why);
-    fail_all(&connection->waiting, why);
+    fail_all(connection, &connection->open, why);
+    fail_all(connection, &connection->waiting, why);
   }
 }
 
@@ -85,6 +87,8 @@ void http2_connection_cut(struct http2_connection *connection) {
 
 void http2_connection_free(struct http2_connection *connection) {
   connection->engine->connection_count--;
+  connection->engine->has_empty_backend |= --connection->backend->connection_count == 0;
+  http2_engine_room(connection->backend);
   event_del(&connection->timer);
   event_del(&connection->stuck);
   tcp_client_free(connection->tcp);
@@ -130,8 +134,7 @@ static void on_timer(evutil_socket_t fd, short what, void *context) {
   }
 }
 
-// --- What is sent
-// ----------------------------------------------------------------------------------
+// --- What is sent -------------------------------------------------------------------------------
 
 // NOLINTNEXTLINE(readability-non-const-parameter): the type is nghttp2's
 static ssize_t on_data_wanted(nghttp2_session *session, int32_t id, uint8_t *buffer, size_t len,
@@ -237,6 +240,8 @@ static bool send_rest(struct http2_connection *connection) {
   event_del(&connection->stuck);
   free(connection->rest);
   connection->rest = NULL;
+  connection->round++;
+  http2_engine_room(connection->backend);
   return true;
 }
 
@@ -254,6 +259,7 @@ void http2_connection_flush(struct http2_connection *connection) {
       keep_rest(connection, engine->out + taken, engine->out_used - taken);
       break;
     }
+    connection->round++;
   }
   engine->out_used = 0;
   if (!connection->is_dead && !nghttp2_session_want_read(connection->session) &&
@@ -290,8 +296,7 @@ void http2_connection_consumed(struct http2_connection *connection,
   }
 }
 
-// --- Its streams
-// -----------------------------------------------------------------------------------
+// --- Its streams --------------------------------------------------------------------------------
 
 bool http2_connection_has_room(const struct http2_connection *connection) {
   const struct http2_backend *backend = connection->backend;
@@ -303,7 +308,7 @@ bool http2_connection_has_room(const struct http2_connection *connection) {
 }
 
 void http2_connection_remove(struct http2_connection *connection, struct http2_stream *stream) {
-  if (stream->request) {
+  if (stream->id == 0) {
     TAILQ_REMOVE(&connection->waiting, stream, link);
   } else {
     TAILQ_REMOVE(&connection->open, stream, link);
@@ -311,8 +316,9 @@ void http2_connection_remove(struct http2_connection *connection, struct http2_s
     nghttp2_session_set_stream_user_data(connection->session, stream->id, NULL);
   }
   stream->connection = NULL;
+  http2_engine_room(connection->backend);
   if (--connection->stream_count == 0 && !connection->is_dead) {
-    if (connection->backend) {
+    if (!connection->is_retired) {
       if (connection->is_up) {
         set_timer(connection);
       }
@@ -324,11 +330,11 @@ void http2_connection_remove(struct http2_connection *connection, struct http2_s
 }
 
 // Puts those that wait, and find no room here, on others.
-static void move_waiting(struct http2_connection *connection, struct http2_backend *backend) {
+static void move_waiting(struct http2_connection *connection) {
   struct http2_stream *stream;
   while ((stream = TAILQ_FIRST(&connection->waiting))) {
     http2_connection_remove(connection, stream);
-    http2_engine_place(connection->engine, backend, stream);
+    http2_engine_place(connection->backend, stream);
   }
 }
 
@@ -341,15 +347,12 @@ static bool submit(struct http2_connection *connection, struct http2_stream *str
   TAILQ_REMOVE(&connection->waiting, stream, link);
   TAILQ_INSERT_TAIL(&connection->open, stream, link);
   connection->open_count++;
-  free(stream->request);
-  stream->request = NULL;
   stream->id = id;
   touch(connection);
   return true;
 }
 
 static void submit_waiting(struct http2_connection *connection) {
-  struct http2_backend *backend = connection->backend;
   struct http2_stream *stream;
   while (connection->open_count < connection->streams_max &&
          (stream = TAILQ_FIRST(&connection->waiting))) {
@@ -360,8 +363,8 @@ static void submit_waiting(struct http2_connection *connection) {
     }
   }
   // Where the backend allows none at all there is no use in trying others.
-  if (backend && connection->streams_max > 0) {
-    move_waiting(connection, backend);
+  if (connection->streams_max > 0) {
+    move_waiting(connection);
   }
 }
 
@@ -376,8 +379,7 @@ void http2_connection_add(struct http2_connection *connection, struct http2_stre
   }
 }
 
-// --- What comes
-// ------------------------------------------------------------------------------------
+// --- What comes ---------------------------------------------------------------------------------
 
 static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
                      size_t name_len, const uint8_t *value, size_t value_len, uint8_t flags,
@@ -410,7 +412,7 @@ static void take_settings(struct http2_connection *connection) {
                                                      NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
   int64_t most = (int64_t)connection->engine->options.streams_per_connection;
   connection->streams_max = max;
-  if (backend && max > 0) {
+  if (!connection->is_retired && max > 0) {
     backend->streams_max = max < most ? max : (size_t)most;
   }
   if (!connection->is_up) {
@@ -418,14 +420,13 @@ static void take_settings(struct http2_connection *connection) {
     set_timer(connection);
   }
   submit_waiting(connection);
+  http2_engine_room(connection->backend);
 }
 
 static void take_goaway(struct http2_connection *connection) {
-  struct http2_backend *backend = connection->backend;
   retire(connection);
-  if (backend) {
-    move_waiting(connection, backend);
-  }
+  // They have waited since it allows none; so may the next, which is not to be tried for ever.
+  fail_all(connection, &connection->waiting, "the backend is going away");
   if (connection->stream_count == 0) {
     nghttp2_session_terminate_session(connection->session, NGHTTP2_NO_ERROR);
     touch(connection);
@@ -458,6 +459,7 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
   return 0;
 }
 
+// Also of one whose request could not be sent after all, with REFUSED_STREAM.
 static int on_stream_closed(nghttp2_session *session, int32_t id, uint32_t error_code,
                             void *context) {
   struct http2_stream *stream = find(session, id);
@@ -477,25 +479,6 @@ static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, v
   return 0;
 }
 
-// nghttp2 has no stream of that number yet.
-static int on_frame_not_sent(nghttp2_session *session, const nghttp2_frame *frame, int error,
-                             void *context) {
-  struct http2_connection *connection = context;
-  struct http2_stream *stream;
-  (void)session;
-  if (frame->hd.type != NGHTTP2_HEADERS) {
-    return 0;
-  }
-  TAILQ_FOREACH(stream, &connection->open, link) {
-    if (stream->id == frame->hd.stream_id) {
-      stream->is_gone = true;
-      http2_stream_fail(stream, STREAM_UNAVAILABLE, nghttp2_strerror(error));
-      break;
-    }
-  }
-  return 0;
-}
-
 nghttp2_session_callbacks *http2_connection_callbacks(void) {
   nghttp2_session_callbacks *callbacks;
   if (nghttp2_session_callbacks_new(&callbacks) != 0) {
@@ -507,12 +490,10 @@ nghttp2_session_callbacks *http2_connection_callbacks(void) {
   nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame);
   nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_closed);
   nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_frame_sent);
-  nghttp2_session_callbacks_set_on_frame_not_send_callback(callbacks, on_frame_not_sent);
   return callbacks;
 }
 
-// --- The socket
-// ------------------------------------------------------------------------------------
+// --- The socket ---------------------------------------------------------------------------------
 
 static void on_bytes(const uint8_t *bytes, size_t len, void *owner) {
   struct http2_connection *connection = owner;
@@ -574,10 +555,12 @@ struct http2_connection *http2_connection_new(struct http2_backend *backend) {
   const struct tcp_client_target target = {.address = backend->address,
                                            .tls = backend->secure ? engine->tls : NULL,
                                            .name = engine->tls_server_name,
-                                           .alpn = "h2"};
+                                           .alpn = "h2",
+                                           .timeout_ms = engine->options.open_timeout_ms};
   connection->engine = engine;
   connection->backend = backend;
   connection->streams_max = backend->streams_max;
+  connection->round = 1;
   TAILQ_INIT(&connection->waiting);
   TAILQ_INIT(&connection->open);
   connection->tcp = tcp_client_new(&engine->tcp, &target, &events, connection);
@@ -590,5 +573,6 @@ struct http2_connection *http2_connection_new(struct http2_backend *backend) {
   loop_start_timer(&connection->timer, engine->options.open_timeout_ms);
   LIST_INSERT_HEAD(&backend->connections, connection, link);
   engine->connection_count++;
+  backend->connection_count++;
   return connection;
 }

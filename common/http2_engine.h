@@ -71,6 +71,7 @@ struct http2_engine {
   uint8_t *out;  // HTTP2_OUT_BYTES, and room for one more frame
   size_t out_used;
   bool has_empty_backend;
+  bool has_room;  // some backend has, for streams that wait for it
 };
 
 // One address, and its connections.
@@ -81,6 +82,8 @@ struct http2_backend {
   bool secure;
   size_t streams_max;  // on one connection: the setting, or fewer where the backend says so
   struct http2_connection_list connections;  // that take new streams
+  size_t connection_count;                   // of all there are
+  struct http2_streams waiting;              // for room, since no more connections may be made
   UT_hash_handle hh;
 };
 
@@ -88,7 +91,7 @@ struct http2_connection {
   LIST_ENTRY(http2_connection) link;    // among the backend's, or the retired; not when dead
   TAILQ_ENTRY(http2_connection) dirty;  // while is_dirty; among the dead
   struct http2_engine *engine;
-  struct http2_backend *backend;  // NULL when it takes no new streams
+  struct http2_backend *backend;
   struct tcp_client *tcp;
   nghttp2_session *session;
   struct http2_streams waiting;  // that are not yet asked for
@@ -99,10 +102,12 @@ struct http2_connection {
   uint8_t *rest;       // what the socket has not taken
   size_t rest_len;
   size_t rest_sent;     // of it
+  size_t round;         // from 1; one more whenever the socket has taken all there was
   int64_t progress_ms;  // when the socket took some of it last, or it came about
   struct event stuck;   // while there is a rest
   struct event timer;   // to be up; for a sign of life; or until it is closed for want of streams
   bool is_up;           // the backend's settings have come
+  bool is_retired;      // takes no new streams
   bool is_dirty;
   bool is_dead;
   bool was_heard;  // since the timer was set
@@ -121,8 +126,9 @@ struct http2_piece {
 struct http2_stream {
   struct stream stream;
   struct http2_engine *engine;
-  struct http2_connection *connection;  // NULL once it has ended
-  TAILQ_ENTRY(http2_stream) link;       // among the connection's
+  struct http2_connection *connection;  // NULL once it has ended, and while it waits for room:
+  struct http2_backend *waits_for;      // else NULL
+  TAILQ_ENTRY(http2_stream) link;       // among the connection's, or those that wait for room
   TAILQ_ENTRY(http2_stream) told;       // while is_told
   TAILQ_ENTRY(http2_stream) in_arena;   // while is_in_arena
   TAILQ_ENTRY(http2_stream) timed;      // while deadlines is set
@@ -130,7 +136,7 @@ struct http2_stream {
   int64_t deadline_ms;
   const struct stream_events *events;
   void *owner;
-  struct http2_request *request;  // while it waits
+  struct http2_request *request;  // until it is answered
   int32_t id;                     // 0 while it waits
   int16_t http_status;            // of the answer; 0: none yet
   int16_t status;                 // of gRPC; -1: none yet
@@ -140,7 +146,10 @@ struct http2_stream {
   struct http2_piece *pieces;
   struct http2_piece *last_piece;
   size_t queued_bytes;
-  size_t queued_messages;
+  size_t taken_messages;  // from the owner, in all,
+  size_t given_messages;  // whole to its connection,
+  size_t given_before;    // and before this round of the connection's:
+  size_t round;           // 0: not a byte was given yet
   // In: what the owner has not asked for, and the message that is coming in.
   uint8_t *kept;
   size_t kept_len;
@@ -153,8 +162,9 @@ struct http2_stream {
   uint8_t holds;  // functions that still need the memory
   bool has_owner : 1;
   bool wants : 1;      // the owner has asked for the next message
-  bool is_opened : 1;  // the request has left,
+  bool is_opened : 1;  // the request has left, and the owner knows,
   bool tell_opened : 1;
+  bool is_again : 1;     // the backend has refused it once
   bool is_deferred : 1;  // nghttp2 was told that there is nothing to send
   bool was_full : 1;     // the owner waits for on_sent,
   bool tell_sent : 1;
@@ -173,12 +183,18 @@ struct http2_stream {
 
 // The turn is run before the loop waits.
 void http2_engine_touch(struct http2_engine *engine);
-// Puts a stream that waits on a connection that has room for it; not on the one it was on. False
-// when out of memory: it has ended then.
-bool http2_engine_place(struct http2_engine *engine, struct http2_backend *backend,
-                        struct http2_stream *stream);
+// Puts a stream that waits on a connection that has room for it, or lets it wait until one has. It
+// may have ended after this.
+void http2_engine_place(struct http2_backend *backend, struct http2_stream *stream);
+
+// The stream waits for room no more.
+void http2_engine_leave(struct http2_stream *stream);
+// A connection of the backend may take more than it did, or is gone.
+void http2_engine_room(struct http2_backend *backend);
 
 void http2_deadlines_set(struct http2_deadlines *deadlines, struct http2_stream *stream);
+// The same with the time that it had.
+void http2_deadlines_restore(struct http2_deadlines *deadlines, struct http2_stream *stream);
 void http2_deadlines_clear(struct http2_stream *stream);
 
 // --- http2_connection.c --------------------------------------------------------------------
@@ -226,6 +242,10 @@ void http2_stream_headers_end(struct http2_stream *stream, bool is_last);
 void http2_stream_bytes(struct http2_stream *stream, const uint8_t *bytes, size_t len);
 // The body is over, and no trailers come.
 void http2_stream_body_end(struct http2_stream *stream);
+// The backend has certainly done nothing for it: it is put on a connection again, once, if that is
+// possible: nothing of the answer has been seen, none of its messages has left, and there is time
+// left to open it. It may have ended after this, when true.
+bool http2_stream_again(struct http2_stream *stream);
 // The backend has reset it.
 void http2_stream_closed(struct http2_stream *stream, uint32_t error_code);
 // It is over, with this status: it leaves its connection, and its owner is told. The stream may be

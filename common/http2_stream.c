@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "common/http2_engine.h"
 
 enum {
@@ -116,6 +117,11 @@ static void leave_told(struct http2_stream *stream) {
   }
 }
 
+static void drop_request(struct http2_stream *stream) {
+  free(stream->request);
+  stream->request = NULL;
+}
+
 static void let_go(struct http2_stream *stream) {
   if (--stream->holds > 0 || stream->has_owner || !stream->has_ended) {
     return;
@@ -123,7 +129,7 @@ static void let_go(struct http2_stream *stream) {
   leave_told(stream);
   http2_deadlines_clear(stream);
   drop_pieces(stream);
-  free(stream->request);
+  drop_request(stream);
   free(stream->detail);
   free(stream->kept);
   free(stream->message);
@@ -139,6 +145,12 @@ static void tell_soon(struct http2_stream *stream) {
   }
 }
 
+// Whether the connection may still have what it was given in this round.
+static bool is_in_rest(const struct http2_stream *stream) {
+  return stream->connection && stream->connection->rest &&
+         stream->round == stream->connection->round;
+}
+
 static void end(struct http2_stream *stream, int status, const char *detail) {
   hold(stream);
   if (!stream->has_ended) {
@@ -148,9 +160,13 @@ static void end(struct http2_stream *stream, int status, const char *detail) {
       free(stream->detail);
       stream->detail = strdup(detail);
     }
+    if (is_in_rest(stream)) {
+      stream->given_messages = stream->given_before;  // what becomes of them is not heard any more
+    }
     if (stream->connection) {
       http2_connection_remove(stream->connection, stream);
     }
+    http2_engine_leave(stream);
     http2_deadlines_clear(stream);
     drop_pieces(stream);
     tell_soon(stream);
@@ -210,6 +226,7 @@ static void end_without_status(struct http2_stream *stream) {
 }
 
 void http2_stream_headers_end(struct http2_stream *stream, bool is_last) {
+  drop_request(stream);
   if (is_last && stream->status >= 0) {
     // Our side may be open still: the backend is not to wait for it.
     http2_connection_reset(stream->connection, stream, NGHTTP2_NO_ERROR);
@@ -227,8 +244,26 @@ void http2_stream_headers_end(struct http2_stream *stream, bool is_last) {
 
 void http2_stream_body_end(struct http2_stream *stream) { end_without_status(stream); }
 
+bool http2_stream_again(struct http2_stream *stream) {
+  struct http2_backend *backend = stream->connection->backend;
+  if (stream->is_again || !stream->request || stream->round != 0 || stream->is_finishing ||
+      clock_monotonic_ms() >= stream->deadline_ms) {
+    return false;
+  }
+  http2_connection_remove(stream->connection, stream);
+  stream->is_again = true;
+  stream->is_deferred = false;
+  stream->id = 0;
+  http2_deadlines_restore(&stream->engine->opening, stream);
+  http2_engine_place(backend, stream);
+  return true;
+}
+
 void http2_stream_closed(struct http2_stream *stream, uint32_t error_code) {
   char text[64];
+  if (error_code == NGHTTP2_REFUSED_STREAM && http2_stream_again(stream)) {
+    return;
+  }
   stream->is_gone = true;
   snprintf(text, sizeof text, "the stream was reset: %s", nghttp2_http2_strerror(error_code));
   end(stream, grpc_status_of_reset(error_code), text);
@@ -391,7 +426,7 @@ void http2_stream_tell(struct http2_stream *stream) {
   hold(stream);
   if (stream->tell_opened) {
     stream->tell_opened = false;
-    if (!stream->has_ended && stream->has_owner) {
+    if (!stream->is_opened && !stream->has_ended && stream->has_owner) {
       stream->is_opened = true;
       stream->events->on_opened(stream->owner);
     }
@@ -428,7 +463,11 @@ bool http2_takes(const struct stream *base) {
   return stream->is_opened && !stream->has_ended && !stream->is_finishing && !stream->was_full;
 }
 
-size_t http2_unsure(const struct stream *base) { return of_const(base)->queued_messages; }
+size_t http2_unsure(const struct stream *base) {
+  const struct http2_stream *stream = of_const(base);
+  return stream->taken_messages -
+         (is_in_rest(stream) ? stream->given_before : stream->given_messages);
+}
 
 static struct http2_piece *piece_new(struct http2_engine *engine, size_t len) {
   size_t size = sizeof(struct http2_piece) + len;
@@ -465,17 +504,7 @@ uint8_t *http2_message(struct stream *base, size_t len) {
   return piece->bytes + GRPC_PREFIX_BYTES;
 }
 
-void http2_send(struct stream *base) {
-  struct http2_stream *stream = of(base);
-  struct http2_piece *piece = stream->building;
-  stream->building = NULL;
-  stream->queued_messages++;
-  if (stream->has_ended) {
-    if (!piece->is_in_arena) {
-      free(piece);
-    }
-    return;
-  }
+static inline void append(struct http2_stream *stream, struct http2_piece *piece) {
   *(stream->last_piece ? &stream->last_piece->next : &stream->pieces) = piece;
   stream->last_piece = piece;
   stream->queued_bytes += piece->len;
@@ -484,7 +513,22 @@ void http2_send(struct stream *base) {
     stream->is_in_arena = true;
     TAILQ_INSERT_TAIL(&stream->engine->in_arena, stream, in_arena);
   }
-  http2_connection_resume(stream->connection, stream);
+}
+
+void http2_send(struct stream *base) {
+  struct http2_stream *stream = of(base);
+  struct http2_piece *piece = stream->building;
+  stream->building = NULL;
+  stream->taken_messages++;
+  if (stream->connection) {
+    append(stream, piece);
+    http2_connection_resume(stream->connection, stream);
+  } else if (!stream->has_ended) {
+    append(stream, piece);  // until there is room for the stream
+    http2_engine_touch(stream->engine);
+  } else if (!piece->is_in_arena) {
+    free(piece);
+  }
 }
 
 size_t http2_stream_ready(const struct http2_stream *stream, bool *then_closes) {
@@ -494,6 +538,10 @@ size_t http2_stream_ready(const struct http2_stream *stream, bool *then_closes) 
 
 void http2_stream_take(struct http2_stream *stream, uint8_t *out, size_t len) {
   stream->queued_bytes -= len;
+  if (stream->round != stream->connection->round) {
+    stream->round = stream->connection->round;
+    stream->given_before = stream->given_messages;
+  }
   while (len > 0) {
     struct http2_piece *piece = stream->pieces;
     size_t left = piece->len - piece->sent;
@@ -504,7 +552,7 @@ void http2_stream_take(struct http2_stream *stream, uint8_t *out, size_t len) {
     len -= part;
     if (part == left) {
       stream->pieces = piece->next;
-      stream->queued_messages--;
+      stream->given_messages++;
       if (!piece->is_in_arena) {
         free(piece);
       }
@@ -544,14 +592,15 @@ void http2_stream_leave_arena(struct http2_stream *stream) {
   stream->last_piece = last;
 }
 
-// --- The end, by the owner
-// -------------------------------------------------------------------------
+// --- The end, by the owner ----------------------------------------------------------------------
 
 static void half_close(struct http2_stream *stream) {
   if (!stream->is_finishing && !stream->has_ended) {
     stream->is_finishing = true;
     http2_deadlines_set(&stream->engine->closing, stream);
-    http2_connection_resume(stream->connection, stream);
+    if (stream->connection) {
+      http2_connection_resume(stream->connection, stream);
+    }
   }
 }
 

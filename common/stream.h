@@ -28,13 +28,15 @@ struct stream_engine_options {
   enum stream_engine_kind kind;
   int64_t open_timeout_ms;
   size_t streams_per_connection;  // a further connection is opened beyond it
+  size_t connections_max;         // to one backend, of HTTP/2; 0: the engine's own choice
   size_t message_bytes;           // a larger message from a backend ends its stream
   int64_t keepalive_ms;           // between pings on a connection; 0: the engine's own choice
   // For secure targets; all borrowed for the call. NULL or "": the system's authorities, no
   // certificate of our own, the host's name.
-  const char *tls_ca;    // PEM
-  const char *tls_cert;  // PEM
-  const char *tls_key;   // PEM
+  const char *tls_ca;      // PEM; for gRPC C core alone, as the next two
+  const char *tls_cert;    // PEM
+  const char *tls_key;     // PEM
+  struct ssl_ctx_st *tls;  // for HTTP/2 alone, which keeps a reference of its own
   const char *tls_server_name;
 };
 
@@ -57,7 +59,7 @@ enum stream_status {
 };
 
 struct stream_events {
-  // The request headers went out: messages may be sent and read.
+  // The request headers went out: messages may be sent and read. Told once.
   void (*on_opened)(void *owner);
   // The stream takes the next message, after it did not (stream_takes). Says nothing about the
   // arrival of those before it.
@@ -99,13 +101,15 @@ int64_t stream_engine_arrived_us(const struct stream_engine *engine);
 
 // Starts a stream; NULL when out of memory. It is opened within the engine's
 // open_timeout_ms or ends with STREAM_DEADLINE_EXCEEDED; once opened it has no
-// deadline. Streams to one address share connections: another connection is made
+// deadline. One that a backend has certainly done nothing for (it refused it, or was leaving) is
+// asked for once more, unnoticed, as long as none of its messages has left and it could still be
+// opened in time. Streams to one address share connections: another connection is made
 // when streams_per_connection are on each of them, and also when a backend turns
 // out to allow fewer (an opening that timed out on a connection whose other
-// streams are open lowers the number used for that address). A connection without
-// streams is closed after a while. Strings and metadata are copied, events are borrowed until
-// stream_end or stream_finish; a stream whose metadata no header can carry ends with
-// STREAM_INVALID_ARGUMENT.
+// streams are open lowers the number used for that address); over HTTP/2 not beyond
+// connections_max, where streams wait for room. A connection without streams is closed after a
+// while. Strings and metadata are copied, events are borrowed until stream_end or stream_finish; a
+// stream whose metadata no header can carry ends with STREAM_INVALID_ARGUMENT.
 struct stream *stream_open(struct stream_engine *engine, const struct stream_target *target,
                            const struct stream_metadata *metadata, size_t metadata_count,
                            const struct stream_events *events, void *owner);

@@ -1,4 +1,3 @@
-#include <openssl/pem.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +9,10 @@
 // Streams on HTTP/2 in the loop itself. What has come is read and given out at once; what is to be
 // sent is gathered, and leaves at the end of the turn, by one call for each connection.
 
-enum { HALF_CLOSE_MS = 15000 };  // for a backend to end a stream that we have half-closed
+enum {
+  HALF_CLOSE_MS = 15000,   // for a backend to end a stream that we have half-closed
+  CONNECTIONS_MAX = 1000,  // to one backend, which may allow only few streams on each
+};
 
 static struct http2_engine *of(struct stream_engine *engine) {
   return (struct http2_engine *)(void *)engine;
@@ -37,6 +39,23 @@ void http2_deadlines_set(struct http2_deadlines *deadlines, struct http2_stream 
   if (TAILQ_FIRST(&deadlines->streams) == stream) {
     arm(deadlines);
   }
+}
+
+void http2_deadlines_restore(struct http2_deadlines *deadlines, struct http2_stream *stream) {
+  struct http2_stream *later;
+  http2_deadlines_clear(stream);
+  stream->deadlines = deadlines;
+  TAILQ_FOREACH(later, &deadlines->streams, timed) {
+    if (later->deadline_ms >= stream->deadline_ms) {
+      break;
+    }
+  }
+  if (later) {
+    TAILQ_INSERT_BEFORE(later, stream, timed);
+  } else {
+    TAILQ_INSERT_TAIL(&deadlines->streams, stream, timed);
+  }
+  arm(deadlines);
 }
 
 // The timer stays, for the next one: it fires in vain at most once for all.
@@ -90,6 +109,7 @@ static struct http2_backend *backend_get(struct http2_engine *engine, const char
   backend->secure = secure;
   backend->streams_max = engine->options.streams_per_connection;
   LIST_INIT(&backend->connections);
+  TAILQ_INIT(&backend->waiting);
   HASH_ADD_KEYPTR(hh, engine->backends, backend->key, strlen(backend->key), backend);
   return backend;
 }
@@ -99,7 +119,7 @@ static void free_empty_backends(struct http2_engine *engine) {
   struct http2_backend *next;
   engine->has_empty_backend = false;
   HASH_ITER(hh, engine->backends, backend, next) {
-    if (LIST_EMPTY(&backend->connections)) {
+    if (backend->connection_count == 0 && TAILQ_EMPTY(&backend->waiting)) {
       // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): the one before has left the hash
       HASH_DELETE(hh, engine->backends, backend);
       free(backend->key);
@@ -108,23 +128,70 @@ static void free_empty_backends(struct http2_engine *engine) {
   }
 }
 
-bool http2_engine_place(struct http2_engine *engine, struct http2_backend *backend,
-                        struct http2_stream *stream) {
+// NULL with is_full, or when out of memory.
+static struct http2_connection *find_room(struct http2_backend *backend, bool *is_full) {
   struct http2_connection *connection;
+  *is_full = false;
   LIST_FOREACH(connection, &backend->connections, link) {
     if (http2_connection_has_room(connection)) {
-      http2_connection_add(connection, stream);
-      return true;
+      return connection;
     }
   }
-  connection = http2_connection_new(backend);
-  if (!connection) {
-    engine->has_empty_backend = true;
+  *is_full = backend->connection_count >= backend->engine->options.connections_max;
+  return *is_full ? NULL : http2_connection_new(backend);
+}
+
+static void put_on(struct http2_connection *connection, struct http2_stream *stream) {
+  if (connection) {
+    http2_connection_add(connection, stream);
+  } else {
+    stream->engine->has_empty_backend = true;
     http2_stream_fail(stream, STREAM_RESOURCE_EXHAUSTED, "out of memory");
-    return false;
   }
-  http2_connection_add(connection, stream);
-  return true;
+}
+
+void http2_engine_place(struct http2_backend *backend, struct http2_stream *stream) {
+  bool is_full;
+  struct http2_connection *connection = find_room(backend, &is_full);
+  if (is_full) {
+    stream->waits_for = backend;
+    TAILQ_INSERT_TAIL(&backend->waiting, stream, link);
+  } else {
+    put_on(connection, stream);
+  }
+}
+
+void http2_engine_leave(struct http2_stream *stream) {
+  if (stream->waits_for) {
+    TAILQ_REMOVE(&stream->waits_for->waiting, stream, link);
+    stream->waits_for = NULL;
+    stream->engine->has_empty_backend = true;
+  }
+}
+
+void http2_engine_room(struct http2_backend *backend) {
+  if (!TAILQ_EMPTY(&backend->waiting)) {
+    backend->engine->has_room = true;
+    http2_engine_touch(backend->engine);
+  }
+}
+
+static void place_waiting(struct http2_engine *engine) {
+  struct http2_backend *backend;
+  struct http2_backend *next;
+  engine->has_room = false;
+  HASH_ITER(hh, engine->backends, backend, next) {
+    struct http2_stream *stream;
+    while ((stream = TAILQ_FIRST(&backend->waiting))) {
+      bool is_full;
+      struct http2_connection *connection = find_room(backend, &is_full);
+      if (is_full) {
+        break;
+      }
+      http2_engine_leave(stream);
+      put_on(connection, stream);
+    }
+  }
 }
 
 // --- A turn ------------------------------------------------------------------------------------
@@ -161,6 +228,9 @@ static void on_turn(evutil_socket_t fd, short what, void *context) {
   struct http2_stream *stream;
   (void)fd;
   (void)what;
+  if (engine->has_room) {
+    place_waiting(engine);
+  }
   send_all(engine);
   // Those that are told something now may have more to be told: that is the next turn's.
   for (size_t left = engine->told_count; left > 0 && (stream = TAILQ_FIRST(&engine->told));
@@ -169,12 +239,6 @@ static void on_turn(evutil_socket_t fd, short what, void *context) {
   }
   bury_the_dead(engine);
 }
-
-// --- TLS ---------------------------------------------------------------------------------------
-
-static bool given(const char *text) { return text && text[0] != '\0'; }
-
-static char *copy_of(const char *text) { return given(text) ? strdup(text) : NULL; }
 
 // --- The interface -----------------------------------------------------------------------------
 
@@ -185,7 +249,9 @@ static struct stream *http2_open(struct stream_engine *base, const struct stream
   bool is_legal = true;
   if (target->secure && !engine->tls) {
     // The system's authorities are a megabyte and more, read when the first backend asks for TLS.
-    engine->tls = tls_client_context_of_pem(NULL, NULL, NULL);
+    static const struct config_tls nothing_given;
+    char why[CONFIG_TEXT_BYTES];
+    engine->tls = tls_client_context(&nothing_given, NULL, why, sizeof why);
   }
   struct http2_backend *backend = backend_get(engine, target->address, target->secure);
   struct http2_stream *stream = backend ? calloc(1, sizeof *stream) : NULL;
@@ -210,16 +276,16 @@ static struct stream *http2_open(struct stream_engine *base, const struct stream
     engine->has_empty_backend = true;
     return &stream->stream;
   }
-  stream->request =
-      http2_request_new(target, engine->tls_server_name ? engine->tls_server_name : target->address,
-                        metadata, metadata_count);
+  bool is_renamed = target->secure && engine->tls_server_name;
+  stream->request = http2_request_new(
+      target, is_renamed ? engine->tls_server_name : target->address, metadata, metadata_count);
   if (!stream->request) {
     free(stream);
     engine->has_empty_backend = true;
     return NULL;
   }
   http2_deadlines_set(&engine->opening, stream);
-  http2_engine_place(engine, backend, stream);
+  http2_engine_place(backend, stream);
   return &stream->stream;
 }
 
@@ -237,8 +303,12 @@ static void http2_free(struct stream_engine *base) {
   struct http2_backend *backend;
   struct http2_backend *next;
   struct http2_connection *connection;
+  struct http2_stream *stream;
   send_all(engine);
   HASH_ITER(hh, engine->backends, backend, next) {
+    while ((stream = TAILQ_FIRST(&backend->waiting))) {
+      http2_stream_fail(stream, STREAM_UNAVAILABLE, NULL);
+    }
     while ((connection = LIST_FIRST(&backend->connections))) {
       http2_connection_cut(connection);
     }
@@ -272,12 +342,13 @@ static bool make_parts(struct http2_engine *engine, const struct stream_engine_o
   }
   nghttp2_option_set_no_auto_window_update(engine->session_options, 1);
   nghttp2_option_set_no_closed_streams(engine->session_options, 1);
-  engine->tls_server_name = copy_of(options->tls_server_name);
-  if (given(options->tls_ca) || given(options->tls_cert)) {
-    engine->tls = tls_client_context_of_pem(options->tls_ca, options->tls_cert, options->tls_key);
-    if (!engine->tls) {
-      return false;
-    }
+  if (options->tls) {
+    SSL_CTX_up_ref(options->tls);
+    engine->tls = options->tls;
+  }
+  if (options->tls_server_name && options->tls_server_name[0] != '\0' &&
+      !(engine->tls_server_name = strdup(options->tls_server_name))) {
+    return false;
   }
   return engine->tcp.read_buffer && engine->arena && engine->out && engine->callbacks;
 }
@@ -305,6 +376,9 @@ struct stream_engine *stream_http2_new(struct event_base *base,
   engine->engine.methods = &methods;
   engine->base = base;
   engine->options = *options;
+  if (options->connections_max == 0) {
+    engine->options.connections_max = CONNECTIONS_MAX;
+  }
   engine->tcp.base = base;
   LIST_INIT(&engine->retired);
   TAILQ_INIT(&engine->dirty);

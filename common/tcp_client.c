@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/tls.h"
 
 enum {
@@ -44,6 +45,7 @@ struct tcp_client {
   struct lookup *lookup;
   struct evutil_addrinfo *addresses;
   struct evutil_addrinfo *next_address;
+  int64_t deadline_ms;
   SSL *ssl;
   bool write_wants_read;  // TLS has to hear something before it takes more
   char alpn[128];
@@ -94,13 +96,13 @@ static void break_by_tls(struct tcp_client *client) {
 
 // --- TLS ---------------------------------------------------------------------------------------
 
-// Whether the operation may be tried again later. If not, the connection is broken.
-static bool may_try_again(struct tcp_client *client, int result) {
+// The operation is to be tried again later, or the connection is broken.
+static void wait_or_break(struct tcp_client *client, int result) {
   switch (SSL_get_error(client->ssl, result)) {
-    case SSL_ERROR_WANT_READ: return true;
-    case SSL_ERROR_WANT_WRITE: event_add(&client->writable, NULL); return true;
-    case SSL_ERROR_ZERO_RETURN: break_it(client, "the connection was closed"); return false;
-    default: break_by_tls(client); return false;
+    case SSL_ERROR_WANT_READ: break;
+    case SSL_ERROR_WANT_WRITE: event_add(&client->writable, NULL); break;
+    case SSL_ERROR_ZERO_RETURN: break_it(client, "the connection was closed"); break;
+    default: break_by_tls(client); break;
   }
 }
 
@@ -110,7 +112,7 @@ static void shake_hands(struct tcp_client *client) {
   ERR_clear_error();
   int result = SSL_connect(client->ssl);
   if (result != 1) {
-    (void)may_try_again(client, result);
+    wait_or_break(client, result);
     return;
   }
   SSL_get0_alpn_selected(client->ssl, &chosen, &len);
@@ -142,8 +144,9 @@ static ssize_t receive(struct tcp_client *client) {
   ERR_clear_error();
   int result = SSL_read(client->ssl, shared->read_buffer, (int)len);
   if (result <= 0) {
+    wait_or_break(client, result);
     errno = EAGAIN;
-    return may_try_again(client, result) ? -1 : -2;
+    return -1;
   }
   return result;
 }
@@ -195,7 +198,7 @@ static size_t write_tls(struct tcp_client *client, const uint8_t *bytes, size_t 
     int result = SSL_write_ex(client->ssl, bytes + taken, len - taken, &written);
     if (result != 1) {
       client->write_wants_read = SSL_want_read(client->ssl);
-      (void)may_try_again(client, result);
+      wait_or_break(client, result);
       break;
     }
     taken += written;
@@ -229,7 +232,11 @@ static void on_writable(evutil_socket_t fd, short what, void *context) {
   struct tcp_client *client = context;
   int error = 0;
   socklen_t size = sizeof error;
-  (void)what;
+  if (!(what & EV_WRITE)) {  // the time of take_socket is over
+    errno = ETIMEDOUT;
+    connect_next(client);
+    return;
+  }
   if (client->state == SHAKING_HANDS) {
     shake_hands(client);
     return;
@@ -257,6 +264,16 @@ static void on_writable(evutil_socket_t fd, short what, void *context) {
   client->events->on_connected(client->owner);
 }
 
+// Of the time that is left, for this address and each that comes after it.
+static int64_t share_ms(const struct tcp_client *client) {
+  int64_t left_ms = client->deadline_ms - clock_monotonic_ms();
+  int64_t count = 1;
+  for (const struct evutil_addrinfo *next = client->next_address; next; next = next->ai_next) {
+    count++;
+  }
+  return left_ms > count ? left_ms / count : 1;
+}
+
 static void take_socket(struct tcp_client *client, int fd) {
   static const int on = 1;
   client->fd = fd;
@@ -264,7 +281,8 @@ static void take_socket(struct tcp_client *client, int fd) {
   event_assign(&client->readable, client->shared->base, fd, EV_READ | EV_PERSIST, on_readable,
                client);
   event_assign(&client->writable, client->shared->base, fd, EV_WRITE, on_writable, client);
-  event_add(&client->writable, NULL);
+  const struct timeval share = clock_timeval(share_ms(client));
+  event_add(&client->writable, client->next_address ? &share : NULL);
 }
 
 // Tries the next of the server's addresses; errno is why the one before came to nothing.
@@ -378,6 +396,7 @@ struct tcp_client *tcp_client_new(struct tcp_client_shared *shared,
   client->events = events;
   client->owner = owner;
   client->fd = -1;
+  client->deadline_ms = clock_monotonic_ms() + target->timeout_ms;
   event_assign(&client->broken, shared->base, -1, 0, on_broken, client);
   if (target->alpn) {
     snprintf(client->alpn, sizeof client->alpn, "%s", target->alpn);

@@ -42,6 +42,9 @@ struct tcp_client_target {
   SSL_CTX *tls;         // NULL: none
   const char *name;     // that its certificate must have; NULL: the host's
   const char *alpn;     // the protocol that it must choose, of under 128 bytes
+  // The caller will wait for so long: each of the host's addresses gets its share of what is left,
+  // since one may swallow whatever is sent there.
+  int64_t timeout_ms;
 };
 
 // Begins to connect. target's texts are copied, its context is used on; events are borrowed. NULL

@@ -53,55 +53,6 @@ failed:
   return NULL;
 }
 
-static bool add_authorities(SSL_CTX *context, const char *pem) {
-  X509_STORE *store = SSL_CTX_get_cert_store(context);
-  BIO *bio = BIO_new_mem_buf(pem, -1);
-  X509 *one;
-  size_t count = 0;
-  while (bio && (one = PEM_read_bio_X509(bio, NULL, NULL, NULL))) {
-    count += (size_t)X509_STORE_add_cert(store, one);
-    X509_free(one);
-  }
-  ERR_clear_error();  // that the text is at its end is one
-  BIO_free(bio);
-  return count > 0;
-}
-
-static bool use_chain(SSL_CTX *context, const char *pem) {
-  BIO *bio = BIO_new_mem_buf(pem, -1);
-  X509 *one = bio ? PEM_read_bio_X509(bio, NULL, NULL, NULL) : NULL;
-  bool used = one && SSL_CTX_use_certificate(context, one) == 1;
-  X509_free(one);
-  while (used && (one = PEM_read_bio_X509(bio, NULL, NULL, NULL))) {
-    used = SSL_CTX_add1_chain_cert(context, one) == 1;
-    X509_free(one);
-  }
-  ERR_clear_error();
-  BIO_free(bio);
-  return used;
-}
-
-static bool given(const char *text) { return text && text[0] != '\0'; }
-
-SSL_CTX *tls_client_context_of_pem(const char *ca, const char *cert, const char *key) {
-  SSL_CTX *context = SSL_CTX_new(TLS_client_method());
-  bool good = context && SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) == 1;
-  if (good) {
-    SSL_CTX_set_verify(context, SSL_VERIFY_PEER, NULL);
-    good =
-        given(ca) ? add_authorities(context, ca) : SSL_CTX_set_default_verify_paths(context) == 1;
-  }
-  if (good && given(cert)) {
-    good = use_chain(context, cert) && given(key) && use_key(context, key) == 1 &&
-           SSL_CTX_check_private_key(context) == 1;
-  }
-  if (!good) {
-    SSL_CTX_free(context);
-    return NULL;
-  }
-  return context;
-}
-
 int tls_client_check(const struct config_tls *tls, const char *key_pem, char *why,
                      size_t why_size) {
   if (tls->ca[0] == '\0' && tls->cert[0] == '\0') {

@@ -17,10 +17,6 @@ void tls_outlive_main(void);
 SSL_CTX *tls_client_context(const struct config_tls *tls, const char *key_pem, char *why,
                             size_t why_size);
 
-// The same from PEM texts: the authorities (NULL or "": the system's), and our own certificate with
-// its key (NULL or "": none). NULL when they make no sense, or out of memory.
-SSL_CTX *tls_client_context_of_pem(const char *ca, const char *cert, const char *key);
-
 // Whether the files that tls names are good and fit together: 0, or ERROR_INVALID with the
 // reason in why.
 int tls_client_check(const struct config_tls *tls, const char *key_pem, char *why,

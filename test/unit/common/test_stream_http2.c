@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/loop.h"
 #include "common/stream.h"
@@ -29,12 +30,36 @@ enum {
 #define METHOD "/player.intra.v1.TunnelService/Tunnel"
 
 static size_t writes;
+static size_t socket_room = SIZE_MAX;  // in the sockets
 
 size_t __real_tcp_client_write(struct tcp_client *client, const uint8_t *bytes, size_t len);
 size_t __wrap_tcp_client_write(struct tcp_client *client, const uint8_t *bytes, size_t len);
 size_t __wrap_tcp_client_write(struct tcp_client *client, const uint8_t *bytes, size_t len) {
   writes += len > 0;
-  return __real_tcp_client_write(client, bytes, len);
+  size_t taken = __real_tcp_client_write(client, bytes, len < socket_room ? len : socket_room);
+  socket_room -= socket_room == SIZE_MAX ? 0 : taken;
+  return taken;
+}
+
+// A host of many addresses: the first is not as the others, which are all the same.
+#define MANY "many.invalid"
+enum { MANY_ADDRESSES = 60 };
+
+int __real_evutil_getaddrinfo(const char *host, const char *port,
+                              const struct evutil_addrinfo *hints, struct evutil_addrinfo **found);
+int __wrap_evutil_getaddrinfo(const char *host, const char *port,
+                              const struct evutil_addrinfo *hints, struct evutil_addrinfo **found);
+int __wrap_evutil_getaddrinfo(const char *host, const char *port,
+                              const struct evutil_addrinfo *hints, struct evutil_addrinfo **found) {
+  if (strcmp(host, MANY) != 0) {
+    return __real_evutil_getaddrinfo(host, port, hints, found);
+  }
+  for (int i = 0; i < MANY_ADDRESSES; i++) {
+    int result = __real_evutil_getaddrinfo(i == 0 ? "127.0.0.2" : "127.0.0.1", port, hints, found);
+    assert_int_equal(result, 0);
+    found = &(*found)->ai_next;
+  }
+  return 0;
 }
 
 // One stream and what it was told.
@@ -45,6 +70,7 @@ struct client {
   int messages;
   int ended;
   int status;
+  size_t unsure;  // when it ended
   char detail[1024];
   size_t last_len;
   uint8_t last[KEPT_BYTES];  // of the last message, as much as there is room for
@@ -96,6 +122,7 @@ static void on_ended(void *owner, int status, const char *detail) {
   struct client *client = owner;
   client->ended++;
   client->status = status;
+  client->unsure = stream_unsure(client->stream);
   snprintf(client->detail, sizeof client->detail, "%s", detail);
   stream_end(client->stream, true);
   client->stream = NULL;
@@ -105,6 +132,7 @@ static const struct stream_events events = {on_opened, on_sent, on_message, on_e
 
 static int set_up(void **state) {
   struct house *house = calloc(1, sizeof *house);
+  socket_room = SIZE_MAX;
   house->base = event_base_new();
   house->options = (struct stream_engine_options){.kind = STREAM_HTTP2,
                                                   .open_timeout_ms = LONG_MS,
@@ -278,6 +306,16 @@ static void the_request_is_what_the_specification_asks_for(void **state) {
   assert_null(strstr(headers, "grpc-encoding"));
   const char *accepted = strstr(headers, "\ngrpc-accept-encoding: ");
   assert_true(!accepted || strstr(headers, "\ngrpc-accept-encoding: identity\n"));
+}
+
+static void the_name_for_certificates_is_none_without_them(void **state) {
+  struct house *house = *state;
+  char wanted[256];
+  house->options.tls_server_name = "roma.internal";
+  open_one(house, 0);
+  AWAIT(house, house->backend.connections[0]->stream_count == 1);
+  snprintf(wanted, sizeof wanted, ":authority: %s\n", house->backend.address);
+  assert_non_null(strstr(last_stream(house, 0)->headers, wanted));
 }
 
 static void the_values_of_binary_metadata_are_in_base64_without_padding(void **state) {
@@ -707,7 +745,6 @@ static void a_reset_is_translated(void **state) {
       {NGHTTP2_FLOW_CONTROL_ERROR, STREAM_INTERNAL},
       {NGHTTP2_SETTINGS_TIMEOUT, STREAM_INTERNAL},
       {NGHTTP2_FRAME_SIZE_ERROR, STREAM_INTERNAL},
-      {NGHTTP2_REFUSED_STREAM, STREAM_UNAVAILABLE},
       {NGHTTP2_CANCEL, STREAM_CANCELLED},
       {NGHTTP2_COMPRESSION_ERROR, STREAM_INTERNAL},
       {NGHTTP2_CONNECT_ERROR, STREAM_INTERNAL},
@@ -940,6 +977,40 @@ static void a_window_may_be_changed_and_even_fall_below_nothing(void **state) {
   assert_filled(last_stream(house, 0), count);
 }
 
+static void what_the_socket_has_not_taken_is_unsure(void **state) {
+  enum { ROOM_BYTES = 2000 };
+  struct house *house = *state;
+  uint8_t bytes[SENT_BYTES] = {0};
+  struct client *client = open_one(house, 0);
+  struct client *other = open_one(house, 1);
+  struct backend_connection *connection = house->backend.connections[0];
+  AWAIT(house, connection->stream_count == 2);
+  settle(house, connection);
+  socket_room = ROOM_BYTES;
+  for (int i = 0; i < 4; i++) {
+    send_bytes(client, bytes, sizeof bytes);
+  }
+  assert_int_equal(stream_unsure(client->stream), 4);
+  AWAIT(house, socket_room == 0);
+  assert_in_range(stream_unsure(client->stream), 3, 4);  // not more than one has left
+  assert_int_equal(stream_unsure(other->stream), 0);
+  send_text(client, "behind them");
+  assert_in_range(stream_unsure(client->stream), 4, 5);
+  socket_room = SIZE_MAX;
+  AWAIT(house, connection->streams[0].len == 4 * (PREFIX_BYTES + SENT_BYTES) + PREFIX_BYTES + 11);
+  assert_int_equal(stream_unsure(client->stream), 0);
+  // And when it is over before the socket takes them.
+  socket_room = 0;
+  send_text(client, "never");
+  send_text(client, "heard");
+  size_t before = writes;
+  AWAIT(house, writes > before);
+  backend_close(connection);
+  AWAIT(house, client->ended == 1 && other->ended == 1);
+  assert_int_equal(client->unsure, 2);
+  assert_int_equal(other->unsure, 0);
+}
+
 static void frames_are_no_larger_than_the_backend_takes(void **state) {
   struct house *house = *state;
   static const uint8_t bytes[50000];
@@ -1073,6 +1144,24 @@ static void a_backend_that_allows_no_streams_is_waited_for_in_vain(void **state)
   assert_in_range(house->backend.connection_count, 1, 2);  // more would be no better
 }
 
+static void a_backend_that_allows_no_streams_and_leaves_is_not_tried_for_ever(void **state) {
+  static const char greeting[] =
+      "\0\0\6\4\0\0\0\0\0\0\3\0\0\0\0"
+      "\0\0\10\7\0\0\0\0\0\0\0\0\0\0\0\0\0";
+  struct house *house = *state;
+  house->backend.greeting = greeting;
+  house->backend.greeting_len = sizeof greeting - 1;
+  for (int i = 0; i < 3; i++) {
+    begin(house, i);
+  }
+  for (int i = 0; i < 3; i++) {
+    AWAIT(house, house->clients[i].ended == 1);
+    assert_int_equal(house->clients[i].status, STREAM_UNAVAILABLE);
+    assert_int_equal(house->clients[i].opened, 0);
+  }
+  assert_int_equal(house->backend.connection_count, 2);
+}
+
 static void our_own_limit_makes_further_connections_too(void **state) {
   struct house *house = *state;
   house->options.streams_per_connection = 2;
@@ -1081,6 +1170,81 @@ static void our_own_limit_makes_further_connections_too(void **state) {
   }
   assert_int_equal(house->backend.connection_count, 3);
   assert_int_equal(stream_engine_connections(house->engine), 3);
+}
+
+static void beyond_the_bound_on_connections_streams_wait_for_room(void **state) {
+  struct house *house = *state;
+  house->options.connections_max = 2;
+  greet_with_limit(house, 1);
+  for (int i = 0; i < 2; i++) {
+    open_one(house, i);
+    AWAIT(house, house->backend.connections[i]->stream_count == 1);
+  }
+  for (int i = 2; i < 6; i++) {
+    begin(house, i);
+  }
+  for (int i = 0; i < 2; i++) {
+    settle(house, house->backend.connections[i]);
+  }
+  assert_int_equal(stream_engine_connections(house->engine), 2);
+  end(&house->clients[4], false);
+  end(&house->clients[0], false);  // its room is for the first
+  AWAIT(house, house->clients[2].opened == 1);
+  assert_int_equal(house->clients[3].opened, 0);
+  backend_close(house->backend.connections[1]);
+  AWAIT(house, house->clients[3].opened == 1);
+  assert_int_equal(house->clients[1].status, STREAM_UNAVAILABLE);
+  assert_int_equal(house->backend.connection_count, 3);
+  for (int i = 2; i < 6; i++) {
+    assert_int_equal(house->clients[i].ended, 0);
+  }
+}
+
+static void who_waits_for_room_in_vain_hears_of_it_in_time(void **state) {
+  struct house *house = *state;
+  house->options.connections_max = 1;
+  house->options.open_timeout_ms = SHORT_MS;
+  greet_with_limit(house, 1);
+  struct client *first = open_one(house, 0);
+  struct client *second = begin(house, 1);
+  AWAIT(house, second->ended == 1);
+  assert_int_equal(second->status, STREAM_DEADLINE_EXCEEDED);
+  assert_int_equal(first->ended, 0);
+  assert_int_equal(house->backend.connection_count, 1);
+}
+
+// One that was opened, and then left out by a goaway; and the connection stays for another.
+static struct client *wait_for_room(struct house *house) {
+  int32_t id;
+  house->options.connections_max = 1;
+  open_answered(house, 0, &id);
+  struct client *client = open_one(house, 1);
+  struct backend_connection *connection = house->backend.connections[0];
+  AWAIT(house, connection->stream_count == 2);
+  backend_goaway(connection, id, NGHTTP2_NO_ERROR);
+  settle(house, connection);
+  send_text(client, "patience");
+  send_text(client, "pays");
+  settle(house, connection);
+  assert_int_equal(house->backend.connection_count, 1);
+  assert_int_equal(stream_unsure(client->stream), 2);
+  end(client, true);
+  return client;
+}
+
+static void what_is_sent_while_waiting_for_room_arrives(void **state) {
+  struct house *house = *state;
+  wait_for_room(house);
+  end(&house->clients[0], false);
+  AWAIT(house, house->backend.connection_count == 2);
+  AWAIT(house, last_stream(house, 1)->ended);
+  assert_string_equal(heard(last_stream(house, 1)), " patience pays");
+}
+
+static void an_engine_may_be_freed_while_streams_wait_for_room(void **state) {
+  struct house *house = *state;
+  wait_for_room(house);
+  begin(house, 2);
 }
 
 static void the_room_of_a_stream_that_ended_is_used_again(void **state) {
@@ -1136,15 +1300,150 @@ static void streams_that_a_goaway_leaves_out_are_unavailable(void **state) {
   assert_int_equal(house->clients[0].ended, 0);
 }
 
-static void a_goaway_in_place_of_an_answer_ends_what_waits(void **state) {
+// The backend's side of the only stream on a connection that is to come.
+static struct backend_connection *await_stream(struct house *house, int number) {
+  AWAIT(house, house->backend.connection_count > number &&
+                   house->backend.connections[number]->stream_count == 1);
+  return house->backend.connections[number];
+}
+
+// It was opened once for its owner, and works.
+static void assert_works(struct house *house, struct client *client, int connection, int32_t id) {
+  backend_accept(house->backend.connections[connection], id);
+  backend_text(house->backend.connections[connection], id, "down");
+  AWAIT(house, client->messages == 1 || client->ended);
+  send_text(client, "up");
+  AWAIT(house, last_stream(house, connection)->len == PREFIX_BYTES + 2 || client->ended);
+  assert_int_equal(client->opened, 1);
+  assert_int_equal(client->ended, 0);
+}
+
+static void a_stream_that_a_goaway_leaves_out_goes_elsewhere_once(void **state) {
   // As grpc-go does to a client that asks too much: one before any stream was taken.
   struct house *house = *state;
   struct client *client = open_one(house, 0);
-  struct backend_connection *connection = house->backend.connections[0];
-  backend_goaway(connection, 0, NGHTTP2_ENHANCE_YOUR_CALM);
+  struct client *other = open_one(house, 1);
+  struct backend_connection *first = house->backend.connections[0];
+  AWAIT(house, first->stream_count == 2);
+  backend_accept(first, 1);
+  backend_goaway(first, 1, NGHTTP2_ENHANCE_YOUR_CALM);
+  struct backend_connection *second = await_stream(house, 1);
+  assert_string_equal(second->streams[0].headers, first->streams[1].headers);
+  assert_works(house, other, 1, 1);
+  assert_int_equal(client->ended, 0);
+  end(client, false);
+  AWAIT(house, first->closed);
+  // The next one is left out twice.
+  client = begin(house, 2);
+  AWAIT(house, second->stream_count == 2);
+  backend_goaway(second, 1, NGHTTP2_NO_ERROR);
+  struct backend_connection *third = await_stream(house, 2);
+  backend_goaway(third, 0, NGHTTP2_NO_ERROR);
   AWAIT(house, client->ended == 1);
-  assert_true(client->status == STREAM_UNAVAILABLE || client->status == STREAM_RESOURCE_EXHAUSTED);
-  AWAIT(house, connection->closed);
+  assert_int_equal(client->status, STREAM_UNAVAILABLE);
+  assert_int_equal(house->backend.connection_count, 3);
+  assert_int_equal(other->ended, 0);
+}
+
+static void a_refused_stream_is_asked_for_once_more(void **state) {
+  struct house *house = *state;
+  for (int i = 0; i < 2; i++) {
+    struct client *client = open_one(house, i);
+    struct backend_connection *connection = house->backend.connections[0];
+    AWAIT(house, connection->stream_count == 2 * i + 1);
+    backend_reset(connection, last_stream(house, 0)->id, NGHTTP2_REFUSED_STREAM);
+    AWAIT(house, connection->stream_count == 2 * i + 2);
+    if (i == 0) {
+      assert_works(house, client, 0, last_stream(house, 0)->id);
+      continue;
+    }
+    backend_reset(connection, last_stream(house, 0)->id, NGHTTP2_REFUSED_STREAM);
+    AWAIT(house, client->ended == 1);
+    assert_int_equal(client->status, STREAM_UNAVAILABLE);
+    assert_int_equal(connection->stream_count, 4);
+  }
+  assert_int_equal(house->backend.connection_count, 1);
+}
+
+// What was answered, or sent something, is not asked for a second time.
+static void a_stream_that_is_in_use_is_not_asked_for_again(void **state) {
+  struct house *house = *state;
+  int32_t id;
+  struct client *answered = open_answered(house, 0, &id);
+  struct client *sent = open_one(house, 1);
+  struct backend_connection *connection = house->backend.connections[0];
+  send_text(sent, "a message");
+  AWAIT(house, connection->stream_count == 2 && last_stream(house, 0)->len > 0);
+  settle(house, connection);
+  backend_reset(connection, 1, NGHTTP2_REFUSED_STREAM);
+  backend_reset(connection, 3, NGHTTP2_REFUSED_STREAM);
+  AWAIT(house, answered->ended == 1 && sent->ended == 1);
+  assert_int_equal(answered->status, STREAM_UNAVAILABLE);
+  assert_int_equal(sent->status, STREAM_UNAVAILABLE);
+  assert_int_equal(connection->stream_count, 2);
+}
+
+// Its message waits for the window, and goes with it.
+static void a_message_that_has_not_left_goes_elsewhere_with_its_stream(void **state) {
+  struct house *house = *state;
+  house->backend.settings[0] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 0};
+  house->backend.settings_count = 1;
+  struct client *client = open_one(house, 0);
+  struct backend_connection *connection = house->backend.connections[0];
+  AWAIT(house, connection->stream_count == 1);
+  send_text(client, "patience");
+  settle(house, connection);
+  backend_reset(connection, 1, NGHTTP2_REFUSED_STREAM);
+  AWAIT(house, connection->stream_count == 2);
+  send_text(client, "pays");
+  backend_window(connection, 3, 1000);
+  AWAIT(house, last_stream(house, 0)->len == 2 * PREFIX_BYTES + 12);
+  assert_string_equal(heard(last_stream(house, 0)), " patience pays");
+  assert_int_equal(client->opened, 1);
+  settle(house, connection);
+  assert_int_equal(stream_unsure(client->stream), 0);
+}
+
+// The same on a connection whose backend has said in the meantime that it goes away.
+static void a_request_that_may_not_leave_any_more_goes_elsewhere(void **state) {
+  struct house *house = *state;
+  struct client *first = open_one(house, 0);
+  struct backend_connection *connection = house->backend.connections[0];
+  AWAIT(house, connection->stream_count == 1);
+  settle(house, connection);
+  socket_room = 0;
+  send_text(first, "holds up what follows");
+  size_t before = writes;
+  AWAIT(house, writes > before);
+  struct client *second = begin(house, 1);
+  backend_goaway(connection, 1, NGHTTP2_NO_ERROR);
+  backend_ping(connection, "answer!");
+  before = writes;
+  AWAIT(house, writes > before + 1);  // for the stream, and for the ping
+  assert_int_equal(second->opened + second->ended, 0);
+  socket_room = SIZE_MAX;
+  send_text(first, "goes on");
+  AWAIT(house, second->opened == 1 || second->ended);
+  assert_int_equal(second->ended, 0);
+  await_stream(house, 1);
+  assert_int_equal(connection->stream_count, 1);
+}
+
+// The backend allows none for now, and its connection breaks while they wait.
+static void a_stream_whose_request_has_not_left_goes_elsewhere(void **state) {
+  struct house *house = *state;
+  struct client *first = begin(house, 0);
+  struct client *second = begin(house, 1);
+  greet_with_limit(house, 0);
+  AWAIT(house, house->backend.connection_count == 1);
+  struct backend_connection *connection = house->backend.connections[0];
+  AWAIT(house, connection->settings_acks == 1);
+  house->backend.settings_count = 0;
+  backend_close(connection);
+  AWAIT(house, first->opened == 1 || first->ended);
+  AWAIT(house, second->opened == 1 || second->ended);
+  assert_int_equal(first->ended + second->ended, 0);
+  assert_int_equal(house->backend.connection_count, 2);
 }
 
 static void a_refused_connection_ends_its_streams(void **state) {
@@ -1159,6 +1458,33 @@ static void a_refused_connection_ends_its_streams(void **state) {
     assert_int_equal(house->clients[i].status, STREAM_UNAVAILABLE);
   }
   AWAIT(house, stream_engine_connections(house->engine) == 0);
+}
+
+// Its queue of connections is full, so that the kernel answers no further one.
+static void an_address_that_swallows_everything_leaves_time_for_the_others(void **state) {
+  enum { FILL = 4 };
+  struct house *house = *state;
+  const char *port = strrchr(house->backend.address, ':') + 1;
+  struct sockaddr_in address = {.sin_family = AF_INET,
+                                .sin_port = htons((uint16_t)strtol(port, NULL, 10))};
+  char name[64];
+  int fillers[FILL];
+  int listener = socket(AF_INET, SOCK_STREAM, 0);
+  inet_pton(AF_INET, "127.0.0.2", &address.sin_addr);
+  assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof address), 0);
+  assert_int_equal(listen(listener, 0), 0);
+  for (int i = 0; i < FILL; i++) {
+    fillers[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    (void)connect(fillers[i], (struct sockaddr *)&address, sizeof address);
+  }
+  snprintf(name, sizeof name, MANY ":%s", port);
+  struct client *client = open_with(house, 0, name, NULL, 0);
+  AWAIT(house, client->opened == 1 || client->ended);
+  assert_int_equal(client->opened, 1);
+  for (int i = 0; i < FILL; i++) {
+    close(fillers[i]);
+  }
+  close(listener);
 }
 
 static void an_address_that_is_none_ends_its_stream(void **state) {
@@ -1621,6 +1947,7 @@ int main(void) {
 #define FACT(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
   const struct CMUnitTest tests[] = {
       FACT(the_request_is_what_the_specification_asks_for),
+      FACT(the_name_for_certificates_is_none_without_them),
       FACT(the_values_of_binary_metadata_are_in_base64_without_padding),
       FACT(metadata_that_no_header_can_carry_ends_that_stream_alone),
       FACT(the_client_wants_no_pushes),
@@ -1652,17 +1979,29 @@ int main(void) {
       FACT(a_full_window_of_the_stream_holds_the_sender),
       FACT(a_full_window_of_the_connection_holds_all_senders),
       FACT(a_window_may_be_changed_and_even_fall_below_nothing),
+      FACT(what_the_socket_has_not_taken_is_unsure),
       FACT(frames_are_no_larger_than_the_backend_takes),
       FACT(an_owner_that_does_not_read_holds_the_backend_back_and_nobody_else),
       FACT(a_backends_limit_makes_further_connections),
       FACT(a_limit_may_be_lowered_while_streams_are_open),
       FACT(a_backend_that_allows_no_streams_is_waited_for_in_vain),
+      FACT(a_backend_that_allows_no_streams_and_leaves_is_not_tried_for_ever),
       FACT(our_own_limit_makes_further_connections_too),
+      FACT(beyond_the_bound_on_connections_streams_wait_for_room),
+      FACT(who_waits_for_room_in_vain_hears_of_it_in_time),
+      FACT(what_is_sent_while_waiting_for_room_arrives),
+      FACT(an_engine_may_be_freed_while_streams_wait_for_room),
       FACT(the_room_of_a_stream_that_ended_is_used_again),
       FACT(streams_go_on_after_a_goaway_and_new_ones_elsewhere),
       FACT(streams_that_a_goaway_leaves_out_are_unavailable),
-      FACT(a_goaway_in_place_of_an_answer_ends_what_waits),
+      FACT(a_stream_that_a_goaway_leaves_out_goes_elsewhere_once),
+      FACT(a_refused_stream_is_asked_for_once_more),
+      FACT(a_stream_that_is_in_use_is_not_asked_for_again),
+      FACT(a_message_that_has_not_left_goes_elsewhere_with_its_stream),
+      FACT(a_request_that_may_not_leave_any_more_goes_elsewhere),
+      FACT(a_stream_whose_request_has_not_left_goes_elsewhere),
       FACT(a_refused_connection_ends_its_streams),
+      FACT(an_address_that_swallows_everything_leaves_time_for_the_others),
       FACT(an_address_that_is_none_ends_its_stream),
       FACT(a_reset_connection_ends_its_streams),
       FACT(a_backend_that_says_nothing_ends_in_time),
