@@ -234,6 +234,7 @@ static bool send_rest(struct http2_connection *connection) {
   if (taken < left) {
     if (taken > 0) {
       note_progress(connection);
+      http2_engine_room(connection->backend);
     }
     return false;
   }
@@ -425,7 +426,7 @@ static void take_settings(struct http2_connection *connection) {
 
 static void take_goaway(struct http2_connection *connection) {
   retire(connection);
-  // They have waited since it allows none; so may the next, which is not to be tried for ever.
+  // They have waited since it allows none. Once each: the next may allow none and leave as well.
   fail_all(connection, &connection->waiting, "the backend is going away");
   if (connection->stream_count == 0) {
     nghttp2_session_terminate_session(connection->session, NGHTTP2_NO_ERROR);
@@ -463,7 +464,9 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
 static int on_stream_closed(nghttp2_session *session, int32_t id, uint32_t error_code,
                             void *context) {
   struct http2_stream *stream = find(session, id);
-  (void)context;
+  if (!nghttp2_session_check_request_allowed(session)) {
+    retire(context);  // it is not to be asked for again here
+  }
   if (stream) {
     http2_stream_closed(stream, error_code);
   }

@@ -126,8 +126,8 @@ struct http2_piece {
 struct http2_stream {
   struct stream stream;
   struct http2_engine *engine;
-  struct http2_connection *connection;  // NULL once it has ended, and while it waits for room:
-  struct http2_backend *waits_for;      // else NULL
+  struct http2_connection *connection;  // NULL once it has ended, and while it waits for room
+  struct http2_backend *waits_for;      // NULL: it does not wait for room on a connection to this
   TAILQ_ENTRY(http2_stream) link;       // among the connection's, or those that wait for room
   TAILQ_ENTRY(http2_stream) told;       // while is_told
   TAILQ_ENTRY(http2_stream) in_arena;   // while is_in_arena
@@ -136,7 +136,7 @@ struct http2_stream {
   int64_t deadline_ms;
   const struct stream_events *events;
   void *owner;
-  struct http2_request *request;  // until it is answered
+  struct http2_request *request;  // until it can't be asked for again
   int32_t id;                     // 0 while it waits
   int16_t http_status;            // of the answer; 0: none yet
   int16_t status;                 // of gRPC; -1: none yet
@@ -164,7 +164,7 @@ struct http2_stream {
   bool wants : 1;      // the owner has asked for the next message
   bool is_opened : 1;  // the request has left, and the owner knows,
   bool tell_opened : 1;
-  bool is_again : 1;     // the backend has refused it once
+  bool is_again : 1;     // it was asked for again already
   bool is_deferred : 1;  // nghttp2 was told that there is nothing to send
   bool was_full : 1;     // the owner waits for on_sent,
   bool tell_sent : 1;

@@ -145,6 +145,11 @@ static void tell_soon(struct http2_stream *stream) {
   }
 }
 
+// Also of one that was open, and is asked for again.
+static bool is_opening(const struct http2_stream *stream) {
+  return stream->deadlines == &stream->engine->opening;
+}
+
 // Whether the connection may still have what it was given in this round.
 static bool is_in_rest(const struct http2_stream *stream) {
   return stream->connection && stream->connection->rest &&
@@ -182,8 +187,14 @@ void http2_stream_fail(struct http2_stream *stream, int status, const char *deta
 }
 
 void http2_stream_opened(struct http2_stream *stream) {
+  if (is_opening(stream)) {  // else it waits for its end already
+    http2_deadlines_clear(stream);
+  }
+  if (stream->is_again) {
+    drop_request(stream);
+    stream->tell_sent = stream->is_opened;  // it has taken nothing meanwhile
+  }
   stream->tell_opened = true;
-  http2_deadlines_clear(stream);
   tell_soon(stream);
 }
 
@@ -252,6 +263,7 @@ bool http2_stream_again(struct http2_stream *stream) {
   }
   http2_connection_remove(stream->connection, stream);
   stream->is_again = true;
+  stream->tell_opened = false;
   stream->is_deferred = false;
   stream->id = 0;
   http2_deadlines_restore(&stream->engine->opening, stream);
@@ -460,7 +472,8 @@ void http2_read(struct stream *base) {
 
 bool http2_takes(const struct stream *base) {
   const struct http2_stream *stream = of_const(base);
-  return stream->is_opened && !stream->has_ended && !stream->is_finishing && !stream->was_full;
+  return stream->is_opened && !stream->has_ended && !stream->is_finishing && !stream->was_full &&
+         !is_opening(stream);
 }
 
 size_t http2_unsure(const struct stream *base) {
@@ -541,6 +554,9 @@ void http2_stream_take(struct http2_stream *stream, uint8_t *out, size_t len) {
   if (stream->round != stream->connection->round) {
     stream->round = stream->connection->round;
     stream->given_before = stream->given_messages;
+    if (stream->request) {
+      drop_request(stream);  // it can't be asked for again any more
+    }
   }
   while (len > 0) {
     struct http2_piece *piece = stream->pieces;

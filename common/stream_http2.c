@@ -74,9 +74,10 @@ static void on_deadline(evutil_socket_t fd, short what, void *context) {
   (void)what;
   while ((stream = TAILQ_FIRST(&deadlines->streams)) && stream->deadline_ms <= now_ms) {
     http2_deadlines_clear(stream);
-    http2_stream_fail(
-        stream, STREAM_DEADLINE_EXCEEDED,
-        stream->is_finishing ? "the backend did not end it in time" : "not opened in time");
+    http2_stream_fail(stream, STREAM_DEADLINE_EXCEEDED,
+                      deadlines == &stream->engine->closing ? "the backend did not end it in time"
+                      : stream->waits_for ? "no room on the connections to the backend in time"
+                                          : "not opened in time");
   }
   arm(deadlines);
 }

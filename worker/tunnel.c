@@ -800,7 +800,8 @@ static bool names_nowhere(struct tunnel *tunnel) {
 static void await_move(struct tunnel *tunnel) {
   enum { AGAIN_MIN_MS = 1000 };
   int64_t suspect_ms = tunnel->worker->config.tunnel.suspect_ms;
-  bool soon = suspect_ms < AGAIN_MIN_MS || names_nowhere(tunnel);
+  bool soon =
+      suspect_ms < AGAIN_MIN_MS || may_come(tunnel, tunnel->moved_to) || names_nowhere(tunnel);
   loop_start_timer(&tunnel->timer, soon ? AGAIN_MIN_MS : suspect_ms);
 }
 
@@ -832,8 +833,8 @@ static bool is_being_taken_back(const struct tunnel *tunnel) {
 // ones: of those whose tunnels are open, the first to say so has the route, and the others
 // follow. False: not now.
 static bool take_back(struct tunnel *tunnel) {
-  if (!names_nowhere(tunnel) || !usable_node(tunnel, tunnel->address) ||
-      is_being_taken_back(tunnel)) {
+  if (tunnel->state != TUNNEL_OPEN || !names_nowhere(tunnel) ||
+      !usable_node(tunnel, tunnel->address) || is_being_taken_back(tunnel)) {
     return false;
   }
   counters_add(tunnel->worker->counters, COUNTER_ROUTE_REPLACED, 1);

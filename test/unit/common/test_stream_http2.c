@@ -1223,22 +1223,30 @@ static struct client *wait_for_room(struct house *house) {
   AWAIT(house, connection->stream_count == 2);
   backend_goaway(connection, id, NGHTTP2_NO_ERROR);
   settle(house, connection);
-  send_text(client, "patience");
-  send_text(client, "pays");
-  settle(house, connection);
   assert_int_equal(house->backend.connection_count, 1);
-  assert_int_equal(stream_unsure(client->stream), 2);
-  end(client, true);
+  assert_false(stream_takes(client->stream));
   return client;
 }
 
-static void what_is_sent_while_waiting_for_room_arrives(void **state) {
+static void who_waits_for_room_takes_messages_when_there_is_some(void **state) {
   struct house *house = *state;
-  wait_for_room(house);
+  struct client *client = wait_for_room(house);
+  int sent = client->sent;
+  end(&house->clients[0], false);
+  AWAIT(house, client->sent > sent);
+  assert_true(stream_takes(client->stream));
+  assert_int_equal(client->opened, 1);
+  send_text(client, "patience");
+  AWAIT(house, last_stream(house, 1)->len == PREFIX_BYTES + 8);
+  assert_string_equal(heard(last_stream(house, 1)), " patience");
+}
+
+static void who_waits_for_room_may_end(void **state) {
+  struct house *house = *state;
+  end(wait_for_room(house), true);
   end(&house->clients[0], false);
   AWAIT(house, house->backend.connection_count == 2);
   AWAIT(house, last_stream(house, 1)->ended);
-  assert_string_equal(heard(last_stream(house, 1)), " patience pays");
 }
 
 static void an_engine_may_be_freed_while_streams_wait_for_room(void **state) {
@@ -1989,7 +1997,8 @@ int main(void) {
       FACT(our_own_limit_makes_further_connections_too),
       FACT(beyond_the_bound_on_connections_streams_wait_for_room),
       FACT(who_waits_for_room_in_vain_hears_of_it_in_time),
-      FACT(what_is_sent_while_waiting_for_room_arrives),
+      FACT(who_waits_for_room_takes_messages_when_there_is_some),
+      FACT(who_waits_for_room_may_end),
       FACT(an_engine_may_be_freed_while_streams_wait_for_room),
       FACT(the_room_of_a_stream_that_ended_is_used_again),
       FACT(streams_go_on_after_a_goaway_and_new_ones_elsewhere),
