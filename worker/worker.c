@@ -263,10 +263,11 @@ static void tear_down(struct worker *worker) {
   loop_free(worker->base);
 }
 
-// A worker is two threads that wake each other for every batch of events. Where the
-// cores are busy, the default policy lets each wake-up preempt the waker, and batches
-// shrink to a single event: a round trip then costs two to three times the CPU. Under
-// SCHED_BATCH the waker goes on to its next wait, and batches grow with the load.
+// Where the cores are busy, the default policy lets each wake-up of a backend, a client or gRPC's
+// thread preempt the worker that has sent to it, and batches shrink to a single event. Under
+// SCHED_BATCH the worker goes on to its next wait, and batches grow with the load: a round trip
+// costs 4.8 us of CPU then, and 5.2 to 5.8 without; with gRPC C core's thread two to three times
+// as much without.
 static void let_batches_grow(void) {
   const struct sched_param none = {0};
   if (sched_setscheduler(0, SCHED_BATCH, &none) != 0) {
