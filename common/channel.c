@@ -10,7 +10,7 @@
 
 #include "common/clock.h"
 
-enum { QUEUE_MAX_BYTES = 2 * CHANNEL_PUSHES_MAX_BYTES, TURN_US = 100 };
+enum { QUEUE_MAX_BYTES = 2 * CHANNEL_PUSHES_MAX_BYTES, TURN_US = 50 };
 
 struct header {
   uint32_t type;

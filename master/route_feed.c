@@ -14,10 +14,10 @@
 #define LOG_MODULE LOG_MODULE_ROUTE
 
 enum {
-  READS = 256,              // keys that are being read, for each master
-  WAITING_MAX = 200000,     // keys to be read; with more of them all are read anew
-  SCAN_COUNT = 500,         // keys that one SCAN looks at
-  SCAN_WAITING_MAX = 2000,  // keys to be read, over which the scan waits
+  READS = 256,             // keys that are being read, for each master
+  WAITING_MAX = 200000,    // keys to be read; with more of them all are read anew
+  SCAN_COUNT = 200,        // keys that one SCAN looks at
+  SCAN_WAITING_MAX = 800,  // keys to be read, over which the scan waits
 };
 static const char invalidations[] = "__redis__:invalidate";
 static const char all_routes[] = REDIS_ROUTES_PREFIX "*";

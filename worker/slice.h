@@ -8,7 +8,7 @@
 
 #include "common/clock.h"
 
-enum { SLICE_US = 100 };
+enum { SLICE_US = 50 };
 
 static inline int64_t slice_end_us(void) { return clock_monotonic_us() + SLICE_US; }
 
