@@ -586,9 +586,10 @@ def test_a_flood_of_beginnings_costs_no_memory_that_grows(start, backend):
             gateway.wait_gauge("kcp_connections_pending", 0)  # their time is over
             used.append(private_bytes(pid))
         assert gateway.gauge("connections") == 1
-        # The first ones bring the allocator to its size. Of the last one 3,000 were dropped or let
-        # in, and none of them is to have left anything.
-        assert used[-1] - used[-2] < (1 << 20) * FACTOR, used
+        # Of the last one 3,000 were dropped or let in, and none of them is to have left anything.
+        # Each that is let in takes some 17 KB; of what 300 at once took, the allocator keeps now
+        # more and now less (over 26 floods: between 5 and 17 MB, and 7 at the end).
+        assert used[-1] - used[-2] < (4 << 20) * FACTOR, used
         with bridge.player(48501) as newcomer:
             works(newcomer)
             works(player)
