@@ -1,5 +1,5 @@
 // What those who come in ask of the processor before they are players: handshakes, whose
-// signatures take some 100 us each, of TLS more. Of a burst of them so many are done in each turn
+// checks take some 40 us each, of TLS more. Of a burst of them so many are done in each turn
 // of the loop as a slice has time for; the others wait, first come, first served.
 //
 // Loop thread only.
