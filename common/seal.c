@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/prefetch.h"
+
 struct seal {
   // Precomputed for the key; its alignment is why a seal comes from aligned_alloc.
   crypto_aead_aes256gcm_state sodium;
@@ -62,6 +64,8 @@ void seal_free(struct seal *seal) {
     free(seal);
   }
 }
+
+void seal_prefetch(const struct seal *seal) { prefetch(seal, sizeof *seal); }
 
 static int openssl_seal(EVP_CIPHER_CTX *context, const uint8_t *nonce, uint8_t *text, size_t len) {
   int done;

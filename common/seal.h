@@ -35,6 +35,8 @@ int seal_global_init(bool with_aes_ni) MUST_CHECK;
 struct seal *seal_new(const uint8_t *key, size_t key_len);
 void seal_free(struct seal *seal);  // wipes the key; accepts NULL
 
+void seal_prefetch(const struct seal *seal);  // for the next call; accepts NULL
+
 // Seals the plain_len bytes that stand at buffer + SEAL_NONCE_BYTES in place;
 // buffer must hold plain_len + SEAL_OVERHEAD_BYTES. ERROR_EXHAUSTED once the
 // 2^32 nonces are used up: then the session must end.

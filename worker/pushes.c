@@ -14,7 +14,8 @@
 
 #define LOG_MODULE LOG_MODULE_PUSH
 
-// A delivery costs some 5 us, most of it in the kernel.
+// A delivery costs some 5 us, most of it in the kernel. Also how many sessions are prefetched at
+// once.
 enum { DELIVERIES_BETWEEN_LOOKS = 8 };
 
 TAILQ_HEAD(push_list, push);
@@ -173,18 +174,39 @@ static void start_multicast(struct pushes *pushes, struct push *push,
 
 // --- All of them ----------------------------------------------------------------
 
+// What the next deliveries touch, which is not in the cache where there are many players. (A
+// delivery costs 1.3 times a bare send with it, 1.4 without.)
+static void prefetch_next(const struct pushes *pushes) {
+  const struct session *next[DELIVERIES_BETWEEN_LOOKS];
+  size_t count = 0;
+  for (const struct session *session = pushes->next; session && count < DELIVERIES_BETWEEN_LOOKS;
+       session = session->hh.next) {
+    session_prefetch(session);
+    next[count++] = session;
+  }
+  for (size_t i = 0; i < count; i++) {
+    session_prefetch_parts(next[i]);
+  }
+  for (size_t i = 0; i < count; i++) {
+    transport_prefetch_wire(next[i]->transport);
+  }
+}
+
 // False: the time is over before they are done.
 static bool work_broadcasts(struct pushes *pushes, int64_t until_us) {
-  for (unsigned i = 1; !TAILQ_EMPTY(&pushes->broadcasts); i++) {
+  for (unsigned i = 0; !TAILQ_EMPTY(&pushes->broadcasts); i++) {
+    if (i % DELIVERIES_BETWEEN_LOOKS == 0) {
+      if (i > 0 && is_over(pushes, until_us)) {
+        return false;
+      }
+      prefetch_next(pushes);
+    }
     struct session *session = pushes->next;
     if (session) {
       pushes->next = session->hh.next;  // closing it moves this on
       broadcast_to(TAILQ_FIRST(&pushes->broadcasts), session);
     } else {
       finish_first(pushes);
-    }
-    if (i % DELIVERIES_BETWEEN_LOOKS == 0 && is_over(pushes, until_us)) {
-      return false;
     }
   }
   return true;

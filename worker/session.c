@@ -10,6 +10,7 @@
 #include "common/clock.h"
 #include "common/frame.h"
 #include "common/loop.h"
+#include "common/prefetch.h"
 #include "worker/inbox.h"
 #include "worker/login.h"
 #include "worker/packing.h"
@@ -293,6 +294,16 @@ struct session *session_find(struct worker *worker, uint64_t connection) {
   struct session *session = NULL;
   HASH_FIND(hh, worker->logged_in, &connection, sizeof connection, session);
   return session;
+}
+
+void session_prefetch(const struct session *session) {
+  prefetch(session, offsetof(struct session, link));
+}
+
+void session_prefetch_parts(const struct session *session) {
+  prefetch(session->player, sizeof *session->player);
+  seal_prefetch(session->seal);
+  transport_prefetch(session->transport);
 }
 
 void session_on_close(struct worker *worker, const struct channel_session_close *close) {

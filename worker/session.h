@@ -149,6 +149,10 @@ struct session_delays *session_delays(struct session *session);
 void session_pause_input(struct session *session);
 void session_resume_input(struct session *session);
 
+// For its next message: itself, and when that has come in what it points to (common/prefetch.h).
+void session_prefetch(const struct session *session);
+void session_prefetch_parts(const struct session *session);
+
 // The line of a session's beginning, or (with the reason) of its end.
 void session_log(struct session *session, enum worker_log kind, const char *reason);
 

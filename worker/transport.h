@@ -17,6 +17,7 @@
 
 #include "common/close_reason.h"
 #include "common/error.h"
+#include "common/prefetch.h"
 #include "worker/websocket_upgrade.h"
 #include "worker/wire.h"
 
@@ -122,6 +123,18 @@ static inline void transport_logged_in(struct transport *transport) {
 static inline void transport_address_validated(struct transport *transport) {
   if (transport->kind->wire) {
     wire_address_validated(transport->kind->wire(transport));
+  }
+}
+
+// For its next message: itself, and when that has come what it stands on (common/prefetch.h). What
+// every message touches of a framed transport and of a socket's wire is in so many lines; of others
+// it is a part. Accept NULL.
+static inline void transport_prefetch(const struct transport *transport) {
+  prefetch(transport, CACHE_LINE_BYTES);
+}
+static inline void transport_prefetch_wire(const struct transport *transport) {
+  if (transport && transport->kind->wire) {
+    prefetch(transport->kind->wire(transport), 2 * CACHE_LINE_BYTES);
   }
 }
 
