@@ -323,6 +323,18 @@ void channel_resume(struct channel *channel) {
   event_add(channel->next_turn, &at_once);
 }
 
+void channel_gather(struct channel *channel) {
+  if (!channel->over) {
+    bufferevent_disable(channel->buffer, EV_WRITE);
+  }
+}
+
+void channel_send_gathered(struct channel *channel) {
+  if (!channel->over) {
+    bufferevent_enable(channel->buffer, EV_WRITE);
+  }
+}
+
 // Where what is sent goes.
 static struct evbuffer *outgoing(const struct channel *channel) {
   return channel->kept_back ? channel->kept_back : bufferevent_get_output(channel->buffer);

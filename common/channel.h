@@ -334,6 +334,10 @@ struct channel *channel_new(struct event_base *base, int fd, const struct channe
                             void *owner);
 void channel_free(struct channel *channel);  // accepts NULL
 
+// What is sent waits from now on, until it is sent together.
+void channel_gather(struct channel *channel);
+void channel_send_gathered(struct channel *channel);
+
 // Gives out no further message, and again does; the first of them from the loop. What has not
 // been given out waits, and the peer with it.
 void channel_pause(struct channel *channel);

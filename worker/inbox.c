@@ -185,6 +185,18 @@ void inbox_send_off(struct inbox *inbox, int64_t ms) {
   }
 }
 
+void inbox_gather(struct inbox *inbox) {
+  if (inbox->channel) {
+    channel_gather(inbox->channel);
+  }
+}
+
+void inbox_send_gathered(struct inbox *inbox) {
+  if (inbox->channel) {
+    channel_send_gathered(inbox->channel);
+  }
+}
+
 void inbox_pause(struct inbox *inbox) {
   if (inbox->channel) {
     channel_pause(inbox->channel);

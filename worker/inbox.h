@@ -22,6 +22,10 @@ bool inbox_has_master(const struct inbox *inbox);
 
 // Tells the master; ERROR_NOT_FOUND when there is none any more.
 int inbox_tell(struct inbox *inbox, enum channel_type type, const void *content);
+// What is told the master waits from now on, and leaves together: for who tells it much in a few
+// turns of the loop, since each time that it is woken costs more than what it does.
+void inbox_gather(struct inbox *inbox);
+void inbox_send_gathered(struct inbox *inbox);
 // Listens no further to the master, and again does.
 void inbox_pause(struct inbox *inbox);
 void inbox_resume(struct inbox *inbox);

@@ -1,6 +1,7 @@
 // What those who come in ask of the processor before they are players: handshakes, whose
 // checks take some 40 us each, of TLS more. Of a burst of them so many are done in each turn
-// of the loop as a slice has time for; the others wait, first come, first served.
+// of the loop as a slice has time for; the others wait, first come, first served, and what the
+// master is told (worker/inbox.h) leaves for those of several turns at once.
 //
 // Loop thread only.
 #ifndef JANUS_WORKER_NEWCOMERS_H
@@ -12,6 +13,7 @@
 #include "common/counters.h"
 
 struct event_base;
+struct inbox;
 struct newcomers;
 
 // Within its owner; zeroed at first.
@@ -21,8 +23,9 @@ struct newcomer {
   void *owner;
 };
 
-struct newcomers *newcomers_new(struct event_base *base, struct counters *counters);  // or NULL
-void newcomers_free(struct newcomers *newcomers);  // nobody may wait; accepts NULL
+struct newcomers *newcomers_new(struct event_base *base, struct counters *counters,
+                                struct inbox *inbox);  // or NULL
+void newcomers_free(struct newcomers *newcomers);      // nobody may wait; accepts NULL
 
 // Whether there is time for another handshake in this turn, and nobody waits.
 bool newcomers_may(struct newcomers *newcomers);

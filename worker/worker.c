@@ -219,7 +219,7 @@ static const char *build(struct worker *worker, char *why, size_t why_size) {
   if (!(worker->inbox = inbox_new(worker, HANDOVER_CHANNEL)) ||
       !(worker->pushes = pushes_new(worker)) ||
       !(worker->packing = packing_new(worker, session_on_packed)) ||
-      !(worker->newcomers = newcomers_new(worker->base, worker->counters)) ||
+      !(worker->newcomers = newcomers_new(worker->base, worker->counters, worker->inbox)) ||
       !(worker->loop_lag = loop_lag_new(worker->base, worker->counters))) {
     return "out of memory";
   }

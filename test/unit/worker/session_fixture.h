@@ -169,7 +169,7 @@ static int set_up(void **state) {
   worker->inbox = inbox_new(worker, pair[0]);
   worker->pushes = pushes_new(worker);
   worker->packing = packing_new(worker, session_on_packed);
-  worker->newcomers = newcomers_new(worker->base, worker->counters);
+  worker->newcomers = newcomers_new(worker->base, worker->counters, worker->inbox);
   fixture->master = channel_new(worker->base, pair[1], &events, fixture);
   *state = fixture;
   return worker->inbox && worker->pushes && worker->packing && worker->newcomers && fixture->master

@@ -77,6 +77,27 @@ static void a_burst_is_worked_off_in_order_over_many_turns_beside_a_player(void 
   assert_int_equal(asked_wrong, 0);
 }
 
+static void the_master_hears_of_several_turns_of_a_burst_at_once(void **state) {
+  struct fixture *fixture = *state;
+  burst_of_logins(fixture);
+  for (int i = 0; i < 4; i++) {  // those whose turn it was before there was a burst
+    event_base_loop(fixture->worker.base, EVLOOP_ONCE);
+  }
+  int heard = asked;
+  size_t left = waiting(fixture);
+  assert_true(heard < BURST - (int)left);
+  for (int i = 0; i < 3; i++) {
+    event_base_loop(fixture->worker.base, EVLOOP_ONCE);
+    assert_int_equal(asked, heard);
+    assert_true(waiting(fixture) < left);
+    left = waiting(fixture);
+  }
+  for (int i = 0; i < 1000 && asked == heard; i++) {
+    turn(fixture);
+  }
+  assert_true(asked > heard);
+}
+
 static void who_gives_up_waits_no_longer(void **state) {
   struct fixture *fixture = *state;
   burst_of_logins(fixture);
@@ -98,6 +119,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       FACT(a_single_login_does_not_wait),
       FACT(a_burst_is_worked_off_in_order_over_many_turns_beside_a_player),
+      FACT(the_master_hears_of_several_turns_of_a_burst_at_once),
       FACT(who_gives_up_waits_no_longer),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
