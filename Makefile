@@ -238,7 +238,7 @@ fuzz: ## Run each fuzz target for SECONDS (default 60)
 .PHONY: fuzzers
 fuzzers: $(FUZZERS)
 
-bench: ## Measure; ONLY=group[,group] for some (roundtrip, transport, kcp, login, idle, route, failover, broadcast, push, trace, scrape, scale)
+bench: ## Measure; ONLY=group[,group] for some (roundtrip, transport, kcp, login, idle, route, failover, broadcast, push, bystander, trace, scrape, scale)
 	@tools/setup bench
 	@$(MAKE) --no-print-directory -s all
 	@$(MAKE) --no-print-directory -s FLAVOUR=plain all
