@@ -252,7 +252,7 @@ interop: all ## Drive the gateway with the ecosystem's Go packages
 OUR_C = $(shell git ls-files '*.c' '*.h')
 LINTED_C = $(filter-out test/%,$(filter %.c,$(OUR_C)))
 
-lint: ## clang-format, clang-tidy and cppcheck
+lint: ## clang-format, clang-tidy, cppcheck, and the README's map of the sources
 	@tools/setup lint
 	@$(MAKE) --no-print-directory -s $(PROTO_C)
 	@$(MAKE) --no-print-directory linted
@@ -260,6 +260,7 @@ lint: ## clang-format, clang-tidy and cppcheck
 .PHONY: linted
 linted: export FLAGS = $(subst ',,$(CPPFLAGS)) -std=c17 $(PACKAGE_CFLAGS)
 linted:
+	$(PYTHON) test/source_map
 	clang-format --dry-run -Werror $(OUR_C)
 	cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr \
 	  --suppressions-list=.cppcheck --error-exitcode=1 -I. -I$(B) -j2 $(LINTED_C)
