@@ -19,11 +19,13 @@ static void a_fault_with_quotes_in_it_is_one_field_of_its_line(void **state) {
   assert_int_equal(pipe(ends), 0);
   log_setup(LOG_TYPE_TEXT, LOG_LEVEL_INFO, "worker=1");
   dup2(ends[1], STDERR_FILENO);
-  settings_report_fault("janus.conf:8: label.zoen: unknown key; did you mean \"label.zone\"?", NULL);
+  settings_report_fault("janus.conf:8: label.zoen: unknown key; did you mean \"label.zone\"?",
+                        NULL);
   dup2(stderr_fd, STDERR_FILENO);
   assert_true(read(ends[0], line, sizeof line - 1) > 0);
-  assert_non_null(strstr(line, " event=settings_fault text=\"janus.conf:8: label.zoen: unknown key; "
-                               "did you mean \\\"label.zone\\\"?\"\n"));
+  assert_non_null(strstr(line,
+                         " event=settings_fault text=\"janus.conf:8: label.zoen: unknown key; "
+                         "did you mean \\\"label.zone\\\"?\"\n"));
   close(ends[0]);
   close(ends[1]);
   close(stderr_fd);
