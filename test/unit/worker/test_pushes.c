@@ -10,8 +10,8 @@
 
 enum {
   PLAYERS = 100,
-  SEND_US = 5,         // so that a slice of 50 us is over with the tenth
-  SENDS_MAX = 16,      // of a slice: it is looked at the time with every eighth
+  SEND_US = 5,     // so that a slice of 50 us is over with the tenth
+  SENDS_MAX = 16,  // of a slice: it is looked at the time with every eighth
   SEQ = 77,
 };
 
