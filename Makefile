@@ -1,7 +1,8 @@
 # One Makefile for everything; `make help` lists what it can do.
 #
 # FLAVOUR names how the programs are built: release (the default), asan
-# (AddressSanitizer and UBSan), tsan (ThreadSanitizer), fuzz, or plain (without tracing).
+# (AddressSanitizer and UBSan), tsan (ThreadSanitizer), fuzz, plain (without tracing), or bare
+# (without the libraries that one can do without).
 # Each has its own folder below build/; build/bin and build/libexec point to the release flavour.
 
 FLAVOUR ?= release
@@ -28,11 +29,17 @@ CFLAGS_plain := $(CFLAGS_release) -DJANUS_WITHOUT_TRACING
 CFLAGS_asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 CFLAGS_tsan := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
 CFLAGS_fuzz := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=undefined
+CFLAGS_bare := $(CFLAGS_asan)
 LDFLAGS_asan := -fsanitize=address,undefined
+LDFLAGS_bare := $(LDFLAGS_asan)
 LDFLAGS_tsan := -fsanitize=thread
 LDFLAGS_fuzz := -fsanitize=address,undefined,fuzzer
 ifeq ($(FLAVOUR),fuzz)
 CC := clang
+endif
+ifeq ($(FLAVOUR),bare)
+ISAL := no
+LIBDEFLATE := no
 endif
 
 ALL_CFLAGS = -std=c17 $(WARNINGS) $(CFLAGS_$(FLAVOUR)) $(PACKAGE_CFLAGS) -pthread -MMD -MP $(CFLAGS)
@@ -76,12 +83,16 @@ UNIT_TESTS := $(patsubst %.c,$(B)/%,$(wildcard test/unit/*/test_*.c))
 ifeq ($(FLAVOUR),tsan)
 UNIT_TESTS := $(patsubst %.c,$(B)/%,$(shell grep -lE 'pthread|grpc|roma\.h|log_' test/unit/*/test_*.c))
 endif
+# What stands in for those libraries is all in common/.
+ifeq ($(FLAVOUR),bare)
+UNIT_TESTS := $(addprefix $(B)/test/unit/common/test_,deflate packet reed_solomon fec link kcp_captures)
+endif
 FUZZERS := $(patsubst %.c,$(B)/%,$(wildcard test/fuzz/fuzz_*.c))
 
 # Simulations and the like are built with the rest, and not installed.
 ALL_PROGRAMS := $(PROGRAMS:%=$(BIN)/%) $(LIBEXEC)/janus-worker
 
-.PHONY: all web man completion demo run test check unit system system-release asan tsan fuzz bench interop lint format deps install deb rpm package-test clean help
+.PHONY: all web man completion demo run test check unit system system-release asan tsan bare fuzz bench interop lint format deps install deb rpm package-test clean help
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -133,8 +144,11 @@ $(BIN)/janus-routesim: $(B)/tools/janus_routesim.o $(ROUTESIM_OBJECTS) $(COMMON_
 
 # A test is linked with all there is beside it.
 $(B)/test/unit/%: LINK_EXTRA = -lcmocka -lm
-$(B)/test/unit/%: $(B)/test/unit/%.o $(COMMON_OBJECTS) $(WORKER_OBJECTS) $(MASTER_OBJECTS) $(CLIENT_OBJECTS) \
-  $(CTL_OBJECTS)
+TEST_OBJECTS := $(COMMON_OBJECTS) $(WORKER_OBJECTS) $(MASTER_OBJECTS) $(CLIENT_OBJECTS) $(CTL_OBJECTS)
+ifeq ($(FLAVOUR),bare)
+TEST_OBJECTS := $(COMMON_OBJECTS)
+endif
+$(B)/test/unit/%: $(B)/test/unit/%.o $(TEST_OBJECTS)
 	$(link)
 # Their backends are their own.
 WRAP_STREAMS := $(foreach name,open takes message send unsure read end finish engine_arrived_us,-Wl,--wrap=stream_$(name))
@@ -223,6 +237,7 @@ test_packages: web
 PATIENCE_release := 1
 PATIENCE_asan := 3
 PATIENCE_tsan := 5
+PATIENCE_bare := 3
 # ENGINE=grpc or http2 is what carries the gateways' tunnels in the system and interop tests, other
 # than by default.
 ENGINE ?=
@@ -236,6 +251,10 @@ asan: ## The whole suite under AddressSanitizer and UBSan
 tsan: ## The unit tests with threads under ThreadSanitizer
 	@tools/setup test
 	@$(MAKE) --no-print-directory -s FLAVOUR=tsan unit
+
+bare: ## The unit tests of what ISA-L and libdeflate do, without either
+	@tools/setup test
+	@$(MAKE) --no-print-directory -s FLAVOUR=bare unit
 
 SECONDS ?= 60
 fuzz: ## Run each fuzz target for SECONDS (default 60)
