@@ -86,8 +86,8 @@ static int set_up(void **state) {
   fixture->link = redis_link_new(fixture->base, config, &fixture->secrets, NULL, &link_events,
                                  fixture, why, sizeof why);
   assert_non_null(fixture->link);
-  fixture->feed = route_feed_new(fixture->base, fixture->link, config, &fixture->counters, &events,
-                                 fixture);
+  fixture->feed =
+      route_feed_new(fixture->base, fixture->link, config, &fixture->counters, &events, fixture);
   *state = fixture;
   return fixture->feed ? 0 : -1;
 }
