@@ -1,7 +1,8 @@
 # One Makefile for everything; `make help` lists what it can do.
 #
 # FLAVOUR names how the programs are built: release (the default), asan
-# (AddressSanitizer and UBSan), tsan (ThreadSanitizer), fuzz, or plain (without tracing).
+# (AddressSanitizer and UBSan), tsan (ThreadSanitizer), fuzz, plain (without tracing), or bare
+# (without the libraries that one can do without).
 # Each has its own folder below build/; build/bin and build/libexec point to the release flavour.
 
 FLAVOUR ?= release
@@ -28,11 +29,17 @@ CFLAGS_plain := $(CFLAGS_release) -DJANUS_WITHOUT_TRACING
 CFLAGS_asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 CFLAGS_tsan := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
 CFLAGS_fuzz := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=undefined
+CFLAGS_bare := $(CFLAGS_asan)
 LDFLAGS_asan := -fsanitize=address,undefined
+LDFLAGS_bare := $(LDFLAGS_asan)
 LDFLAGS_tsan := -fsanitize=thread
 LDFLAGS_fuzz := -fsanitize=address,undefined,fuzzer
 ifeq ($(FLAVOUR),fuzz)
 CC := clang
+endif
+ifeq ($(FLAVOUR),bare)
+ISAL := no
+LIBDEFLATE := no
 endif
 
 ALL_CFLAGS = -std=c17 $(WARNINGS) $(CFLAGS_$(FLAVOUR)) $(PACKAGE_CFLAGS) -pthread -MMD -MP $(CFLAGS)
@@ -76,12 +83,16 @@ UNIT_TESTS := $(patsubst %.c,$(B)/%,$(wildcard test/unit/*/test_*.c))
 ifeq ($(FLAVOUR),tsan)
 UNIT_TESTS := $(patsubst %.c,$(B)/%,$(shell grep -lE 'pthread|grpc|roma\.h|log_' test/unit/*/test_*.c))
 endif
+# What stands in for those libraries is all in common/.
+ifeq ($(FLAVOUR),bare)
+UNIT_TESTS := $(addprefix $(B)/test/unit/common/test_,deflate packet reed_solomon fec link kcp_captures)
+endif
 FUZZERS := $(patsubst %.c,$(B)/%,$(wildcard test/fuzz/fuzz_*.c))
 
 # Simulations and the like are built with the rest, and not installed.
 ALL_PROGRAMS := $(PROGRAMS:%=$(BIN)/%) $(LIBEXEC)/janus-worker
 
-.PHONY: all web man completion demo run test check unit system asan tsan fuzz bench interop lint format deps install deb rpm package-test clean help
+.PHONY: all web man completion demo run test check unit system system-release asan tsan bare fuzz bench interop lint format deps install deb rpm package-test clean help
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -133,8 +144,11 @@ $(BIN)/janus-routesim: $(B)/tools/janus_routesim.o $(ROUTESIM_OBJECTS) $(COMMON_
 
 # A test is linked with all there is beside it.
 $(B)/test/unit/%: LINK_EXTRA = -lcmocka -lm
-$(B)/test/unit/%: $(B)/test/unit/%.o $(COMMON_OBJECTS) $(WORKER_OBJECTS) $(MASTER_OBJECTS) $(CLIENT_OBJECTS) \
-  $(CTL_OBJECTS)
+TEST_OBJECTS := $(COMMON_OBJECTS) $(WORKER_OBJECTS) $(MASTER_OBJECTS) $(CLIENT_OBJECTS) $(CTL_OBJECTS)
+ifeq ($(FLAVOUR),bare)
+TEST_OBJECTS := $(COMMON_OBJECTS)
+endif
+$(B)/test/unit/%: $(B)/test/unit/%.o $(TEST_OBJECTS)
 	$(link)
 # Their backends are their own.
 WRAP_STREAMS := $(foreach name,open takes message send unsure read end finish engine_arrived_us,-Wl,--wrap=stream_$(name))
@@ -142,6 +156,8 @@ $(B)/test/unit/worker/test_player: LINK_EXTRA = -lcmocka -lm $(WRAP_STREAMS)
 # And this one counts what is allocated.
 $(B)/test/unit/worker/test_hot_path: LINK_EXTRA = -lcmocka -lm $(WRAP_STREAMS) \
   $(foreach name,malloc calloc realloc aligned_alloc free,-Wl,--wrap=$(name))
+# Its time is its own, and goes on with what is sent.
+$(B)/test/unit/worker/test_pushes: LINK_EXTRA = -lcmocka -lm -Wl,--wrap=clock_gettime -Wl,--wrap=send
 # And this one how often something is written, and has hosts of its own.
 $(B)/test/unit/common/test_stream_http2: LINK_EXTRA = -lcmocka -lm -Wl,--wrap=tcp_client_write \
   -Wl,--wrap=evutil_getaddrinfo
@@ -202,6 +218,12 @@ unit: $(UNIT_TESTS) $(BIN)/janus-roma ## Run the unit tests
 system: all test_packages ## Run the system tests
 	@$(TEST_ENVIRONMENT) $(PYTHON) test/run --system
 
+# The default engine's own part of the system tests: what `make asan` leaves out (conftest.py says
+# what and why) and has to do with tunnels.
+system-release: all test_packages ## Of the system tests, those that need a release build
+	@$(TEST_ENVIRONMENT) $(PYTHON) test/run --system -k "$(NOT_UNDER_ASAN)"
+NOT_UNDER_ASAN := test_web.py or test_web_clients.py or leave_no_trace
+
 .PHONY: suite test_packages
 suite: all $(UNIT_TESTS) test_packages
 	@$(TEST_ENVIRONMENT) $(PYTHON) test/run --unit $(UNIT_TESTS) --system
@@ -215,6 +237,7 @@ test_packages: web
 PATIENCE_release := 1
 PATIENCE_asan := 3
 PATIENCE_tsan := 5
+PATIENCE_bare := 3
 # ENGINE=grpc or http2 is what carries the gateways' tunnels in the system and interop tests, other
 # than by default.
 ENGINE ?=
@@ -229,6 +252,10 @@ tsan: ## The unit tests with threads under ThreadSanitizer
 	@tools/setup test
 	@$(MAKE) --no-print-directory -s FLAVOUR=tsan unit
 
+bare: ## The unit tests of what ISA-L and libdeflate do, without either
+	@tools/setup test
+	@$(MAKE) --no-print-directory -s FLAVOUR=bare unit
+
 SECONDS ?= 60
 fuzz: ## Run each fuzz target for SECONDS (default 60)
 	@tools/setup lint
@@ -238,7 +265,7 @@ fuzz: ## Run each fuzz target for SECONDS (default 60)
 .PHONY: fuzzers
 fuzzers: $(FUZZERS)
 
-bench: ## Measure; ONLY=group[,group] for some (roundtrip, transport, kcp, login, idle, route, failover, broadcast, push, trace, scrape, scale)
+bench: ## Measure; ONLY=group[,group] for some (roundtrip, transport, kcp, login, idle, route, failover, broadcast, push, bystander, trace, scrape, scale)
 	@tools/setup bench
 	@$(MAKE) --no-print-directory -s all
 	@$(MAKE) --no-print-directory -s FLAVOUR=plain all
@@ -252,7 +279,7 @@ interop: all ## Drive the gateway with the ecosystem's Go packages
 OUR_C = $(shell git ls-files '*.c' '*.h')
 LINTED_C = $(filter-out test/%,$(filter %.c,$(OUR_C)))
 
-lint: ## clang-format, clang-tidy and cppcheck
+lint: ## clang-format, clang-tidy, cppcheck, and the README's map of the sources
 	@tools/setup lint
 	@$(MAKE) --no-print-directory -s $(PROTO_C)
 	@$(MAKE) --no-print-directory linted
@@ -260,6 +287,7 @@ lint: ## clang-format, clang-tidy and cppcheck
 .PHONY: linted
 linted: export FLAGS = $(subst ',,$(CPPFLAGS)) -std=c17 $(PACKAGE_CFLAGS)
 linted:
+	$(PYTHON) test/source_map
 	clang-format --dry-run -Werror $(OUR_C)
 	cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr \
 	  --suppressions-list=.cppcheck --error-exitcode=1 -I. -I$(B) -j2 $(LINTED_C)
@@ -334,4 +362,4 @@ clean: ## Remove everything built
 	rm -rf build
 
 help: ## Show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24

@@ -57,7 +57,7 @@ struct config_tunnel_type {
   bool own_object_only;  // obj must be 0 or the own uid
   bool fragments;        // the message has conn_id and the frag fields
   enum route_tier tier;  // "player" or "object"
-  bool main;             // the session's main tunnel: its end ends the session
+  bool main;             // the player's own: a node that refuses it ends the player's sessions
 };
 
 // TLS towards a server. Empty: the system's certificates; no certificate of our own;
@@ -247,7 +247,7 @@ struct config {
     int64_t count;  // 0: one for each core
     int64_t restart_backoff_ms;
     int64_t restart_backoff_max_ms;
-    int64_t stop_timeout_ms;    // for flushing what is pending on SIGTERM
+    int64_t stop_timeout_ms;    // for what is pending: at a stop, a close, a tunnel's release
     int64_t hang_timeout_ms;    // a loop that has not come round for so long; 0: never
     int64_t orphan_timeout_ms;  // how long a worker goes on without its master
   } worker;

@@ -92,6 +92,9 @@ struct route_store *route_store_new(struct worker *worker, void (*on_ready)(stru
   struct event *ready_timer = evtimer_new(worker->base, on_ready_timer, store);
   if (!store || !ready_timer) {
     snprintf(why, why_size, "out of memory");
+    if (ready_timer) {
+      event_free(ready_timer);
+    }
     free(store);
     return NULL;
   }

@@ -97,7 +97,7 @@ void settings_take_keys(struct worker *worker) {
   take_login_keys(worker);
 }
 
-static void report_fault(const char *fault, void *context) {
+void settings_report_fault(const char *fault, void *context) {
   char quoted[1024];
   (void)context;
   log_error("settings_fault", "text=%s", log_quote(quoted, sizeof quoted, fault, strlen(fault)));
@@ -129,7 +129,8 @@ static void take(struct worker *worker, struct config *fresh) {
 
 void settings_on_change(struct worker *worker, const struct channel_settings *settings) {
   struct config *fresh = malloc(sizeof *fresh);
-  if (fresh && config_load_text(channel_settings_text(settings), fresh, report_fault, NULL) == 0) {
+  if (fresh &&
+      config_load_text(channel_settings_text(settings), fresh, settings_report_fault, NULL) == 0) {
     take(worker, fresh);
   } else {
     log_error("settings_not_taken", "hint=\"this worker goes on as before\"");

@@ -14,5 +14,7 @@ int settings_apply(struct worker *worker) MUST_CHECK;
 void settings_take_keys(struct worker *worker);
 // Takes them over, but for what only a new worker can.
 void settings_on_change(struct worker *worker, const struct channel_settings *settings);
+// Logs what is wrong with them: a config_report, which needs no context.
+void settings_report_fault(const char *fault, void *context);
 
 #endif

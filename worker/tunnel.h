@@ -102,8 +102,8 @@ void tunnel_send(struct tunnel *tunnel, struct session *session, const struct pa
 // Goes on reading if it waits for this session.
 void tunnel_resume(struct tunnel *tunnel, const struct session *session);
 
-// The player lets the tunnel go. Messages that wait for an open stream are still
-// sent, within the time that a closing client has too; then the stream is ended
+// The player lets the tunnel go. Messages that wait for a stream, open or still being opened,
+// are still sent, within the time that a closing client has too; then the stream is ended
 // and the tunnel freed. Others are counted as dropped.
 void tunnel_release(struct tunnel *tunnel);
 

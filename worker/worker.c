@@ -109,11 +109,6 @@ static void on_second(evutil_socket_t fd, short what, void *owner) {
 
 // --- Starting ------------------------------------------------------------------
 
-static void report_fault(const char *fault, void *context) {
-  (void)context;
-  log_error("settings_fault", "text=\"%s\"", fault);
-}
-
 // Secrets come once, through a pipe, into memory that is locked and left out of
 // core dumps.
 static struct secrets *take_secrets(int fd) {
@@ -139,7 +134,7 @@ static const char *take_handover(struct worker *worker) {
   for (int fd = HANDOVER_CHANNEL; fcntl(fd, F_GETFD) >= 0; fd++) {
     fcntl(fd, F_SETFD, FD_CLOEXEC);
   }
-  if (config_load_fd(HANDOVER_SETTINGS, &worker->config, report_fault, NULL) != 0) {
+  if (config_load_fd(HANDOVER_SETTINGS, &worker->config, settings_report_fault, NULL) != 0) {
     return "the settings can't be read";
   }
   char who[32];

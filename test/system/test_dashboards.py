@@ -1,6 +1,7 @@
 """What an operator looks at, packaging/: the alert rules do what they say, and rules, dashboard and
-README speak of the metrics that there are."""
+README speak of the metrics that there are, SYMPTOMS.md of the events of the log."""
 
+import glob
 import json
 import os
 import re
@@ -115,3 +116,18 @@ def test_the_readme_has_every_metric_says_what_it_is_and_has_no_other(families):
     assert len(rows) == len({name for name, _ in rows}), "one stands there twice"
     assert families - told == set(), "not in the README"
     assert told - families == set(), "only in the README"
+
+
+def test_the_symptoms_have_every_warning_and_error_of_the_log_and_no_other():
+    sources = "".join(read(path) for folder in ("master", "worker", "common") for path in glob.glob(
+        os.path.join(ROOT, folder, "**", "*.[ch]"), recursive=True))
+    events = set(re.findall(r"""(?:log_(?:warn|error)\(|
+                                   log_(?:limited|write)\(LOG_LEVEL_(?:WARN|ERROR),)
+                                \s*"(\w+)\"""", sources, re.X))
+    assert len(events) > 50
+    symptoms = read("packaging", "doc", "SYMPTOMS.md")
+    assert {name for name in events if f"`{name}`" not in symptoms} == set(), "not among the symptoms"
+    # The first of each row; some are reasons, or other words of the gateway's.
+    first = "".join(line.split("|")[1] for line in symptoms.splitlines() if line.startswith("|"))
+    told = set(re.findall(r"`([a-z]+(?:_[a-z0-9]+)+)`", first))
+    assert {name for name in told if f'"{name}"' not in sources} == set(), "only among the symptoms"
