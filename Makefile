@@ -137,7 +137,7 @@ $(B)/test/unit/%: $(B)/test/unit/%.o $(COMMON_OBJECTS) $(WORKER_OBJECTS) $(MASTE
   $(CTL_OBJECTS)
 	$(link)
 # Their backends are their own.
-WRAP_STREAMS := $(foreach name,open takes message send unsure read end finish engine_arrived_us,-Wl,--wrap=stream_$(name))
+WRAP_STREAMS := $(foreach name,open takes reserve send unsure read end finish engine_arrived_us,-Wl,--wrap=stream_$(name))
 $(B)/test/unit/worker/test_player: LINK_EXTRA = -lcmocka -lm $(WRAP_STREAMS)
 # And this one counts what is allocated.
 $(B)/test/unit/worker/test_hot_path: LINK_EXTRA = -lcmocka -lm $(WRAP_STREAMS) \

@@ -455,7 +455,7 @@ static void pump(struct tunnel *tunnel) {
     struct tunnel_queued queued = queue_pop(&tunnel->queue);
     uint8_t *waited = queued.bytes;
     counters_gauge_add(tunnel->worker->counters, GAUGE_QUEUED_IN_BYTES, -(int64_t)queued.len);
-    queued.bytes = stream_message(tunnel->stream, queued.len);
+    queued.bytes = stream_reserve(tunnel->stream, queued.len);
     if (queued.bytes) {
       memcpy(queued.bytes, waited, queued.len);
       hand_over(tunnel, &queued);
@@ -742,7 +742,7 @@ void tunnel_send(struct tunnel *tunnel, struct session *session, const struct pa
                                  .queued_us = session->watched ? clock_monotonic_us() : 0,
                                  .came_ns = trace_queued(session)};
   if (goes_now) {
-    queued.bytes = stream_message(tunnel->stream, queued.len);
+    queued.bytes = stream_reserve(tunnel->stream, queued.len);
   }
   if (goes_now ? !queued.bytes : !queue_message(tunnel, &queued, packet)) {
     session_close(session, CLOSE_OUT_OF_MEMORY);

@@ -36,7 +36,7 @@ struct stream *__wrap_stream_open(struct stream_engine *engine, const struct str
                                   const struct stream_metadata *metadata, size_t metadata_count,
                                   const struct stream_events *events, void *owner);
 bool __wrap_stream_takes(const struct stream *stream);
-uint8_t *__wrap_stream_message(struct stream *stream, size_t len);
+uint8_t *__wrap_stream_reserve(struct stream *stream, size_t len);
 void __wrap_stream_send(struct stream *stream);
 size_t __wrap_stream_unsure(const struct stream *stream);
 void __wrap_stream_read(struct stream *stream);
@@ -61,7 +61,7 @@ struct stream *__wrap_stream_open(struct stream_engine *engine, const struct str
 
 bool __wrap_stream_takes(const struct stream *stream) { return !stream->sending; }
 
-uint8_t *__wrap_stream_message(struct stream *stream, size_t len) {
+uint8_t *__wrap_stream_reserve(struct stream *stream, size_t len) {
   assert_false(stream->sending || stream->ended || stream->is_written);
   assert_true(len <= sizeof stream->message);
   stream->is_written = true;
