@@ -54,13 +54,15 @@ static const struct node *named_node(struct tunnel *tunnel, const char *address)
   return node;
 }
 
+static struct tunnel_route route_of(const struct tunnel *tunnel) {
+  return (struct tunnel_route){
+      .type = (uint32_t)tunnel->type, .color = tunnel_color(tunnel), .oid = tunnel->oid};
+}
+
 static int look_up(struct tunnel *tunnel, struct route *route) {
   struct worker *worker = tunnel->worker;
-  const struct config_tunnel_type *type = tunnel_type(tunnel);
-  struct route_key key = {.tier = type->tier,
-                          .service = type->service,
-                          .color = tunnel_color(tunnel),
-                          .oid = tunnel->oid};
+  const struct tunnel_route name = route_of(tunnel);
+  const struct route_key key = config_route_key(&worker->config, &name);
   int error = route_table_lookup(worker->routes, &key, clock_wall_ms(), route);
   return error == 0 && route_store_knows_better(worker->route_store) ? ERROR_EXPIRED : error;
 }
@@ -74,16 +76,16 @@ static const struct node *last_node(struct tunnel *tunnel) {
 
 // --- What is held ------------------------------------------------------------------
 
-static struct tunnel_list *held_bucket(struct worker *worker, int type, int64_t oid) {
-  uint64_t hash = ((uint64_t)oid * CONFIG_TUNNEL_TYPES + (uint64_t)type) * 0x9e3779b97f4a7c15;
+static struct tunnel_list *held_bucket(struct worker *worker, const struct tunnel_route *route) {
+  uint64_t hash = ((uint64_t)route->oid * CONFIG_TUNNEL_TYPES + route->type) * 0x9e3779b97f4a7c15;
   return &worker->held_tunnels[(hash >> 32) % TUNNEL_HELD_BUCKETS];
 }
 
 void tunnel_hold_route(struct tunnel *tunnel, bool follows) {
   struct worker *worker = tunnel->worker;
-  route_store_hold(worker->route_store, tunnel->type, tunnel_color(tunnel), tunnel->oid,
-                   tunnel->address, follows);
-  LIST_INSERT_HEAD(held_bucket(worker, tunnel->type, tunnel->oid), tunnel, held);
+  const struct tunnel_route route = route_of(tunnel);
+  route_store_hold(worker->route_store, &route, tunnel->address, follows);
+  LIST_INSERT_HEAD(held_bucket(worker, &route), tunnel, held);
   tunnel->holds = true;
 }
 
@@ -91,8 +93,8 @@ void tunnel_tell_held(struct worker *worker) {
   for (size_t i = 0; i < TUNNEL_HELD_BUCKETS; i++) {
     const struct tunnel *tunnel;
     LIST_FOREACH(tunnel, &worker->held_tunnels[i], held) {
-      route_store_hold(worker->route_store, tunnel->type, tunnel_color(tunnel), tunnel->oid,
-                       tunnel->address, false);
+      const struct tunnel_route route = route_of(tunnel);
+      route_store_hold(worker->route_store, &route, tunnel->address, false);
     }
   }
 }
@@ -109,8 +111,8 @@ static void forget_move(struct tunnel *tunnel) {
 
 void tunnel_release_route(struct tunnel *tunnel) {
   if (tunnel->holds) {
-    route_store_release(tunnel->worker->route_store, tunnel->type, tunnel_color(tunnel),
-                        tunnel->oid);
+    const struct tunnel_route route = route_of(tunnel);
+    route_store_release(tunnel->worker->route_store, &route);
     LIST_REMOVE(tunnel, held);
     tunnel->holds = false;
   }
@@ -157,8 +159,8 @@ static void claim(struct tunnel *tunnel, const char *dead) {
   if (dead[0] != '\0') {
     counters_add(worker->counters, COUNTER_ROUTE_REPLACED, 1);
   }
-  route_store_claim(worker->route_store, &tunnel->claim, tunnel->type, tunnel_color(tunnel),
-                    tunnel->oid, candidate->address, dead);
+  const struct tunnel_route route = route_of(tunnel);
+  route_store_claim(worker->route_store, &tunnel->claim, &route, candidate->address, dead);
 }
 
 // Nobody can settle it: it is where it was, or else where every gateway computes that it
@@ -261,22 +263,15 @@ static void await_move(struct tunnel *tunnel) {
   loop_start_timer(&move->timer, soon ? AGAIN_MIN_MS : suspect_ms);
 }
 
-static bool goes_by(const struct tunnel *tunnel, const struct channel_route_held *route) {
-  return tunnel->type == (int)route->tunnel_type && tunnel->oid == route->oid &&
+static bool goes_by(const struct tunnel *tunnel, const struct tunnel_route *route) {
+  return tunnel->type == (int)route->type && tunnel->oid == route->oid &&
          strcmp(tunnel_color(tunnel), route->color) == 0;
 }
 
-static struct channel_route_held route_of(const struct tunnel *tunnel, const char *address) {
-  struct channel_route_held route = {.oid = tunnel->oid, .tunnel_type = (uint32_t)tunnel->type};
-  snprintf(route.color, sizeof route.color, "%s", tunnel_color(tunnel));
-  snprintf(route.address, sizeof route.address, "%s", address);
-  return route;
-}
-
 static bool is_being_taken_back(const struct tunnel *tunnel) {
-  const struct channel_route_held route = route_of(tunnel, "");
+  const struct tunnel_route route = route_of(tunnel);
   const struct tunnel *other;
-  LIST_FOREACH(other, held_bucket(tunnel->worker, tunnel->type, tunnel->oid), held) {
+  LIST_FOREACH(other, held_bucket(tunnel->worker, &route), held) {
     if (other->move && other->move->claim.id != 0 && goes_by(other, &route)) {
       return true;
     }
@@ -294,8 +289,9 @@ static bool take_back(struct tunnel *tunnel) {
     return false;
   }
   counters_add(tunnel->worker->counters, COUNTER_ROUTE_REPLACED, 1);
-  route_store_claim(tunnel->worker->route_store, &tunnel->move->claim, tunnel->type,
-                    tunnel_color(tunnel), tunnel->oid, tunnel->address, tunnel->move->address);
+  const struct tunnel_route route = route_of(tunnel);
+  route_store_claim(tunnel->worker->route_store, &tunnel->move->claim, &route, tunnel->address,
+                    tunnel->move->address);
   return true;
 }
 
@@ -308,9 +304,11 @@ static void on_taken_back(struct route_claim *route_claim, const char *address) 
     await_move(tunnel);
     return;
   }
-  const struct channel_route_held route = route_of(tunnel, address);
+  struct channel_route_held moved = {.oid = tunnel->oid, .tunnel_type = (uint32_t)tunnel->type};
+  snprintf(moved.color, sizeof moved.color, "%s", tunnel_color(tunnel));
+  snprintf(moved.address, sizeof moved.address, "%s", address);
   forget_move(tunnel);
-  tunnel_on_route_moved(tunnel->worker, &route);
+  tunnel_on_route_moved(tunnel->worker, &moved);
 }
 
 static void catch_up(evutil_socket_t fd, short what, void *owner) {
@@ -358,11 +356,13 @@ void tunnel_on_route_moved(struct worker *worker, const struct channel_route_hel
   if (moved->tunnel_type >= worker->config.tunnel.type_count) {
     return;
   }
-  struct tunnel_list *bucket = held_bucket(worker, (int)moved->tunnel_type, moved->oid);
+  const struct tunnel_route route = {
+      .type = moved->tunnel_type, .color = moved->color, .oid = moved->oid};
+  struct tunnel_list *bucket = held_bucket(worker, &route);
   struct tunnel *tunnel = LIST_FIRST(bucket);
   while (tunnel) {
     struct tunnel *next = LIST_NEXT(tunnel, held);
-    if (goes_by(tunnel, moved) && keep_up(tunnel, moved->address)) {
+    if (goes_by(tunnel, &route) && keep_up(tunnel, moved->address)) {
       next = LIST_FIRST(bucket);
     }
     tunnel = next;
