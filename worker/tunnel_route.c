@@ -339,17 +339,13 @@ static void remember_move(struct tunnel *tunnel, const char *address) {
   }
 }
 
-// True: it has gone there, and may have taken other tunnels with it (follow).
-static bool keep_up(struct tunnel *tunnel, const char *address) {
+// The player may have been closed after this (follow).
+static void keep_up(struct tunnel *tunnel, const char *address) {
   if (strcmp(tunnel->address, address) == 0) {
     forget_move(tunnel);
-    return false;
-  }
-  if (!follow(tunnel, address)) {
+  } else if (!follow(tunnel, address)) {
     remember_move(tunnel, address);
-    return false;
   }
-  return true;
 }
 
 void tunnel_on_route_moved(struct worker *worker, const struct channel_route_held *moved) {
@@ -362,8 +358,12 @@ void tunnel_on_route_moved(struct worker *worker, const struct channel_route_hel
   struct tunnel *tunnel = LIST_FIRST(bucket);
   while (tunnel) {
     struct tunnel *next = LIST_NEXT(tunnel, held);
-    if (goes_by(tunnel, &route) && keep_up(tunnel, moved->address)) {
-      next = LIST_FIRST(bucket);
+    if (goes_by(tunnel, &route)) {
+      const struct player *player = tunnel->player;
+      keep_up(tunnel, moved->address);
+      if (player_is_over(player)) {  // and the next one may have been his
+        next = LIST_FIRST(bucket);
+      }
     }
     tunnel = next;
   }
