@@ -116,10 +116,22 @@ static void end_stream(struct tunnel *tunnel) {
   tunnel->waits_for = NULL;
 }
 
+// A stream that has worked for a good while is no sign of trouble to come, even if nothing ever
+// came from there.
+static void forget_old_trouble(struct tunnel *tunnel) {
+  const struct config *config = &tunnel->worker->config;
+  if (tunnel->state == TUNNEL_OPEN &&
+      clock_monotonic_ms() - tunnel->opened_ms >= config->tunnel.reopen_timeout_ms) {
+    tunnel->broken_ms = 0;
+    tunnel->failures = 0;
+  }
+}
+
 void tunnel_leave_stream(struct tunnel *tunnel) {
   struct stream *stream = tunnel->stream;
   struct session *waits_for = tunnel->waits_for;
   bool all_sent = tunnel->queue.count == 0;
+  forget_old_trouble(tunnel);
   if (tunnel->state == TUNNEL_OPEN) {
     bool owed = stream_unsure(stream) > 0 || (tunnel->unanswered && all_sent);
     tunnel->stream = NULL;
@@ -384,6 +396,7 @@ static void on_ended(void *owner, int status, const char *detail) {
     watch_tunnel_event(tunnel, WATCHED_TUNNEL_BROKEN, status);
   }
   trace_opened(tunnel, status);
+  forget_old_trouble(tunnel);
   end_stream(tunnel);
   tunnel->state = TUNNEL_WAITING;
   if (!tunnel->player) {
@@ -412,11 +425,6 @@ static void on_ended(void *owner, int status, const char *detail) {
   if (status == STREAM_UNAVAILABLE || (!was_open && status != STREAM_RESOURCE_EXHAUSTED)) {
     node_picker_suspect(worker->node_picker, tunnel_type(tunnel)->service, tunnel_color(tunnel),
                         tunnel->address, now_ms + config->tunnel.suspect_ms);
-  }
-  // A stream that had worked for a good while is no sign of trouble to come.
-  if (was_open && now_ms - tunnel->opened_ms >= config->tunnel.reopen_timeout_ms) {
-    tunnel->broken_ms = 0;
-    tunnel->failures = 0;
   }
   tunnel_find_route_again(tunnel);
 }

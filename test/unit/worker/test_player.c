@@ -319,6 +319,24 @@ static void all_in_a_room_follow_it_once(void **state) {
   assert_int_equal(fixture->counters.counter[COUNTER_ROUTES_MOVED], CROWD);
 }
 
+// It broke once, long ago, and its backend has had no reason to say anything since.
+static void what_broke_long_ago_does_not_count_at_the_next_node(void **state) {
+  struct fixture *fixture = *state;
+  log_in(fixture, &one, 301);
+  open_room(fixture, &one, 70);
+  struct tunnel *tunnel = LIST_FIRST(&of_client(&one)->player->tunnels);
+  int64_t timeout_ms = fixture->worker.config.tunnel.reopen_timeout_ms;
+  tunnel->failures = 1;
+  tunnel->broken_ms = clock_monotonic_ms() - 2 * timeout_ms;
+  tunnel->opened_ms = tunnel->broken_ms;
+  route_of_room_moves(fixture, 70);
+  assert_int_equal(stream_count, 2);
+  streams[1].events->on_ended(streams[1].owner, STREAM_UNAVAILABLE, "");
+  assert_int_equal(one.closed, 0);
+  turn(fixture);
+  assert_int_equal(stream_count, 3);  // at once
+}
+
 // The tunnel that would be looked at next goes with him.
 static void who_can_not_follow_is_closed_and_the_others_follow(void **state) {
   struct fixture *fixture = *state;
@@ -732,6 +750,7 @@ int main(void) {
       FACT(what_is_remembered_of_questions_is_bounded),
       FACT(a_node_that_was_left_still_answers_who_asked),
       FACT(all_in_a_room_follow_it_once),
+      FACT(what_broke_long_ago_does_not_count_at_the_next_node),
       FACT(who_can_not_follow_is_closed_and_the_others_follow),
       FACT(a_push_and_a_broadcast_come_once),
       FACT(a_push_to_one_that_has_just_ended_comes_to_its_sibling),
