@@ -47,11 +47,16 @@ static int queue_push(struct tunnel_queue *queue, const struct tunnel_queued *qu
   return 0;
 }
 
+// What a burst has made large goes with it: most tunnels wait for nothing most of the time.
 static struct tunnel_queued queue_pop(struct tunnel_queue *queue) {
   struct tunnel_queued queued = queue->ring[queue->head];
   queue->head = (queue->head + 1) & (queue->room - 1);
   queue->count--;
   queue->bytes -= queued.len;
+  if (queue->count == 0 && queue->room > TUNNEL_QUEUE_KEPT) {
+    free(queue->ring);
+    *queue = (struct tunnel_queue){0};
+  }
   return queued;
 }
 

@@ -38,7 +38,9 @@ struct tunnel_queued {
   uint64_t came_ns;     // wall clock, with tracing on
 };
 
-// Messages that wait for the stream: a ring that grows on demand.
+// Messages that wait for the stream: a ring that grows on demand, and is kept when it has come to
+// be empty if it is no larger than this.
+enum { TUNNEL_QUEUE_KEPT = 8 };
 struct tunnel_queue {
   size_t count;
   size_t bytes;

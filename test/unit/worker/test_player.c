@@ -575,6 +575,27 @@ static void a_full_tunnel_is_full_when_the_one_who_filled_it_has_gone(void **sta
   assert_false(two.paused);
 }
 
+static void what_a_burst_has_taken_is_given_back(void **state) {
+  struct fixture *fixture = *state;
+  enum { BURST = 50 };
+  fixture->worker.config.queue.tunnel_messages = BURST;
+  struct stream *stream = two_with_a_tunnel(fixture);
+  const struct tunnel *tunnel = LIST_FIRST(&of_client(&one)->player->tunnels);
+  for (int32_t index = 2; index < 2 + BURST; index++) {
+    ask(&one, PLAYER, 1, 0, index);
+  }
+  assert_true(tunnel->queue.room > TUNNEL_QUEUE_KEPT);
+  take_all(stream);
+  assert_int_equal(stream->sent_count, 1 + BURST);
+  assert_true(tunnel->queue.room <= TUNNEL_QUEUE_KEPT);
+  assert_int_equal(tunnel->queue.bytes, 0);
+  for (int32_t index = 2; index < 6; index++) {
+    ask(&one, PLAYER, 1, 0, index);
+  }
+  take_all(stream);
+  assert_int_equal(stream->sent_count, 1 + BURST + 4);
+}
+
 static void the_number_of_tunnels_is_bounded_for_all_together(void **state) {
   struct fixture *fixture = *state;
   two_with_a_tunnel(fixture);
@@ -764,6 +785,7 @@ int main(void) {
       FACT(the_end_of_a_slow_sibling_lets_its_tunnel_go_on),
       FACT(a_full_tunnel_stops_those_who_send_to_it),
       FACT(a_full_tunnel_is_full_when_the_one_who_filled_it_has_gone),
+      FACT(what_a_burst_has_taken_is_given_back),
       FACT(the_number_of_tunnels_is_bounded_for_all_together),
       FACT(whatever_happens_nothing_waits_for_what_is_gone),
   };
