@@ -151,13 +151,15 @@ endif
 $(B)/test/unit/%: $(B)/test/unit/%.o $(TEST_OBJECTS)
 	$(link)
 # Their backends are their own.
-WRAP_STREAMS := $(foreach name,open takes message send unsure read end finish engine_arrived_us,-Wl,--wrap=stream_$(name))
+WRAP_STREAMS := $(foreach name,open takes reserve send unsure read end finish engine_arrived_us,-Wl,--wrap=stream_$(name))
 $(B)/test/unit/worker/test_player: LINK_EXTRA = -lcmocka -lm $(WRAP_STREAMS)
 # And this one counts what is allocated.
 $(B)/test/unit/worker/test_hot_path: LINK_EXTRA = -lcmocka -lm $(WRAP_STREAMS) \
   $(foreach name,malloc calloc realloc aligned_alloc free,-Wl,--wrap=$(name))
 # Its time is its own, and goes on with what is sent.
 $(B)/test/unit/worker/test_pushes: LINK_EXTRA = -lcmocka -lm -Wl,--wrap=clock_gettime -Wl,--wrap=send
+# And this one has other gateways of its own.
+$(B)/test/unit/master/test_admission: LINK_EXTRA = -lcmocka -lm -Wl,--wrap=other_gateways_ask
 # And this one how often something is written, and has hosts of its own.
 $(B)/test/unit/common/test_stream_http2: LINK_EXTRA = -lcmocka -lm -Wl,--wrap=tcp_client_write \
   -Wl,--wrap=evutil_getaddrinfo

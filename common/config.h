@@ -410,6 +410,14 @@ const char *config_listener_kind_name(enum listener_kind kind);
 const char *config_listener_name(const struct config_listener *listener);
 const char *config_transport_name(enum transport_name transport);  // "tcp", "ws", "kcp"
 
+// How the store and the table name a tunnel's route, whose type is one of these.
+static inline struct route_key config_route_key(const struct config *config,
+                                                const struct tunnel_route *route) {
+  const struct config_tunnel_type *type = &config->tunnel.types[route->type];
+  return (struct route_key){
+      .tier = type->tier, .service = type->service, .color = route->color, .oid = route->oid};
+}
+
 // The section kcp as it is where it gives nothing but the profile. ERROR_MEMORY.
 int config_kcp_of_profile(enum kcp_profile profile, struct config_kcp *kcp) MUST_CHECK;
 

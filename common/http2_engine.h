@@ -263,7 +263,7 @@ void http2_stream_leave_arena(struct http2_stream *stream);
 
 // The methods of common/stream.h that concern one stream.
 bool http2_takes(const struct stream *base);
-uint8_t *http2_message(struct stream *base, size_t len);
+uint8_t *http2_reserve(struct stream *base, size_t len);
 void http2_send(struct stream *base);
 size_t http2_unsure(const struct stream *base);
 void http2_read(struct stream *base);

@@ -502,7 +502,7 @@ static struct http2_piece *piece_new(struct http2_engine *engine, size_t len) {
   return piece;
 }
 
-uint8_t *http2_message(struct stream *base, size_t len) {
+uint8_t *http2_reserve(struct stream *base, size_t len) {
   struct http2_stream *stream = of(base);
   struct http2_piece *piece = piece_new(stream->engine, GRPC_PREFIX_BYTES + len);
   stream->building = piece;

@@ -47,6 +47,13 @@ struct route_key {
   int64_t oid;
 };
 
+// The same route as tunnels name it: their type stands for tier and service.
+struct tunnel_route {
+  uint32_t type;      // index into the configured types
+  const char *color;  // borrowed
+  int64_t oid;
+};
+
 struct route {
   char address[ROUTE_ADDRESS_MAX_BYTES + 1];
   int64_t expires_at_ms;  // wall clock, ms since the epoch

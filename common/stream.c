@@ -36,14 +36,14 @@ struct stream *stream_open(struct stream_engine *engine, const struct stream_tar
 
 bool stream_takes(const struct stream *stream) { return stream->methods->takes(stream); }
 
-uint8_t *stream_message(struct stream *stream, size_t len) {
-  return stream->methods->message(stream, len);
+uint8_t *stream_reserve(struct stream *stream, size_t len) {
+  return stream->methods->reserve(stream, len);
 }
 
 void stream_send(struct stream *stream) { stream->methods->send(stream); }
 
-bool stream_send_waiting(struct stream *stream, struct stream_message *message) {
-  uint8_t *room = stream_message(stream, message->len);
+bool stream_send_waiting(struct stream *stream, struct stream_waiting *message) {
+  uint8_t *room = stream_reserve(stream, message->len);
   if (room) {
     memcpy(room, message->bytes, message->len);
     stream_send(stream);

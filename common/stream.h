@@ -73,12 +73,6 @@ struct stream_events {
   void (*on_ended)(void *owner, int status, const char *detail);
 };
 
-// A message that waits for its stream: malloc'd in one piece.
-struct stream_message {
-  size_t len;
-  uint8_t bytes[];
-};
-
 struct stream_metadata {
   const char *key;
   const char *value;
@@ -120,10 +114,15 @@ bool stream_takes(const struct stream *stream);
 // Sends one message, of a stream that takes it, in two steps: room for its len bytes, which the
 // caller fills in before it does anything else, and then the word that it may go. NULL when out of
 // memory.
-uint8_t *stream_message(struct stream *stream, size_t len) MUST_CHECK;
+uint8_t *stream_reserve(struct stream *stream, size_t len) MUST_CHECK;
 void stream_send(struct stream *stream);
-// The same of one that has waited, and is freed. False when out of memory.
-bool stream_send_waiting(struct stream *stream, struct stream_message *message) MUST_CHECK;
+// A message that waits for its stream: malloc'd in one piece.
+struct stream_waiting {
+  size_t len;
+  uint8_t bytes[];
+};
+// Sends one that has waited, and frees it. False when out of memory.
+bool stream_send_waiting(struct stream *stream, struct stream_waiting *message) MUST_CHECK;
 // How many of the messages that it took may not have left yet: what becomes of them is not known
 // when the stream breaks.
 size_t stream_unsure(const struct stream *stream);

@@ -12,7 +12,7 @@ struct stream_methods {
                          const struct stream_metadata *metadata, size_t metadata_count,
                          const struct stream_events *events, void *owner);
   bool (*takes)(const struct stream *stream);
-  uint8_t *(*message)(struct stream *stream, size_t len);
+  uint8_t *(*reserve)(struct stream *stream, size_t len);
   void (*send)(struct stream *stream);
   size_t (*unsure)(const struct stream *stream);
   void (*read)(struct stream *stream);

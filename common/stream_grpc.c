@@ -502,7 +502,7 @@ static size_t core_unsure(const struct stream *base) {
   return stream_of_const(base)->sending ? 1 : 0;
 }
 
-static uint8_t *core_message(struct stream *base, size_t len) {
+static uint8_t *core_reserve(struct stream *base, size_t len) {
   struct core_stream *stream = stream_of(base);
   stream->message = malloc(len > 0 ? len : 1);
   stream->message_len = len;
@@ -602,7 +602,7 @@ struct stream_engine *stream_grpc_new(struct event_base *base,
       .arrived_us = core_arrived_us,
       .open = core_open,
       .takes = core_takes,
-      .message = core_message,
+      .reserve = core_reserve,
       .send = core_send,
       .unsure = core_unsure,
       .read = core_read,

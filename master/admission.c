@@ -134,8 +134,8 @@ static void refuse(struct admission *admission, int worker, uint64_t connection,
   options->on_answer(worker, connection, NULL, reason, options->owner);
 }
 
-// The last word: whether the player is at this gateway already is known at once.
-static void admit(struct admission *admission, int worker, const struct channel_login *login,
+// The last word: whether the player is at this gateway already is known at once. False: refused.
+static bool admit(struct admission *admission, int worker, const struct channel_login *login,
                   bool route_written) {
   const struct admission_options *options = &admission->options;
   const struct channel_session *newcomer = &login->session;
@@ -144,7 +144,7 @@ static void admit(struct admission *admission, int worker, const struct channel_
   directory_each_of(options->directory, newcomer->uid, look_at_rival, &rivals);
   if (rivals.count > 0 && !rivals.close) {
     refuse(admission, worker, newcomer->connection, CLOSE_CONFLICTING_LOGIN);
-    return;
+    return false;
   }
   struct directory_session *added = directory_add(options->directory, newcomer, worker);
   if (!added) {
@@ -152,10 +152,11 @@ static void admit(struct admission *admission, int worker, const struct channel_
                 "connection=%" PRIu64 " uid=%lld of_worker=%d", newcomer->connection,
                 (long long)newcomer->uid, worker);
     refuse(admission, worker, newcomer->connection, CLOSE_OUT_OF_MEMORY);
-    return;
+    return false;
   }
   added->route_written = route_written;
   options->on_answer(worker, newcomer->connection, added, CHANNEL_LOGIN_ADMITTED, options->owner);
+  return true;
 }
 
 // --- Logins that wait for the word of another gateway ----------------------------------
@@ -172,16 +173,15 @@ static void on_others_answer(bool may_come, bool route_written, void *context) {
   int32_t refusal = !may_come                                 ? CLOSE_CONFLICTING_LOGIN
                     : is_banned(pending->admission, newcomer) ? CLOSE_BANNED  // meanwhile
                                                               : CHANNEL_LOGIN_ADMITTED;
+  bool came = false;
   if (!pending->cancelled && refusal == CHANNEL_LOGIN_ADMITTED) {
-    admit(pending->admission, pending->worker, &pending->login, route_written);
-  } else {
-    if (!pending->cancelled) {
-      refuse(pending->admission, pending->worker, newcomer->connection, refusal);
-    }
-    if (route_written &&
-        !directory_has_player(options->directory, newcomer->uid, newcomer->color)) {
-      options->on_unused_route(newcomer->uid, newcomer->color, options->owner);
-    }
+    came = admit(pending->admission, pending->worker, &pending->login, route_written);
+  } else if (!pending->cancelled) {
+    refuse(pending->admission, pending->worker, newcomer->connection, refusal);
+  }
+  if (!came && route_written &&
+      !directory_has_player(options->directory, newcomer->uid, newcomer->color)) {
+    options->on_unused_route(newcomer->uid, newcomer->color, options->owner);
   }
   free(pending);
 }

@@ -124,10 +124,10 @@ json_t *control_route_get(struct master *master, const json_t *request, struct q
   }
   uint32_t tunnels = 0;
   for (uint32_t i = 0; i < master->config.tunnel.type_count; i++) {
-    const struct held_route *held =
-        strcmp(master->config.tunnel.types[i].service, key.service) == 0
-            ? held_routes_find(routes_held_index(master->routes), i, key.color, key.oid)
-            : NULL;
+    const struct tunnel_route name = {.type = i, .color = key.color, .oid = key.oid};
+    const struct held_route *held = strcmp(master->config.tunnel.types[i].service, key.service) == 0
+                                        ? held_routes_find(routes_held_index(master->routes), &name)
+                                        : NULL;
     tunnels += held ? held->total : 0;
   }
   json_object_set_new(answer, "tunnels", json_integer(tunnels));

@@ -30,7 +30,7 @@ struct unary {
   LIST_ENTRY(unary) link;
   struct etcd *etcd;
   struct stream *stream;
-  struct stream_message *request;  // until it is sent
+  struct stream_waiting *request;  // until it is sent
   struct event *timer;
   const char *method;
   void (*on_reply)(struct etcd *etcd, size_t number, const uint8_t *bytes, size_t len);
@@ -126,9 +126,9 @@ static struct stream *open_stream(struct etcd *etcd, const char *method,
   return stream_open(etcd->engine, &target, metadata, etcd->token ? 2 : 1, events, owner);
 }
 
-static struct stream_message *pack(const ProtobufCMessage *message) {
+static struct stream_waiting *pack(const ProtobufCMessage *message) {
   size_t len = protobuf_c_message_get_packed_size(message);
-  struct stream_message *packed = malloc(sizeof *packed + len);
+  struct stream_waiting *packed = malloc(sizeof *packed + len);
   if (packed) {
     packed->len = len;
     protobuf_c_message_pack(message, packed->bytes);
@@ -149,7 +149,7 @@ static void unary_free(struct unary *call) {
 
 static void on_unary_opened(void *owner) {
   struct unary *call = owner;
-  struct stream_message *request = call->request;
+  struct stream_waiting *request = call->request;
   call->request = NULL;
   if (stream_send_waiting(call->stream, request)) {
     stream_read(call->stream);
@@ -438,7 +438,7 @@ static void announce_refused(struct etcd *etcd, const char *method, const char *
 static void ask_keepalive(struct etcd *etcd) {
   Etcd__LeaseKeepAliveRequest request = ETCD__LEASE_KEEP_ALIVE_REQUEST__INIT;
   request.id = etcd->lease;
-  struct stream_message *message = pack(&request.base);
+  struct stream_waiting *message = pack(&request.base);
   if (!message) {
     session_lost(etcd, "LeaseKeepAlive", "out of memory");
     return;
@@ -655,7 +655,7 @@ static void send_watch(struct etcd *etcd, const char *key, ProtobufCBinaryData e
   create.start_revision = revision;
   request.request_union_case = ETCD__WATCH_REQUEST__REQUEST_UNION_CREATE_REQUEST;
   request.create_request = &create;
-  struct stream_message *message = pack(&request.base);
+  struct stream_waiting *message = pack(&request.base);
   if (message && stream_send_waiting(etcd->watch, message)) {
     etcd->watch_sending = !stream_takes(etcd->watch);
   } else {

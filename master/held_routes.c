@@ -61,36 +61,35 @@ static size_t key_size(size_t color_len) {
 }
 
 // The key's padding-free bytes in key, which has room for them and a NUL.
-static void make_key(struct held_route_key *key, uint32_t tunnel_type, const char *color,
-                     int64_t oid) {
-  key->oid = oid;
-  key->tunnel_type = tunnel_type;
-  memcpy(key->color, color, strlen(color) + 1);
+static void make_key(struct held_route_key *key, const struct tunnel_route *name) {
+  key->oid = name->oid;
+  key->tunnel_type = name->type;
+  memcpy(key->color, name->color, strlen(name->color) + 1);
 }
 
-struct held_route *held_routes_find(const struct held_routes *held, uint32_t tunnel_type,
-                                    const char *color, int64_t oid) {
+struct held_route *held_routes_find(const struct held_routes *held,
+                                    const struct tunnel_route *name) {
   _Alignas(8) char room[128] = {0};
   struct held_route_key *key = (struct held_route_key *)(void *)room;
   struct held_route *route = NULL;
-  size_t color_len = strlen(color);
+  size_t color_len = strlen(name->color);
   if (key_size(color_len) < sizeof room) {
-    make_key(key, tunnel_type, color, oid);
+    make_key(key, name);
     // NOLINTNEXTLINE(clang-analyzer-core.*): the key's bytes are all set
     HASH_FIND(hh, held->routes, key, key_size(color_len), route);
   }
   return route;
 }
 
-static struct held_route *add(struct held_routes *held, uint32_t tunnel_type, const char *color,
-                              int64_t oid, int64_t check_at_ms) {
-  size_t color_len = strlen(color);
+static struct held_route *add(struct held_routes *held, const struct tunnel_route *name,
+                              int64_t check_at_ms) {
+  size_t color_len = strlen(name->color);
   struct held_route *route = calloc(1, sizeof *route + key_size(color_len) + 1);
   if (!route) {
     return NULL;
   }
   route->key = (struct held_route_key *)(void *)(route + 1);
-  make_key(route->key, tunnel_type, color, oid);
+  make_key(route->key, name);
   route->color = route->key->color;
   route->check_at_ms = check_at_ms;
   TAILQ_INSERT_TAIL(&held->checks, route, checks);
@@ -138,12 +137,12 @@ static void discount(struct held_routes *held, struct held_route *route,
   }
 }
 
-struct held_route *held_routes_hold(struct held_routes *held, int worker, uint32_t tunnel_type,
-                                    const char *color, int64_t oid, const char *address,
+struct held_route *held_routes_hold(struct held_routes *held, int worker,
+                                    const struct tunnel_route *name, const char *address,
                                     int64_t check_at_ms) {
-  struct held_route *route = held_routes_find(held, tunnel_type, color, oid);
+  struct held_route *route = held_routes_find(held, name);
   bool new = !route;
-  if (new && !(route = add(held, tunnel_type, color, oid, check_at_ms))) {
+  if (new && !(route = add(held, name, check_at_ms))) {
     return NULL;
   }
   if (!route->address || strcmp(route->address, address) != 0) {
@@ -166,9 +165,8 @@ struct held_route *held_routes_hold(struct held_routes *held, int worker, uint32
   return route;
 }
 
-void held_routes_release(struct held_routes *held, int worker, uint32_t tunnel_type,
-                         const char *color, int64_t oid) {
-  struct held_route *route = held_routes_find(held, tunnel_type, color, oid);
+void held_routes_release(struct held_routes *held, int worker, const struct tunnel_route *name) {
+  struct held_route *route = held_routes_find(held, name);
   struct held_route_holder *holder = route ? find_holder(route, worker) : NULL;
   if (holder) {
     discount(held, route, holder, 1);

@@ -11,6 +11,8 @@
 #include <sys/queue.h>
 #include <uthash.h>
 
+#include "common/route_table.h"
+
 enum held_route_queue {
   HELD_SETTLED,  // in none
   HELD_URGENT,   // to be put into the store as soon as it can be
@@ -42,6 +44,11 @@ struct held_route {
   } * key;
 };
 
+static inline struct tunnel_route held_route_name(const struct held_route *route) {
+  return (struct tunnel_route){
+      .type = route->key->tunnel_type, .color = route->color, .oid = route->key->oid};
+}
+
 struct held_routes;
 
 struct held_routes *held_routes_new(void);  // NULL when out of memory
@@ -49,16 +56,15 @@ void held_routes_free(struct held_routes *held);
 
 // One tunnel more, or less. hold returns the route, NULL when out of memory; a new one is
 // first looked at check_at_ms (monotonic; never earlier than that of the one before).
-struct held_route *held_routes_hold(struct held_routes *held, int worker, uint32_t tunnel_type,
-                                    const char *color, int64_t oid, const char *address,
+struct held_route *held_routes_hold(struct held_routes *held, int worker,
+                                    const struct tunnel_route *name, const char *address,
                                     int64_t check_at_ms);
-void held_routes_release(struct held_routes *held, int worker, uint32_t tunnel_type,
-                         const char *color, int64_t oid);
+void held_routes_release(struct held_routes *held, int worker, const struct tunnel_route *name);
 // All of a worker that is gone.
 void held_routes_drop_worker(struct held_routes *held, int worker);
 
-struct held_route *held_routes_find(const struct held_routes *held, uint32_t tunnel_type,
-                                    const char *color, int64_t oid);
+struct held_route *held_routes_find(const struct held_routes *held,
+                                    const struct tunnel_route *name);
 size_t held_routes_count(const struct held_routes *held);
 
 // The one whose check is due first, NULL if there is none; and its next check.

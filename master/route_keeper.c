@@ -114,8 +114,9 @@ static void on_held_settled(const struct redis_routes_settled *settled, void *co
   struct route_keeper *keeper = question->keeper;
   struct held_routes *held = keeper->options.held;
   struct counters *counters = keeper->options.counters;
-  struct held_route *route =
-      held_routes_find(held, question->tunnel_type, question->color, question->oid);
+  const struct tunnel_route name = {
+      .type = question->tunnel_type, .color = question->color, .oid = question->oid};
+  struct held_route *route = held_routes_find(held, &name);
   if (route && strcmp(route->address, question->address) != 0) {
     route = NULL;  // the answer is about a tunnel that is no more
   }
@@ -133,9 +134,8 @@ static void on_held_settled(const struct redis_routes_settled *settled, void *co
 
 static void send_held(struct route_keeper *keeper, struct held_route *route) {
   const struct config *config = keeper->options.config;
-  const struct config_tunnel_type *type = &config->tunnel.types[route->key->tunnel_type];
-  const struct route_key key = {
-      .tier = type->tier, .service = type->service, .color = route->color, .oid = route->key->oid};
+  const struct tunnel_route name = held_route_name(route);
+  const struct route_key key = config_route_key(config, &name);
   struct held_question *question = malloc(sizeof *question);
   if (question) {
     *question = (struct held_question){

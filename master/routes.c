@@ -61,16 +61,20 @@ static bool lookup(const struct routes *routes, const struct route_key *key, str
 }
 
 // The key of a route of that tunnel type; false for a type that there is not.
-static bool key_of(const struct routes *routes, uint32_t tunnel_type, const char *color,
-                   int64_t oid, struct route_key *key) {
+static bool key_of(const struct routes *routes, const struct tunnel_route *name,
+                   struct route_key *key) {
   const struct config *config = routes->options.config;
-  if (tunnel_type >= config->tunnel.type_count) {
+  if (name->type >= config->tunnel.type_count) {
     return false;
   }
-  const struct config_tunnel_type *type = &config->tunnel.types[tunnel_type];
-  *key =
-      (struct route_key){.tier = type->tier, .service = type->service, .color = color, .oid = oid};
+  *key = config_route_key(config, name);
   return true;
+}
+
+static bool key_of_held(const struct routes *routes, const struct held_route *held,
+                        struct route_key *key) {
+  const struct tunnel_route name = held_route_name(held);
+  return key_of(routes, &name, key);
 }
 
 static struct route_key gateway_key(const struct routes *routes, int64_t uid, const char *color) {
@@ -85,11 +89,13 @@ static struct route_key gateway_key(const struct routes *routes, int64_t uid, co
 void routes_claim(struct routes *routes, const struct channel_route_claim *claim,
                   struct channel_route_answer *answer) {
   const struct config *config = routes->options.config;
+  const struct tunnel_route name = {
+      .type = claim->tunnel_type, .color = claim->color, .oid = claim->oid};
   struct route_key key;
   struct route route;
 
   *answer = (struct channel_route_answer){.id = claim->id};
-  if (!key_of(routes, claim->tunnel_type, claim->color, claim->oid, &key)) {
+  if (!key_of(routes, &name, &key)) {
     return;
   }
   if (lookup(routes, &key, &route) && strcmp(route.address, claim->dead) != 0) {
@@ -123,8 +129,9 @@ static void tell_moved(struct routes *routes, const struct held_route *route, co
 static void tell_holders(struct routes *routes, const struct route_key *key, const char *address) {
   const struct config *config = routes->options.config;
   for (uint32_t i = 0; i < config->tunnel.type_count; i++) {
+    const struct tunnel_route name = {.type = i, .color = key->color, .oid = key->oid};
     const struct held_route *held = strcmp(config->tunnel.types[i].service, key->service) == 0
-                                        ? held_routes_find(routes->held, i, key->color, key->oid)
+                                        ? held_routes_find(routes->held, &name)
                                         : NULL;
     if (held) {
       tell_moved(routes, held, address);
@@ -139,7 +146,7 @@ static void on_settled(const struct held_route *route, const char *address, int6
   struct routes *routes = owner;
   struct route_key key;
   struct route known;
-  if (key_of(routes, route->key->tunnel_type, route->color, route->key->oid, &key) &&
+  if (key_of_held(routes, route, &key) &&
       (!route_feed_is_live(routes->feed) || !lookup(routes, &key, &known))) {
     put(routes, &key, address, ttl_ms);
   }
@@ -173,7 +180,7 @@ static bool needs_settling(const struct held_route *held, void *owner) {
   int64_t ttl_ms = routes->options.config->data.app_route_table_alive_duration_ms;
   struct route_key key;
   struct route route;
-  return key_of(routes, held->key->tunnel_type, held->color, held->key->oid, &key) &&
+  return key_of_held(routes, held, &key) &&
          (!lookup(routes, &key, &route) || strcmp(route.address, held->address) != 0 ||
           route.expires_at_ms - clock_wall_ms() < ttl_ms * 2 / 5);
 }
@@ -189,15 +196,17 @@ static bool is_overtaken(const struct routes *routes, const struct channel_route
 }
 
 void routes_held(struct routes *routes, int worker, const struct channel_route_held *held) {
+  const struct tunnel_route name = {
+      .type = held->tunnel_type, .color = held->color, .oid = held->oid};
   struct route_key key;
   struct route route;
-  if (!key_of(routes, held->tunnel_type, held->color, held->oid, &key)) {
+  if (!key_of(routes, &name, &key)) {
     return;
   }
   bool overtaken = is_overtaken(routes, held, &key, &route);
-  struct held_route *added = held_routes_hold(routes->held, worker, held->tunnel_type, held->color,
-                                              held->oid, overtaken ? route.address : held->address,
-                                              clock_monotonic_ms() + check_interval_ms(routes));
+  struct held_route *added =
+      held_routes_hold(routes->held, worker, &name, overtaken ? route.address : held->address,
+                       clock_monotonic_ms() + check_interval_ms(routes));
   if (!added) {
     log_limited(LOG_LEVEL_ERROR, "route_not_held", "oid=%" PRId64 " error=\"out of memory\"",
                 held->oid);
@@ -216,7 +225,9 @@ void routes_held(struct routes *routes, int worker, const struct channel_route_h
 
 void routes_released(struct routes *routes, int worker,
                      const struct channel_route_released *released) {
-  held_routes_release(routes->held, worker, released->tunnel_type, released->color, released->oid);
+  const struct tunnel_route name = {
+      .type = released->tunnel_type, .color = released->color, .oid = released->oid};
+  held_routes_release(routes->held, worker, &name);
 }
 
 void routes_worker_gone(struct routes *routes, int worker) {
@@ -229,8 +240,7 @@ static void check_held(struct routes *routes) {
   while ((held = held_routes_first_check(routes->held)) && held->check_at_ms <= now_ms) {
     struct route_key key;
     held_routes_checked(routes->held, held, now_ms + check_interval_ms(routes));
-    if (needs_settling(held, routes) &&
-        key_of(routes, held->key->tunnel_type, held->color, held->key->oid, &key)) {
+    if (needs_settling(held, routes) && key_of_held(routes, held, &key)) {
       settle_held(routes, held, &key);
     }
   }
@@ -308,8 +318,9 @@ static void look_after_held(struct routes *routes, const struct redis_routes_nam
                             const char *address) {
   const struct config *config = routes->options.config;
   for (uint32_t i = 0; i < config->tunnel.type_count; i++) {
+    const struct tunnel_route route = {.type = i, .color = name->color, .oid = name->oid};
     struct held_route *held = strcmp(config->tunnel.types[i].service, name->service) == 0
-                                  ? held_routes_find(routes->held, i, name->color, name->oid)
+                                  ? held_routes_find(routes->held, &route)
                                   : NULL;
     if (held && !address) {
       route_keeper_settle(routes->keeper, held);

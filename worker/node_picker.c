@@ -19,7 +19,10 @@ struct absent {
   int64_t gone_until_ms;  // so long it counts as gone: INT64_MAX for one that has left
 };
 
-enum { ABSENT_MAX = 512 };  // the oldest is forgotten for one more
+// As many as a fleet may lose at a time: one that is forgotten again and again before its grace is
+// over would be waited for for ever. They lie in sets by their hash, the newest first; where a set
+// is full, its oldest is forgotten for one more.
+enum { ABSENT_SETS = 256, ABSENT_IN_SET = 16 };
 
 // Sorted by service, color and address, so that those to choose from lie side by
 // side.
@@ -28,8 +31,7 @@ struct node_picker {
   size_t count;
   uint64_t version;
   uint64_t seed;
-  struct absent absent[ABSENT_MAX];
-  size_t next_absent;
+  struct absent absent[ABSENT_SETS][ABSENT_IN_SET];
   struct node unseen;  // what node_picker_unseen returned last
 };
 
@@ -154,21 +156,36 @@ static size_t take_over(const struct node_picker *picker, const struct node *nod
 
 // --- Nodes that are not there ------------------------------------------------------
 
+static struct absent *absent_set(struct node_picker *picker, uint64_t hash) {
+  return picker->absent[(hash >> 32) % ABSENT_SETS];
+}
+
 static struct absent *find_absent(struct node_picker *picker, uint64_t hash) {
-  for (size_t i = 0; i < ABSENT_MAX; i++) {
-    if (picker->absent[i].hash == hash) {
-      return &picker->absent[i];
+  struct absent *set = absent_set(picker, hash);
+  for (size_t i = 0; i < ABSENT_IN_SET; i++) {
+    if (set[i].hash == hash) {
+      return &set[i];
     }
   }
   return NULL;
+}
+
+// The place for one more: before the others of its set, of which the oldest goes if none is free.
+static struct absent *add_absent(struct node_picker *picker, uint64_t hash) {
+  struct absent *set = absent_set(picker, hash);
+  size_t before = 0;
+  while (before < ABSENT_IN_SET - 1 && set[before].hash != 0) {
+    before++;
+  }
+  memmove(&set[1], &set[0], before * sizeof *set);
+  return &set[0];
 }
 
 static struct absent *note_absent(struct node_picker *picker, uint64_t hash, int64_t since_ms,
                                   int64_t gone_until_ms) {
   struct absent *absent = find_absent(picker, hash);
   if (!absent) {
-    absent = &picker->absent[picker->next_absent];
-    picker->next_absent = (picker->next_absent + 1) % ABSENT_MAX;
+    absent = add_absent(picker, hash);
   }
   *absent = (struct absent){.hash = hash, .since_ms = since_ms, .gone_until_ms = gone_until_ms};
   return absent;

@@ -154,12 +154,10 @@ static void on_redis_settled(const struct redis_routes_settled *settled, void *c
   free(question);
 }
 
-static int ask_redis(struct route_store *store, uint64_t id, int tunnel_type, const char *color,
-                     int64_t oid, const char *candidate, const char *dead) {
+static int ask_redis(struct route_store *store, uint64_t id, const struct tunnel_route *route,
+                     const char *candidate, const char *dead) {
   const struct config *config = &store->worker->config;
-  const struct config_tunnel_type *type = &config->tunnel.types[tunnel_type];
-  const struct route_key key = {
-      .tier = type->tier, .service = type->service, .color = color, .oid = oid};
+  const struct route_key key = config_route_key(config, route);
   struct redis_question *question = malloc(sizeof *question);
   if (!question) {
     return ERROR_MEMORY;
@@ -175,11 +173,10 @@ static int ask_redis(struct route_store *store, uint64_t id, int tunnel_type, co
   return error;
 }
 
-static int ask_master(struct route_store *store, uint64_t id, int tunnel_type, const char *color,
-                      int64_t oid, const char *candidate, const char *dead) {
-  struct channel_route_claim question = {
-      .id = id, .oid = oid, .tunnel_type = (uint32_t)tunnel_type};
-  strncpy(question.color, color, sizeof question.color - 1);
+static int ask_master(struct route_store *store, uint64_t id, const struct tunnel_route *route,
+                      const char *candidate, const char *dead) {
+  struct channel_route_claim question = {.id = id, .oid = route->oid, .tunnel_type = route->type};
+  strncpy(question.color, route->color, sizeof question.color - 1);
   strncpy(question.candidate, candidate, sizeof question.candidate - 1);
   strncpy(question.dead, dead, sizeof question.dead - 1);
   return inbox_tell(store->worker->inbox, CHANNEL_ROUTE_CLAIM, &question);
@@ -189,14 +186,14 @@ bool route_store_knows_better(const struct route_store *store) {
   return store->redis && redis_link_is_up(store->redis) && !inbox_has_master(store->worker->inbox);
 }
 
-void route_store_claim(struct route_store *store, struct route_claim *claim, int tunnel_type,
-                       const char *color, int64_t oid, const char *candidate, const char *dead) {
+void route_store_claim(struct route_store *store, struct route_claim *claim,
+                       const struct tunnel_route *route, const char *candidate, const char *dead) {
   claim->store = store;
   claim->id = store->next_id++;
   LIST_INSERT_HEAD(&store->open[claim->id % CLAIM_BUCKETS], claim, link);
   evtimer_assign(&claim->timer, store->worker->base, on_no_answer, claim);
-  int error = store->redis ? ask_redis(store, claim->id, tunnel_type, color, oid, candidate, dead)
-                           : ask_master(store, claim->id, tunnel_type, color, oid, candidate, dead);
+  int error = store->redis ? ask_redis(store, claim->id, route, candidate, dead)
+                           : ask_master(store, claim->id, route, candidate, dead);
   if (error == 0 && !store->redis) {
     evtimer_add(&claim->timer, &answer_timeout);
   } else if (error != 0) {
@@ -218,18 +215,17 @@ void route_store_on_answer(struct route_store *store, const struct channel_route
 
 // --- What tunnels hold -----------------------------------------------------------
 
-void route_store_hold(struct route_store *store, int tunnel_type, const char *color, int64_t oid,
+void route_store_hold(struct route_store *store, const struct tunnel_route *route,
                       const char *address, bool follows) {
   struct channel_route_held held = {
-      .oid = oid, .tunnel_type = (uint32_t)tunnel_type, .follows = follows};
-  strncpy(held.color, color, sizeof held.color - 1);
+      .oid = route->oid, .tunnel_type = route->type, .follows = follows};
+  strncpy(held.color, route->color, sizeof held.color - 1);
   strncpy(held.address, address, sizeof held.address - 1);
   inbox_tell(store->worker->inbox, CHANNEL_ROUTE_HELD, &held);
 }
 
-void route_store_release(struct route_store *store, int tunnel_type, const char *color,
-                         int64_t oid) {
-  struct channel_route_released released = {.oid = oid, .tunnel_type = (uint32_t)tunnel_type};
-  strncpy(released.color, color, sizeof released.color - 1);
+void route_store_release(struct route_store *store, const struct tunnel_route *route) {
+  struct channel_route_released released = {.oid = route->oid, .tunnel_type = route->type};
+  strncpy(released.color, route->color, sizeof released.color - 1);
   inbox_tell(store->worker->inbox, CHANNEL_ROUTE_RELEASED, &released);
 }

@@ -16,6 +16,7 @@
 
 #include "common/channel.h"
 #include "common/config.h"
+#include "common/route_table.h"
 
 struct worker;
 struct route_store;
@@ -46,20 +47,18 @@ void route_store_new_master(struct route_store *store);
 // master is gone.
 bool route_store_knows_better(const struct route_store *store);
 
-// Asks where (tunnel type, color, oid) lives; if nowhere yet, candidate is set. With
-// dead, a route that still names that address is replaced. on_settled comes later,
-// never from inside this call.
-void route_store_claim(struct route_store *store, struct route_claim *claim, int tunnel_type,
-                       const char *color, int64_t oid, const char *candidate, const char *dead);
+// Asks where the route leads; if nowhere yet, candidate is set. With dead, a route that still names
+// that address is replaced. on_settled comes later, never from inside this call.
+void route_store_claim(struct route_store *store, struct route_claim *claim,
+                       const struct tunnel_route *route, const char *candidate, const char *dead);
 void route_store_withdraw(struct route_claim *claim);
 
 // Tells the master that a tunnel to address is being opened or is open, so that its
 // route must stay; and that it is no more. One release for each hold. follows: it goes there
 // because the master said so.
-void route_store_hold(struct route_store *store, int tunnel_type, const char *color, int64_t oid,
+void route_store_hold(struct route_store *store, const struct tunnel_route *route,
                       const char *address, bool follows);
-void route_store_release(struct route_store *store, int tunnel_type, const char *color,
-                         int64_t oid);
+void route_store_release(struct route_store *store, const struct tunnel_route *route);
 
 // From the inbox.
 void route_store_on_answer(struct route_store *store, const struct channel_route_answer *answer);

@@ -19,6 +19,7 @@ struct player;
 struct session;
 struct stream;
 struct trace_connection;
+struct tunnel_move;
 struct worker;
 
 enum tunnel_state {
@@ -37,7 +38,9 @@ struct tunnel_queued {
   uint64_t came_ns;     // wall clock, with tracing on
 };
 
-// Messages that wait for the stream: a ring that grows on demand.
+// Messages that wait for the stream: a ring that grows on demand, and is kept when it has come to
+// be empty if it is no larger than this.
+enum { TUNNEL_QUEUE_KEPT = 8 };
 struct tunnel_queue {
   size_t count;
   size_t bytes;
@@ -74,11 +77,11 @@ struct tunnel {
   uint64_t connection;      // of the session that has made it, also when that is gone
   int64_t uid;
   char address[ROUTE_ADDRESS_MAX_BYTES + 1];  // of the node, while opening or open
-  struct route_claim claim;  // for a node; with moved_to, for the route to be as it was
-  struct event timer;        // the next try; or the end of draining; or when to go to moved_to
-  char *moved_to;     // the node that the route names now, while it can't be followed; or NULL
-  int64_t sought_us;  // since when a node and a stream are sought; 0: they are not
-  int64_t opened_ms;  // when the stream was opened
+  struct route_claim claim;                   // for a node
+  struct event timer;        // the next try to find one; without a player, the end of draining
+  struct tunnel_move *move;  // where the route has moved to, while it can't be followed; or NULL
+  int64_t sought_us;         // since when a node and a stream are sought; 0: they are not
+  int64_t opened_ms;         // when the stream was opened
   struct {
     struct trace_context context;
     uint64_t start_ns;  // 0: there is none

@@ -81,7 +81,7 @@ static void on_message(void *context, const uint8_t *bytes, size_t len) {
   owner->has_message = true;
   if ((behaviour & ANSWERS) && (is_first || behaviour >> 6 != FINISH) &&
       stream_takes(owner->stream)) {
-    uint8_t *room = stream_message(owner->stream, len);
+    uint8_t *room = stream_reserve(owner->stream, len);
     check(room != NULL);
     memset(room, (int)(sum & 0xff), len);
     stream_send(owner->stream);

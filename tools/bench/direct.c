@@ -35,7 +35,7 @@ static void send_next(struct direct_stream *stream) {
                           .data = direct->data,
                           .data_len = options->data_bytes};
   size_t len = tunnel_message_size(&packet, false);
-  uint8_t *room = stream_message(stream->stream, len);
+  uint8_t *room = stream_reserve(stream->stream, len);
   if (!room) {
     bench_stop(direct->bench, BENCH_FAILED);
     return;

@@ -132,7 +132,7 @@ struct call {
   LIST_ENTRY(call) link;
   struct entrance *entrance;
   struct stream *stream;
-  struct stream_message *request;
+  struct stream_waiting *request;
   bool broadcast;
   bool pushed;
 };
@@ -183,7 +183,7 @@ static void on_call_ended(void *owner, int status, const char *detail) {
   entrance->events->on_answer(pushed, entrance->owner);
 }
 
-static struct stream_message *pack_request(const struct token_wish *players, int64_t uid,
+static struct stream_waiting *pack_request(const struct token_wish *players, int64_t uid,
                                            const struct packet *packet) {
   Broadcaster__Service__Push__V1__PushBody body = body_of(packet);
   Broadcaster__Service__Push__V1__PushBody *bodies[] = {&body};
@@ -196,7 +196,7 @@ static struct stream_message *pack_request(const struct token_wish *players, int
   request.color = (char *)(uintptr_t)players->color;
   request.sid = uid ? 0 : players->sid;
   size_t len = broadcaster__service__push__v1__push_request__get_packed_size(&request);
-  struct stream_message *message = malloc(sizeof *message + len);
+  struct stream_waiting *message = malloc(sizeof *message + len);
   if (message) {
     message->len = len;
     broadcaster__service__push__v1__push_request__pack(&request, message->bytes);

@@ -146,7 +146,7 @@ static void send_text(struct client *client, int32_t mod, const char *text) {
   struct packet packet = {
       .data = (const uint8_t *)text, .data_len = strlen(text), .mod = mod, .seq = 1};
   size_t len = tunnel_message_size(&packet, false);
-  uint8_t *room = stream_message(client->stream, len);
+  uint8_t *room = stream_reserve(client->stream, len);
   tunnel_message_encode(&packet, false, room);
   stream_send(client->stream);
 }

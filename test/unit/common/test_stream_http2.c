@@ -241,7 +241,7 @@ static struct client *open_answered(struct house *house, int number, int32_t *id
 
 static void send_bytes(struct client *client, const void *bytes, size_t len) {
   assert_true(stream_takes(client->stream));
-  uint8_t *room = stream_message(client->stream, len);
+  uint8_t *room = stream_reserve(client->stream, len);
   assert_non_null(room);
   if (len > 0) {
     memcpy(room, bytes, len);

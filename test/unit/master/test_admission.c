@@ -16,12 +16,43 @@ struct fixture {
   struct directory *directory;
   struct bans *bans;
   struct admission *admission;
+  struct other_gateways *others;
   uint64_t answered;
   int32_t refusal;
   uint64_t closed[8];
   size_t closed_count;
   uint8_t next_key;
+  char unused_route[16];  // the color of the last
 };
+
+// --- Other gateways, in place of ours (see the Makefile) ------------------------------------
+
+static other_gateways_on_answer *on_others_answer;
+static void *others_context[4];
+static size_t others_asked;
+
+// NOLINTBEGIN(bugprone-reserved-identifier): the linker's name for what it puts in place of ours
+bool __wrap_other_gateways_ask(struct other_gateways *others, int64_t uid, const char *color,
+                               other_gateways_on_answer *on_answer, void *context);
+
+bool __wrap_other_gateways_ask(struct other_gateways *others, int64_t uid, const char *color,
+                               other_gateways_on_answer *on_answer, void *context) {
+  (void)others;
+  (void)uid;
+  (void)color;
+  on_others_answer = on_answer;
+  others_context[others_asked++] = context;
+  return true;
+}
+// NOLINTEND(bugprone-reserved-identifier)
+
+// --- What admission says -----------------------------------------------------------------
+
+static void on_unused_route(int64_t uid, const char *color, void *owner) {
+  struct fixture *fixture = owner;
+  assert_int_equal(uid, 100);
+  strcpy(fixture->unused_route, color);
+}
 
 static void on_conflict(const struct directory_session *session, void *owner) {
   struct fixture *fixture = owner;
@@ -43,8 +74,9 @@ static void on_answer(int worker, uint64_t connection, struct directory_session 
   fixture->refusal = refusal;
 }
 
-static int set_up(void **state) {
+static int set_up_with(void **state, struct other_gateways *others) {
   struct fixture *fixture = calloc(1, sizeof *fixture);
+  others_asked = 0;
   fixture->config.label.encrypted = true;
   fixture->config.limits.handshake_clock_ms = 5000;
   fixture->directory = directory_new();
@@ -56,16 +88,31 @@ static int set_up(void **state) {
                                             .bans = fixture->bans,
                                             .counters = &fixture->counters,
                                             .on_answer = on_answer,
+                                            .others = others,
                                             .on_conflict = on_conflict,
+                                            .on_unused_route = on_unused_route,
                                             .owner = fixture};
   fixture->admission = admission_new(&options);
   *state = fixture;
   return fixture->directory && fixture->admission ? 0 : -1;
 }
 
+static int set_up(void **state) { return set_up_with(state, NULL); }
+
+static int set_up_among_others(void **state) {
+  static const struct other_gateways_options options = {.owner = NULL};
+  struct other_gateways *others = other_gateways_new(&options);
+  int error = set_up_with(state, others);
+  struct fixture *fixture = *state;
+  fixture->others = others;
+  fixture->config.login.conflict = LOGIN_REFUSE_SECOND;
+  return error;
+}
+
 static int tear_down(void **state) {
   struct fixture *fixture = *state;
   admission_free(fixture->admission);
+  other_gateways_free(fixture->others);
   bans_free(fixture->bans);
   directory_free(fixture->directory);
   free(fixture);
@@ -114,6 +161,41 @@ static void a_second_one_is_refused_where_the_settings_say_so(void **state) {
   assert_int_equal(ask(fixture, 1, 1, 100), CHANNEL_LOGIN_ADMITTED);
   assert_int_equal(ask(fixture, 2, 2, 100), CLOSE_CONFLICTING_LOGIN);
   assert_int_equal(fixture->closed_count, 0);
+}
+
+static void ask_in_color(struct fixture *fixture, uint64_t connection, const char *color) {
+  struct channel_login login = {
+      .session = {.connection = connection, .client = connection, .uid = 100},
+      .client_key = {(uint8_t)connection}};
+  strcpy(login.session.address, "192.0.2.7:4000");
+  strcpy(login.session.color, color);
+  admission_ask(fixture->admission, 3, &login);
+}
+
+// Else no gateway would let him in there until the route has expired.
+static void the_route_that_was_taken_for_one_who_is_refused_then_is_given_back(void **state) {
+  struct fixture *fixture = *state;
+  ask_in_color(fixture, 1, "blue");
+  ask_in_color(fixture, 2, "green");
+  assert_int_equal(others_asked, 2);
+  on_others_answer(true, true, others_context[0]);
+  assert_int_equal(fixture->answered, 1);
+  assert_int_equal(fixture->refusal, CHANNEL_LOGIN_ADMITTED);
+  assert_string_equal(fixture->unused_route, "");
+  on_others_answer(true, true, others_context[1]);
+  assert_int_equal(fixture->answered, 2);
+  assert_int_equal(fixture->refusal, CLOSE_CONFLICTING_LOGIN);
+  assert_string_equal(fixture->unused_route, "green");
+}
+
+static void a_route_that_the_player_has_stays(void **state) {
+  struct fixture *fixture = *state;
+  ask_in_color(fixture, 1, "blue");
+  ask_in_color(fixture, 2, "blue");
+  on_others_answer(true, true, others_context[0]);
+  on_others_answer(true, true, others_context[1]);
+  assert_int_equal(fixture->refusal, CLOSE_CONFLICTING_LOGIN);
+  assert_string_equal(fixture->unused_route, "");
 }
 
 static void sessions_on_one_client_are_siblings(void **state) {
@@ -185,11 +267,14 @@ static void who_is_banned_is_refused_and_throws_nobody_out(void **state) {
 }
 
 int main(void) {
-#define FACT(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+#define AMONG_OTHERS(test) cmocka_unit_test_setup_teardown(test, set_up_among_others, tear_down)
+#define FACT(test)         cmocka_unit_test_setup_teardown(test, set_up, tear_down)
   const struct CMUnitTest tests[] = {
       FACT(the_newest_wins_and_the_old_one_is_closed),
       FACT(the_late_end_of_the_old_one_leaves_the_new_one),
       FACT(a_second_one_is_refused_where_the_settings_say_so),
+      AMONG_OTHERS(the_route_that_was_taken_for_one_who_is_refused_then_is_given_back),
+      AMONG_OTHERS(a_route_that_the_player_has_stays),
       FACT(sessions_on_one_client_are_siblings),
       FACT(siblings_may_have_one_key_and_nobody_else_may),
       FACT(siblings_are_no_second_login_where_that_is_refused),

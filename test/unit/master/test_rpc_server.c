@@ -33,7 +33,7 @@ enum {
 
 struct client {
   struct stream *stream;
-  struct stream_message *request;  // sent when opened
+  struct stream_waiting *request;  // sent when opened
   int opened;
   int messages;
   int ended;
@@ -163,21 +163,21 @@ static void on_ended(void *owner, int status, const char *detail) {
   client->request = NULL;
 }
 
-static struct stream_message *message_of(size_t len, char filler) {
-  struct stream_message *message = malloc(sizeof *message + len);
+static struct stream_waiting *message_of(size_t len, char filler) {
+  struct stream_waiting *message = malloc(sizeof *message + len);
   message->len = len;
   memset(message->bytes, filler, len);
   return message;
 }
 
-static struct stream_message *text_message(const char *text) {
-  struct stream_message *message = message_of(strlen(text), 0);
+static struct stream_waiting *text_message(const char *text) {
+  struct stream_waiting *message = message_of(strlen(text), 0);
   memcpy(message->bytes, text, message->len);
   return message;
 }
 
 static void open_client(struct house *house, struct client *client, const char *name,
-                        struct stream_message *request, const struct stream_metadata *metadata,
+                        struct stream_waiting *request, const struct stream_metadata *metadata,
                         size_t metadata_count) {
   static const struct stream_events events = {on_opened, on_sent, on_message, on_ended};
   char address[32];
@@ -193,7 +193,7 @@ static void open_client(struct house *house, struct client *client, const char *
 // The client with this number calls the method, with a request or (NULL) without, and reads
 // whatever comes.
 static struct client *call(struct house *house, int number, const char *name,
-                           struct stream_message *request) {
+                           struct stream_waiting *request) {
   struct client *client = &house->clients[number];
   *client = (struct client){.read_on = true};
   open_client(house, client, name, request, NULL, 0);

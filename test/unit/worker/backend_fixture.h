@@ -30,13 +30,14 @@ struct stream {
 
 static struct stream streams[STREAMS_MAX];
 static size_t stream_count;
+static size_t opens_failing;  // so many more streams can't be opened: memory is out
 
 // NOLINTBEGIN(bugprone-reserved-identifier): the linker's names for what it puts in place of ours
 struct stream *__wrap_stream_open(struct stream_engine *engine, const struct stream_target *target,
                                   const struct stream_metadata *metadata, size_t metadata_count,
                                   const struct stream_events *events, void *owner);
 bool __wrap_stream_takes(const struct stream *stream);
-uint8_t *__wrap_stream_message(struct stream *stream, size_t len);
+uint8_t *__wrap_stream_reserve(struct stream *stream, size_t len);
 void __wrap_stream_send(struct stream *stream);
 size_t __wrap_stream_unsure(const struct stream *stream);
 void __wrap_stream_read(struct stream *stream);
@@ -51,6 +52,10 @@ struct stream *__wrap_stream_open(struct stream_engine *engine, const struct str
   (void)target;
   (void)metadata;
   (void)metadata_count;
+  if (opens_failing > 0) {
+    opens_failing--;
+    return NULL;
+  }
   assert_true(stream_count < sizeof streams / sizeof streams[0]);
   struct stream *stream = &streams[stream_count++];
   memset(stream, 0, sizeof *stream);
@@ -61,7 +66,7 @@ struct stream *__wrap_stream_open(struct stream_engine *engine, const struct str
 
 bool __wrap_stream_takes(const struct stream *stream) { return !stream->sending; }
 
-uint8_t *__wrap_stream_message(struct stream *stream, size_t len) {
+uint8_t *__wrap_stream_reserve(struct stream *stream, size_t len) {
   assert_false(stream->sending || stream->ended || stream->is_written);
   assert_true(len <= sizeof stream->message);
   stream->is_written = true;
@@ -132,6 +137,7 @@ static int set_up_backends(struct fixture *fixture) {
       {.service = "player", .color = "blue", .address = "127.0.0.1:9", .weight = 1},
       {.service = "player", .color = "blue", .address = "127.0.0.1:10", .weight = 0},
       {.service = "room", .color = "blue", .address = "127.0.0.1:9", .weight = 1},
+      {.service = "room", .color = "blue", .address = "127.0.0.1:10", .weight = 0},
   };
   char why[512];
   int error;
@@ -161,9 +167,9 @@ static int set_up_backends(struct fixture *fixture) {
   worker->nodes = node_table_create(8, &error);
   worker->routes = route_table_create(&routes, &error);
   worker->route_store = route_store_new(worker, on_store_ready, why, sizeof why);
-  stream_count = 0;
+  stream_count = opens_failing = 0;
   return worker->nodes && worker->routes && worker->route_store
-             ? node_table_publish(worker->nodes, nodes, 3)
+             ? node_table_publish(worker->nodes, nodes, sizeof nodes / sizeof nodes[0])
              : -1;
 }
 

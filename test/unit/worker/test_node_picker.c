@@ -20,7 +20,7 @@ struct fixture {
 static int set_up(void **state) {
   static struct fixture fixture;
   int error;
-  fixture.table = node_table_create(64, &error);
+  fixture.table = node_table_create(1024, &error);
   fixture.picker = node_picker_new(0);
   *state = &fixture;
   return fixture.table && fixture.picker ? 0 : -1;
@@ -294,6 +294,39 @@ static void a_node_that_is_here_under_suspicion_is_not_waited_for(void **state) 
   assert_false(may_come(fixture, "a:1", 5000));
 }
 
+enum { LOST_AT_ONCE = 1000 };
+
+static const char *address_of(int i) {
+  static char address[24];
+  snprintf(address, sizeof address, "10.0.%d.%d:1", i / 256, i % 256);
+  return address;
+}
+
+static void of_a_thousand_that_left_at_once_none_is_waited_for(void **state) {
+  struct fixture *fixture = *state;
+  static struct node nodes[LOST_AT_ONCE];
+  for (int i = 0; i < LOST_AT_ONCE; i++) {
+    nodes[i] = node("blue", address_of(i), 100);
+  }
+  publish(fixture, nodes, LOST_AT_ONCE);
+  publish(fixture, nodes, 1);
+  for (int i = 1; i < LOST_AT_ONCE; i++) {
+    assert_false(may_come(fixture, address_of(i), 5000));
+  }
+}
+
+// Else who has lost his node would wait for it until he is thrown out.
+static void a_thousand_unknown_nodes_are_waited_for_no_longer_than_one(void **state) {
+  struct fixture *fixture = *state;
+  struct node nodes[] = {node("blue", "a:1", 100)};
+  publish(fixture, nodes, 1);
+  for (int64_t now_ms = 5000; now_ms <= 6000; now_ms += 250) {
+    for (int i = 0; i < LOST_AT_ONCE; i++) {
+      assert_int_equal(may_come(fixture, address_of(i), now_ms), now_ms < 6000);
+    }
+  }
+}
+
 static bool is_gone(struct fixture *fixture, const char *address, int64_t now_ms) {
   return node_picker_is_gone(fixture->picker, service, "blue", address, 1000, now_ms);
 }
@@ -371,6 +404,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       FACT(an_unknown_node_is_waited_for_for_a_while),
       FACT(a_node_that_has_left_is_not_waited_for),
+      FACT(of_a_thousand_that_left_at_once_none_is_waited_for),
+      FACT(a_thousand_unknown_nodes_are_waited_for_no_longer_than_one),
       FACT(a_node_that_is_here_under_suspicion_is_not_waited_for),
       FACT(a_node_is_gone_that_has_left_or_has_not_come_in_time),
       FACT(only_nodes_of_the_color_are_picked),

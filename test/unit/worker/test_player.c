@@ -297,6 +297,77 @@ static void a_node_that_was_left_still_answers_who_asked(void **state) {
   assert_true(before->ended);
 }
 
+static void route_of_room_moves(struct fixture *fixture, int64_t room) {
+  struct channel_route_held moved = {.oid = room, .tunnel_type = ROOM_TYPE};
+  strcpy(moved.color, "blue");
+  strcpy(moved.address, "127.0.0.1:10");
+  assert_int_equal(channel_send(fixture->master, CHANNEL_ROUTE_MOVED, &moved), 0);
+  turn(fixture);
+}
+
+static void all_in_a_room_follow_it_once(void **state) {
+  struct fixture *fixture = *state;
+  static struct memory crowd[20];
+  enum { CROWD = sizeof crowd / sizeof crowd[0] };
+  memset(crowd, 0, sizeof crowd);
+  for (size_t i = 0; i < CROWD; i++) {
+    log_in_as(fixture, &crowd[i], 0, "blue", UID + 1 + (int64_t)i, 0);
+    open_room(fixture, &crowd[i], 70);
+  }
+  route_of_room_moves(fixture, 70);
+  assert_int_equal(stream_count, 2 * CROWD);
+  assert_int_equal(fixture->counters.counter[COUNTER_ROUTES_MOVED], CROWD);
+}
+
+// It broke once, long ago, and its backend has had no reason to say anything since.
+static void what_broke_long_ago_does_not_count_at_the_next_node(void **state) {
+  struct fixture *fixture = *state;
+  log_in(fixture, &one, 301);
+  open_room(fixture, &one, 70);
+  struct tunnel *tunnel = LIST_FIRST(&of_client(&one)->player->tunnels);
+  int64_t timeout_ms = fixture->worker.config.tunnel.reopen_timeout_ms;
+  tunnel->failures = 1;
+  tunnel->broken_ms = clock_monotonic_ms() - 2 * timeout_ms;
+  tunnel->opened_ms = tunnel->broken_ms;
+  route_of_room_moves(fixture, 70);
+  assert_int_equal(stream_count, 2);
+  streams[1].events->on_ended(streams[1].owner, STREAM_UNAVAILABLE, "");
+  assert_int_equal(one.closed, 0);
+  turn(fixture);
+  assert_int_equal(stream_count, 3);  // at once
+}
+
+// The tunnel that would be looked at next goes with him.
+static void who_can_not_follow_is_closed_and_the_others_follow(void **state) {
+  struct fixture *fixture = *state;
+  enum { ROOMS_MAX = 4096 };
+  fixture->worker.config.limits.tunnels_per_session = ROOMS_MAX;
+  log_in_as(fixture, &two, 0, "blue", UID + 1, 0);
+  log_in(fixture, &one, 301);
+  int64_t room = 70;
+  const struct tunnel *second;
+  do {  // until two of his are in one list, of which that of the second room is the first
+    assert_true(room < ROOMS_MAX);
+    open_room(fixture, &one, room++);
+    second = LIST_FIRST(&of_client(&one)->player->tunnels);
+  } while (!LIST_NEXT(second, held));
+  int64_t oid = second->oid;
+  struct stream *left = open_room(fixture, &two, oid);
+  // And the other's behind both.
+  struct tunnel *others = LIST_FIRST(&of_client(&two)->player->tunnels);
+  struct tunnel *last = LIST_NEXT(second, held);
+  LIST_REMOVE(others, held);
+  LIST_INSERT_AFTER(last, others, held);
+  opens_failing = 1;
+  size_t before = stream_count;
+  route_of_room_moves(fixture, oid);
+  assert_int_equal(one.closed, 1);
+  assert_int_equal(one.reason, CLOSE_OUT_OF_MEMORY);
+  assert_int_equal(two.closed, 0);
+  assert_int_equal(stream_count, before + 1);
+  assert_ptr_not_equal(others->stream, left);
+}
+
 // --- Pushes ----------------------------------------------------------------------------
 
 static void a_push_and_a_broadcast_come_once(void **state) {
@@ -504,6 +575,27 @@ static void a_full_tunnel_is_full_when_the_one_who_filled_it_has_gone(void **sta
   assert_false(two.paused);
 }
 
+static void what_a_burst_has_taken_is_given_back(void **state) {
+  struct fixture *fixture = *state;
+  enum { BURST = 50 };
+  fixture->worker.config.queue.tunnel_messages = BURST;
+  struct stream *stream = two_with_a_tunnel(fixture);
+  const struct tunnel *tunnel = LIST_FIRST(&of_client(&one)->player->tunnels);
+  for (int32_t index = 2; index < 2 + BURST; index++) {
+    ask(&one, PLAYER, 1, 0, index);
+  }
+  assert_true(tunnel->queue.room > TUNNEL_QUEUE_KEPT);
+  take_all(stream);
+  assert_int_equal(stream->sent_count, 1 + BURST);
+  assert_true(tunnel->queue.room <= TUNNEL_QUEUE_KEPT);
+  assert_int_equal(tunnel->queue.bytes, 0);
+  for (int32_t index = 2; index < 6; index++) {
+    ask(&one, PLAYER, 1, 0, index);
+  }
+  take_all(stream);
+  assert_int_equal(stream->sent_count, 1 + BURST + 4);
+}
+
 static void the_number_of_tunnels_is_bounded_for_all_together(void **state) {
   struct fixture *fixture = *state;
   two_with_a_tunnel(fixture);
@@ -678,6 +770,9 @@ int main(void) {
       FACT(each_gets_its_own_in_whatever_order_the_answers_come),
       FACT(what_is_remembered_of_questions_is_bounded),
       FACT(a_node_that_was_left_still_answers_who_asked),
+      FACT(all_in_a_room_follow_it_once),
+      FACT(what_broke_long_ago_does_not_count_at_the_next_node),
+      FACT(who_can_not_follow_is_closed_and_the_others_follow),
       FACT(a_push_and_a_broadcast_come_once),
       FACT(a_push_to_one_that_has_just_ended_comes_to_its_sibling),
       FACT(pushes_that_wait_for_one_that_ends_go_to_its_sibling),
@@ -690,6 +785,7 @@ int main(void) {
       FACT(the_end_of_a_slow_sibling_lets_its_tunnel_go_on),
       FACT(a_full_tunnel_stops_those_who_send_to_it),
       FACT(a_full_tunnel_is_full_when_the_one_who_filled_it_has_gone),
+      FACT(what_a_burst_has_taken_is_given_back),
       FACT(the_number_of_tunnels_is_bounded_for_all_together),
       FACT(whatever_happens_nothing_waits_for_what_is_gone),
   };
