@@ -226,6 +226,13 @@ void http2_stream_header(struct http2_stream *stream, const uint8_t *name, size_
   }
 }
 
+// A status has no place in the headers that have come: what counts comes behind them.
+static void forget_status(struct http2_stream *stream) {
+  stream->status = -1;
+  free(stream->detail);
+  stream->detail = NULL;
+}
+
 static void end_without_status(struct http2_stream *stream) {
   char text[64];
   if (stream->http_status != 0 && stream->http_status != 200) {
@@ -243,13 +250,16 @@ void http2_stream_headers_end(struct http2_stream *stream, bool is_last) {
     http2_connection_reset(stream->connection, stream, NGHTTP2_NO_ERROR);
     end(stream, stream->status, stream->detail);
   } else if (!is_last && stream->http_status / 100 == 1) {
-    stream->http_status = 0;  // what counts comes behind it
+    stream->http_status = 0;
+    stream->has_content_type = false;
+    stream->has_encoding = false;
+    forget_status(stream);
   } else if (is_last || stream->http_status != 200) {
     end_without_status(stream);
   } else if (!stream->has_content_type) {
     http2_stream_fail(stream, STREAM_UNKNOWN, "the answer is not gRPC's");
   } else {
-    stream->status = -1;  // a status has no place in these
+    forget_status(stream);
   }
 }
 

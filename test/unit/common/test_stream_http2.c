@@ -584,6 +584,8 @@ static void a_status_comes_in_the_trailers_or_without_anything_before(void **sta
       {ANSWER, "grpc-status: 9\ngrpc-message: not now\n", STREAM_FAILED_PRECONDITION, "not now"},
       {ANSWER, "grpc-message: first\ngrpc-status: 5\n", STREAM_NOT_FOUND, "first"},
       {ANSWER, "x-more: 1\ngrpc-status: 16\ny-bin: AAA\n", STREAM_UNAUTHENTICATED, NULL},
+      {ANSWER "grpc-message: early\n", "grpc-status: 9\ngrpc-message: late\n", 9, "late"},
+      {ANSWER "grpc-status: 5\ngrpc-message: early\n", "grpc-status: 9\n", 9, ""},
       {ANSWER "grpc-status: 7\ngrpc-message: no\n", NULL, STREAM_PERMISSION_DENIED, "no"},
       {ANSWER "grpc-status: 0\n", NULL, STREAM_OK, NULL},
       {":status: 200\ncontent-type: application/grpc+proto\n", "grpc-status: 3\n",
@@ -707,6 +709,33 @@ static void headers_for_information_go_before_an_answer(void **state) {
   AWAIT(house, client->ended == 1);
   assert_int_equal(client->status, STREAM_OK);
   assert_memory_equal(client->texts, " after all", 10);
+}
+
+static void nothing_in_headers_for_information_is_of_the_answer(void **state) {
+#define EARLY                                      \
+  ":status: 103\ncontent-type: application/grpc\n" \
+  "grpc-status: 5\ngrpc-message: early\n"
+  static const struct ending endings[] = {
+      {EARLY, ANSWER "grpc-status: 9\ngrpc-message: late\n", 9, "late"},
+      {EARLY, ANSWER "grpc-status: 9\n", 9, ""},
+      {EARLY, ANSWER, STREAM_UNKNOWN, "the backend ended it without a status"},
+  };
+  assert_endings(*state, endings, sizeof endings / sizeof *endings);
+  // Nor is its type, or its encoding.
+  struct house *house = *state;
+  static const uint8_t flagged[] = {1, 0, 0, 0, 1, 'x'};
+  struct backend_connection *connection = house->backend.connections[0];
+  struct client *client = open_one(house, 1);
+  struct client *other = open_one(house, 2);
+  AWAIT(house, connection->stream_count == 5);
+  backend_headers(connection, 7, 0, EARLY);
+  backend_headers(connection, 7, 0, ":status: 200\n");
+  backend_headers(connection, 9, 0, EARLY "grpc-encoding: gzip\n");
+  backend_accept(connection, 9);
+  backend_data(connection, 9, 0, flagged, sizeof flagged);
+  AWAIT(house, client->ended == 1 && other->ended == 1);
+  assert_string_equal(client->detail, "the answer is not gRPC's");
+  assert_string_equal(other->detail, "a message that is said to be compressed, and is not");
 }
 
 static void messages_before_the_end_are_given_out_first(void **state) {
@@ -1976,6 +2005,7 @@ int main(void) {
       FACT(an_answer_of_another_type_is_none),
       FACT(the_body_of_an_answer_that_is_none_is_no_message),
       FACT(headers_for_information_go_before_an_answer),
+      FACT(nothing_in_headers_for_information_is_of_the_answer),
       FACT(messages_before_the_end_are_given_out_first),
       FACT(a_reset_is_translated),
       FACT(a_reset_after_the_trailers_changes_nothing),
