@@ -37,11 +37,11 @@ TAILQ_HEAD(http2_streams, http2_stream);
 TAILQ_HEAD(http2_connections, http2_connection);
 LIST_HEAD(http2_connection_list, http2_connection);
 
-// Streams with one time limit, the oldest first.
+// Streams that are waiting for the same, in the order in which their time is over.
 struct http2_deadlines {
   struct http2_streams streams;
   struct event timer;
-  int64_t ms;
+  int64_t ms;  // 0: each has its own
 };
 
 struct http2_engine {
@@ -58,6 +58,7 @@ struct http2_engine {
   size_t connection_count;
   int64_t arrived_us;
   struct http2_deadlines opening;
+  struct http2_deadlines calls;  // the streams with a time limit of their own
   struct http2_deadlines closing;
   // What is done once all other events of a turn have been heard.
   struct event turn;
@@ -134,6 +135,7 @@ struct http2_stream {
   TAILQ_ENTRY(http2_stream) timed;      // while deadlines is set
   struct http2_deadlines *deadlines;
   int64_t deadline_ms;
+  int64_t call_deadline_ms;  // INT64_MAX: none
   const struct stream_events *events;
   void *owner;
   struct http2_request *request;  // until it can't be asked for again
@@ -192,6 +194,7 @@ void http2_engine_leave(struct http2_stream *stream);
 // A connection of the backend may take more than it did, or is gone.
 void http2_engine_room(struct http2_backend *backend);
 
+// Its time among these begins now, and is over with that of the call.
 void http2_deadlines_set(struct http2_deadlines *deadlines, struct http2_stream *stream);
 // The same with the time that it had.
 void http2_deadlines_restore(struct http2_deadlines *deadlines, struct http2_stream *stream);

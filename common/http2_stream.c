@@ -28,7 +28,7 @@ struct http2_request {
   nghttp2_nv *fields;
 };
 
-enum { FIXED_FIELDS = 7 };
+enum { CALL_FIELDS_MAX = 8 };
 
 static char *put_text(char *at, const char *text, nghttp2_nv *field, bool is_name) {
   size_t len = strlen(text);
@@ -55,16 +55,26 @@ static char *put_binary(char *at, const char *value, nghttp2_nv *field) {
 
 struct http2_request *http2_request_new(const struct stream_target *target, const char *authority,
                                         const struct stream_metadata *metadata, size_t count) {
-  const struct stream_metadata fixed[FIXED_FIELDS] = {
-      {":method", "POST"},        {":scheme", target->secure ? "https" : "http"},
-      {":path", target->method},  {":authority", authority},
-      {"te", "trailers"},         {"content-type", "application/grpc"},
-      {"user-agent", USER_AGENT},
+  char timeout[GRPC_TIMEOUT_BYTES];
+  struct stream_metadata call[CALL_FIELDS_MAX] = {
+      {":method", "POST"},
+      {":scheme", target->secure ? "https" : "http"},
+      {":path", target->method},
+      {":authority", authority},
   };
-  size_t all = FIXED_FIELDS + count;
+  size_t call_count = 4;
+  if (target->timeout_ms > 0) {
+    // All of it, also where the request has to wait for room: the backend is told when it is over.
+    grpc_timeout_write(target->timeout_ms, timeout);
+    call[call_count++] = (struct stream_metadata){"grpc-timeout", timeout};
+  }
+  call[call_count++] = (struct stream_metadata){"te", "trailers"};
+  call[call_count++] = (struct stream_metadata){"content-type", "application/grpc"};
+  call[call_count++] = (struct stream_metadata){"user-agent", USER_AGENT};
+  size_t all = call_count + count;
   size_t size = sizeof(struct http2_request) + all * sizeof(nghttp2_nv);
   for (size_t i = 0; i < all; i++) {
-    const struct stream_metadata *one = i < FIXED_FIELDS ? &fixed[i] : &metadata[i - FIXED_FIELDS];
+    const struct stream_metadata *one = i < call_count ? &call[i] : &metadata[i - call_count];
     size += strlen(one->key) + 1 + strlen(one->value) * 4 / 3 + 4;
   }
   struct http2_request *request = calloc(1, size);
@@ -75,7 +85,7 @@ struct http2_request *http2_request_new(const struct stream_target *target, cons
   request->fields = (nghttp2_nv *)(void *)(request + 1);
   char *at = (char *)(request->fields + all);
   for (size_t i = 0; i < all; i++) {
-    const struct stream_metadata *one = i < FIXED_FIELDS ? &fixed[i] : &metadata[i - FIXED_FIELDS];
+    const struct stream_metadata *one = i < call_count ? &call[i] : &metadata[i - call_count];
     nghttp2_nv *field = &request->fields[i];
     at = put_text(at, one->key, field, true);
     at = grpc_key_is_binary(one->key) ? put_binary(at, one->value, field)
@@ -189,6 +199,10 @@ void http2_stream_fail(struct http2_stream *stream, int status, const char *deta
 void http2_stream_opened(struct http2_stream *stream) {
   if (is_opening(stream)) {  // else it waits for its end already
     http2_deadlines_clear(stream);
+    if (stream->call_deadline_ms < INT64_MAX) {
+      stream->deadline_ms = stream->call_deadline_ms;
+      http2_deadlines_restore(&stream->engine->calls, stream);
+    }
   }
   if (stream->is_again) {
     drop_request(stream);
@@ -288,7 +302,11 @@ void http2_stream_closed(struct http2_stream *stream, uint32_t error_code) {
   }
   stream->is_gone = true;
   snprintf(text, sizeof text, "the stream was reset: %s", nghttp2_http2_strerror(error_code));
-  end(stream, grpc_status_of_reset(error_code), text);
+  int status = grpc_status_of_reset(error_code);
+  if (status == STREAM_CANCELLED && clock_monotonic_ms() >= stream->call_deadline_ms) {
+    status = STREAM_DEADLINE_EXCEEDED;  // the backend's watch was before ours
+  }
+  end(stream, status, text);
 }
 
 // --- Messages in ---------------------------------------------------------------------------------

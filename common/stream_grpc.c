@@ -456,6 +456,10 @@ static void start_call(struct core_stream *stream) {
   start(stream, end, 2, &stream->end, on_end_done);
 }
 
+static gpr_timespec deadline_in(int64_t ms) {
+  return gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(ms, GPR_TIMESPAN));
+}
+
 static struct stream *core_open(struct stream_engine *base, const struct stream_target *target,
                                 const struct stream_metadata *metadata, size_t metadata_count,
                                 const struct stream_events *events, void *owner) {
@@ -485,9 +489,11 @@ static struct stream *core_open(struct stream_engine *base, const struct stream_
   grpc_metadata_array_init(&stream->initial_metadata);
   grpc_metadata_array_init(&stream->trailing_metadata);
   grpc_slice method = grpc_slice_from_copied_string(target->method);
+  gpr_timespec deadline =
+      target->timeout_ms > 0 ? deadline_in(target->timeout_ms) : gpr_inf_future(GPR_CLOCK_REALTIME);
   stream->call =
       grpc_channel_create_call(connection->channel, NULL, 0, grpc_bridge_queue(engine->bridge),
-                               method, NULL, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
+                               method, NULL, deadline, NULL);
   grpc_slice_unref(method);
   evtimer_assign(&stream->timer, engine->base, on_timeout, stream);
   evtimer_add(&stream->timer, engine->open_timeout);

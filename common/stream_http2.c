@@ -32,30 +32,28 @@ static void arm(struct http2_deadlines *deadlines) {
 }
 
 void http2_deadlines_set(struct http2_deadlines *deadlines, struct http2_stream *stream) {
-  http2_deadlines_clear(stream);
-  stream->deadlines = deadlines;
-  stream->deadline_ms = clock_monotonic_ms() + deadlines->ms;
-  TAILQ_INSERT_TAIL(&deadlines->streams, stream, timed);
-  if (TAILQ_FIRST(&deadlines->streams) == stream) {
-    arm(deadlines);
-  }
+  int64_t deadline_ms = clock_monotonic_ms() + deadlines->ms;
+  stream->deadline_ms =
+      deadline_ms < stream->call_deadline_ms ? deadline_ms : stream->call_deadline_ms;
+  http2_deadlines_restore(deadlines, stream);
 }
 
 void http2_deadlines_restore(struct http2_deadlines *deadlines, struct http2_stream *stream) {
-  struct http2_stream *later;
+  struct http2_stream *before;
   http2_deadlines_clear(stream);
   stream->deadlines = deadlines;
-  TAILQ_FOREACH(later, &deadlines->streams, timed) {
-    if (later->deadline_ms >= stream->deadline_ms) {
+  // Nearly always the last.
+  TAILQ_FOREACH_REVERSE(before, &deadlines->streams, http2_streams, timed) {
+    if (before->deadline_ms <= stream->deadline_ms) {
       break;
     }
   }
-  if (later) {
-    TAILQ_INSERT_BEFORE(later, stream, timed);
+  if (before) {
+    TAILQ_INSERT_AFTER(&deadlines->streams, before, stream, timed);
   } else {
-    TAILQ_INSERT_TAIL(&deadlines->streams, stream, timed);
+    TAILQ_INSERT_HEAD(&deadlines->streams, stream, timed);
+    arm(deadlines);
   }
-  arm(deadlines);
 }
 
 // The timer stays, for the next one: it fires in vain at most once for all.
@@ -75,7 +73,8 @@ static void on_deadline(evutil_socket_t fd, short what, void *context) {
   while ((stream = TAILQ_FIRST(&deadlines->streams)) && stream->deadline_ms <= now_ms) {
     http2_deadlines_clear(stream);
     http2_stream_fail(stream, STREAM_DEADLINE_EXCEEDED,
-                      deadlines == &stream->engine->closing ? "the backend did not end it in time"
+                      stream->call_deadline_ms <= now_ms      ? "the time for the call is over"
+                      : deadlines == &stream->engine->closing ? "the backend did not end it in time"
                       : stream->waits_for ? "no room on the connections to the backend in time"
                                           : "not opened in time");
   }
@@ -267,6 +266,8 @@ static struct stream *http2_open(struct stream_engine *base, const struct stream
   stream->owner = owner;
   stream->has_owner = true;
   stream->status = -1;
+  stream->call_deadline_ms =
+      target->timeout_ms > 0 ? clock_monotonic_ms() + target->timeout_ms : INT64_MAX;
   for (size_t i = 0; i < metadata_count && is_legal; i++) {
     is_legal = grpc_key_is_legal(metadata[i].key) &&
                (grpc_key_is_binary(metadata[i].key) || grpc_value_is_legal(metadata[i].value));
@@ -320,6 +321,7 @@ static void http2_free(struct stream_engine *base) {
   bury_the_dead(engine);
   event_del(&engine->turn);
   event_del(&engine->opening.timer);
+  event_del(&engine->calls.timer);
   event_del(&engine->closing.timer);
   tcp_client_shared_clear(&engine->tcp);
   nghttp2_session_callbacks_del(engine->callbacks);
@@ -387,6 +389,7 @@ struct stream_engine *stream_http2_new(struct event_base *base,
   TAILQ_INIT(&engine->told);
   TAILQ_INIT(&engine->in_arena);
   deadlines_init(&engine->opening, base, options->open_timeout_ms);
+  deadlines_init(&engine->calls, base, 0);
   deadlines_init(&engine->closing, base, HALF_CLOSE_MS);
   event_assign(&engine->turn, base, -1, 0, on_turn, engine);
   if (!make_parts(engine, options)) {

@@ -114,8 +114,8 @@ static void start_roma(struct engine *engine, const char *const *arguments) {
   engine->roma = roma_start(arguments);
 }
 
-static struct client *open_with(struct engine *engine, int number, const char *address,
-                                const char *color) {
+static struct client *open_for(struct engine *engine, int number, const char *address,
+                               const char *color, int64_t timeout_ms) {
   static const struct stream_events events = {on_opened, on_sent, on_message, on_ended};
   const struct stream_metadata metadata[] = {
       {"x-md-global-oid", "7"},       {"x-md-global-uid", "7"},
@@ -124,12 +124,18 @@ static struct client *open_with(struct engine *engine, int number, const char *a
       {"x-md-global-referer", "a#1"}, {"x-md-global-gate-referer", "a#1"},
   };
   const struct stream_target target = {.address = address,
-                                       .method = "/player.intra.v1.TunnelService/Tunnel"};
+                                       .method = "/player.intra.v1.TunnelService/Tunnel",
+                                       .timeout_ms = timeout_ms};
   struct client *client = &engine->clients[number];
   client->engine = engine;
   client->stream = stream_open(engine->streams, &target, metadata, 8, &events, client);
   assert_non_null(client->stream);
   return client;
+}
+
+static struct client *open_with(struct engine *engine, int number, const char *address,
+                                const char *color) {
+  return open_for(engine, number, address, color, 0);
 }
 
 static struct client *open_at(struct engine *engine, int number, const char *address) {
@@ -195,6 +201,22 @@ static void metadata_that_no_header_can_carry_ends_that_stream_alone(void **stat
   assert_int_equal(bad->opened, 0);
   assert_int_equal(bad->status, STREAM_INVALID_ARGUMENT);
   await(engine, &good->opened, 1);
+}
+
+static void a_call_ends_when_its_time_is_over(void **state) {
+  struct engine *engine = *state;
+  start_roma(engine, NULL);
+  struct client *other = open_one(engine, 0);
+  struct client *client = open_for(engine, 1, engine->roma.address, "", 1000);
+  client->read_on = true;
+  await(engine, &client->opened, 1);
+  send_text(client, 3, "in time");
+  await(engine, &client->messages, 1);
+  await(engine, &client->ended, 1);
+  assert_int_equal(client->status, STREAM_DEADLINE_EXCEEDED);
+  send_text(other, 3, "x");
+  await(engine, &other->messages, 1);
+  assert_int_equal(other->ended, 0);
 }
 
 static void messages_keep_their_order(void **state) {
@@ -405,7 +427,8 @@ int main(void) {
   { #test "_over_http2", test, set_up_http2, tear_down, NULL }
 #define FACTS(ON)                                                                                 \
   ON(a_message_is_echoed), ON(metadata_that_no_header_can_carry_ends_that_stream_alone),          \
-      ON(messages_keep_their_order), ON(only_what_is_asked_for_is_given),                         \
+      ON(a_call_ends_when_its_time_is_over), ON(messages_keep_their_order),                       \
+      ON(only_what_is_asked_for_is_given),                                                        \
       ON(a_finished_stream_brings_its_last_answers_to_its_new_owner),                             \
       ON(a_graceful_end_delivers_what_was_sent), ON(a_refused_connection_ends_the_stream),        \
       ON(a_backend_that_says_nothing_ends_in_time),                                               \

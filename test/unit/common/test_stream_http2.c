@@ -69,6 +69,7 @@ struct client {
   int sent;
   int messages;
   int ended;
+  int order;  // of its end among all
   int status;
   size_t unsure;  // when it ended
   char detail[1024];
@@ -120,7 +121,9 @@ static void on_message(void *owner, const uint8_t *bytes, size_t len) {
 
 static void on_ended(void *owner, int status, const char *detail) {
   struct client *client = owner;
+  static int ends;
   client->ended++;
+  client->order = ++ends;
   client->status = status;
   client->unsure = stream_unsure(client->stream);
   snprintf(client->detail, sizeof client->detail, "%s", detail);
@@ -177,9 +180,11 @@ static void on_impatience(evutil_socket_t fd, short what, void *context) {
     }                                                                              \
   } while (0)
 
-static struct client *open_with(struct house *house, int number, const char *address,
-                                const struct stream_metadata *metadata, size_t count) {
-  const struct stream_target target = {.address = address, .method = METHOD};
+static struct client *open_for(struct house *house, int number, const char *address,
+                               int64_t timeout_ms, const struct stream_metadata *metadata,
+                               size_t count) {
+  const struct stream_target target = {
+      .address = address, .method = METHOD, .timeout_ms = timeout_ms};
   struct client *client = &house->clients[number];
   int error;
   if (!house->engine) {
@@ -190,6 +195,11 @@ static struct client *open_with(struct house *house, int number, const char *add
   assert_non_null(client->stream);
   assert_int_equal(client->opened + client->ended, 0);  // never from inside stream_open
   return client;
+}
+
+static struct client *open_with(struct house *house, int number, const char *address,
+                                const struct stream_metadata *metadata, size_t count) {
+  return open_for(house, number, address, 0, metadata, count);
 }
 
 // One that reads on, and is not waited for.
@@ -325,6 +335,34 @@ static void the_values_of_binary_metadata_are_in_base64_without_padding(void **s
   AWAIT(house, client->opened == 1);
   AWAIT(house, house->backend.connections[0]->stream_count == 1);
   assert_non_null(strstr(last_stream(house, 0)->headers, "\na-bin: aGVsbG8\nb-bin: aA\nc-bin: \n"));
+}
+
+static void a_time_limit_comes_before_the_rest_of_the_call(void **state) {
+  static const struct {
+    int64_t ms;
+    const char *text;
+  } limits[] = {
+      {LONG_MS, "60000m"},
+      {99999999, "99999999m"},
+      {100000000, "100000S"},
+      {100000001, "100001S"},  // the backend's watch is not to be before ours
+      {99999999000, "99999999S"},
+      {99999999001, "1666667M"},
+      {99999999LL * 60000, "99999999M"},
+      {99999999LL * 60000 + 1, "1666667H"},
+      {99999999LL * 3600000 + 1, "99999999H"},
+  };
+  struct house *house = *state;
+  for (int i = 0; i < (int)(sizeof limits / sizeof *limits); i++) {
+    const struct stream_metadata metadata[] = {{"x-md-global-oid", "7"}};
+    char wanted[256];
+    struct client *client = open_for(house, i, house->backend.address, limits[i].ms, metadata, 1);
+    AWAIT(house, client->opened == 1);
+    AWAIT(house, house->backend.connections[0]->stream_count == i + 1);
+    snprintf(wanted, sizeof wanted, "\n:authority: %s\ngrpc-timeout: %s\nte: trailers\n",
+             house->backend.address, limits[i].text);
+    assert_non_null(strstr(last_stream(house, 0)->headers, wanted));
+  }
 }
 
 static void metadata_that_no_header_can_carry_ends_that_stream_alone(void **state) {
@@ -1809,6 +1847,87 @@ static void a_connection_without_streams_is_closed_after_a_while(void **state) {
   AWAIT(house, stream_engine_connections(house->engine) == 0);
 }
 
+// --- Time limits of calls ------------------------------------------------------------------------
+
+enum { CALL_MS = 500 };  // enough to open one in
+
+static struct client *begin_for(struct house *house, int number, int64_t timeout_ms) {
+  struct client *client = open_for(house, number, house->backend.address, timeout_ms, NULL, 0);
+  client->reads = true;
+  return client;
+}
+
+static void assert_out_of_time(struct house *house, struct client *client) {
+  AWAIT(house, client->ended == 1);
+  assert_int_equal(client->status, STREAM_DEADLINE_EXCEEDED);
+  assert_string_equal(client->detail, "the time for the call is over");
+}
+
+// Whatever it is doing: in the order of their times, and not that of their opening.
+static void a_call_ends_when_its_time_is_over_and_the_backend_hears_of_it(void **state) {
+  struct house *house = *state;
+  struct client *none = open_one(house, 0);
+  struct client *later = begin_for(house, 1, LONG_MS);
+  struct client *second = begin_for(house, 2, 3 * CALL_MS / 2);
+  struct client *first = begin_for(house, 3, CALL_MS);
+  struct backend_connection *connection = house->backend.connections[0];
+  AWAIT(house, connection->stream_count == 4);
+  backend_accept(connection, 5);
+  backend_text(connection, 5, "in time");
+  assert_out_of_time(house, first);
+  assert_int_equal(first->opened, 1);
+  assert_out_of_time(house, second);
+  assert_true(first->order < second->order);
+  assert_int_equal(second->messages, 1);
+  AWAIT(house, connection->streams[2].reset && connection->streams[3].reset);
+  assert_int_equal(connection->streams[2].reset_code, NGHTTP2_CANCEL);
+  assert_int_equal(connection->streams[3].reset_code, NGHTTP2_CANCEL);
+  assert_int_equal(none->ended + later->ended, 0);
+  assert_false(connection->streams[0].reset || connection->streams[1].reset);
+}
+
+static void a_call_ends_in_time_also_before_it_is_opened(void **state) {
+  struct house *house = *state;
+  house->backend.silent = true;
+  struct client *client = begin_for(house, 0, CALL_MS);
+  assert_out_of_time(house, client);
+  assert_int_equal(client->opened, 0);
+}
+
+static void a_call_ends_in_time_also_when_it_is_half_closed(void **state) {
+  struct house *house = *state;
+  struct client *client = begin_for(house, 0, CALL_MS);
+  AWAIT(house, client->opened == 1);
+  stream_finish(client->stream, &events, client);
+  assert_out_of_time(house, client);
+  AWAIT(house, last_stream(house, 0)->reset);
+}
+
+static void a_call_that_is_asked_for_again_has_no_more_time(void **state) {
+  struct house *house = *state;
+  struct client *client = begin_for(house, 0, CALL_MS);
+  AWAIT(house, client->opened == 1);
+  struct backend_connection *connection = house->backend.connections[0];
+  AWAIT(house, connection->stream_count == 1);
+  backend_reset(connection, 1, NGHTTP2_REFUSED_STREAM);
+  AWAIT(house, connection->stream_count == 2 || client->ended);  // if there was time for it
+  assert_out_of_time(house, client);
+}
+
+// The backend keeps the time as well, and its word may be read before our own timer is.
+static void a_reset_when_the_time_is_over_means_just_that(void **state) {
+  static const uint8_t reset[] = {0, 0, 4, NGHTTP2_RST_STREAM, 0, 0, 0, 0, 1, 0, 0, 0, 8};
+  struct house *house = *state;
+  struct client *client = begin_for(house, 0, CALL_MS);
+  AWAIT(house, client->opened == 1);
+  AWAIT(house, house->backend.connections[0]->stream_count == 1 || client->ended);
+  usleep(2 * CALL_MS * 1000);
+  int fd = bufferevent_getfd(house->backend.connections[0]->wire);
+  assert_int_equal(write(fd, reset, sizeof reset), sizeof reset);
+  AWAIT(house, client->ended == 1);
+  assert_int_equal(client->status, STREAM_DEADLINE_EXCEEDED);
+}
+
 // --- Ending it ourselves ------------------------------------------------------------------------
 
 static void a_graceful_end_comes_after_what_was_sent(void **state) {
@@ -1986,6 +2105,7 @@ int main(void) {
       FACT(the_request_is_what_the_specification_asks_for),
       FACT(the_name_for_certificates_is_none_without_them),
       FACT(the_values_of_binary_metadata_are_in_base64_without_padding),
+      FACT(a_time_limit_comes_before_the_rest_of_the_call),
       FACT(metadata_that_no_header_can_carry_ends_that_stream_alone),
       FACT(the_client_wants_no_pushes),
       FACT(a_message_has_its_prefix_and_may_be_empty),
@@ -2058,6 +2178,11 @@ int main(void) {
       FACT(a_connection_that_answers_no_ping_is_given_up),
       FACT(a_connection_that_answers_pings_is_kept),
       FACT(a_connection_without_streams_is_closed_after_a_while),
+      FACT(a_call_ends_when_its_time_is_over_and_the_backend_hears_of_it),
+      FACT(a_call_ends_in_time_also_before_it_is_opened),
+      FACT(a_call_ends_in_time_also_when_it_is_half_closed),
+      FACT(a_call_that_is_asked_for_again_has_no_more_time),
+      FACT(a_reset_when_the_time_is_over_means_just_that),
       FACT(a_graceful_end_comes_after_what_was_sent),
       FACT(a_graceful_end_waits_for_the_window),
       FACT(a_cancelled_stream_is_reset),
