@@ -72,7 +72,8 @@ struct http2_engine {
   uint8_t *out;  // HTTP2_OUT_BYTES, and room for one more frame
   size_t out_used;
   bool has_empty_backend;
-  bool has_room;  // some backend has, for streams that wait for it
+  size_t calmed_count;  // backends with a keep-alive of their own
+  bool has_room;        // some backend has, for streams that wait for it
 };
 
 // One address, and its connections.
@@ -81,7 +82,8 @@ struct http2_backend {
   char *key;  // scheme and address
   const char *address;
   bool secure;
-  size_t streams_max;  // on one connection: the setting, or fewer where the backend says so
+  size_t streams_max;    // on one connection: the setting, or fewer where the backend says so
+  int64_t keepalive_ms;  // of new connections: the setting, or longer where the backend says so
   struct http2_connection_list connections;  // that take new streams
   size_t connection_count;                   // of all there are
   struct http2_streams waiting;              // for room, since no more connections may be made
@@ -107,8 +109,10 @@ struct http2_connection {
   int64_t progress_ms;  // when the socket took some of it last, or it came about
   struct event stuck;   // while there is a rest
   struct event timer;   // to be up; for a sign of life; or until it is closed for want of streams
-  bool is_up;           // the backend's settings have come
-  bool is_retired;      // takes no new streams
+  int64_t keepalive_ms;
+  char goaway[256];  // what the backend said of that, hostile; "": it has not said it
+  bool is_up;        // the backend's settings have come
+  bool is_retired;   // takes no new streams
   bool is_dirty;
   bool is_dead;
   bool was_heard;  // since the timer was set

@@ -296,12 +296,17 @@ bool http2_stream_again(struct http2_stream *stream) {
 }
 
 void http2_stream_closed(struct http2_stream *stream, uint32_t error_code) {
-  char text[64];
+  const struct http2_connection *connection = stream->connection;
+  char text[sizeof connection->goaway];
   if (error_code == NGHTTP2_REFUSED_STREAM && http2_stream_again(stream)) {
     return;
   }
   stream->is_gone = true;
-  snprintf(text, sizeof text, "the stream was reset: %s", nghttp2_http2_strerror(error_code));
+  if (error_code == NGHTTP2_REFUSED_STREAM && connection->goaway[0] != '\0') {
+    snprintf(text, sizeof text, "%s", connection->goaway);
+  } else {
+    snprintf(text, sizeof text, "the stream was reset: %s", nghttp2_http2_strerror(error_code));
+  }
   int status = grpc_status_of_reset(error_code);
   if (status == STREAM_CANCELLED && clock_monotonic_ms() >= stream->call_deadline_ms) {
     status = STREAM_DEADLINE_EXCEEDED;  // the backend's watch was before ours

@@ -4,6 +4,9 @@
 
 #include "common/stream.h"
 
+// Of a connection without a sign of life, unless the options say otherwise.
+enum { STREAM_KEEPALIVE_MS = 310000, STREAM_KEEPALIVE_TIMEOUT_MS = 20000 };
+
 struct stream_methods {
   void (*free)(struct stream_engine *engine);
   size_t (*connections)(const struct stream_engine *engine);

@@ -29,9 +29,6 @@ enum {
   HALF_CLOSE_S = 15,  // for a backend to end a stream that we have half-closed
   RECONNECT_FIRST_MS = 100,
   RECONNECT_MAX_MS = 2000,
-  // A default server of grpc-go takes more than a ping in five minutes for abuse.
-  KEEPALIVE_MS = 310000,
-  KEEPALIVE_TIMEOUT_MS = 20000,
 };
 
 LIST_HEAD(connection_list, connection);
@@ -173,7 +170,7 @@ static grpc_channel *channel_new(const struct backend *backend) {
       integer_arg(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, (int)engine->options.open_timeout_ms),
       integer_arg(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, RECONNECT_MAX_MS),
       integer_arg(GRPC_ARG_KEEPALIVE_TIME_MS, engine->keepalive_ms),
-      integer_arg(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, KEEPALIVE_TIMEOUT_MS),
+      integer_arg(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, STREAM_KEEPALIVE_TIMEOUT_MS),
       {.type = GRPC_ARG_STRING,
        .key = (char *)GRPC_SSL_TARGET_NAME_OVERRIDE_ARG,
        .value.string = engine->tls_server_name},  // the last, for only some have it
@@ -633,7 +630,8 @@ struct stream_engine *stream_grpc_new(struct event_base *base,
     free(engine);
     return NULL;
   }
-  engine->keepalive_ms = options->keepalive_ms > 0 ? (int)options->keepalive_ms : KEEPALIVE_MS;
+  engine->keepalive_ms =
+      options->keepalive_ms > 0 ? (int)options->keepalive_ms : STREAM_KEEPALIVE_MS;
   if (given(options->tls_server_name)) {
     engine->tls_server_name = strdup(options->tls_server_name);
   }

@@ -12,6 +12,7 @@
 enum {
   HALF_CLOSE_MS = 15000,   // for a backend to end a stream that we have half-closed
   CONNECTIONS_MAX = 1000,  // to one backend, which may allow only few streams on each
+  CALMED_MAX = 1000,       // backends that are remembered for what they said, without a connection
 };
 
 static struct http2_engine *of(struct stream_engine *engine) {
@@ -108,22 +109,33 @@ static struct http2_backend *backend_get(struct http2_engine *engine, const char
   backend->address = key + 2;
   backend->secure = secure;
   backend->streams_max = engine->options.streams_per_connection;
+  backend->keepalive_ms = engine->options.keepalive_ms;
   LIST_INIT(&backend->connections);
   TAILQ_INIT(&backend->waiting);
   HASH_ADD_KEYPTR(hh, engine->backends, backend->key, strlen(backend->key), backend);
   return backend;
 }
 
+static bool is_calmed(const struct http2_backend *backend) {
+  return backend->keepalive_ms > backend->engine->options.keepalive_ms;
+}
+
+static void backend_free(struct http2_backend *backend) {
+  backend->engine->calmed_count -= is_calmed(backend);
+  HASH_DELETE(hh, backend->engine->backends, backend);
+  free(backend->key);
+  free(backend);
+}
+
+// But for those whose next connection is not to be as the last was.
 static void free_empty_backends(struct http2_engine *engine) {
   struct http2_backend *backend;
   struct http2_backend *next;
   engine->has_empty_backend = false;
   HASH_ITER(hh, engine->backends, backend, next) {
-    if (backend->connection_count == 0 && TAILQ_EMPTY(&backend->waiting)) {
-      // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): the one before has left the hash
-      HASH_DELETE(hh, engine->backends, backend);
-      free(backend->key);
-      free(backend);
+    bool is_kept = is_calmed(backend) && engine->calmed_count <= CALMED_MAX;
+    if (backend->connection_count == 0 && TAILQ_EMPTY(&backend->waiting) && !is_kept) {
+      backend_free(backend);
     }
   }
 }
@@ -319,6 +331,7 @@ static void http2_free(struct stream_engine *base) {
     http2_connection_cut(connection);
   }
   bury_the_dead(engine);
+  HASH_ITER(hh, engine->backends, backend, next) { backend_free(backend); }
   event_del(&engine->turn);
   event_del(&engine->opening.timer);
   event_del(&engine->calls.timer);
@@ -381,6 +394,9 @@ struct stream_engine *stream_http2_new(struct event_base *base,
   engine->options = *options;
   if (options->connections_max == 0) {
     engine->options.connections_max = CONNECTIONS_MAX;
+  }
+  if (options->keepalive_ms == 0) {
+    engine->options.keepalive_ms = STREAM_KEEPALIVE_MS;
   }
   engine->tcp.base = base;
   LIST_INIT(&engine->retired);

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/loop.h"
 #include "common/stream.h"
 #include "common/tcp_client.h"
@@ -1375,6 +1376,48 @@ static void streams_that_a_goaway_leaves_out_are_unavailable(void **state) {
   assert_int_equal(house->clients[0].ended, 0);
 }
 
+static void why_a_backend_goes_away_is_told_to_those_who_end_by_it(void **state) {
+#define GOES "the backend is going away: "
+  static char endless[1000];
+  char cut[256];
+  memset(endless, 'a', sizeof endless - 1);
+  snprintf(cut, sizeof cut, GOES "NO_ERROR: %.128s", endless);
+  const struct {
+    uint32_t code;
+    const char *said;
+    const char *detail;
+  } reasons[] = {
+      {NGHTTP2_NO_ERROR, "", GOES "NO_ERROR"},
+      {NGHTTP2_NO_ERROR, "max_age", GOES "NO_ERROR: max_age"},
+      {NGHTTP2_ENHANCE_YOUR_CALM, "too_many_pings", GOES "ENHANCE_YOUR_CALM: too_many_pings"},
+      {0x7777, "\n\x7f%s", GOES "unknown: \n\x7f%s"},  // whoever logs it has to quote it
+      {NGHTTP2_NO_ERROR, endless, cut},
+  };
+  struct house *house = *state;
+  for (int i = 0; i < (int)(sizeof reasons / sizeof *reasons); i++) {
+    char closed[sizeof cut + 64];
+    int32_t id;
+    house->clients[0] = house->clients[1] = (struct client){.stream = NULL};
+    struct client *stays = open_one(house, 0);
+    struct client *left_out = open_one(house, 1);
+    struct backend_connection *connection = house->backend.connections[i];
+    AWAIT(house, connection->stream_count == 2);
+    id = connection->streams[0].id;
+    backend_accept(connection, id);
+    backend_accept(connection, connection->streams[1].id);
+    backend_goaway_for(connection, id, reasons[i].code, reasons[i].said);
+    AWAIT(house, left_out->ended == 1);
+    assert_int_equal(left_out->status, STREAM_UNAVAILABLE);
+    assert_string_equal(left_out->detail, reasons[i].detail);
+    assert_int_equal(stays->ended, 0);
+    backend_close(connection);
+    AWAIT(house, stays->ended == 1);
+    assert_int_equal(stays->status, STREAM_UNAVAILABLE);
+    snprintf(closed, sizeof closed, "the connection was closed; %s", reasons[i].detail);
+    assert_string_equal(stays->detail, closed);
+  }
+}
+
 // The backend's side of the only stream on a connection that is to come.
 static struct backend_connection *await_stream(struct house *house, int number) {
   AWAIT(house, house->backend.connection_count > number &&
@@ -1838,6 +1881,34 @@ static void a_connection_that_answers_pings_is_kept(void **state) {
   assert_int_equal(client->ended, 0);
 }
 
+// Opens a stream on a new connection, and waits for the second ping there: the first comes after a
+// time of silence, and the second after the time for its answer and another silence. They may be
+// late, and must not be early; TICK_MS is how coarse the loop's clock is.
+static void assert_pings_are_apart(struct house *house, int number, int64_t ms) {
+  enum { TICK_MS = 10 };
+  int64_t from_ms = clock_monotonic_ms();
+  open_one(house, number);
+  struct backend_connection *connection = house->backend.connections[number];
+  AWAIT(house, connection->pings >= 2);
+  assert_true(clock_monotonic_ms() - from_ms >= 3 * (ms - TICK_MS));
+}
+
+static void a_backend_that_wants_fewer_pings_gets_half_as_many(void **state) {
+  struct house *house = *state;
+  house->options.keepalive_ms = SHORT_MS;
+  for (int i = 0; i < 2; i++) {
+    assert_pings_are_apart(house, i, SHORT_MS << i);
+    struct client *client = &house->clients[i];
+    backend_goaway_for(house->backend.connections[i], 1, NGHTTP2_ENHANCE_YOUR_CALM,
+                       "too_many_pings");
+    settle(house, house->backend.connections[i]);
+    backend_close(house->backend.connections[i]);
+    AWAIT(house, client->ended == 1);
+    // It is remembered although nothing else of the backend is left.
+    AWAIT(house, stream_engine_connections(house->engine) == 0);
+  }
+}
+
 static void a_connection_without_streams_is_closed_after_a_while(void **state) {
   struct house *house = *state;
   struct client *client = open_one(house, 0);
@@ -2153,6 +2224,7 @@ int main(void) {
       FACT(the_room_of_a_stream_that_ended_is_used_again),
       FACT(streams_go_on_after_a_goaway_and_new_ones_elsewhere),
       FACT(streams_that_a_goaway_leaves_out_are_unavailable),
+      FACT(why_a_backend_goes_away_is_told_to_those_who_end_by_it),
       FACT(a_stream_that_a_goaway_leaves_out_goes_elsewhere_once),
       FACT(a_refused_stream_is_asked_for_once_more),
       FACT(a_stream_that_is_in_use_is_not_asked_for_again),
@@ -2177,6 +2249,7 @@ int main(void) {
       FACT(headers_that_swell_harm_nobody_else),
       FACT(a_connection_that_answers_no_ping_is_given_up),
       FACT(a_connection_that_answers_pings_is_kept),
+      FACT(a_backend_that_wants_fewer_pings_gets_half_as_many),
       FACT(a_connection_without_streams_is_closed_after_a_while),
       FACT(a_call_ends_when_its_time_is_over_and_the_backend_hears_of_it),
       FACT(a_call_ends_in_time_also_before_it_is_opened),
