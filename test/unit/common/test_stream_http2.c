@@ -1893,6 +1893,12 @@ static void assert_pings_are_apart(struct house *house, int number, int64_t ms) 
   assert_true(clock_monotonic_ms() - from_ms >= 3 * (ms - TICK_MS));
 }
 
+static void a_connection_is_not_pinged_more_often_than_it_should_be(void **state) {
+  struct house *house = *state;
+  house->options.keepalive_ms = 2 * SHORT_MS;
+  assert_pings_are_apart(house, 0, 2 * SHORT_MS);
+}
+
 static void a_backend_that_wants_fewer_pings_gets_half_as_many(void **state) {
   struct house *house = *state;
   house->options.keepalive_ms = SHORT_MS;
@@ -2249,6 +2255,7 @@ int main(void) {
       FACT(headers_that_swell_harm_nobody_else),
       FACT(a_connection_that_answers_no_ping_is_given_up),
       FACT(a_connection_that_answers_pings_is_kept),
+      FACT(a_connection_is_not_pinged_more_often_than_it_should_be),
       FACT(a_backend_that_wants_fewer_pings_gets_half_as_many),
       FACT(a_connection_without_streams_is_closed_after_a_while),
       FACT(a_call_ends_when_its_time_is_over_and_the_backend_hears_of_it),
