@@ -24,8 +24,9 @@ enum {
   SHORT_MS = 200,   // that a test waits for
   CLIENTS = 32,
   MESSAGE_BYTES = 4 << 20,
-  KEPT_BYTES = 64 << 10,  // of what a client was told
-  PREFIX_BYTES = 5,       // before a message
+  WINDOW_BYTES = 64 << 10,  // that the engine gives to each stream
+  KEPT_BYTES = 64 << 10,    // of what a client was told
+  PREFIX_BYTES = 5,         // before a message
 };
 
 #define METHOD "/player.intra.v1.TunnelService/Tunnel"
@@ -1105,7 +1106,7 @@ static size_t flood(struct house *house, struct backend_stream *stream) {
     }
     backend_message(connection, stream->id, message, SENT_BYTES);
     flooded += SENT_BYTES + PREFIX_BYTES;
-    assert_in_range(flooded, 1, 2 * MESSAGE_BYTES);  // what may be kept for one stream
+    assert_in_range(flooded, 1, 2 * WINDOW_BYTES);  // what may be kept for one stream
   }
 }
 
@@ -1119,6 +1120,7 @@ static void an_owner_that_does_not_read_holds_the_backend_back_and_nobody_else(v
     client->reads = false;  // after the read that on_opened began
   }
   connection = house->backend.connections[0];
+  assert_int_equal(connection->settings[NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE], WINDOW_BYTES);
   size_t flooded = 0;
   for (int i = 0; i < UNREAD; i++) {
     flooded += flood(house, backend_stream(connection, ids[i]));
