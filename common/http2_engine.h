@@ -32,6 +32,8 @@ enum {
   HTTP2_CONNECTION_WINDOW_BYTES = 4 << 20,
 };
 
+#define HTTP2_CALL_IS_OVER "the time for the call is over"
+
 struct http2_stream;
 TAILQ_HEAD(http2_streams, http2_stream);
 TAILQ_HEAD(http2_connections, http2_connection);

@@ -169,6 +169,10 @@ static bool is_in_rest(const struct http2_stream *stream) {
 static void end(struct http2_stream *stream, int status, const char *detail) {
   hold(stream);
   if (!stream->has_ended) {
+    if (status == STREAM_CANCELLED && clock_monotonic_ms() >= stream->call_deadline_ms) {
+      status = STREAM_DEADLINE_EXCEEDED;  // the backend's watch was before ours
+      detail = HTTP2_CALL_IS_OVER;
+    }
     stream->has_ended = true;
     stream->status = (int16_t)status;
     if (detail && detail != stream->detail) {
@@ -307,11 +311,7 @@ void http2_stream_closed(struct http2_stream *stream, uint32_t error_code) {
   } else {
     snprintf(text, sizeof text, "the stream was reset: %s", nghttp2_http2_strerror(error_code));
   }
-  int status = grpc_status_of_reset(error_code);
-  if (status == STREAM_CANCELLED && clock_monotonic_ms() >= stream->call_deadline_ms) {
-    status = STREAM_DEADLINE_EXCEEDED;  // the backend's watch was before ours
-  }
-  end(stream, status, text);
+  end(stream, grpc_status_of_reset(error_code), text);
 }
 
 // --- Messages in ---------------------------------------------------------------------------------

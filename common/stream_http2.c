@@ -74,7 +74,7 @@ static void on_deadline(evutil_socket_t fd, short what, void *context) {
   while ((stream = TAILQ_FIRST(&deadlines->streams)) && stream->deadline_ms <= now_ms) {
     http2_deadlines_clear(stream);
     http2_stream_fail(stream, STREAM_DEADLINE_EXCEEDED,
-                      stream->call_deadline_ms <= now_ms      ? "the time for the call is over"
+                      stream->call_deadline_ms <= now_ms      ? HTTP2_CALL_IS_OVER
                       : deadlines == &stream->engine->closing ? "the backend did not end it in time"
                       : stream->waits_for ? "no room on the connections to the backend in time"
                                           : "not opened in time");
