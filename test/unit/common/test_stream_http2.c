@@ -407,9 +407,9 @@ static void a_time_limit_comes_before_the_rest_of_the_call(void **state) {
 static void metadata_that_no_header_can_carry_ends_that_stream_alone(void **state) {
   struct house *house = *state;
   static const struct stream_metadata bad[] = {
-      {"Upper", "a"}, {"a b", "a"},      {"", "a"},      {":path", "/"},   {"a:", "a"},
-      {"a\n", "a"},   {"a\x80", "a"},    {"a", "a\tb"},  {"a", "a\nb: c"}, {"a", "\r"},
-      {"a", "\x7f"},  {"a", "\xc3\xa9"}, {"a", "b\x01"},
+      {"Upper", "a"}, {"a b", "a"},      {"", "a"},      {":path", "/"},       {"a:", "a"},
+      {"a\n", "a"},   {"a\x80", "a"},    {"a", "a\tb"},  {"a", "a\nb: c"},     {"a", "\r"},
+      {"a", "\x7f"},  {"a", "\xc3\xa9"}, {"a", "b\x01"}, {"grpc-status", "a"}, {"grpc-x", "a"},
   };
   struct client *good = open_one(house, 0);
   for (int i = 0; i < (int)(sizeof bad / sizeof *bad); i++) {
@@ -856,6 +856,10 @@ static void a_reset_is_translated(void **state) {
       {NGHTTP2_CONNECT_ERROR, STREAM_INTERNAL},
       {NGHTTP2_ENHANCE_YOUR_CALM, STREAM_RESOURCE_EXHAUSTED},
       {NGHTTP2_INADEQUATE_SECURITY, STREAM_PERMISSION_DENIED},
+      // For these the specification's table has no status.
+      {NGHTTP2_STREAM_CLOSED, STREAM_UNKNOWN},
+      {NGHTTP2_HTTP_1_1_REQUIRED, STREAM_UNKNOWN},
+      {0xff, STREAM_UNKNOWN},
   };
   struct house *house = *state;
   for (int i = 0; i < 2 * (int)(sizeof resets / sizeof *resets); i++) {
@@ -1251,6 +1255,38 @@ static void a_backend_that_allows_no_streams_is_waited_for_in_vain(void **state)
   assert_in_range(house->backend.connection_count, 1, 2);  // more would be no better
 }
 
+static void a_limit_that_is_raised_lets_those_in_who_wait(void **state) {
+  static const uint32_t limits[] = {0, 1};
+  (void)state;
+  for (int which = 0; which < 2; which++) {
+    void *again;
+    assert_int_equal(set_up(&again), 0);
+    struct house *house = again;
+    int waiting = (int)limits[which];  // the first of them
+    house->options.connections_max = 1;
+    greet_with_limit(house, limits[which]);
+    if (waiting > 0) {
+      open_one(house, 0);
+    }
+    for (int i = waiting; i < waiting + 2; i++) {
+      begin(house, i);
+    }
+    AWAIT(house, house->backend.connection_count == 1);
+    struct backend_connection *connection = house->backend.connections[0];
+    AWAIT(house, connection->settings_acks == 1);
+    settle(house, connection);
+    assert_int_equal(connection->stream_count, waiting);
+    backend_setting(connection, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, limits[which] + 2);
+    for (int i = waiting; i < waiting + 2; i++) {
+      AWAIT(house, house->clients[i].opened == 1 || house->clients[i].ended);
+      assert_int_equal(house->clients[i].ended, 0);
+    }
+    AWAIT(house, connection->stream_count == waiting + 2);
+    assert_int_equal(house->backend.connection_count, 1);
+    tear_down(&again);
+  }
+}
+
 static void a_backend_that_allows_no_streams_and_leaves_is_not_tried_for_ever(void **state) {
   static const char greeting[] =
       "\0\0\6\4\0\0\0\0\0\0\3\0\0\0\0"
@@ -1354,6 +1390,23 @@ static void who_waits_for_room_may_end(void **state) {
   end(&house->clients[0], false);
   AWAIT(house, house->backend.connection_count == 2);
   AWAIT(house, last_stream(house, 1)->ended);
+}
+
+// The time for its end begins with the half-close, and goes on when it is asked for again.
+static void who_ends_while_waiting_for_room_is_given_up_in_time(void **state) {
+  struct house *house = *state;
+  struct client *client = wait_for_room(house);
+  stream_finish(client->stream, &events, client);
+  end(&house->clients[0], false);
+  AWAIT(house, house->backend.connection_count == 2);
+  struct backend_connection *second = house->backend.connections[1];
+  AWAIT(house, second->stream_count == 1 && second->streams[0].ended);
+  assert_int_equal(client->ended, 0);
+  AWAIT(house, client->ended == 1);
+  assert_int_equal(client->status, STREAM_DEADLINE_EXCEEDED);
+  assert_string_equal(client->detail, "the backend did not end it in time");
+  AWAIT(house, second->streams[0].reset);
+  assert_int_equal(second->streams[0].reset_code, NGHTTP2_CANCEL);
 }
 
 static void an_engine_may_be_freed_while_streams_wait_for_room(void **state) {
@@ -2336,12 +2389,14 @@ int main(void) {
       FACT(a_backends_limit_makes_further_connections),
       FACT(a_limit_may_be_lowered_while_streams_are_open),
       FACT(a_backend_that_allows_no_streams_is_waited_for_in_vain),
+      FACT(a_limit_that_is_raised_lets_those_in_who_wait),
       FACT(a_backend_that_allows_no_streams_and_leaves_is_not_tried_for_ever),
       FACT(our_own_limit_makes_further_connections_too),
       FACT(beyond_the_bound_on_connections_streams_wait_for_room),
       FACT(who_waits_for_room_in_vain_hears_of_it_in_time),
       FACT(who_waits_for_room_takes_messages_when_there_is_some),
       FACT(who_waits_for_room_may_end),
+      FACT(who_ends_while_waiting_for_room_is_given_up_in_time),
       FACT(an_engine_may_be_freed_while_streams_wait_for_room),
       FACT(the_room_of_a_stream_that_ended_is_used_again),
       FACT(streams_go_on_after_a_goaway_and_new_ones_elsewhere),
