@@ -583,7 +583,10 @@ struct http2_connection *http2_connection_new(struct http2_backend *backend) {
                                            .tls = backend->secure ? engine->tls : NULL,
                                            .name = engine->tls_server_name,
                                            .alpn = "h2",
-                                           .timeout_ms = engine->options.open_timeout_ms};
+                                           .timeout_ms = engine->options.open_timeout_ms,
+                                           // Of a node that vanishes while messages are on their
+                                           // way, much sooner than a ping would tell.
+                                           .user_timeout_ms = STREAM_KEEPALIVE_TIMEOUT_MS};
   connection->engine = engine;
   connection->backend = backend;
   connection->streams_max = backend->streams_max;

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 #include <event2/event.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -219,6 +220,34 @@ static void a_call_ends_when_its_time_is_over(void **state) {
   assert_int_equal(other->ended, 0);
 }
 
+// Of the only socket there is to this address.
+static int user_timeout_towards(const char *address) {
+  enum { FDS = 1024 };
+  long port = strtol(strrchr(address, ':') + 1, NULL, 10);
+  int timeout_ms = -1;
+  for (int fd = 0; fd < FDS; fd++) {
+    struct sockaddr_in6 peer = {.sin6_family = AF_UNSPEC};
+    socklen_t len = sizeof peer;
+    // The port is at the same place in both families.
+    if (getpeername(fd, (struct sockaddr *)&peer, &len) == 0 &&
+        (peer.sin6_family == AF_INET || peer.sin6_family == AF_INET6) &&
+        ntohs(peer.sin6_port) == port) {
+      assert_int_equal(timeout_ms, -1);
+      len = sizeof timeout_ms;
+      assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, &len), 0);
+    }
+  }
+  return timeout_ms;
+}
+
+static void a_backend_that_acknowledges_nothing_is_given_up_in_time(void **state) {
+  struct engine *engine = *state;
+  start_roma(engine, NULL);
+  struct client *client = open_one(engine, 0);
+  await(engine, &client->opened, 1);
+  assert_int_equal(user_timeout_towards(engine->roma.address), 20000);
+}
+
 static void messages_keep_their_order(void **state) {
   struct engine *engine = *state;
   start_roma(engine, NULL);
@@ -427,7 +456,8 @@ int main(void) {
   { #test "_over_http2", test, set_up_http2, tear_down, NULL }
 #define FACTS(ON)                                                                                 \
   ON(a_message_is_echoed), ON(metadata_that_no_header_can_carry_ends_that_stream_alone),          \
-      ON(a_call_ends_when_its_time_is_over), ON(messages_keep_their_order),                       \
+      ON(a_call_ends_when_its_time_is_over),                                                      \
+      ON(a_backend_that_acknowledges_nothing_is_given_up_in_time), ON(messages_keep_their_order), \
       ON(only_what_is_asked_for_is_given),                                                        \
       ON(a_finished_stream_brings_its_last_answers_to_its_new_owner),                             \
       ON(a_graceful_end_delivers_what_was_sent), ON(a_refused_connection_ends_the_stream),        \
