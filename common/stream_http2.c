@@ -7,7 +7,9 @@
 #include "common/tls.h"
 
 // Streams on HTTP/2 in the loop itself. What has come is read and given out at once; what is to be
-// sent is gathered, and leaves at the end of the turn, by one call for each connection.
+// sent is gathered, and leaves at the end of the turn, by one call for each connection. With TLS
+// that is a call for each record of up to 16 KB: OpenSSL sends each when it is sealed, and to
+// gather them would cost a copy of all for the sake of a turn that has more than that to send.
 
 enum {
   HALF_CLOSE_MS = 15000,   // for a backend to end a stream that we have half-closed
