@@ -51,7 +51,7 @@ size_t __wrap_tcp_client_write(struct tcp_client *client, const uint8_t *bytes, 
 static size_t allocations;
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define COUNTS_ALLOCATIONS true
-// NOLINTBEGIN(bugprone-reserved-identifier): the C library's names
+// NOLINTBEGIN(bugprone-reserved-identifier,readability-inconsistent-declaration-parameter-name)
 void *__libc_malloc(size_t size);
 void *__libc_calloc(size_t count, size_t size);
 void *__libc_realloc(void *memory, size_t size);
@@ -70,7 +70,7 @@ void *realloc(void *memory, size_t size) {
   allocations++;
   return __libc_realloc(memory, size);
 }
-// NOLINTEND(bugprone-reserved-identifier)
+// NOLINTEND(bugprone-reserved-identifier,readability-inconsistent-declaration-parameter-name)
 #else
 #define COUNTS_ALLOCATIONS false
 #endif
