@@ -1,12 +1,17 @@
 #include "common/grpc_rules.h"
 
+#include <inttypes.h>
 #include <nghttp2/nghttp2.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
 #include "common/stream.h"
 
-enum { STATUS_MAX = 16 };
+enum {
+  STATUS_MAX = 16,
+  TIMEOUT_MAX = 99999999,  // of any unit: 8 digits
+};
 
 int grpc_status_of_http(int http_status) {
   switch (http_status) {
@@ -73,6 +78,21 @@ void grpc_message_decode(const uint8_t *text, size_t len, char *out, size_t size
     i += is_escape ? 2 : 0;
   }
   out[used] = '\0';
+}
+
+void grpc_timeout_write(int64_t ms, char out[GRPC_TIMEOUT_BYTES]) {
+  static const struct {
+    char name;
+    int64_t ms;
+  } units[] = {{'m', 1}, {'S', 1000}, {'M', 60000}, {'H', 3600000}};
+  size_t unit = 0;
+  int64_t count = ms;
+  while (count > TIMEOUT_MAX && unit + 1 < sizeof units / sizeof units[0]) {
+    unit++;
+    count = ms / units[unit].ms + (ms % units[unit].ms != 0);
+  }
+  count = count < TIMEOUT_MAX ? count : TIMEOUT_MAX;
+  snprintf(out, GRPC_TIMEOUT_BYTES, "%" PRId64 "%c", count, units[unit].name);
 }
 
 bool grpc_key_is_legal(const char *key) {

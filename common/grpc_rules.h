@@ -23,6 +23,11 @@ int grpc_status_parse(const uint8_t *text, size_t len);
 // no escape stays as it is.
 void grpc_message_decode(const uint8_t *text, size_t len, char *out, size_t size);
 
+// A time limit of at least 1 ms as a grpc-timeout header, rounded up: the backend is not to give up
+// before us.
+enum { GRPC_TIMEOUT_BYTES = 24 };
+void grpc_timeout_write(int64_t ms, char out[GRPC_TIMEOUT_BYTES]);
+
 bool grpc_key_is_legal(const char *key);
 // Of a key that does not end in -bin; that of one that does may be anything.
 bool grpc_value_is_legal(const char *value);

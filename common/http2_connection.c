@@ -1,15 +1,18 @@
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/clock.h"
 #include "common/http2_engine.h"
+#include "common/log.h"
 #include "common/loop.h"
+
+#define LOG_MODULE LOG_MODULE_TUNNEL
 
 enum {
   IDLE_CONNECTION_MS = 10000,
-  // A default server of grpc-go takes more than a ping in five minutes for abuse.
-  KEEPALIVE_MS = 310000,
-  KEEPALIVE_TIMEOUT_MS = 20000,
+  KEEPALIVE_MAX_MS = 2 * 3600000,  // whatever a backend has to say to that
+  GOAWAY_MAX_BYTES = 128,          // of what it says when it goes away
   // A backend that takes nothing for so long gets no new streams; after the longer time it counts
   // as gone, since what is to be sent to it would pile up.
   STUCK_MS = 1000,
@@ -71,9 +74,12 @@ static void fail_all(const struct http2_connection *connection, struct http2_str
 
 static void break_it(struct http2_connection *connection, const char *why) {
   if (!connection->is_dead) {
+    char text[sizeof connection->goaway + 512];
+    bool said_why = connection->goaway[0] != '\0';
+    snprintf(text, sizeof text, "%s%s%s", why, said_why ? "; " : "", connection->goaway);
     bury(connection);
-    fail_all(connection, &connection->open, why);
-    fail_all(connection, &connection->waiting, why);
+    fail_all(connection, &connection->open, text);
+    fail_all(connection, &connection->waiting, text);
   }
 }
 
@@ -99,16 +105,11 @@ void http2_connection_free(struct http2_connection *connection) {
 
 // --- Time ----------------------------------------------------------------------------------------
 
-static int64_t keepalive_ms(const struct http2_connection *connection) {
-  int64_t ms = connection->engine->options.keepalive_ms;
-  return ms > 0 ? ms : KEEPALIVE_MS;
-}
-
 static void set_timer(struct http2_connection *connection) {
   connection->was_heard = false;
   connection->has_pinged = false;
   loop_start_timer(&connection->timer,
-                   connection->stream_count == 0 ? IDLE_CONNECTION_MS : keepalive_ms(connection));
+                   connection->stream_count == 0 ? IDLE_CONNECTION_MS : connection->keepalive_ms);
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *context) {
@@ -125,9 +126,9 @@ static void on_timer(evutil_socket_t fd, short what, void *context) {
     break_it(connection, "the backend does not answer a ping");
   } else if (nghttp2_submit_ping(connection->session, NGHTTP2_FLAG_NONE, NULL) == 0) {
     connection->has_pinged = true;
-    loop_start_timer(&connection->timer, KEEPALIVE_TIMEOUT_MS < keepalive_ms(connection)
-                                             ? KEEPALIVE_TIMEOUT_MS
-                                             : keepalive_ms(connection));
+    loop_start_timer(&connection->timer, STREAM_KEEPALIVE_TIMEOUT_MS < connection->keepalive_ms
+                                             ? STREAM_KEEPALIVE_TIMEOUT_MS
+                                             : connection->keepalive_ms);
     touch(connection);
   } else {
     break_it(connection, "out of memory");
@@ -424,10 +425,33 @@ static void take_settings(struct http2_connection *connection) {
   http2_engine_room(connection->backend);
 }
 
-static void take_goaway(struct http2_connection *connection) {
+// The backend wants fewer pings: its next connections get half as many, as gRPC's proposal A8 asks.
+static void calm_down(const struct http2_connection *connection) {
+  struct http2_backend *backend = connection->backend;
+  int64_t longer_ms = connection->keepalive_ms * 2;
+  if (longer_ms > backend->keepalive_ms && longer_ms <= KEEPALIVE_MAX_MS) {
+    connection->engine->calmed_count +=
+        backend->keepalive_ms == connection->engine->options.keepalive_ms;
+    backend->keepalive_ms = longer_ms;
+    log_limited(LOG_LEVEL_WARN, "too_many_pings", "address=%s keepalive_ms=%" PRId64,
+                backend->address, longer_ms);
+  }
+}
+
+static void take_goaway(struct http2_connection *connection, const nghttp2_goaway *goaway) {
+  static const char too_many_pings[] = "too_many_pings";
+  size_t len = goaway->opaque_data_len;
+  snprintf(connection->goaway, sizeof connection->goaway, "the backend is going away: %s%s%.*s",
+           nghttp2_http2_strerror(goaway->error_code), len > 0 ? ": " : "",
+           (int)(len < GOAWAY_MAX_BYTES ? len : GOAWAY_MAX_BYTES),
+           len > 0 ? (const char *)goaway->opaque_data : "");
+  if (goaway->error_code == NGHTTP2_ENHANCE_YOUR_CALM && len == sizeof too_many_pings - 1 &&
+      memcmp(goaway->opaque_data, too_many_pings, len) == 0) {
+    calm_down(connection);
+  }
   retire(connection);
   // They have waited since it allows none. Once each: the next may allow none and leave as well.
-  fail_all(connection, &connection->waiting, "the backend is going away");
+  fail_all(connection, &connection->waiting, connection->goaway);
   if (connection->stream_count == 0) {
     nghttp2_session_terminate_session(connection->session, NGHTTP2_NO_ERROR);
     touch(connection);
@@ -444,7 +468,7 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
         take_settings(connection);
       }
       break;
-    case NGHTTP2_GOAWAY: take_goaway(connection); break;
+    case NGHTTP2_GOAWAY: take_goaway(connection, &frame->goaway); break;
     case NGHTTP2_HEADERS:
       if (stream) {
         http2_stream_headers_end(stream, is_last);
@@ -559,10 +583,14 @@ struct http2_connection *http2_connection_new(struct http2_backend *backend) {
                                            .tls = backend->secure ? engine->tls : NULL,
                                            .name = engine->tls_server_name,
                                            .alpn = "h2",
-                                           .timeout_ms = engine->options.open_timeout_ms};
+                                           .timeout_ms = engine->options.open_timeout_ms,
+                                           // Of a node that vanishes while messages are on their
+                                           // way, much sooner than a ping would tell.
+                                           .user_timeout_ms = STREAM_KEEPALIVE_TIMEOUT_MS};
   connection->engine = engine;
   connection->backend = backend;
   connection->streams_max = backend->streams_max;
+  connection->keepalive_ms = backend->keepalive_ms;
   connection->round = 1;
   TAILQ_INIT(&connection->waiting);
   TAILQ_INIT(&connection->open);

@@ -32,16 +32,18 @@ enum {
   HTTP2_CONNECTION_WINDOW_BYTES = 4 << 20,
 };
 
+#define HTTP2_CALL_IS_OVER "the time for the call is over"
+
 struct http2_stream;
 TAILQ_HEAD(http2_streams, http2_stream);
 TAILQ_HEAD(http2_connections, http2_connection);
 LIST_HEAD(http2_connection_list, http2_connection);
 
-// Streams with one time limit, the oldest first.
+// Streams that are waiting for the same, in the order in which their time is over.
 struct http2_deadlines {
   struct http2_streams streams;
   struct event timer;
-  int64_t ms;
+  int64_t ms;  // 0: each has its own
 };
 
 struct http2_engine {
@@ -58,6 +60,7 @@ struct http2_engine {
   size_t connection_count;
   int64_t arrived_us;
   struct http2_deadlines opening;
+  struct http2_deadlines calls;  // the streams with a time limit of their own
   struct http2_deadlines closing;
   // What is done once all other events of a turn have been heard.
   struct event turn;
@@ -71,7 +74,8 @@ struct http2_engine {
   uint8_t *out;  // HTTP2_OUT_BYTES, and room for one more frame
   size_t out_used;
   bool has_empty_backend;
-  bool has_room;  // some backend has, for streams that wait for it
+  size_t calmed_count;  // backends with a keep-alive of their own
+  bool has_room;        // some backend has, for streams that wait for it
 };
 
 // One address, and its connections.
@@ -80,7 +84,8 @@ struct http2_backend {
   char *key;  // scheme and address
   const char *address;
   bool secure;
-  size_t streams_max;  // on one connection: the setting, or fewer where the backend says so
+  size_t streams_max;    // on one connection: the setting, or fewer where the backend says so
+  int64_t keepalive_ms;  // of new connections: the setting, or longer where the backend says so
   struct http2_connection_list connections;  // that take new streams
   size_t connection_count;                   // of all there are
   struct http2_streams waiting;              // for room, since no more connections may be made
@@ -106,8 +111,10 @@ struct http2_connection {
   int64_t progress_ms;  // when the socket took some of it last, or it came about
   struct event stuck;   // while there is a rest
   struct event timer;   // to be up; for a sign of life; or until it is closed for want of streams
-  bool is_up;           // the backend's settings have come
-  bool is_retired;      // takes no new streams
+  int64_t keepalive_ms;
+  char goaway[256];  // what the backend said of that, hostile; "": it has not said it
+  bool is_up;        // the backend's settings have come
+  bool is_retired;   // takes no new streams
   bool is_dirty;
   bool is_dead;
   bool was_heard;  // since the timer was set
@@ -134,6 +141,7 @@ struct http2_stream {
   TAILQ_ENTRY(http2_stream) timed;      // while deadlines is set
   struct http2_deadlines *deadlines;
   int64_t deadline_ms;
+  int64_t call_deadline_ms;  // INT64_MAX: none
   const struct stream_events *events;
   void *owner;
   struct http2_request *request;  // until it can't be asked for again
@@ -192,6 +200,7 @@ void http2_engine_leave(struct http2_stream *stream);
 // A connection of the backend may take more than it did, or is gone.
 void http2_engine_room(struct http2_backend *backend);
 
+// Its time among these begins now, and is over with that of the call.
 void http2_deadlines_set(struct http2_deadlines *deadlines, struct http2_stream *stream);
 // The same with the time that it had.
 void http2_deadlines_restore(struct http2_deadlines *deadlines, struct http2_stream *stream);

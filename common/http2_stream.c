@@ -28,7 +28,7 @@ struct http2_request {
   nghttp2_nv *fields;
 };
 
-enum { FIXED_FIELDS = 7 };
+enum { CALL_FIELDS_MAX = 8 };
 
 static char *put_text(char *at, const char *text, nghttp2_nv *field, bool is_name) {
   size_t len = strlen(text);
@@ -55,16 +55,26 @@ static char *put_binary(char *at, const char *value, nghttp2_nv *field) {
 
 struct http2_request *http2_request_new(const struct stream_target *target, const char *authority,
                                         const struct stream_metadata *metadata, size_t count) {
-  const struct stream_metadata fixed[FIXED_FIELDS] = {
-      {":method", "POST"},        {":scheme", target->secure ? "https" : "http"},
-      {":path", target->method},  {":authority", authority},
-      {"te", "trailers"},         {"content-type", "application/grpc"},
-      {"user-agent", USER_AGENT},
+  char timeout[GRPC_TIMEOUT_BYTES];
+  struct stream_metadata call[CALL_FIELDS_MAX] = {
+      {":method", "POST"},
+      {":scheme", target->secure ? "https" : "http"},
+      {":path", target->method},
+      {":authority", authority},
   };
-  size_t all = FIXED_FIELDS + count;
+  size_t call_count = 4;
+  if (target->timeout_ms > 0) {
+    // All of it, also where the request has to wait for room: the backend is told when it is over.
+    grpc_timeout_write(target->timeout_ms, timeout);
+    call[call_count++] = (struct stream_metadata){"grpc-timeout", timeout};
+  }
+  call[call_count++] = (struct stream_metadata){"te", "trailers"};
+  call[call_count++] = (struct stream_metadata){"content-type", "application/grpc"};
+  call[call_count++] = (struct stream_metadata){"user-agent", USER_AGENT};
+  size_t all = call_count + count;
   size_t size = sizeof(struct http2_request) + all * sizeof(nghttp2_nv);
   for (size_t i = 0; i < all; i++) {
-    const struct stream_metadata *one = i < FIXED_FIELDS ? &fixed[i] : &metadata[i - FIXED_FIELDS];
+    const struct stream_metadata *one = i < call_count ? &call[i] : &metadata[i - call_count];
     size += strlen(one->key) + 1 + strlen(one->value) * 4 / 3 + 4;
   }
   struct http2_request *request = calloc(1, size);
@@ -75,7 +85,7 @@ struct http2_request *http2_request_new(const struct stream_target *target, cons
   request->fields = (nghttp2_nv *)(void *)(request + 1);
   char *at = (char *)(request->fields + all);
   for (size_t i = 0; i < all; i++) {
-    const struct stream_metadata *one = i < FIXED_FIELDS ? &fixed[i] : &metadata[i - FIXED_FIELDS];
+    const struct stream_metadata *one = i < call_count ? &call[i] : &metadata[i - call_count];
     nghttp2_nv *field = &request->fields[i];
     at = put_text(at, one->key, field, true);
     at = grpc_key_is_binary(one->key) ? put_binary(at, one->value, field)
@@ -159,6 +169,10 @@ static bool is_in_rest(const struct http2_stream *stream) {
 static void end(struct http2_stream *stream, int status, const char *detail) {
   hold(stream);
   if (!stream->has_ended) {
+    if (status == STREAM_CANCELLED && clock_monotonic_ms() >= stream->call_deadline_ms) {
+      status = STREAM_DEADLINE_EXCEEDED;  // the backend's watch was before ours
+      detail = HTTP2_CALL_IS_OVER;
+    }
     stream->has_ended = true;
     stream->status = (int16_t)status;
     if (detail && detail != stream->detail) {
@@ -189,6 +203,10 @@ void http2_stream_fail(struct http2_stream *stream, int status, const char *deta
 void http2_stream_opened(struct http2_stream *stream) {
   if (is_opening(stream)) {  // else it waits for its end already
     http2_deadlines_clear(stream);
+    if (stream->call_deadline_ms < INT64_MAX) {
+      stream->deadline_ms = stream->call_deadline_ms;
+      http2_deadlines_restore(&stream->engine->calls, stream);
+    }
   }
   if (stream->is_again) {
     drop_request(stream);
@@ -226,6 +244,13 @@ void http2_stream_header(struct http2_stream *stream, const uint8_t *name, size_
   }
 }
 
+// A status has no place in the headers that have come: what counts comes behind them.
+static void forget_status(struct http2_stream *stream) {
+  stream->status = -1;
+  free(stream->detail);
+  stream->detail = NULL;
+}
+
 static void end_without_status(struct http2_stream *stream) {
   char text[64];
   if (stream->http_status != 0 && stream->http_status != 200) {
@@ -243,13 +268,16 @@ void http2_stream_headers_end(struct http2_stream *stream, bool is_last) {
     http2_connection_reset(stream->connection, stream, NGHTTP2_NO_ERROR);
     end(stream, stream->status, stream->detail);
   } else if (!is_last && stream->http_status / 100 == 1) {
-    stream->http_status = 0;  // what counts comes behind it
+    stream->http_status = 0;
+    stream->has_content_type = false;
+    stream->has_encoding = false;
+    forget_status(stream);
   } else if (is_last || stream->http_status != 200) {
     end_without_status(stream);
   } else if (!stream->has_content_type) {
     http2_stream_fail(stream, STREAM_UNKNOWN, "the answer is not gRPC's");
   } else {
-    stream->status = -1;  // a status has no place in these
+    forget_status(stream);
   }
 }
 
@@ -272,12 +300,17 @@ bool http2_stream_again(struct http2_stream *stream) {
 }
 
 void http2_stream_closed(struct http2_stream *stream, uint32_t error_code) {
-  char text[64];
+  const struct http2_connection *connection = stream->connection;
+  char text[sizeof connection->goaway];
   if (error_code == NGHTTP2_REFUSED_STREAM && http2_stream_again(stream)) {
     return;
   }
   stream->is_gone = true;
-  snprintf(text, sizeof text, "the stream was reset: %s", nghttp2_http2_strerror(error_code));
+  if (error_code == NGHTTP2_REFUSED_STREAM && connection->goaway[0] != '\0') {
+    snprintf(text, sizeof text, "%s", connection->goaway);
+  } else {
+    snprintf(text, sizeof text, "the stream was reset: %s", nghttp2_http2_strerror(error_code));
+  }
   end(stream, grpc_status_of_reset(error_code), text);
 }
 

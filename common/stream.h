@@ -82,6 +82,10 @@ struct stream_target {
   const char *address;  // host:port
   bool secure;
   const char *method;  // "/package.Service/Method"
+  // The backend is told how long the call may take, and then it ends, with
+  // STREAM_DEADLINE_EXCEEDED. 0: no limit, as for tunnels, which live as long as a player plays,
+  // and for etcd's watch and the keeping of its lease.
+  int64_t timeout_ms;
 };
 
 struct stream_engine *stream_engine_new(struct event_base *base,
@@ -95,10 +99,10 @@ int64_t stream_engine_arrived_us(const struct stream_engine *engine);
 
 // Starts a stream; NULL when out of memory. It is opened within the engine's
 // open_timeout_ms or ends with STREAM_DEADLINE_EXCEEDED; once opened it has no
-// deadline. One that a backend has certainly done nothing for (it refused it, or was leaving) is
-// asked for once more, unnoticed, as long as none of its messages has left and it could still be
-// opened in time. Streams to one address share connections: another connection is made
-// when streams_per_connection are on each of them, and also when a backend turns
+// deadline but its target's timeout_ms. One that a backend has certainly done nothing for (it
+// refused it, or was leaving) is asked for once more, unnoticed, as long as none of its messages
+// has left and it could still be opened in time. Streams to one address share connections: another
+// connection is made when streams_per_connection are on each of them, and also when a backend turns
 // out to allow fewer (an opening that timed out on a connection whose other
 // streams are open lowers the number used for that address); over HTTP/2 not beyond
 // connections_max, where streams wait for room. A connection without streams is closed after a

@@ -4,6 +4,11 @@
 
 #include "common/stream.h"
 
+// Of a connection without a sign of life, unless the options say otherwise.
+enum { STREAM_KEEPALIVE_MS = 310000, STREAM_KEEPALIVE_TIMEOUT_MS = 20000 };
+_Static_assert(STREAM_KEEPALIVE_MS > 5 * 60 * 1000,
+               "a default server of grpc-go sends clients away that ping more often");
+
 struct stream_methods {
   void (*free)(struct stream_engine *engine);
   size_t (*connections)(const struct stream_engine *engine);

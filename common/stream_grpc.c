@@ -29,9 +29,6 @@ enum {
   HALF_CLOSE_S = 15,  // for a backend to end a stream that we have half-closed
   RECONNECT_FIRST_MS = 100,
   RECONNECT_MAX_MS = 2000,
-  // A default server of grpc-go takes more than a ping in five minutes for abuse.
-  KEEPALIVE_MS = 310000,
-  KEEPALIVE_TIMEOUT_MS = 20000,
 };
 
 LIST_HEAD(connection_list, connection);
@@ -173,7 +170,7 @@ static grpc_channel *channel_new(const struct backend *backend) {
       integer_arg(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, (int)engine->options.open_timeout_ms),
       integer_arg(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, RECONNECT_MAX_MS),
       integer_arg(GRPC_ARG_KEEPALIVE_TIME_MS, engine->keepalive_ms),
-      integer_arg(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, KEEPALIVE_TIMEOUT_MS),
+      integer_arg(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, STREAM_KEEPALIVE_TIMEOUT_MS),
       {.type = GRPC_ARG_STRING,
        .key = (char *)GRPC_SSL_TARGET_NAME_OVERRIDE_ARG,
        .value.string = engine->tls_server_name},  // the last, for only some have it
@@ -456,6 +453,10 @@ static void start_call(struct core_stream *stream) {
   start(stream, end, 2, &stream->end, on_end_done);
 }
 
+static gpr_timespec deadline_in(int64_t ms) {
+  return gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(ms, GPR_TIMESPAN));
+}
+
 static struct stream *core_open(struct stream_engine *base, const struct stream_target *target,
                                 const struct stream_metadata *metadata, size_t metadata_count,
                                 const struct stream_events *events, void *owner) {
@@ -485,9 +486,11 @@ static struct stream *core_open(struct stream_engine *base, const struct stream_
   grpc_metadata_array_init(&stream->initial_metadata);
   grpc_metadata_array_init(&stream->trailing_metadata);
   grpc_slice method = grpc_slice_from_copied_string(target->method);
+  gpr_timespec deadline =
+      target->timeout_ms > 0 ? deadline_in(target->timeout_ms) : gpr_inf_future(GPR_CLOCK_REALTIME);
   stream->call =
       grpc_channel_create_call(connection->channel, NULL, 0, grpc_bridge_queue(engine->bridge),
-                               method, NULL, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
+                               method, NULL, deadline, NULL);
   grpc_slice_unref(method);
   evtimer_assign(&stream->timer, engine->base, on_timeout, stream);
   evtimer_add(&stream->timer, engine->open_timeout);
@@ -627,7 +630,8 @@ struct stream_engine *stream_grpc_new(struct event_base *base,
     free(engine);
     return NULL;
   }
-  engine->keepalive_ms = options->keepalive_ms > 0 ? (int)options->keepalive_ms : KEEPALIVE_MS;
+  engine->keepalive_ms =
+      options->keepalive_ms > 0 ? (int)options->keepalive_ms : STREAM_KEEPALIVE_MS;
   if (given(options->tls_server_name)) {
     engine->tls_server_name = strdup(options->tls_server_name);
   }

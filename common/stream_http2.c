@@ -7,11 +7,14 @@
 #include "common/tls.h"
 
 // Streams on HTTP/2 in the loop itself. What has come is read and given out at once; what is to be
-// sent is gathered, and leaves at the end of the turn, by one call for each connection.
+// sent is gathered, and leaves at the end of the turn, by one call for each connection. With TLS
+// that is a call for each record of up to 16 KB: OpenSSL sends each when it is sealed, and to
+// gather them would cost a copy of all for the sake of a turn that has more than that to send.
 
 enum {
   HALF_CLOSE_MS = 15000,   // for a backend to end a stream that we have half-closed
   CONNECTIONS_MAX = 1000,  // to one backend, which may allow only few streams on each
+  CALMED_MAX = 1000,       // backends that are remembered for what they said, without a connection
 };
 
 static struct http2_engine *of(struct stream_engine *engine) {
@@ -32,30 +35,28 @@ static void arm(struct http2_deadlines *deadlines) {
 }
 
 void http2_deadlines_set(struct http2_deadlines *deadlines, struct http2_stream *stream) {
-  http2_deadlines_clear(stream);
-  stream->deadlines = deadlines;
-  stream->deadline_ms = clock_monotonic_ms() + deadlines->ms;
-  TAILQ_INSERT_TAIL(&deadlines->streams, stream, timed);
-  if (TAILQ_FIRST(&deadlines->streams) == stream) {
-    arm(deadlines);
-  }
+  int64_t deadline_ms = clock_monotonic_ms() + deadlines->ms;
+  stream->deadline_ms =
+      deadline_ms < stream->call_deadline_ms ? deadline_ms : stream->call_deadline_ms;
+  http2_deadlines_restore(deadlines, stream);
 }
 
 void http2_deadlines_restore(struct http2_deadlines *deadlines, struct http2_stream *stream) {
-  struct http2_stream *later;
+  struct http2_stream *before;
   http2_deadlines_clear(stream);
   stream->deadlines = deadlines;
-  TAILQ_FOREACH(later, &deadlines->streams, timed) {
-    if (later->deadline_ms >= stream->deadline_ms) {
+  // Nearly always the last.
+  TAILQ_FOREACH_REVERSE(before, &deadlines->streams, http2_streams, timed) {
+    if (before->deadline_ms <= stream->deadline_ms) {
       break;
     }
   }
-  if (later) {
-    TAILQ_INSERT_BEFORE(later, stream, timed);
+  if (before) {
+    TAILQ_INSERT_AFTER(&deadlines->streams, before, stream, timed);
   } else {
-    TAILQ_INSERT_TAIL(&deadlines->streams, stream, timed);
+    TAILQ_INSERT_HEAD(&deadlines->streams, stream, timed);
+    arm(deadlines);
   }
-  arm(deadlines);
 }
 
 // The timer stays, for the next one: it fires in vain at most once for all.
@@ -75,7 +76,8 @@ static void on_deadline(evutil_socket_t fd, short what, void *context) {
   while ((stream = TAILQ_FIRST(&deadlines->streams)) && stream->deadline_ms <= now_ms) {
     http2_deadlines_clear(stream);
     http2_stream_fail(stream, STREAM_DEADLINE_EXCEEDED,
-                      deadlines == &stream->engine->closing ? "the backend did not end it in time"
+                      stream->call_deadline_ms <= now_ms      ? HTTP2_CALL_IS_OVER
+                      : deadlines == &stream->engine->closing ? "the backend did not end it in time"
                       : stream->waits_for ? "no room on the connections to the backend in time"
                                           : "not opened in time");
   }
@@ -109,22 +111,33 @@ static struct http2_backend *backend_get(struct http2_engine *engine, const char
   backend->address = key + 2;
   backend->secure = secure;
   backend->streams_max = engine->options.streams_per_connection;
+  backend->keepalive_ms = engine->options.keepalive_ms;
   LIST_INIT(&backend->connections);
   TAILQ_INIT(&backend->waiting);
   HASH_ADD_KEYPTR(hh, engine->backends, backend->key, strlen(backend->key), backend);
   return backend;
 }
 
+static bool is_calmed(const struct http2_backend *backend) {
+  return backend->keepalive_ms > backend->engine->options.keepalive_ms;
+}
+
+static void backend_free(struct http2_backend *backend) {
+  backend->engine->calmed_count -= is_calmed(backend);
+  HASH_DELETE(hh, backend->engine->backends, backend);
+  free(backend->key);
+  free(backend);
+}
+
+// But for those whose next connection is not to be as the last was.
 static void free_empty_backends(struct http2_engine *engine) {
   struct http2_backend *backend;
   struct http2_backend *next;
   engine->has_empty_backend = false;
   HASH_ITER(hh, engine->backends, backend, next) {
-    if (backend->connection_count == 0 && TAILQ_EMPTY(&backend->waiting)) {
-      // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): the one before has left the hash
-      HASH_DELETE(hh, engine->backends, backend);
-      free(backend->key);
-      free(backend);
+    bool is_kept = is_calmed(backend) && engine->calmed_count <= CALMED_MAX;
+    if (backend->connection_count == 0 && TAILQ_EMPTY(&backend->waiting) && !is_kept) {
+      backend_free(backend);
     }
   }
 }
@@ -267,6 +280,8 @@ static struct stream *http2_open(struct stream_engine *base, const struct stream
   stream->owner = owner;
   stream->has_owner = true;
   stream->status = -1;
+  stream->call_deadline_ms =
+      target->timeout_ms > 0 ? clock_monotonic_ms() + target->timeout_ms : INT64_MAX;
   for (size_t i = 0; i < metadata_count && is_legal; i++) {
     is_legal = grpc_key_is_legal(metadata[i].key) &&
                (grpc_key_is_binary(metadata[i].key) || grpc_value_is_legal(metadata[i].value));
@@ -318,8 +333,11 @@ static void http2_free(struct stream_engine *base) {
     http2_connection_cut(connection);
   }
   bury_the_dead(engine);
+  // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): the one before has left the hash
+  HASH_ITER(hh, engine->backends, backend, next) { backend_free(backend); }
   event_del(&engine->turn);
   event_del(&engine->opening.timer);
+  event_del(&engine->calls.timer);
   event_del(&engine->closing.timer);
   tcp_client_shared_clear(&engine->tcp);
   nghttp2_session_callbacks_del(engine->callbacks);
@@ -380,6 +398,9 @@ struct stream_engine *stream_http2_new(struct event_base *base,
   if (options->connections_max == 0) {
     engine->options.connections_max = CONNECTIONS_MAX;
   }
+  if (options->keepalive_ms == 0) {
+    engine->options.keepalive_ms = STREAM_KEEPALIVE_MS;
+  }
   engine->tcp.base = base;
   LIST_INIT(&engine->retired);
   TAILQ_INIT(&engine->dirty);
@@ -387,6 +408,7 @@ struct stream_engine *stream_http2_new(struct event_base *base,
   TAILQ_INIT(&engine->told);
   TAILQ_INIT(&engine->in_arena);
   deadlines_init(&engine->opening, base, options->open_timeout_ms);
+  deadlines_init(&engine->calls, base, 0);
   deadlines_init(&engine->closing, base, HALF_CLOSE_MS);
   event_assign(&engine->turn, base, -1, 0, on_turn, engine);
   if (!make_parts(engine, options)) {

@@ -46,6 +46,7 @@ struct tcp_client {
   struct evutil_addrinfo *addresses;
   struct evutil_addrinfo *next_address;
   int64_t deadline_ms;
+  unsigned user_timeout_ms;
   SSL *ssl;
   bool write_wants_read;  // TLS has to hear something before it takes more
   char alpn[128];
@@ -278,6 +279,8 @@ static void take_socket(struct tcp_client *client, int fd) {
   static const int on = 1;
   client->fd = fd;
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &client->user_timeout_ms,
+             sizeof client->user_timeout_ms);
   event_assign(&client->readable, client->shared->base, fd, EV_READ | EV_PERSIST, on_readable,
                client);
   event_assign(&client->writable, client->shared->base, fd, EV_WRITE, on_writable, client);
@@ -397,6 +400,7 @@ struct tcp_client *tcp_client_new(struct tcp_client_shared *shared,
   client->owner = owner;
   client->fd = -1;
   client->deadline_ms = clock_monotonic_ms() + target->timeout_ms;
+  client->user_timeout_ms = target->user_timeout_ms;
   event_assign(&client->broken, shared->base, -1, 0, on_broken, client);
   if (target->alpn) {
     snprintf(client->alpn, sizeof client->alpn, "%s", target->alpn);

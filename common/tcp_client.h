@@ -45,6 +45,9 @@ struct tcp_client_target {
   // The caller will wait for so long: each of the host's addresses gets its share of what is left,
   // since one may swallow whatever is sent there.
   int64_t timeout_ms;
+  // How long the server may leave unacknowledged what was sent, or take nothing more, until the
+  // connection breaks. 0: as the kernel has it, many minutes.
+  unsigned user_timeout_ms;
 };
 
 // Begins to connect. target's texts are copied, its context is used on; events are borrowed. NULL

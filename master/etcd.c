@@ -31,7 +31,6 @@ struct unary {
   struct etcd *etcd;
   struct stream *stream;
   struct stream_waiting *request;  // until it is sent
-  struct event *timer;
   const char *method;
   void (*on_reply)(struct etcd *etcd, size_t number, const uint8_t *bytes, size_t len);
   size_t number;   // of what on_reply is about
@@ -113,7 +112,7 @@ static void note_revision(struct etcd *etcd, const Etcd__ResponseHeader *header)
 
 // --- Calls -----------------------------------------------------------------------
 
-static struct stream *open_stream(struct etcd *etcd, const char *method,
+static struct stream *open_stream(struct etcd *etcd, const char *method, int64_t timeout_ms,
                                   const struct stream_events *events, void *owner) {
   const struct stream_metadata metadata[] = {{"hasleader", "true"}, {"token", etcd->token}};
   bool secure;
@@ -122,6 +121,7 @@ static struct stream *open_stream(struct etcd *etcd, const char *method,
       .address = address,
       .secure = secure || etcd->options.config->etcd.tls.enabled,
       .method = method,
+      .timeout_ms = timeout_ms,
   };
   return stream_open(etcd->engine, &target, metadata, etcd->token ? 2 : 1, events, owner);
 }
@@ -138,9 +138,6 @@ static struct stream_waiting *pack(const ProtobufCMessage *message) {
 
 static void unary_free(struct unary *call) {
   stream_end(call->stream, false);
-  if (call->timer) {
-    event_free(call->timer);
-  }
   free(call->request);
   free(call->reply);
   LIST_REMOVE(call, link);
@@ -174,7 +171,9 @@ static void on_unary_ended(void *owner, int status, const char *detail) {
   struct etcd *etcd = call->etcd;
   if (status != STREAM_OK || !call->replied) {
     char why[256];
-    snprintf(why, sizeof why, "%.200s (status %d)", detail, status);
+    bool is_late = status == STREAM_DEADLINE_EXCEEDED;
+    snprintf(why, sizeof why, "%.200s (status %d)",
+             is_late ? "no answer within etcd.timeout" : detail, status);
     bool refused = status == STREAM_PERMISSION_DENIED || status == STREAM_RESOURCE_EXHAUSTED ||
                    status == STREAM_FAILED_PRECONDITION || status == STREAM_NOT_FOUND ||
                    status == STREAM_INVALID_ARGUMENT;
@@ -198,13 +197,6 @@ static void on_unary_ended(void *owner, int status, const char *detail) {
   free(reply);
 }
 
-static void on_unary_timeout(evutil_socket_t fd, short what, void *owner) {
-  struct unary *call = owner;
-  (void)fd;
-  (void)what;
-  session_lost(call->etcd, call->method, "no answer within etcd.timeout");
-}
-
 // NULL: the session was lost over it.
 static struct unary *call_unary(struct etcd *etcd, const char *method,
                                 const ProtobufCMessage *request,
@@ -224,13 +216,13 @@ static struct unary *call_unary(struct etcd *etcd, const char *method,
   call->on_reply = on_reply;
   call->number = number;
   call->request = pack(request);
-  call->timer = evtimer_new(etcd->base, on_unary_timeout, call);
-  call->stream = call->request && call->timer ? open_stream(etcd, method, &events, call) : NULL;
+  call->stream = call->request ? open_stream(etcd, method, etcd->options.config->etcd.timeout_ms,
+                                             &events, call)
+                               : NULL;
   if (!call->stream) {
     session_lost(etcd, method, "out of memory");
     return NULL;
   }
-  start_timer(call->timer, etcd->options.config->etcd.timeout_ms);
   return call;
 }
 
@@ -509,7 +501,7 @@ static void keepalive_start(struct etcd *etcd) {
                                               on_keepalive_message, on_keepalive_ended};
   etcd->keepalive_asked = false;
   etcd->keepalive_open = false;
-  etcd->keepalive = open_stream(etcd, "/etcdserverpb.Lease/LeaseKeepAlive", &events, etcd);
+  etcd->keepalive = open_stream(etcd, "/etcdserverpb.Lease/LeaseKeepAlive", 0, &events, etcd);
   if (!etcd->keepalive) {
     session_lost(etcd, "LeaseKeepAlive", "out of memory");
     return;
@@ -751,7 +743,7 @@ static void watch_start(struct etcd *etcd) {
   etcd->own_watched = false;
   etcd->own_removed = 0;
   etcd->watch_sending = true;  // until it is open
-  etcd->watch = open_stream(etcd, "/etcdserverpb.Watch/Watch", &events, etcd);
+  etcd->watch = open_stream(etcd, "/etcdserverpb.Watch/Watch", 0, &events, etcd);
   if (!etcd->watch) {
     session_lost(etcd, "Watch", "out of memory");
     return;

@@ -2,7 +2,10 @@
 
 import os
 import re
+import socket
+import ssl
 import subprocess
+import threading
 
 import pytest
 from janus import wire
@@ -99,6 +102,53 @@ def test_a_node_that_can_not_be_trusted_gets_nothing(start, tls, elsewhere, case
     gateway.wait_log(f"event=tunnel_open_failed .*address={backend.address} tls=true .*({why})")
     assert backend.streams == []
     assert not [line for line in gateway.lines if not re.match(r"time=\d{4}-\d\d-\d\dT", line)]
+
+
+class TlsServer:
+    """A server with TLS that speaks these protocols, h2 not among them, and notes what it hears
+    inside."""
+
+    def __init__(self, tls, protocols):
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(tls.server_cert, tls.server_key)
+        if protocols:
+            self.context.set_alpn_protocols(protocols)
+        self.agreed, self.heard = 0, b""
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:  # stop
+                return
+            try:
+                with self.context.wrap_socket(connection, server_side=True) as inside:
+                    self.agreed += 1
+                    while more := inside.recv(1000):
+                        self.heard += more
+            except OSError:  # it was cut
+                pass
+
+    def stop(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+
+@pytest.mark.parametrize("protocols", [[], ["http/1.1"]])
+def test_a_node_that_does_not_agree_on_http_2_gets_nothing(start, tls, protocols):
+    node = start(TlsServer, tls, protocols)
+    gateway = start(Gateway, nodes=nodes_of(node.address, tls=True),
+                    settings={"tunnel": {**QUICK, "tls": {"ca": tls.ca}}})
+    with gateway.closes("tunnel_lost"), gateway.player(39006) as player:
+        player.send(wire.USER, 1, b"a secret")
+        assert player.receive_end() == wire.LOGOUT_WAITING
+    gateway.wait_log(f"event=tunnel_open_failed .*address={node.address} tls=true .*"
+                     "(does not speak the protocol asked for|missing selected ALPN property)")
+    wait_for(lambda: node.agreed, "the server's side of the handshake")
+    assert node.heard == b""
 
 
 def test_the_stand_in_takes_only_those_with_a_certificate_when_told_so(start, tls):

@@ -6,7 +6,7 @@ import time
 import pytest
 from janus.certificates import Certificates
 from janus.etcd_server import Etcd, b64
-from janus.patience import patient, wait_for
+from janus.patience import ms, patient, wait_for
 from janus.programs import Gateway, etcd_settings, secret_settings
 
 PLAYER = "roma.player.service"
@@ -259,6 +259,17 @@ def test_without_a_majority_the_last_known_nodes_stay(start, backend):
     gateway.wait_link("etcd", "watching")
     etcd.register("127.0.0.1:44")
     gateway.wait_nodes(backend.address, "127.0.0.1:44")
+
+
+def test_an_etcd_that_says_nothing_is_given_up_in_time(start):
+    etcd = start(Etcd)
+    etcd.members[0].stall()
+    gateway = start(Gateway, nodes=[], settings=etcd_settings(
+        *etcd.endpoints, timeout=f"{ms(0.5)}ms"))
+    gateway.wait_log("event=etcd_lost .*call=/etcdserverpb.KV/Range "
+                     'why="no answer within etcd.timeout')
+    etcd.members[0].resume()
+    gateway.wait_link("etcd", "watching")
 
 
 def test_user_and_password_and_a_token_that_expires(start, keys):

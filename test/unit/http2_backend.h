@@ -137,12 +137,19 @@ static inline void backend_reset(struct backend_connection *connection, int32_t 
   backend_frame(connection, NGHTTP2_RST_STREAM, 0, stream, payload, sizeof payload);
 }
 
-static inline void backend_goaway(struct backend_connection *connection, int32_t last_stream,
-                                  uint32_t code) {
-  uint8_t payload[8];
+static inline void backend_goaway_for(struct backend_connection *connection, int32_t last_stream,
+                                      uint32_t code, const char *why) {
+  uint8_t payload[8 + 1024];
+  size_t len = strnlen(why, 1024);
   backend_number(payload, (uint32_t)last_stream);
   backend_number(payload + 4, code);
-  backend_frame(connection, NGHTTP2_GOAWAY, 0, 0, payload, sizeof payload);
+  memcpy(payload + 8, why, len);
+  backend_frame(connection, NGHTTP2_GOAWAY, 0, 0, payload, 8 + len);
+}
+
+static inline void backend_goaway(struct backend_connection *connection, int32_t last_stream,
+                                  uint32_t code) {
+  backend_goaway_for(connection, last_stream, code, "");
 }
 
 static inline void backend_ping(struct backend_connection *connection, const char *text) {

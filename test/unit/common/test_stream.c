@@ -9,6 +9,7 @@
 #include <cmocka.h>
 #include <event2/event.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -114,8 +115,8 @@ static void start_roma(struct engine *engine, const char *const *arguments) {
   engine->roma = roma_start(arguments);
 }
 
-static struct client *open_with(struct engine *engine, int number, const char *address,
-                                const char *color) {
+static struct client *open_for(struct engine *engine, int number, const char *address,
+                               const char *color, int64_t timeout_ms) {
   static const struct stream_events events = {on_opened, on_sent, on_message, on_ended};
   const struct stream_metadata metadata[] = {
       {"x-md-global-oid", "7"},       {"x-md-global-uid", "7"},
@@ -124,12 +125,18 @@ static struct client *open_with(struct engine *engine, int number, const char *a
       {"x-md-global-referer", "a#1"}, {"x-md-global-gate-referer", "a#1"},
   };
   const struct stream_target target = {.address = address,
-                                       .method = "/player.intra.v1.TunnelService/Tunnel"};
+                                       .method = "/player.intra.v1.TunnelService/Tunnel",
+                                       .timeout_ms = timeout_ms};
   struct client *client = &engine->clients[number];
   client->engine = engine;
   client->stream = stream_open(engine->streams, &target, metadata, 8, &events, client);
   assert_non_null(client->stream);
   return client;
+}
+
+static struct client *open_with(struct engine *engine, int number, const char *address,
+                                const char *color) {
+  return open_for(engine, number, address, color, 0);
 }
 
 static struct client *open_at(struct engine *engine, int number, const char *address) {
@@ -195,6 +202,50 @@ static void metadata_that_no_header_can_carry_ends_that_stream_alone(void **stat
   assert_int_equal(bad->opened, 0);
   assert_int_equal(bad->status, STREAM_INVALID_ARGUMENT);
   await(engine, &good->opened, 1);
+}
+
+static void a_call_ends_when_its_time_is_over(void **state) {
+  struct engine *engine = *state;
+  start_roma(engine, NULL);
+  struct client *other = open_one(engine, 0);
+  struct client *client = open_for(engine, 1, engine->roma.address, "", 1000);
+  client->read_on = true;
+  await(engine, &client->opened, 1);
+  send_text(client, 3, "in time");
+  await(engine, &client->messages, 1);
+  await(engine, &client->ended, 1);
+  assert_int_equal(client->status, STREAM_DEADLINE_EXCEEDED);
+  send_text(other, 3, "x");
+  await(engine, &other->messages, 1);
+  assert_int_equal(other->ended, 0);
+}
+
+// Of the only socket there is to this address.
+static int user_timeout_towards(const char *address) {
+  enum { FDS = 1024 };
+  long port = strtol(strrchr(address, ':') + 1, NULL, 10);
+  int timeout_ms = -1;
+  for (int fd = 0; fd < FDS; fd++) {
+    struct sockaddr_in6 peer = {.sin6_family = AF_UNSPEC};
+    socklen_t len = sizeof peer;
+    // The port is at the same place in both families.
+    if (getpeername(fd, (struct sockaddr *)&peer, &len) == 0 &&
+        (peer.sin6_family == AF_INET || peer.sin6_family == AF_INET6) &&
+        ntohs(peer.sin6_port) == port) {
+      assert_int_equal(timeout_ms, -1);
+      len = sizeof timeout_ms;
+      assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, &len), 0);
+    }
+  }
+  return timeout_ms;
+}
+
+static void a_backend_that_acknowledges_nothing_is_given_up_in_time(void **state) {
+  struct engine *engine = *state;
+  start_roma(engine, NULL);
+  struct client *client = open_one(engine, 0);
+  await(engine, &client->opened, 1);
+  assert_int_equal(user_timeout_towards(engine->roma.address), 20000);
 }
 
 static void messages_keep_their_order(void **state) {
@@ -405,7 +456,9 @@ int main(void) {
   { #test "_over_http2", test, set_up_http2, tear_down, NULL }
 #define FACTS(ON)                                                                                 \
   ON(a_message_is_echoed), ON(metadata_that_no_header_can_carry_ends_that_stream_alone),          \
-      ON(messages_keep_their_order), ON(only_what_is_asked_for_is_given),                         \
+      ON(a_call_ends_when_its_time_is_over),                                                      \
+      ON(a_backend_that_acknowledges_nothing_is_given_up_in_time), ON(messages_keep_their_order), \
+      ON(only_what_is_asked_for_is_given),                                                        \
       ON(a_finished_stream_brings_its_last_answers_to_its_new_owner),                             \
       ON(a_graceful_end_delivers_what_was_sent), ON(a_refused_connection_ends_the_stream),        \
       ON(a_backend_that_says_nothing_ends_in_time),                                               \

@@ -7,14 +7,18 @@
 // cmocka wants the four above first.
 #include <cmocka.h>
 #include <event2/event.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/loop.h"
 #include "common/stream.h"
 #include "common/tcp_client.h"
+#include "test/unit/child.h"
 #include "test/unit/http2_backend.h"
 
 enum {
@@ -23,8 +27,9 @@ enum {
   SHORT_MS = 200,   // that a test waits for
   CLIENTS = 32,
   MESSAGE_BYTES = 4 << 20,
-  KEPT_BYTES = 64 << 10,  // of what a client was told
-  PREFIX_BYTES = 5,       // before a message
+  WINDOW_BYTES = 64 << 10,  // that the engine gives to each stream
+  KEPT_BYTES = 64 << 10,    // of what a client was told
+  PREFIX_BYTES = 5,         // before a message
 };
 
 #define METHOD "/player.intra.v1.TunnelService/Tunnel"
@@ -40,6 +45,35 @@ size_t __wrap_tcp_client_write(struct tcp_client *client, const uint8_t *bytes, 
   socket_room -= socket_room == SIZE_MAX ? 0 : taken;
   return taken;
 }
+
+// In place of the C library's for all there is in this program, also libraries: they are found here
+// first. Sanitizers have their own.
+static size_t allocations;
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define COUNTS_ALLOCATIONS true
+// NOLINTBEGIN(bugprone-reserved-identifier,readability-inconsistent-declaration-parameter-name)
+void *__libc_malloc(size_t size);
+void *__libc_calloc(size_t count, size_t size);
+void *__libc_realloc(void *memory, size_t size);
+
+void *malloc(size_t size) {
+  allocations++;
+  return __libc_malloc(size);
+}
+
+void *calloc(size_t count, size_t size) {
+  allocations++;
+  return __libc_calloc(count, size);
+}
+
+void *realloc(void *memory, size_t size) {
+  allocations++;
+  return __libc_realloc(memory, size);
+}
+// NOLINTEND(bugprone-reserved-identifier,readability-inconsistent-declaration-parameter-name)
+#else
+#define COUNTS_ALLOCATIONS false
+#endif
 
 // A host of many addresses: the first is not as the others, which are all the same.
 #define MANY "many.invalid"
@@ -69,6 +103,7 @@ struct client {
   int sent;
   int messages;
   int ended;
+  int order;  // of its end among all
   int status;
   size_t unsure;  // when it ended
   char detail[1024];
@@ -86,6 +121,7 @@ struct house {
   struct stream_engine *engine;
   struct backend backend;
   struct client clients[CLIENTS];
+  pid_t child;  // 0: none
 };
 
 static void on_opened(void *owner) {
@@ -120,7 +156,9 @@ static void on_message(void *owner, const uint8_t *bytes, size_t len) {
 
 static void on_ended(void *owner, int status, const char *detail) {
   struct client *client = owner;
+  static int ends;
   client->ended++;
+  client->order = ++ends;
   client->status = status;
   client->unsure = stream_unsure(client->stream);
   snprintf(client->detail, sizeof client->detail, "%s", detail);
@@ -151,6 +189,10 @@ static int tear_down(void **state) {
   stream_engine_free(house->engine);
   backend_stop(&house->backend);
   loop_free(house->base);
+  if (house->child > 0) {
+    kill(house->child, SIGKILL);
+    waitpid(house->child, NULL, 0);
+  }
   free(house);
   return 0;
 }
@@ -177,9 +219,11 @@ static void on_impatience(evutil_socket_t fd, short what, void *context) {
     }                                                                              \
   } while (0)
 
-static struct client *open_with(struct house *house, int number, const char *address,
-                                const struct stream_metadata *metadata, size_t count) {
-  const struct stream_target target = {.address = address, .method = METHOD};
+static struct client *open_for(struct house *house, int number, const char *address,
+                               int64_t timeout_ms, const struct stream_metadata *metadata,
+                               size_t count) {
+  const struct stream_target target = {
+      .address = address, .method = METHOD, .timeout_ms = timeout_ms};
   struct client *client = &house->clients[number];
   int error;
   if (!house->engine) {
@@ -190,6 +234,11 @@ static struct client *open_with(struct house *house, int number, const char *add
   assert_non_null(client->stream);
   assert_int_equal(client->opened + client->ended, 0);  // never from inside stream_open
   return client;
+}
+
+static struct client *open_with(struct house *house, int number, const char *address,
+                                const struct stream_metadata *metadata, size_t count) {
+  return open_for(house, number, address, 0, metadata, count);
 }
 
 // One that reads on, and is not waited for.
@@ -327,12 +376,40 @@ static void the_values_of_binary_metadata_are_in_base64_without_padding(void **s
   assert_non_null(strstr(last_stream(house, 0)->headers, "\na-bin: aGVsbG8\nb-bin: aA\nc-bin: \n"));
 }
 
+static void a_time_limit_comes_before_the_rest_of_the_call(void **state) {
+  static const struct {
+    int64_t ms;
+    const char *text;
+  } limits[] = {
+      {LONG_MS, "60000m"},
+      {99999999, "99999999m"},
+      {100000000, "100000S"},
+      {100000001, "100001S"},  // the backend's watch is not to be before ours
+      {99999999000, "99999999S"},
+      {99999999001, "1666667M"},
+      {99999999LL * 60000, "99999999M"},
+      {99999999LL * 60000 + 1, "1666667H"},
+      {99999999LL * 3600000 + 1, "99999999H"},
+  };
+  struct house *house = *state;
+  for (int i = 0; i < (int)(sizeof limits / sizeof *limits); i++) {
+    const struct stream_metadata metadata[] = {{"x-md-global-oid", "7"}};
+    char wanted[256];
+    struct client *client = open_for(house, i, house->backend.address, limits[i].ms, metadata, 1);
+    AWAIT(house, client->opened == 1);
+    AWAIT(house, house->backend.connections[0]->stream_count == i + 1);
+    snprintf(wanted, sizeof wanted, "\n:authority: %s\ngrpc-timeout: %s\nte: trailers\n",
+             house->backend.address, limits[i].text);
+    assert_non_null(strstr(last_stream(house, 0)->headers, wanted));
+  }
+}
+
 static void metadata_that_no_header_can_carry_ends_that_stream_alone(void **state) {
   struct house *house = *state;
   static const struct stream_metadata bad[] = {
-      {"Upper", "a"}, {"a b", "a"},      {"", "a"},      {":path", "/"},   {"a:", "a"},
-      {"a\n", "a"},   {"a\x80", "a"},    {"a", "a\tb"},  {"a", "a\nb: c"}, {"a", "\r"},
-      {"a", "\x7f"},  {"a", "\xc3\xa9"}, {"a", "b\x01"},
+      {"Upper", "a"}, {"a b", "a"},      {"", "a"},      {":path", "/"},       {"a:", "a"},
+      {"a\n", "a"},   {"a\x80", "a"},    {"a", "a\tb"},  {"a", "a\nb: c"},     {"a", "\r"},
+      {"a", "\x7f"},  {"a", "\xc3\xa9"}, {"a", "b\x01"}, {"grpc-status", "a"}, {"grpc-x", "a"},
   };
   struct client *good = open_one(house, 0);
   for (int i = 0; i < (int)(sizeof bad / sizeof *bad); i++) {
@@ -584,6 +661,8 @@ static void a_status_comes_in_the_trailers_or_without_anything_before(void **sta
       {ANSWER, "grpc-status: 9\ngrpc-message: not now\n", STREAM_FAILED_PRECONDITION, "not now"},
       {ANSWER, "grpc-message: first\ngrpc-status: 5\n", STREAM_NOT_FOUND, "first"},
       {ANSWER, "x-more: 1\ngrpc-status: 16\ny-bin: AAA\n", STREAM_UNAUTHENTICATED, NULL},
+      {ANSWER "grpc-message: early\n", "grpc-status: 9\ngrpc-message: late\n", 9, "late"},
+      {ANSWER "grpc-status: 5\ngrpc-message: early\n", "grpc-status: 9\n", 9, ""},
       {ANSWER "grpc-status: 7\ngrpc-message: no\n", NULL, STREAM_PERMISSION_DENIED, "no"},
       {ANSWER "grpc-status: 0\n", NULL, STREAM_OK, NULL},
       {":status: 200\ncontent-type: application/grpc+proto\n", "grpc-status: 3\n",
@@ -709,6 +788,33 @@ static void headers_for_information_go_before_an_answer(void **state) {
   assert_memory_equal(client->texts, " after all", 10);
 }
 
+static void nothing_in_headers_for_information_is_of_the_answer(void **state) {
+#define EARLY                                      \
+  ":status: 103\ncontent-type: application/grpc\n" \
+  "grpc-status: 5\ngrpc-message: early\n"
+  static const struct ending endings[] = {
+      {EARLY, ANSWER "grpc-status: 9\ngrpc-message: late\n", 9, "late"},
+      {EARLY, ANSWER "grpc-status: 9\n", 9, ""},
+      {EARLY, ANSWER, STREAM_UNKNOWN, "the backend ended it without a status"},
+  };
+  assert_endings(*state, endings, sizeof endings / sizeof *endings);
+  // Nor is its type, or its encoding.
+  struct house *house = *state;
+  static const uint8_t flagged[] = {1, 0, 0, 0, 1, 'x'};
+  struct backend_connection *connection = house->backend.connections[0];
+  struct client *client = open_one(house, 1);
+  struct client *other = open_one(house, 2);
+  AWAIT(house, connection->stream_count == 5);
+  backend_headers(connection, 7, 0, EARLY);
+  backend_headers(connection, 7, 0, ":status: 200\n");
+  backend_headers(connection, 9, 0, EARLY "grpc-encoding: gzip\n");
+  backend_accept(connection, 9);
+  backend_data(connection, 9, 0, flagged, sizeof flagged);
+  AWAIT(house, client->ended == 1 && other->ended == 1);
+  assert_string_equal(client->detail, "the answer is not gRPC's");
+  assert_string_equal(other->detail, "a message that is said to be compressed, and is not");
+}
+
 static void messages_before_the_end_are_given_out_first(void **state) {
   struct house *house = *state;
   int32_t id;
@@ -750,6 +856,10 @@ static void a_reset_is_translated(void **state) {
       {NGHTTP2_CONNECT_ERROR, STREAM_INTERNAL},
       {NGHTTP2_ENHANCE_YOUR_CALM, STREAM_RESOURCE_EXHAUSTED},
       {NGHTTP2_INADEQUATE_SECURITY, STREAM_PERMISSION_DENIED},
+      // For these the specification's table has no status.
+      {NGHTTP2_STREAM_CLOSED, STREAM_UNKNOWN},
+      {NGHTTP2_HTTP_1_1_REQUIRED, STREAM_UNKNOWN},
+      {0xff, STREAM_UNKNOWN},
   };
   struct house *house = *state;
   for (int i = 0; i < 2 * (int)(sizeof resets / sizeof *resets); i++) {
@@ -1037,7 +1147,7 @@ static size_t flood(struct house *house, struct backend_stream *stream) {
     }
     backend_message(connection, stream->id, message, SENT_BYTES);
     flooded += SENT_BYTES + PREFIX_BYTES;
-    assert_in_range(flooded, 1, 2 * MESSAGE_BYTES);  // what may be kept for one stream
+    assert_in_range(flooded, 1, 2 * WINDOW_BYTES);  // what may be kept for one stream
   }
 }
 
@@ -1051,6 +1161,7 @@ static void an_owner_that_does_not_read_holds_the_backend_back_and_nobody_else(v
     client->reads = false;  // after the read that on_opened began
   }
   connection = house->backend.connections[0];
+  assert_int_equal(connection->settings[NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE], WINDOW_BYTES);
   size_t flooded = 0;
   for (int i = 0; i < UNREAD; i++) {
     flooded += flood(house, backend_stream(connection, ids[i]));
@@ -1142,6 +1253,38 @@ static void a_backend_that_allows_no_streams_is_waited_for_in_vain(void **state)
   assert_int_equal(client->opened, 0);
   assert_true(client->status == STREAM_DEADLINE_EXCEEDED || client->status == STREAM_UNAVAILABLE);
   assert_in_range(house->backend.connection_count, 1, 2);  // more would be no better
+}
+
+static void a_limit_that_is_raised_lets_those_in_who_wait(void **state) {
+  static const uint32_t limits[] = {0, 1};
+  (void)state;
+  for (int which = 0; which < 2; which++) {
+    void *again;
+    assert_int_equal(set_up(&again), 0);
+    struct house *house = again;
+    int waiting = (int)limits[which];  // the first of them
+    house->options.connections_max = 1;
+    greet_with_limit(house, limits[which]);
+    if (waiting > 0) {
+      open_one(house, 0);
+    }
+    for (int i = waiting; i < waiting + 2; i++) {
+      begin(house, i);
+    }
+    AWAIT(house, house->backend.connection_count == 1);
+    struct backend_connection *connection = house->backend.connections[0];
+    AWAIT(house, connection->settings_acks == 1);
+    settle(house, connection);
+    assert_int_equal(connection->stream_count, waiting);
+    backend_setting(connection, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, limits[which] + 2);
+    for (int i = waiting; i < waiting + 2; i++) {
+      AWAIT(house, house->clients[i].opened == 1 || house->clients[i].ended);
+      assert_int_equal(house->clients[i].ended, 0);
+    }
+    AWAIT(house, connection->stream_count == waiting + 2);
+    assert_int_equal(house->backend.connection_count, 1);
+    tear_down(&again);
+  }
 }
 
 static void a_backend_that_allows_no_streams_and_leaves_is_not_tried_for_ever(void **state) {
@@ -1249,6 +1392,23 @@ static void who_waits_for_room_may_end(void **state) {
   AWAIT(house, last_stream(house, 1)->ended);
 }
 
+// The time for its end begins with the half-close, and goes on when it is asked for again.
+static void who_ends_while_waiting_for_room_is_given_up_in_time(void **state) {
+  struct house *house = *state;
+  struct client *client = wait_for_room(house);
+  stream_finish(client->stream, &events, client);
+  end(&house->clients[0], false);
+  AWAIT(house, house->backend.connection_count == 2);
+  struct backend_connection *second = house->backend.connections[1];
+  AWAIT(house, second->stream_count == 1 && second->streams[0].ended);
+  assert_int_equal(client->ended, 0);
+  AWAIT(house, client->ended == 1);
+  assert_int_equal(client->status, STREAM_DEADLINE_EXCEEDED);
+  assert_string_equal(client->detail, "the backend did not end it in time");
+  AWAIT(house, second->streams[0].reset);
+  assert_int_equal(second->streams[0].reset_code, NGHTTP2_CANCEL);
+}
+
 static void an_engine_may_be_freed_while_streams_wait_for_room(void **state) {
   struct house *house = *state;
   wait_for_room(house);
@@ -1306,6 +1466,48 @@ static void streams_that_a_goaway_leaves_out_are_unavailable(void **state) {
   backend_text(connection, ids[0], "still here");
   AWAIT(house, house->clients[0].messages == 1);
   assert_int_equal(house->clients[0].ended, 0);
+}
+
+static void why_a_backend_goes_away_is_told_to_those_who_end_by_it(void **state) {
+#define GOES "the backend is going away: "
+  static char endless[1000];
+  char cut[256];
+  memset(endless, 'a', sizeof endless - 1);
+  snprintf(cut, sizeof cut, GOES "NO_ERROR: %.128s", endless);
+  const struct {
+    uint32_t code;
+    const char *said;
+    const char *detail;
+  } reasons[] = {
+      {NGHTTP2_NO_ERROR, "", GOES "NO_ERROR"},
+      {NGHTTP2_NO_ERROR, "max_age", GOES "NO_ERROR: max_age"},
+      {NGHTTP2_ENHANCE_YOUR_CALM, "too_many_pings", GOES "ENHANCE_YOUR_CALM: too_many_pings"},
+      {0x7777, "\n\x7f%s", GOES "unknown: \n\x7f%s"},  // whoever logs it has to quote it
+      {NGHTTP2_NO_ERROR, endless, cut},
+  };
+  struct house *house = *state;
+  for (int i = 0; i < (int)(sizeof reasons / sizeof *reasons); i++) {
+    char closed[sizeof cut + 64];
+    int32_t id;
+    house->clients[0] = house->clients[1] = (struct client){.stream = NULL};
+    struct client *stays = open_one(house, 0);
+    struct client *left_out = open_one(house, 1);
+    struct backend_connection *connection = house->backend.connections[i];
+    AWAIT(house, connection->stream_count == 2);
+    id = connection->streams[0].id;
+    backend_accept(connection, id);
+    backend_accept(connection, connection->streams[1].id);
+    backend_goaway_for(connection, id, reasons[i].code, reasons[i].said);
+    AWAIT(house, left_out->ended == 1);
+    assert_int_equal(left_out->status, STREAM_UNAVAILABLE);
+    assert_string_equal(left_out->detail, reasons[i].detail);
+    assert_int_equal(stays->ended, 0);
+    backend_close(connection);
+    AWAIT(house, stays->ended == 1);
+    assert_int_equal(stays->status, STREAM_UNAVAILABLE);
+    snprintf(closed, sizeof closed, "the connection was closed; %s", reasons[i].detail);
+    assert_string_equal(stays->detail, closed);
+  }
 }
 
 // The backend's side of the only stream on a connection that is to come.
@@ -1771,6 +1973,40 @@ static void a_connection_that_answers_pings_is_kept(void **state) {
   assert_int_equal(client->ended, 0);
 }
 
+// Opens a stream on a new connection, and waits for the second ping there: the first comes after a
+// time of silence, and the second after the time for its answer and another silence. They may be
+// late, and must not be early; TICK_MS is how coarse the loop's clock is.
+static void assert_pings_are_apart(struct house *house, int number, int64_t ms) {
+  enum { TICK_MS = 10 };
+  int64_t from_ms = clock_monotonic_ms();
+  open_one(house, number);
+  struct backend_connection *connection = house->backend.connections[number];
+  AWAIT(house, connection->pings >= 2);
+  assert_true(clock_monotonic_ms() - from_ms >= 3 * (ms - TICK_MS));
+}
+
+static void a_connection_is_not_pinged_more_often_than_it_should_be(void **state) {
+  struct house *house = *state;
+  house->options.keepalive_ms = 2 * SHORT_MS;
+  assert_pings_are_apart(house, 0, 2 * SHORT_MS);
+}
+
+static void a_backend_that_wants_fewer_pings_gets_half_as_many(void **state) {
+  struct house *house = *state;
+  house->options.keepalive_ms = SHORT_MS;
+  for (int i = 0; i < 2; i++) {
+    assert_pings_are_apart(house, i, SHORT_MS << i);
+    struct client *client = &house->clients[i];
+    backend_goaway_for(house->backend.connections[i], 1, NGHTTP2_ENHANCE_YOUR_CALM,
+                       "too_many_pings");
+    settle(house, house->backend.connections[i]);
+    backend_close(house->backend.connections[i]);
+    AWAIT(house, client->ended == 1);
+    // It is remembered although nothing else of the backend is left.
+    AWAIT(house, stream_engine_connections(house->engine) == 0);
+  }
+}
+
 static void a_connection_without_streams_is_closed_after_a_while(void **state) {
   struct house *house = *state;
   struct client *client = open_one(house, 0);
@@ -1778,6 +2014,98 @@ static void a_connection_without_streams_is_closed_after_a_while(void **state) {
   end(client, false);
   AWAIT(house, house->backend.connections[0]->closed);
   AWAIT(house, stream_engine_connections(house->engine) == 0);
+}
+
+// --- Time limits of calls ------------------------------------------------------------------------
+
+enum { CALL_MS = 500 };  // enough to open one in
+
+static struct client *begin_for(struct house *house, int number, int64_t timeout_ms) {
+  struct client *client = open_for(house, number, house->backend.address, timeout_ms, NULL, 0);
+  client->reads = true;
+  return client;
+}
+
+static void assert_out_of_time(struct house *house, struct client *client) {
+  AWAIT(house, client->ended == 1);
+  assert_int_equal(client->status, STREAM_DEADLINE_EXCEEDED);
+  assert_string_equal(client->detail, "the time for the call is over");
+}
+
+// Whatever it is doing: in the order of their times, and not that of their opening.
+static void a_call_ends_when_its_time_is_over_and_the_backend_hears_of_it(void **state) {
+  struct house *house = *state;
+  struct client *none = open_one(house, 0);
+  struct client *later = begin_for(house, 1, LONG_MS);
+  struct client *second = begin_for(house, 2, 3 * CALL_MS / 2);
+  struct client *first = begin_for(house, 3, CALL_MS);
+  struct backend_connection *connection = house->backend.connections[0];
+  AWAIT(house, connection->stream_count == 4);
+  backend_accept(connection, 5);
+  backend_text(connection, 5, "in time");
+  assert_out_of_time(house, first);
+  assert_int_equal(first->opened, 1);
+  assert_out_of_time(house, second);
+  assert_true(first->order < second->order);
+  assert_int_equal(second->messages, 1);
+  AWAIT(house, connection->streams[2].reset && connection->streams[3].reset);
+  assert_int_equal(connection->streams[2].reset_code, NGHTTP2_CANCEL);
+  assert_int_equal(connection->streams[3].reset_code, NGHTTP2_CANCEL);
+  assert_int_equal(none->ended + later->ended, 0);
+  assert_false(connection->streams[0].reset || connection->streams[1].reset);
+}
+
+static void a_call_ends_in_time_also_before_it_is_opened(void **state) {
+  struct house *house = *state;
+  house->backend.silent = true;
+  struct client *client = begin_for(house, 0, CALL_MS);
+  assert_out_of_time(house, client);
+  assert_int_equal(client->opened, 0);
+}
+
+static void a_call_ends_in_time_also_when_it_is_half_closed(void **state) {
+  struct house *house = *state;
+  struct client *client = begin_for(house, 0, CALL_MS);
+  AWAIT(house, client->opened == 1);
+  stream_finish(client->stream, &events, client);
+  assert_out_of_time(house, client);
+  AWAIT(house, last_stream(house, 0)->reset);
+}
+
+static void a_call_that_is_asked_for_again_has_no_more_time(void **state) {
+  struct house *house = *state;
+  struct client *client = begin_for(house, 0, CALL_MS);
+  AWAIT(house, client->opened == 1);
+  struct backend_connection *connection = house->backend.connections[0];
+  AWAIT(house, connection->stream_count == 1);
+  backend_reset(connection, 1, NGHTTP2_REFUSED_STREAM);
+  AWAIT(house, connection->stream_count == 2 || client->ended);  // if there was time for it
+  assert_out_of_time(house, client);
+}
+
+// The backend keeps the time as well, and its word may be read before our own timer is.
+static void a_cancelling_when_the_time_is_over_means_just_that(void **state) {
+  static const char trailers[] = ":status: 200\ngrpc-status: 1\ngrpc-message: too late\n";
+  uint8_t said[2][2 * sizeof trailers + BACKEND_HEADER_BYTES] = {
+      {0, 0, 4, NGHTTP2_RST_STREAM, 0, 0, 0, 0, 1, 0, 0, 0, NGHTTP2_CANCEL},
+      {0, 0, 0, NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS | NGHTTP2_FLAG_END_STREAM, 0, 0, 0, 3}};
+  said[1][2] = (uint8_t)backend_block(said[1] + BACKEND_HEADER_BYTES, trailers);
+  struct house *house = *state;
+  for (int i = 0; i < 2; i++) {
+    int64_t end_ms = clock_monotonic_ms() + CALL_MS;
+    struct client *client = begin_for(house, i, CALL_MS);
+    AWAIT(house, house->backend.connection_count == 1);
+    struct backend_connection *connection = house->backend.connections[0];
+    AWAIT(house, connection->stream_count == i + 1);
+    while (clock_monotonic_ms() <= end_ms) {
+      usleep(1000);  // and the loop does not run
+    }
+    ssize_t len = BACKEND_HEADER_BYTES + said[i][2];
+    assert_int_equal(write(bufferevent_getfd(connection->wire), said[i], (size_t)len), len);
+    assert_out_of_time(house, client);
+    settle(house, connection);
+    assert_false(i == 0 && connection->streams[i].reset);  // so it was not our own timer
+  }
 }
 
 // --- Ending it ourselves ------------------------------------------------------------------------
@@ -1951,12 +2279,79 @@ static void what_is_sent_in_one_turn_leaves_by_one_call(void **state) {
   assert_int_equal(writes, 1);
 }
 
+// --- What a message costs ------------------------------------------------------------------------
+
+// Gives back what comes, each stream's bytes on the same; for ever.
+static void echo(struct house *house) {
+  size_t echoed[BACKEND_STREAMS] = {0};
+  event_reinit(house->base);
+  for (;;) {
+    event_base_loop(house->base, EVLOOP_ONCE);
+    struct backend_connection *connection = house->backend.connections[0];
+    for (int i = 0; connection && i < connection->stream_count; i++) {
+      struct backend_stream *stream = &connection->streams[i];
+      if (echoed[i] < stream->len) {
+        if (echoed[i] == 0) {
+          backend_accept(connection, stream->id);
+        }
+        backend_data(connection, stream->id, 0, stream->data + echoed[i], stream->len - echoed[i]);
+        echoed[i] = stream->len;
+      }
+    }
+  }
+}
+
+// Each of the streams sends one message and waits for its echo.
+static void echo_rounds(struct house *house, int streams, int rounds) {
+  static const uint8_t message[128];
+  for (int round = 0; round < rounds; round++) {
+    int before = house->clients[0].messages;
+    for (int i = 0; i < streams; i++) {
+      send_bytes(&house->clients[i], message, sizeof message);
+    }
+    for (int i = 0; i < streams; i++) {
+      while (house->clients[i].messages == before) {
+        event_base_loop(house->base, EVLOOP_ONCE);
+      }
+    }
+  }
+}
+
+// Over plain TCP: with TLS, OpenSSL's buffers come and go with each record, so that a connection at
+// rest has none.
+static void no_memory_is_allocated_for_a_message(void **state) {
+  enum { STREAMS = 4, ROUNDS = 500, MESSAGE_LEN = PREFIX_BYTES + 128 };
+  struct house *house = *state;
+  if (!COUNTS_ALLOCATIONS) {
+    skip();
+  }
+  // What the backend allocates is its own.
+  house->child = child_fork();
+  assert_true(house->child >= 0);
+  if (house->child == 0) {
+    echo(house);
+  }
+  backend_stop_listening(&house->backend);
+  for (int i = 0; i < STREAMS; i++) {
+    open_one(house, i);
+  }
+  alarm(PATIENCE_S);
+  echo_rounds(house, STREAMS, 100);
+  allocations = 0;
+  echo_rounds(house, STREAMS, ROUNDS);
+  alarm(0);
+  // But for what nghttp2 needs to give windows back: a piece for each half of a stream's. It also
+  // shows that what libraries allocate is counted.
+  assert_in_range(allocations, 1, STREAMS * (ROUNDS * MESSAGE_LEN / (WINDOW_BYTES / 2) + 1));
+}
+
 int main(void) {
 #define FACT(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
   const struct CMUnitTest tests[] = {
       FACT(the_request_is_what_the_specification_asks_for),
       FACT(the_name_for_certificates_is_none_without_them),
       FACT(the_values_of_binary_metadata_are_in_base64_without_padding),
+      FACT(a_time_limit_comes_before_the_rest_of_the_call),
       FACT(metadata_that_no_header_can_carry_ends_that_stream_alone),
       FACT(the_client_wants_no_pushes),
       FACT(a_message_has_its_prefix_and_may_be_empty),
@@ -1976,6 +2371,7 @@ int main(void) {
       FACT(an_answer_of_another_type_is_none),
       FACT(the_body_of_an_answer_that_is_none_is_no_message),
       FACT(headers_for_information_go_before_an_answer),
+      FACT(nothing_in_headers_for_information_is_of_the_answer),
       FACT(messages_before_the_end_are_given_out_first),
       FACT(a_reset_is_translated),
       FACT(a_reset_after_the_trailers_changes_nothing),
@@ -1993,16 +2389,19 @@ int main(void) {
       FACT(a_backends_limit_makes_further_connections),
       FACT(a_limit_may_be_lowered_while_streams_are_open),
       FACT(a_backend_that_allows_no_streams_is_waited_for_in_vain),
+      FACT(a_limit_that_is_raised_lets_those_in_who_wait),
       FACT(a_backend_that_allows_no_streams_and_leaves_is_not_tried_for_ever),
       FACT(our_own_limit_makes_further_connections_too),
       FACT(beyond_the_bound_on_connections_streams_wait_for_room),
       FACT(who_waits_for_room_in_vain_hears_of_it_in_time),
       FACT(who_waits_for_room_takes_messages_when_there_is_some),
       FACT(who_waits_for_room_may_end),
+      FACT(who_ends_while_waiting_for_room_is_given_up_in_time),
       FACT(an_engine_may_be_freed_while_streams_wait_for_room),
       FACT(the_room_of_a_stream_that_ended_is_used_again),
       FACT(streams_go_on_after_a_goaway_and_new_ones_elsewhere),
       FACT(streams_that_a_goaway_leaves_out_are_unavailable),
+      FACT(why_a_backend_goes_away_is_told_to_those_who_end_by_it),
       FACT(a_stream_that_a_goaway_leaves_out_goes_elsewhere_once),
       FACT(a_refused_stream_is_asked_for_once_more),
       FACT(a_stream_that_is_in_use_is_not_asked_for_again),
@@ -2027,7 +2426,14 @@ int main(void) {
       FACT(headers_that_swell_harm_nobody_else),
       FACT(a_connection_that_answers_no_ping_is_given_up),
       FACT(a_connection_that_answers_pings_is_kept),
+      FACT(a_connection_is_not_pinged_more_often_than_it_should_be),
+      FACT(a_backend_that_wants_fewer_pings_gets_half_as_many),
       FACT(a_connection_without_streams_is_closed_after_a_while),
+      FACT(a_call_ends_when_its_time_is_over_and_the_backend_hears_of_it),
+      FACT(a_call_ends_in_time_also_before_it_is_opened),
+      FACT(a_call_ends_in_time_also_when_it_is_half_closed),
+      FACT(a_call_that_is_asked_for_again_has_no_more_time),
+      FACT(a_cancelling_when_the_time_is_over_means_just_that),
       FACT(a_graceful_end_comes_after_what_was_sent),
       FACT(a_graceful_end_waits_for_the_window),
       FACT(a_cancelled_stream_is_reset),
@@ -2036,6 +2442,7 @@ int main(void) {
       FACT(a_stream_is_opened_when_its_headers_have_left),
       FACT(all_streams_of_a_turn_are_heard_in_order),
       FACT(what_is_sent_in_one_turn_leaves_by_one_call),
+      FACT(no_memory_is_allocated_for_a_message),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
