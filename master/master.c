@@ -243,6 +243,9 @@ size_t master_read_nodes(const struct master *master, struct node **nodes) {
 
 void master_announce(struct master *master) {
   struct registry_endpoint endpoints[CONFIG_LISTENERS];
+  if (!master->all_workers_served || is_draining(master)) {
+    return;
+  }
   for (size_t i = 0; i < master->client_listeners; i++) {
     const struct config_listener *listener = master->client_config[i];
     endpoints[i] = (struct registry_endpoint){
@@ -295,6 +298,17 @@ static void end_takeover(struct master *master) {
   master->saved = NULL;
 }
 
+// All workers serve, or the one that is missing is waited for no longer.
+static void serve(struct master *master) {
+  master->all_workers_served = true;
+  if (master->saved) {
+    end_takeover(master);
+  }
+  service_manager_ready(master->service_manager);
+  master_look_at_readiness(master);
+  master_announce(master);
+}
+
 static void on_all_ready(void *owner) {
   struct master *master = owner;
   char listening[CONFIG_LISTENERS * CONFIG_TEXT_BYTES] = "";
@@ -310,15 +324,7 @@ static void on_all_ready(void *owner) {
   log_info("ready", "version=%s workers=%d%s advertise=%s nodes=%zu", JANUS_VERSION,
            workers_places(master->workers), listening, master->config.server.grpc.advertise,
            node_count);
-  master->all_workers_served = true;
-  if (master->saved) {
-    end_takeover(master);
-  }
-  service_manager_ready(master->service_manager);
-  master_look_at_readiness(master);
-  if (!is_draining(master)) {
-    master_announce(master);
-  }
+  serve(master);
 }
 
 void master_tell_tls_changed(struct master *master) {
@@ -424,9 +430,7 @@ static void look_at_takeover(struct master *master) {
   }
   workers_end_silent(master->workers);
   if (late_ms >= TAKE_OVER_MS) {  // a place has no worker that comes up
-    master->all_workers_served = true;
-    end_takeover(master);
-    master_announce(master);
+    serve(master);
   }
 }
 
