@@ -507,6 +507,7 @@ static void on_keepalive_ended(void *owner, int status, const char *detail) {
 static void keepalive_start(struct etcd *etcd) {
   static const struct stream_events events = {on_keepalive_opened, on_keepalive_sent,
                                               on_keepalive_message, on_keepalive_ended};
+  stream_end(etcd->keepalive, false);  // of an answer that came late
   etcd->keepalive_asked = false;
   etcd->keepalive_open = false;
   etcd->keepalive = open_stream(etcd, "/etcdserverpb.Lease/LeaseKeepAlive", &events, etcd);

@@ -58,7 +58,8 @@ struct etcd *etcd_new(struct event_base *base, const struct etcd_options *option
                       const struct etcd_events *events, void *owner, char *why, size_t why_size);
 void etcd_free(struct etcd *etcd);
 
-// Keeps key at value under a lease from now on, in whatever session there is. Copied.
+// Keeps key at value under a lease from now on, in whatever session there is. Copied. Once,
+// and again after each etcd_withdraw.
 void etcd_announce(struct etcd *etcd, const char *key, const char *value);
 // Removes it, by revoking the lease; on_gone comes once, maybe from inside, when that is
 // done or can't be done.

@@ -41,6 +41,7 @@ struct registry {
   const char *services[ETCD_PREFIXES];
   size_t prefix_count;
   bool changed;
+  bool announced;  // this gateway is, or is to be
 };
 
 // --- One instance --------------------------------------------------------------------
@@ -331,7 +332,7 @@ static void reachable(const char *address, const char *advertise, char *out, siz
 
 void registry_announce(struct registry *registry, const struct registry_endpoint *endpoints,
                        size_t count) {
-  if (!registry->etcd) {
+  if (!registry->etcd || registry->announced) {
     return;
   }
   const struct config *config = registry->config;
@@ -358,11 +359,13 @@ void registry_announce(struct registry *registry, const struct registry_endpoint
     log_error("register_failed", "why=\"a label is no UTF-8, or memory is out\"");
     return;
   }
+  registry->announced = true;
   etcd_announce(registry->etcd, key, value);
   free(value);
 }
 
 void registry_withdraw(struct registry *registry, void (*on_gone)(void *owner), void *owner) {
+  registry->announced = false;
   if (registry->etcd) {
     etcd_withdraw(registry->etcd, on_gone, owner);
   } else {

@@ -32,7 +32,7 @@ struct registry_endpoint {
   const char *address;  // host:port
   const char *path;     // behind it; ""
 };
-// Registers this gateway: players may come, to these.
+// Registers this gateway, unless it is: players may come, to these.
 void registry_announce(struct registry *registry, const struct registry_endpoint *endpoints,
                        size_t count);
 // Takes it out again; on_gone comes once, maybe from inside, when that is done or can't be.
