@@ -179,8 +179,9 @@ static void on_unary_ended(void *owner, int status, const char *detail) {
                    status == STREAM_FAILED_PRECONDITION || status == STREAM_NOT_FOUND ||
                    status == STREAM_INVALID_ARGUMENT;
     if (call->own_key && refused) {
-      announce_refused(etcd, call->method, why);
+      const char *method = call->method;
       unary_free(call);
+      announce_refused(etcd, method, why);
     } else {
       session_lost(etcd, call->method, why);  // ends the call too
     }
@@ -727,14 +728,16 @@ static void on_watch_message(void *owner, const uint8_t *bytes, size_t len) {
     session_lost(etcd, "Watch", why);
     return;
   }
-  for (size_t i = 0; i < reply->n_events; i++) {
-    give_event(etcd, reply->events[i]);
+  for (size_t i = 0; etcd->watch && i < reply->n_events; i++) {
+    give_event(etcd, reply->events[i]);  // which may end the session
   }
-  if (reply->n_events > 0) {
+  if (etcd->watch && reply->n_events > 0) {
     etcd->events.on_settled(etcd->owner);
   }
   etcd__watch_response__free_unpacked(reply, NULL);
-  stream_read(etcd->watch);
+  if (etcd->watch) {
+    stream_read(etcd->watch);
+  }
 }
 
 static void on_watch_ended(void *owner, int status, const char *detail) {

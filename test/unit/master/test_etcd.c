@@ -35,8 +35,31 @@ struct house {
   struct registry *registry;
   int grants, puts, revokes;
   int64_t lease_put;  // of the last put
+  char key_put[128];
+  bool leases_lost;  // puts under those that it gave before are refused
   bool gone;
 };
+
+// --- Memory that runs out --------------------------------------------------------------
+
+struct stream *__real_stream_open(struct stream_engine *engine, const struct stream_target *target,
+                                  const struct stream_metadata *metadata, size_t metadata_count,
+                                  const struct stream_events *events, void *owner);
+struct stream *__wrap_stream_open(struct stream_engine *engine, const struct stream_target *target,
+                                  const struct stream_metadata *metadata, size_t metadata_count,
+                                  const struct stream_events *events, void *owner);
+
+static const char *no_memory_for;  // the next call of this method
+
+struct stream *__wrap_stream_open(struct stream_engine *engine, const struct stream_target *target,
+                                  const struct stream_metadata *metadata, size_t metadata_count,
+                                  const struct stream_events *events, void *owner) {
+  if (no_memory_for && strstr(target->method, no_memory_for)) {
+    no_memory_for = NULL;
+    return NULL;
+  }
+  return __real_stream_open(engine, target, metadata, metadata_count, events, owner);
+}
 
 // --- The etcd --------------------------------------------------------------------------
 
@@ -68,11 +91,17 @@ static void put(struct house *house, struct rpc_server_call *call, const uint8_t
   Etcd__PutResponse reply = ETCD__PUT_RESPONSE__INIT;
   Etcd__PutRequest *request = etcd__put_request__unpack(NULL, len, bytes);
   assert_non_null(request);
-  house->lease_put = request->lease;
-  house->puts++;
-  header.revision = 1 + house->puts;
-  reply.header = &header;
-  answer(call, &reply.base, false);
+  if (house->leases_lost && request->lease <= house->lease_put) {
+    rpc_server_fail(call, STREAM_NOT_FOUND, "requested lease not found");
+  } else {
+    house->lease_put = request->lease;
+    snprintf(house->key_put, sizeof house->key_put, "%.*s", (int)request->key.len,
+             (const char *)request->key.data);
+    house->puts++;
+    header.revision = 1 + house->puts;
+    reply.header = &header;
+    answer(call, &reply.base, false);
+  }
   etcd__put_request__free_unpacked(request, NULL);
 }
 
@@ -122,6 +151,23 @@ static void end_session(struct house *house) {
   rpc_server_fail(watch, STREAM_UNAVAILABLE, "etcd is leaving");
 }
 
+static void tell_removed(struct house *house) {
+  Etcd__ResponseHeader header = ETCD__RESPONSE_HEADER__INIT;
+  Etcd__KeyValue kv = ETCD__KEY_VALUE__INIT;
+  Etcd__Event event = ETCD__EVENT__INIT;
+  Etcd__Event *events[] = {&event};
+  Etcd__WatchResponse message = ETCD__WATCH_RESPONSE__INIT;
+  header.revision = kv.mod_revision = 2 + house->puts;
+  kv.key = (ProtobufCBinaryData){strlen(house->key_put), (uint8_t *)house->key_put};
+  event.type = ETCD__EVENT__EVENT_TYPE__DELETE;
+  event.kv = &kv;
+  message.header = &header;
+  message.n_events = 1;
+  message.events = events;
+  assert_non_null(house->watch);
+  answer(house->watch, &message.base, true);
+}
+
 // --- The gateway -----------------------------------------------------------------------
 
 static void give_up(evutil_socket_t fd, short what, void *owner) {
@@ -131,15 +177,15 @@ static void give_up(evutil_socket_t fd, short what, void *owner) {
   abort();
 }
 
-#define AWAIT(house, condition)                                                \
-  do {                                                                         \
-    const struct timeval time = {.tv_sec = PATIENCE_S};                        \
-    struct event *patience = evtimer_new((house)->base, give_up, NULL);        \
-    event_add(patience, &time);                                                \
-    while (!(condition)) {                                                     \
-      event_base_loop((house)->base, EVLOOP_ONCE);                             \
-    }                                                                          \
-    event_free(patience);                                                      \
+#define AWAIT(house, condition)                                         \
+  do {                                                                  \
+    const struct timeval time = {.tv_sec = PATIENCE_S};                 \
+    struct event *patience = evtimer_new((house)->base, give_up, NULL); \
+    event_add(patience, &time);                                         \
+    while (!(condition)) {                                              \
+      event_base_loop((house)->base, EVLOOP_ONCE);                      \
+    }                                                                   \
+    event_free(patience);                                               \
   } while (0)
 
 static void announce(struct house *house) {
@@ -175,6 +221,7 @@ static int set_up(void **state) {
   struct config *config = &house->config;
   char why[256] = "";
   int error;
+  no_memory_for = NULL;
   house->base = event_base_new();
   house->server = rpc_server_new(house->base, &options, &events, house, why, sizeof why);
   assert_non_null(house->server);
@@ -244,12 +291,36 @@ static void a_session_that_is_new_puts_the_key_again_under_its_lease(void **stat
   assert_int_equal(house->lease_put, 1);
 }
 
+static void a_lease_that_is_lost_is_replaced_though_memory_runs_out(void **state) {
+  struct house *house = *state;
+  announce(house);
+  AWAIT(house, is_registered(house) && house->watch);
+  house->leases_lost = true;
+  no_memory_for = "LeaseGrant";
+  end_session(house);
+  AWAIT(house, house->puts == 2);
+  assert_null(no_memory_for);
+  assert_int_equal(house->lease_put, 2);
+}
+
+static void a_key_that_is_removed_is_put_again_though_memory_runs_out(void **state) {
+  struct house *house = *state;
+  announce(house);
+  AWAIT(house, is_registered(house) && house->watch);
+  no_memory_for = "LeaseGrant";
+  tell_removed(house);
+  AWAIT(house, house->puts == 2);
+  assert_null(no_memory_for);
+}
+
 int main(void) {
 #define FACT(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
   const struct CMUnitTest tests[] = {
       FACT(a_gateway_that_is_announced_again_is_registered_once),
       FACT(one_that_was_withdrawn_is_registered_anew),
       FACT(a_session_that_is_new_puts_the_key_again_under_its_lease),
+      FACT(a_lease_that_is_lost_is_replaced_though_memory_runs_out),
+      FACT(a_key_that_is_removed_is_put_again_though_memory_runs_out),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
