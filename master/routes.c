@@ -27,14 +27,14 @@ struct routes {
 
 static void tell_holders(struct routes *routes, const struct route_key *key, const char *address);
 
-// Tunnels that go elsewhere follow a route that changes.
-static int put(struct routes *routes, const struct route_key *key, const char *address,
-               int64_t ttl_ms) {
+// Tells by moved whether tunnels that go elsewhere have been told to follow.
+static int put_and_tell(struct routes *routes, const struct route_key *key, const char *address,
+                        int64_t ttl_ms, bool *moved) {
   int64_t now_ms = clock_wall_ms();
   struct route before;
   int known = route_table_lookup(routes->options.table, key, now_ms, &before);
-  bool moved = key->tier != ROUTE_GATEWAY && (known == 0 || known == ERROR_EXPIRED) &&
-               strcmp(before.address, address) != 0;
+  *moved = key->tier != ROUTE_GATEWAY && (known == 0 || known == ERROR_EXPIRED) &&
+           strcmp(before.address, address) != 0;
   // Whatever time to live somebody gave it in Redis.
   ttl_ms = ttl_ms < TTL_MAX_MS ? ttl_ms : TTL_MAX_MS;
   int error = route_table_put(routes->options.table, key, address, now_ms + ttl_ms, now_ms);
@@ -50,10 +50,16 @@ static int put(struct routes *routes, const struct route_key *key, const char *a
                route_tier_name(key->tier), key->oid, error_text(error), suppressed);
     }
   }
-  if (moved) {
+  if (*moved) {
     tell_holders(routes, key, address);
   }
   return error;
+}
+
+static int put(struct routes *routes, const struct route_key *key, const char *address,
+               int64_t ttl_ms) {
+  bool moved;
+  return put_and_tell(routes, key, address, ttl_ms, &moved);
 }
 
 static bool lookup(const struct routes *routes, const struct route_key *key, struct route *route) {
@@ -110,7 +116,7 @@ static int64_t check_interval_ms(const struct routes *routes) {
   return routes->options.config->data.app_route_table_alive_duration_ms / 10;
 }
 
-static void tell_moved(struct routes *routes, const struct held_route *route, const char *address) {
+static void tell_moved(struct routes *routes, struct held_route *route, const char *address) {
   struct channel_route_held moved = {.oid = route->key->oid,
                                      .tunnel_type = route->key->tunnel_type};
   strncpy(moved.color, route->color, sizeof moved.color - 1);
@@ -120,30 +126,38 @@ static void tell_moved(struct routes *routes, const struct held_route *route, co
   }
 }
 
-static void tell_holders(struct routes *routes, const struct route_key *key, const char *address) {
+typedef void held_act(struct routes *routes, struct held_route *held, const char *address);
+
+// Several types of tunnels may go by one route.
+static void each_held(struct routes *routes, const struct route_key *key, held_act *act,
+                      const char *address) {
   const struct config *config = routes->options.config;
   for (uint32_t i = 0; i < config->tunnel.type_count; i++) {
-    const struct held_route *held = strcmp(config->tunnel.types[i].service, key->service) == 0
-                                        ? held_routes_find(routes->held, i, key->color, key->oid)
-                                        : NULL;
+    struct held_route *held = strcmp(config->tunnel.types[i].service, key->service) == 0
+                                  ? held_routes_find(routes->held, i, key->color, key->oid)
+                                  : NULL;
     if (held) {
-      tell_moved(routes, held, address);
+      act(routes, held, address);
     }
   }
 }
 
+static void tell_holders(struct routes *routes, const struct route_key *key, const char *address) {
+  each_held(routes, key, tell_moved, address);
+}
+
 // The store's word on a held route. What the feed tells meanwhile is newer: no order is
 // kept between the two.
-static void on_settled(const struct held_route *route, const char *address, int64_t ttl_ms,
-                       void *owner) {
+static void on_settled(struct held_route *route, const char *address, int64_t ttl_ms, void *owner) {
   struct routes *routes = owner;
   struct route_key key;
   struct route known;
+  bool moved = false;
   if (key_of(routes, route->key->tunnel_type, route->color, route->key->oid, &key) &&
       (!route_feed_is_live(routes->feed) || !lookup(routes, &key, &known))) {
-    put(routes, &key, address, ttl_ms);
+    put_and_tell(routes, &key, address, ttl_ms, &moved);
   }
-  if (strcmp(address, route->address) != 0) {
+  if (!moved && strcmp(address, route->address) != 0) {
     tell_moved(routes, route, address);
   }
 }
@@ -302,20 +316,13 @@ static bool on_wants(const struct redis_routes_name *name, bool scanning, void *
              ERROR_NOT_FOUND;
 }
 
-// A route that is held here has vanished or changed: Roma ends what misses its route, so
-// it is put back at once; tunnels follow a change.
-static void look_after_held(struct routes *routes, const struct redis_routes_name *name,
-                            const char *address) {
-  const struct config *config = routes->options.config;
-  for (uint32_t i = 0; i < config->tunnel.type_count; i++) {
-    struct held_route *held = strcmp(config->tunnel.types[i].service, name->service) == 0
-                                  ? held_routes_find(routes->held, i, name->color, name->oid)
-                                  : NULL;
-    if (held && !address) {
-      route_keeper_settle(routes->keeper, held);
-    } else if (held && strcmp(held->address, address) != 0) {
-      tell_moved(routes, held, address);
-    }
+// A route that is held here has vanished, or is another than the tunnel's: Roma ends what
+// misses its route, so it is put back at once; tunnels follow a change.
+static void look_after_held(struct routes *routes, struct held_route *held, const char *address) {
+  if (!address) {
+    route_keeper_settle(routes->keeper, held);
+  } else if (strcmp(held->address, address) != 0) {
+    tell_moved(routes, held, address);
   }
 }
 
@@ -340,8 +347,9 @@ static void on_route(const struct redis_routes_name *name, const char *address, 
                                 .service = name->service,
                                 .color = name->color,
                                 .oid = name->oid};
+  bool moved = false;
   if (address) {
-    put(routes, &key, address, ttl_ms);
+    put_and_tell(routes, &key, address, ttl_ms, &moved);
   } else if (key.tier == ROUTE_GATEWAY) {
     route_table_remove(routes->options.table, &key);
   } else {
@@ -349,10 +357,10 @@ static void on_route(const struct redis_routes_name *name, const char *address, 
     // put it back.
     route_table_doubt(routes->options.table, &key);
   }
-  if (key.tier != ROUTE_GATEWAY) {
-    look_after_held(routes, name, address);
-  } else {
+  if (key.tier == ROUTE_GATEWAY) {
     look_after_player(routes, name, address);
+  } else if (!moved) {
+    each_held(routes, &key, look_after_held, address);
   }
 }
 
