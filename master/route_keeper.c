@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "master/gateway_route.h"
 
 enum {
   WINDOW = 256,  // commands under way
@@ -88,14 +89,6 @@ void route_keeper_free(struct route_keeper *keeper) {
   }
   retry_renewals(keeper);
   free(keeper);
-}
-
-static struct route_key gateway_key(const struct route_keeper *keeper, int64_t uid,
-                                    const char *color) {
-  return (struct route_key){.tier = ROUTE_GATEWAY,
-                            .service = keeper->options.config->label.service,
-                            .color = color,
-                            .oid = uid};
 }
 
 // --- Routes of open tunnels ----------------------------------------------------------
@@ -214,7 +207,7 @@ static void on_written(const redisReply *reply, void *context) {
 
 static void send_write(struct route_keeper *keeper, struct gateway_write *write) {
   const struct config *config = keeper->options.config;
-  const struct route_key key = gateway_key(keeper, write->uid, write->color);
+  const struct route_key key = gateway_route_key(config, write->uid, write->color);
   int error;
   if (write->remove == directory_has_player(keeper->options.directory, write->uid, write->color)) {
     drop_write(keeper, write);  // back again, or gone again
@@ -344,7 +337,7 @@ static void renew_gateway(struct route_keeper *keeper, struct directory_session 
                           int64_t now_ms) {
   const struct config *config = keeper->options.config;
   const char *color = session->session.color;
-  const struct route_key key = gateway_key(keeper, session->session.uid, color);
+  const struct route_key key = gateway_route_key(config, session->session.uid, color);
   int64_t ttl_ms = config->data.gateway_route_table_alive_duration_ms;
   directory_renewed(keeper->options.directory, session, now_ms + ttl_ms / 2);
   struct renewal *renewal = malloc(sizeof *renewal + strlen(color) + 1);

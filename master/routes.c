@@ -8,6 +8,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/redis_routes.h"
+#include "master/gateway_route.h"
 #include "master/route_keeper.h"
 
 #define LOG_MODULE LOG_MODULE_ROUTE
@@ -77,13 +78,6 @@ static bool key_of(const struct routes *routes, uint32_t tunnel_type, const char
   *key =
       (struct route_key){.tier = type->tier, .service = type->service, .color = color, .oid = oid};
   return true;
-}
-
-static struct route_key gateway_key(const struct routes *routes, int64_t uid, const char *color) {
-  return (struct route_key){.tier = ROUTE_GATEWAY,
-                            .service = routes->options.config->label.service,
-                            .color = color,
-                            .oid = uid};
 }
 
 // --- Claims, in memory -------------------------------------------------------------
@@ -258,7 +252,8 @@ void routes_player_came(struct routes *routes, const struct directory_session *s
     route_keeper_player_came(routes->keeper, session, contested);
     return;
   }
-  struct route_key key = gateway_key(routes, session->session.uid, session->session.color);
+  struct route_key key =
+      gateway_route_key(routes->options.config, session->session.uid, session->session.color);
   put(routes, &key, routes->options.config->server.grpc.advertise,
       routes->options.config->data.gateway_route_table_alive_duration_ms);
 }
@@ -268,7 +263,7 @@ void routes_player_left(struct routes *routes, int64_t uid, const char *color) {
     route_keeper_player_left(routes->keeper, uid, color);
     return;
   }
-  struct route_key key = gateway_key(routes, uid, color);
+  struct route_key key = gateway_route_key(routes->options.config, uid, color);
   route_table_remove(routes->options.table, &key);
 }
 
@@ -543,7 +538,7 @@ int routes_get(struct routes *routes, const struct route_key *key, routes_on_fou
 
 int routes_find_gateway(struct routes *routes, int64_t uid, const char *color,
                         routes_on_found *on_found, void *context) {
-  const struct route_key key = gateway_key(routes, uid, color);
+  const struct route_key key = gateway_route_key(routes->options.config, uid, color);
   struct route route;
   if (!lookup(routes, &key, &route)) {
     return routes_get(routes, &key, on_found, context);
