@@ -92,12 +92,7 @@ static void on_login_answer(int worker, uint64_t connection, struct directory_se
   struct master *master = owner;
   const struct channel_login_answer answer = {.connection = connection, .refusal = refusal};
   if (session) {
-    directory_renewed(
-        master->directory, session,
-        clock_monotonic_ms() + master->config.data.gateway_route_table_alive_duration_ms / 2);
-    if (!session->route_written) {
-      routes_player_came(master->routes, session, false);
-    }
+    routes_player_came(master->routes, session);
     player_watch_session_opened(master->player_watch, session);  // before its first packet
   }
   workers_send(master->workers, worker, CHANNEL_LOGIN_ANSWER, &answer);

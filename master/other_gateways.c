@@ -97,7 +97,7 @@ static void on_found(int error, const char *address, int64_t ttl_ms, void *conte
       continue;
     }
     if (came_later(session, asked)) {
-      routes_player_came(options->routes, session, true);
+      routes_player_stays(options->routes, session);
     } else {
       log_limited(LOG_LEVEL_INFO, "player_elsewhere", "connection=%" PRIu64 " uid=%lld gateway=%s",
                   asked->connections[i], (long long)asked->uid, address);

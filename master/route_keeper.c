@@ -333,20 +333,19 @@ static void on_gateway_settled(const struct redis_routes_settled *settled, void 
 }
 
 // What can't be sent is due again when Redis is back (route_keeper_settle_all).
-static void renew_gateway(struct route_keeper *keeper, struct directory_session *session,
-                          int64_t now_ms) {
+static void renew_gateway(struct route_keeper *keeper, struct directory_session *session) {
   const struct config *config = keeper->options.config;
   const char *color = session->session.color;
   const struct route_key key = gateway_route_key(config, session->session.uid, color);
-  int64_t ttl_ms = config->data.gateway_route_table_alive_duration_ms;
-  directory_renewed(keeper->options.directory, session, now_ms + ttl_ms / 2);
+  gateway_route_renewed(config, keeper->options.directory, session);
   struct renewal *renewal = malloc(sizeof *renewal + strlen(color) + 1);
   if (renewal) {
     *renewal = (struct renewal){.keeper = keeper, .uid = session->session.uid};
     strcpy(renewal->color, color);
   }
   if (renewal && redis_routes_settle(keeper->options.link, &key, config->server.grpc.advertise,
-                                     ttl_ms, "", on_gateway_settled, renewal) == 0) {
+                                     config->data.gateway_route_table_alive_duration_ms, "",
+                                     on_gateway_settled, renewal) == 0) {
     keeper->under_way++;
   } else {
     free(renewal);
@@ -354,10 +353,8 @@ static void renew_gateway(struct route_keeper *keeper, struct directory_session 
 }
 
 // Its write was dropped, and what stands there may be of an older session at another gateway.
-static void write_late(struct route_keeper *keeper, struct directory_session *session,
-                       int64_t now_ms) {
-  int64_t ttl_ms = keeper->options.config->data.gateway_route_table_alive_duration_ms;
-  directory_renewed(keeper->options.directory, session, now_ms + ttl_ms / 2);
+static void write_late(struct route_keeper *keeper, struct directory_session *session) {
+  gateway_route_renewed(keeper->options.config, keeper->options.directory, session);
   route_keeper_player_came(keeper, session, true);
 }
 
@@ -378,9 +375,9 @@ void route_keeper_work(struct route_keeper *keeper) {
     } else if (keeper->next_write) {
       send_write(keeper, keeper->next_write);
     } else if (!is_full(keeper) && (session = directory_first_unwritten(directory))) {
-      write_late(keeper, session, now_ms);
+      write_late(keeper, session);
     } else if ((session = directory_first_due(directory)) && session->renew_at_ms <= now_ms) {
-      renew_gateway(keeper, session, now_ms);
+      renew_gateway(keeper, session);
     } else {
       break;
     }

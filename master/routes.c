@@ -246,8 +246,8 @@ static void check_held(struct routes *routes) {
 
 // --- Players -----------------------------------------------------------------------
 
-void routes_player_came(struct routes *routes, const struct directory_session *session,
-                        bool contested) {
+static void write_player(struct routes *routes, const struct directory_session *session,
+                         bool contested) {
   if (routes->keeper) {
     route_keeper_player_came(routes->keeper, session, contested);
     return;
@@ -256,6 +256,17 @@ void routes_player_came(struct routes *routes, const struct directory_session *s
       gateway_route_key(routes->options.config, session->session.uid, session->session.color);
   put(routes, &key, routes->options.config->server.grpc.advertise,
       routes->options.config->data.gateway_route_table_alive_duration_ms);
+}
+
+void routes_player_came(struct routes *routes, struct directory_session *session) {
+  gateway_route_renewed(routes->options.config, routes->options.directory, session);
+  if (!session->route_written) {
+    write_player(routes, session, false);
+  }
+}
+
+void routes_player_stays(struct routes *routes, const struct directory_session *session) {
+  write_player(routes, session, true);
 }
 
 void routes_player_left(struct routes *routes, int64_t uid, const char *color) {
@@ -269,12 +280,10 @@ void routes_player_left(struct routes *routes, int64_t uid, const char *color) {
 
 static void renew_players_in_memory(struct routes *routes) {
   int64_t now_ms = clock_monotonic_ms();
-  int64_t half_ms = routes->options.config->data.gateway_route_table_alive_duration_ms / 2;
   struct directory *directory = routes->options.directory;
   struct directory_session *session;
   while ((session = directory_first_due(directory)) && session->renew_at_ms <= now_ms) {
-    routes_player_came(routes, session, false);
-    directory_renewed(directory, session, now_ms + half_ms);
+    routes_player_came(routes, session);
   }
 }
 

@@ -275,8 +275,8 @@ static void the_gateway_tier_names_this_gateway_while_the_player_is_here(void **
   const struct route_key key = {
       .tier = ROUTE_GATEWAY, .service = "janus.gate.interface", .color = "blue", .oid = 5};
   struct route route;
-  const struct directory_session session = {.session = {.uid = 5, .color = "blue"}};
-  routes_player_came(fixture->routes, &session, false);
+  const struct channel_session session = {.connection = 1, .uid = 5, .color = "blue"};
+  routes_player_came(fixture->routes, directory_add(fixture->directory, &session, 0));
   assert_int_equal(route_table_lookup(fixture->table, &key, clock_wall_ms(), &route), 0);
   assert_string_equal(route.address, "10.0.0.1:19100");
   assert_true(route.expires_at_ms > clock_wall_ms() + 500000);
