@@ -621,9 +621,9 @@ void etcd_withdraw(struct etcd *etcd, void (*on_gone)(void *owner), void *owner)
 // --- Watching ----------------------------------------------------------------------
 
 // The end of a range that holds every key with this prefix: its last byte plus 1.
-static ProtobufCBinaryData range_end(const char *prefix, char room[ENDPOINT_BYTES]) {
+static ProtobufCBinaryData range_end(const char *prefix, char room[ETCD_PREFIX_BYTES]) {
   size_t len = strlen(prefix);
-  snprintf(room, ENDPOINT_BYTES, "%s", prefix);
+  snprintf(room, ETCD_PREFIX_BYTES, "%s", prefix);
   room[len - 1] = (char)(room[len - 1] + 1);
   return (ProtobufCBinaryData){len, (uint8_t *)room};
 }
@@ -667,7 +667,7 @@ static void send_watch(struct etcd *etcd, const char *key, ProtobufCBinaryData e
 
 // The next question, if there is one: for each prefix, and for the own key.
 static void ask_watch(struct etcd *etcd) {
-  char room[ENDPOINT_BYTES];
+  char room[ETCD_PREFIX_BYTES];
   if (etcd->watch_sending || !etcd->watch) {
     return;
   }
@@ -811,7 +811,7 @@ static void list(struct etcd *etcd) {
   etcd->lists_open = etcd->options.prefix_count;
   for (size_t i = 0; i < etcd->options.prefix_count && etcd->state == SESSION_LISTING; i++) {
     const char *prefix = etcd->options.prefixes[i];
-    char room[ENDPOINT_BYTES];
+    char room[ETCD_PREFIX_BYTES];
     Etcd__RangeRequest request = ETCD__RANGE_REQUEST__INIT;
     request.key = (ProtobufCBinaryData){strlen(prefix), (uint8_t *)prefix};
     request.range_end = range_end(prefix, room);

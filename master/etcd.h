@@ -19,7 +19,10 @@
 #include "common/config.h"
 #include "common/counters.h"
 
-enum { ETCD_PREFIXES = CONFIG_TUNNEL_TYPES };
+enum {
+  ETCD_PREFIXES = CONFIG_TUNNEL_TYPES,
+  ETCD_PREFIX_BYTES = 256,  // of one, with its NUL
+};
 
 struct etcd;
 

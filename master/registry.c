@@ -19,6 +19,9 @@ enum {
   WEIGHT_MAX = 1000000,
 };
 
+_Static_assert(CONFIG_TEXT_BYTES + ROUTE_SERVICE_MAX_BYTES + 1 <= ETCD_PREFIX_BYTES,
+               "a namespace, a slash, a service, and the NUL");
+
 // A key in etcd, and what it says.
 struct instance {
   UT_hash_handle hh;
@@ -37,7 +40,7 @@ struct registry {
   struct counters *counters;
   struct etcd *etcd;  // NULL with the static registry
   struct instance *instances;
-  char prefixes[ETCD_PREFIXES][CONFIG_TEXT_BYTES + ROUTE_SERVICE_MAX_BYTES + 2];
+  char prefixes[ETCD_PREFIXES][ETCD_PREFIX_BYTES];
   const char *services[ETCD_PREFIXES];
   size_t prefix_count;
   bool changed;
