@@ -297,14 +297,17 @@ static void session_end(struct etcd *etcd) {
   set_state(etcd, SESSION_NONE);
 }
 
+static void note_error(struct etcd *etcd, const char *where, const char *why) {
+  snprintf(etcd->health.last_error, sizeof etcd->health.last_error, "%.80s: %.40s: %.120s",
+           etcd->endpoints[etcd->endpoint], where, why);
+  etcd->health.last_error_ms = clock_wall_ms();
+}
+
 static void session_lost(struct etcd *etcd, const char *where, const char *why) {
   const struct config *config = etcd->options.config;
-  struct etcd_health *health = &etcd->health;
   bool watching = etcd->state == SESSION_WATCHING;
   char quoted[300];
-  snprintf(health->last_error, sizeof health->last_error, "%.80s: %.40s: %.120s",
-           etcd->endpoints[etcd->endpoint], where, why);
-  health->last_error_ms = clock_wall_ms();
+  note_error(etcd, where, why);
   if (etcd->failures == 0) {
     log_limited(LOG_LEVEL_WARN, "etcd_lost", "endpoint=%s call=%s why=%s",
                 etcd->endpoints[etcd->endpoint], where,
@@ -317,7 +320,7 @@ static void session_lost(struct etcd *etcd, const char *where, const char *why) 
   start_timer(etcd->session_timer,
               backoff_ms(config->etcd.backoff_ms, config->etcd.backoff_max_ms, rounds));
   if (watching) {
-    health->sessions_lost++;
+    etcd->health.sessions_lost++;
     etcd->events.on_lost(etcd->owner);
   }
   finish_withdrawal(etcd);
@@ -411,11 +414,8 @@ static void on_announce_timer(evutil_socket_t fd, short what, void *owner) {
 // Not allowed, or no room: the nodes can be watched all the same.
 static void announce_refused(struct etcd *etcd, const char *method, const char *why) {
   const struct config *config = etcd->options.config;
-  struct etcd_health *health = &etcd->health;
   char quoted[300];
-  snprintf(health->last_error, sizeof health->last_error, "%.80s: %.40s: %.120s",
-           etcd->endpoints[etcd->endpoint], method, why);
-  health->last_error_ms = clock_wall_ms();
+  note_error(etcd, method, why);
   etcd->announcing = false;
   if (etcd->withdrawing) {
     finish_withdrawal(etcd);
