@@ -100,6 +100,7 @@ struct master {
   struct gateway_drain drain;
   bool stopping;
   struct loop_lag *loop_lag;
+  struct event *tick;     // each second
   struct event *leaving;  // the workers are gone; looks whether all else is done
   int64_t leave_by_ms;    // monotonic: then it is left undone
 };
