@@ -471,10 +471,22 @@ void workers_kill(struct workers *workers) {
 
 // --- Numbers and places ----------------------------------------------------------------
 
+// Nobody's, and not that of a dead one whose successor is still to come: whoever had it then
+// would be taken for that one.
+bool workers_number_is_free(const struct workers *workers, int number) {
+  for (int i = 0; i < workers->count; i++) {
+    const struct worker_process *process = &workers->process[i];
+    if (process->info.state != WORKER_NONE && process->predecessor == number) {
+      return false;
+    }
+  }
+  return workers->process[number].info.state == WORKER_NONE;
+}
+
 // The lowest that is free, for that place. NULL: there is none, or no memory.
 struct worker_process *worker_process_take(struct workers *workers, int place) {
   int number = 0;
-  while (number < workers->count && workers->process[number].info.state != WORKER_NONE) {
+  while (number < workers->count && !workers_number_is_free(workers, number)) {
     number++;
   }
   if (number == CONFIG_WORKER_NUMBERS) {
