@@ -32,7 +32,7 @@ struct house {
   struct config config;
   struct secrets secrets;
   struct workers *workers;
-  int dead;  // how many have died
+  int dead;                 // how many have died
   int replaced, successor;  // of whom was told last, and by whom
 };
 
