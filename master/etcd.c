@@ -550,6 +550,8 @@ void etcd_announce(struct etcd *etcd, const char *key, const char *value) {
     etcd->announced = false;
     etcd->announcing = false;
     etcd->lease = 0;
+    etcd->own_revision = 0;  // the new key is to be watched too
+    etcd->own_watched = false;
   }
   free(etcd->key);
   free(etcd->value);
