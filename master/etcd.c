@@ -564,6 +564,15 @@ void etcd_announce(struct etcd *etcd, const char *key, const char *value) {
   announce_now(etcd);
 }
 
+int64_t etcd_lease(const struct etcd *etcd) {
+  return etcd->announced && !etcd->withdrawing ? etcd->lease : 0;
+}
+
+void etcd_adopt_lease(struct etcd *etcd, int64_t lease) {
+  etcd->lease = lease;
+  etcd->announced = lease != 0;
+}
+
 static void on_revoked(struct etcd *etcd, size_t number, const uint8_t *bytes, size_t len) {
   (void)number;
   (void)bytes;
@@ -571,7 +580,7 @@ static void on_revoked(struct etcd *etcd, size_t number, const uint8_t *bytes, s
   if (!etcd->withdrawing) {
     return;  // it has been announced anew meanwhile
   }
-  log_info("deregistered", "key=%s", etcd->key);
+  log_info("deregistered", "key=%s", etcd->key ? etcd->key : "");
   etcd->announced = false;
   etcd->lease = 0;
   finish_withdrawal(etcd);

@@ -64,6 +64,11 @@ void etcd_free(struct etcd *etcd);
 // Keeps key at value under a lease from now on, in whatever session there is. Copied. Once,
 // and again after each etcd_withdraw.
 void etcd_announce(struct etcd *etcd, const char *key, const char *value);
+// The lease of the key that is there; 0: none is.
+int64_t etcd_lease(const struct etcd *etcd);
+// Before the first of them: the key that is to be announced, or withdrawn, stands under this lease
+// already.
+void etcd_adopt_lease(struct etcd *etcd, int64_t lease);
 // Removes it, by revoking the lease; on_gone comes once, maybe from inside, when that is
 // done or can't be done.
 void etcd_withdraw(struct etcd *etcd, void (*on_gone)(void *owner), void *owner);

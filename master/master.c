@@ -658,8 +658,12 @@ static bool open_stores(struct master *master, char *why, size_t why_size) {
   const struct config *config = &master->config;
   master->registry = registry_new(master->base, config, master->secrets, master->nodes,
                                   master->counters, why, why_size);
-  if (!master->registry || config->routes.store != ROUTES_REDIS) {
-    return master->registry != NULL;
+  if (!master->registry) {
+    return false;
+  }
+  registry_take_over(master->registry, json_object_get(master->saved, "registered"));
+  if (config->routes.store != ROUTES_REDIS) {
+    return true;
   }
   master->redis = redis_link_new(master->base, config, master->secrets, master->counters, &events,
                                  master, why, why_size);
