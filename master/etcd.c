@@ -418,6 +418,8 @@ static void announce_refused(struct etcd *etcd, const char *method, const char *
   note_error(etcd, method, why);
   etcd->announcing = false;
   if (etcd->withdrawing) {
+    etcd->announced = false;  // it goes with its lease, which nobody prolongs
+    etcd->lease = 0;
     finish_withdrawal(etcd);
     return;
   }
@@ -519,9 +521,19 @@ static void keepalive_start(struct etcd *etcd) {
   start_timer(etcd->keepalive_timer, etcd->options.config->etcd.timeout_ms);
 }
 
-// In a session that is under way: with the lease there is, or a new one.
+// In a session that is under way: with the lease there is, or a new one. What was to be withdrawn
+// while there was no session goes now.
 static void announce_now(struct etcd *etcd) {
-  if (!etcd->key || etcd->withdrawing || etcd->state != SESSION_WATCHING) {
+  if (etcd->state != SESSION_WATCHING) {
+    return;
+  }
+  if (etcd->withdrawing) {
+    if (etcd->lease != 0) {
+      revoke(etcd);
+    }
+    return;
+  }
+  if (!etcd->key) {
     return;
   }
   if (etcd->lease != 0 && etcd->announced) {

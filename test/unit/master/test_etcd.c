@@ -282,6 +282,26 @@ static void one_that_was_withdrawn_is_registered_anew(void **state) {
   assert_int_equal(house->lease_put, 2);
 }
 
+static bool is_watching(const struct house *house) {
+  struct etcd_health health;
+  return registry_health(house->registry, &health) && strcmp(health.state, "watching") == 0;
+}
+
+static void one_that_is_withdrawn_while_etcd_is_away_is_taken_out_when_it_is_back(void **state) {
+  struct house *house = *state;
+  announce(house);
+  AWAIT(house, is_registered(house) && house->watch);
+  end_session(house);
+  AWAIT(house, !is_watching(house));
+  withdraw(house);
+  assert_int_equal(house->revokes, 0);
+  AWAIT(house, !is_registered(house));
+  assert_int_equal(house->revokes, 1);
+  announce(house);
+  AWAIT(house, is_registered(house));
+  assert_int_equal(house->lease_put, 2);
+}
+
 static void a_session_that_is_new_puts_the_key_again_under_its_lease(void **state) {
   struct house *house = *state;
   announce(house);
@@ -318,6 +338,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       FACT(a_gateway_that_is_announced_again_is_registered_once),
       FACT(one_that_was_withdrawn_is_registered_anew),
+      FACT(one_that_is_withdrawn_while_etcd_is_away_is_taken_out_when_it_is_back),
       FACT(a_session_that_is_new_puts_the_key_again_under_its_lease),
       FACT(a_lease_that_is_lost_is_replaced_though_memory_runs_out),
       FACT(a_key_that_is_removed_is_put_again_though_memory_runs_out),
