@@ -65,98 +65,145 @@ static bool list_is_whole(const char *text) {
   return len == 0 || (text[0] != ',' && text[len - 1] != ',' && strstr(text, ",,") == NULL);
 }
 
-void loader_set(struct loader *loader, const struct key *key, void *base, struct origin origin,
-                const char *name, const char *text) {
-  void *field = (char *)base + key->offset;
-  size_t len = strlen(text);
+// The text for a key, and where it stands.
+struct entry {
+  struct loader *loader;
+  const struct key *key;
+  struct origin origin;
+  const char *name;
+  const char *text;
+  char quoted[QUOTE_BYTES];  // for a fault
+};
+
+#define FAULT(entry, ...) loader_fault((entry)->loader, (entry)->origin, (entry)->name, __VA_ARGS__)
+
+// --- Numbers, and what is kept as one ------------------------------------------------
+
+static void set_bool(const struct entry *entry, bool *field) {
+  if (strcmp(entry->text, "true") != 0 && strcmp(entry->text, "false") != 0) {
+    FAULT(entry, "must be true or false, not %s", entry->quoted);
+  } else {
+    *field = entry->text[0] == 't';
+  }
+}
+
+static bool is_in_range(const struct key *key, int64_t number) {
+  return number >= key->min && number <= key->max;
+}
+
+static void set_integer(const struct entry *entry, void *field) {
+  const struct key *key = entry->key;
   int64_t number;
-  char quoted[QUOTE_BYTES], least[32], most[32];
-  log_quote(quoted, sizeof quoted, text, len);
+  if (config_value_parse_integer(entry->text, &number) && is_in_range(key, number)) {
+    field_set_number(field, key->size, number);
+  } else {
+    bool plain = entry->text[strspn(entry->text, "-0123456789")] == '\0';
+    FAULT(entry, "must be a whole number from %" PRId64 " to %" PRId64 ", not %s", key->min,
+          key->max, plain ? entry->text : entry->quoted);
+  }
+}
+
+static void set_duration(const struct entry *entry, void *field) {
+  const struct key *key = entry->key;
+  char least[32], most[32];
+  int64_t ms;
+  if (config_value_parse_duration(entry->text, &ms) && is_in_range(key, ms)) {
+    field_set_number(field, key->size, ms);
+  } else {
+    FAULT(entry, "must be a duration from \"%s\" to \"%s\", a number with ms, s, m or h, not %s",
+          config_value_print_duration(key->min, least, sizeof least),
+          config_value_print_duration(key->max, most, sizeof most), entry->quoted);
+  }
+}
+
+static void set_choice(const struct entry *entry, void *field) {
+  const struct key *key = entry->key;
+  int64_t number = config_value_parse_choice(key->choices, entry->text);
+  if (number >= 0) {
+    field_set_number(field, key->size, number);
+  } else {
+    FAULT(entry, "must be one of %s, not %s", key->choices, entry->quoted);
+  }
+}
+
+// --- Text ----------------------------------------------------------------------------
+
+// Whether it has the form that is wanted of its kind.
+static bool has_form(const struct entry *entry) {
+  const struct key *key = entry->key;
+  const char *text = entry->text;
   switch (key->kind) {
-    case KEY_BOOL:
-      if (strcmp(text, "true") != 0 && strcmp(text, "false") != 0) {
-        loader_fault(loader, origin, name, "must be true or false, not %s", quoted);
-        return;
-      }
-      *(bool *)field = text[0] == 't';
-      return;
-    case KEY_INTEGER:
-      if (!config_value_parse_integer(text, &number) || number < key->min || number > key->max) {
-        loader_fault(loader, origin, name,
-                     "must be a whole number from %" PRId64 " to %" PRId64 ", not %s", key->min,
-                     key->max, text[strspn(text, "-0123456789")] == '\0' ? text : quoted);
-        return;
-      }
-      field_set_number(field, key->size, number);
-      return;
-    case KEY_DURATION:
-      if (!config_value_parse_duration(text, &number) || number < key->min || number > key->max) {
-        loader_fault(
-            loader, origin, name,
-            "must be a duration from \"%s\" to \"%s\", a number with ms, s, m or h, not %s",
-            config_value_print_duration(key->min, least, sizeof least),
-            config_value_print_duration(key->max, most, sizeof most), quoted);
-        return;
-      }
-      field_set_number(field, key->size, number);
-      return;
-    case KEY_CHOICE:
-      number = config_value_parse_choice(key->choices, text);
-      if (number < 0) {
-        loader_fault(loader, origin, name, "must be one of %s, not %s", key->choices, quoted);
-        return;
-      }
-      field_set_number(field, key->size, number);
-      return;
-    case KEY_NETWORKS: networks_set(loader, field, origin, name, text); return;
     case KEY_ADDRESS:
-      if (!(key->max == 1 && len == 0) && !config_value_is_address(text, key->min)) {
-        loader_fault(loader, origin, name,
-                     "must be host:port, the port from %" PRId64 " to 65535, not %s", key->min,
-                     quoted);
-        return;
+      if (!(key->max == 1 && text[0] == '\0') && !config_value_is_address(text, key->min)) {
+        FAULT(entry, "must be host:port, the port from %" PRId64 " to 65535, not %s", key->min,
+              entry->quoted);
+        return false;
       }
-      break;
+      return true;
     case KEY_ADDRESSES:
       if (!config_value_is_addresses(text, key->min, key->max == 1)) {
-        loader_fault(loader, origin, name,
-                     "must be host:port%s, several separated by commas, not %s",
-                     key->max == 1 ? ", or http(s)://host:port" : "", quoted);
-        return;
+        FAULT(entry, "must be host:port%s, several separated by commas, not %s",
+              key->max == 1 ? ", or http(s)://host:port" : "", entry->quoted);
+        return false;
       }
-      break;
+      return true;
     case KEY_PATHS:
     case KEY_TEXTS:
       if (!list_is_whole(text)) {
-        loader_fault(loader, origin, name, "must not have empty entries, as in %s", quoted);
-        return;
+        FAULT(entry, "must not have empty entries, as in %s", entry->quoted);
+        return false;
       }
-      break;
+      return true;
     case KEY_METHOD:
       if (!config_value_is_method(text)) {
-        loader_fault(loader, origin, name, "must be of the form /package.Service/Method, not %s",
-                     quoted);
-        return;
+        FAULT(entry, "must be of the form /package.Service/Method, not %s", entry->quoted);
+        return false;
       }
-      break;
-    default: break;
+      return true;
+    default: return true;
   }
-  if (len >= key->size) {
-    loader_fault(loader, origin, name, "must be shorter than %zu bytes", key->size);
-    return;
-  }
-  if (len < (size_t)key->min && key->kind == KEY_TEXT) {
-    loader_fault(loader, origin, name, "must not be empty");
-    return;
-  }
-  for (size_t i = 0; i < len; i++) {
-    if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f) {
-      loader_fault(loader, origin, name, "must not have control characters, as in %s", quoted);
-      return;
+}
+
+static bool has_control_characters(const char *text) {
+  for (; *text != '\0'; text++) {
+    if ((unsigned char)*text < 0x20 || *text == 0x7f) {
+      return true;
     }
   }
-  memset(field, 0, key->size);
-  memcpy(field, text, len);
+  return false;
+}
+
+static void set_text(const struct entry *entry, char *field) {
+  const struct key *key = entry->key;
+  size_t len = strlen(entry->text);
+  if (!has_form(entry)) {
+    return;
+  }
+  if (len >= key->size) {
+    FAULT(entry, "must be shorter than %zu bytes", key->size);
+  } else if (len < (size_t)key->min && key->kind == KEY_TEXT) {
+    FAULT(entry, "must not be empty");
+  } else if (has_control_characters(entry->text)) {
+    FAULT(entry, "must not have control characters, as in %s", entry->quoted);
+  } else {
+    memset(field, 0, key->size);
+    memcpy(field, entry->text, len);
+  }
+}
+
+void loader_set(struct loader *loader, const struct key *key, void *base, struct origin origin,
+                const char *name, const char *text) {
+  void *field = (char *)base + key->offset;
+  struct entry entry = {.loader = loader, .key = key, .origin = origin, .name = name, .text = text};
+  log_quote(entry.quoted, sizeof entry.quoted, text, strlen(text));
+  switch (key->kind) {
+    case KEY_BOOL: set_bool(&entry, field); return;
+    case KEY_INTEGER: set_integer(&entry, field); return;
+    case KEY_DURATION: set_duration(&entry, field); return;
+    case KEY_CHOICE: set_choice(&entry, field); return;
+    case KEY_NETWORKS: networks_set(loader, field, origin, name, text); return;
+    default: set_text(&entry, field); return;
+  }
 }
 
 static void networks_text(const struct networks *networks, char *buffer, size_t size) {

@@ -4,6 +4,8 @@
 #include "master/bans.h"
 #include "master/control_command.h"
 
+static const int64_t FOR_MAX_MS = INT64_C(100) * 365 * 24 * 60 * 60 * 1000;
+
 // Whom a request means: just one of uid and address. Returns what is wrong, or NULL.
 static const char *subject_read(const json_t *request, struct ban_subject *subject) {
   const json_t *uid = json_object_get(request, "uid");
@@ -62,9 +64,12 @@ json_t *control_ban(struct master *master, const json_t *request, struct questio
   if (wrong) {
     return control_error(wrong);
   }
+  if (json_is_integer(for_ms) && json_integer_value(for_ms) > FOR_MAX_MS) {
+    return control_error("the time is at most 100 years; a ban without one is for good");
+  }
+  const int64_t until_ms = json_is_integer(for_ms) ? now_ms + json_integer_value(for_ms) : 0;
   struct count count = {.ban = &ban};
   directory_each(master->directory, count_if_fits, &count);
-  int64_t until_ms = json_is_integer(for_ms) ? now_ms + json_integer_value(for_ms) : 0;
   int error = bans_add(master->bans, &ban.subject, until_ms, reason ? reason : "", now_ms);
   if (error != 0) {
     return control_error(refusal_text(error));

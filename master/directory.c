@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct player {
+struct directory_player {
   int64_t uid;
   LIST_HEAD(directory_sessions, directory_session) sessions;
   UT_hash_handle hh;
@@ -13,7 +13,7 @@ TAILQ_HEAD(directory_dues, directory_session);
 
 struct directory {
   struct directory_session *sessions;
-  struct player *players;
+  struct directory_player *players;
   struct directory_dues by_due;
   struct directory_dues unwritten;
 };
@@ -32,14 +32,14 @@ static struct directory_dues *list_of(struct directory *directory,
   return session->unwritten ? &directory->unwritten : &directory->by_due;
 }
 
-static struct player *find_player(const struct directory *directory, int64_t uid) {
-  struct player *player = NULL;
+static struct directory_player *find_player(const struct directory *directory, int64_t uid) {
+  struct directory_player *player = NULL;
   HASH_FIND(hh, directory->players, &uid, sizeof uid, player);
   return player;
 }
 
-static struct player *get_player(struct directory *directory, int64_t uid) {
-  struct player *player = find_player(directory, uid);
+static struct directory_player *get_player(struct directory *directory, int64_t uid) {
+  struct directory_player *player = find_player(directory, uid);
   if (!player && (player = calloc(1, sizeof *player))) {
     player->uid = uid;
     LIST_INIT(&player->sessions);
@@ -54,7 +54,7 @@ struct directory_session *directory_add(struct directory *directory,
     return NULL;
   }
   struct directory_session *added = calloc(1, sizeof *added);
-  struct player *player = added ? get_player(directory, session->uid) : NULL;
+  struct directory_player *player = added ? get_player(directory, session->uid) : NULL;
   if (!player) {
     free(added);
     return NULL;
@@ -74,7 +74,7 @@ struct directory_session *directory_find(struct directory *directory, uint64_t c
 }
 
 void directory_remove(struct directory *directory, struct directory_session *session) {
-  struct player *player = find_player(directory, session->session.uid);
+  struct directory_player *player = find_player(directory, session->session.uid);
   LIST_REMOVE(session, same_uid);
   TAILQ_REMOVE(list_of(directory, session), session, due);
   HASH_DELETE(hh, directory->sessions, session);
@@ -86,7 +86,7 @@ void directory_remove(struct directory *directory, struct directory_session *ses
 }
 
 bool directory_has_player(const struct directory *directory, int64_t uid, const char *color) {
-  const struct player *player = find_player(directory, uid);
+  const struct directory_player *player = find_player(directory, uid);
   if (player) {
     const struct directory_session *session;
     LIST_FOREACH(session, &player->sessions, same_uid) {
@@ -100,7 +100,7 @@ bool directory_has_player(const struct directory *directory, int64_t uid, const 
 
 const struct directory_session *directory_session_of(const struct directory *directory,
                                                      int64_t uid) {
-  const struct player *player = find_player(directory, uid);
+  const struct directory_player *player = find_player(directory, uid);
   const struct directory_session *session = player ? LIST_FIRST(&player->sessions) : NULL;
   const struct directory_session *chosen = session;
   if (session) {
@@ -124,7 +124,7 @@ bool directory_is_oldest_sibling(const struct directory_session *session) {
 
 int64_t directory_latest_since_ms(const struct directory *directory,
                                   const struct directory_session *session) {
-  const struct player *player = find_player(directory, session->session.uid);
+  const struct directory_player *player = find_player(directory, session->session.uid);
   const struct directory_session *other;
   int64_t latest_ms = session->session.since_ms;
   LIST_FOREACH(other, &player->sessions, same_uid) {
@@ -137,7 +137,7 @@ int64_t directory_latest_since_ms(const struct directory *directory,
 
 void directory_each_of(struct directory *directory, int64_t uid, directory_visit *visit,
                        void *context) {
-  struct player *player = find_player(directory, uid);
+  struct directory_player *player = find_player(directory, uid);
   struct directory_session *next;
   for (struct directory_session *session = player ? LIST_FIRST(&player->sessions) : NULL; session;
        session = next) {
@@ -199,7 +199,7 @@ void directory_free(struct directory *directory) {
 }
 
 void directory_renew_player(struct directory *directory, int64_t uid, const char *color) {
-  struct player *player = find_player(directory, uid);
+  struct directory_player *player = find_player(directory, uid);
   struct directory_session *session;
   if (!player) {
     return;

@@ -178,8 +178,9 @@ static void on_unary_ended(void *owner, int status, const char *detail) {
                    status == STREAM_FAILED_PRECONDITION || status == STREAM_NOT_FOUND ||
                    status == STREAM_INVALID_ARGUMENT;
     if (call->own_key && refused) {
-      announce_refused(etcd, call->method, why);
+      const char *method = call->method;
       unary_free(call);
+      announce_refused(etcd, method, why);
     } else {
       session_lost(etcd, call->method, why);  // ends the call too
     }
@@ -288,14 +289,17 @@ static void session_end(struct etcd *etcd) {
   set_state(etcd, SESSION_NONE);
 }
 
+static void note_error(struct etcd *etcd, const char *where, const char *why) {
+  snprintf(etcd->health.last_error, sizeof etcd->health.last_error, "%.80s: %.40s: %.120s",
+           etcd->endpoints[etcd->endpoint], where, why);
+  etcd->health.last_error_ms = clock_wall_ms();
+}
+
 static void session_lost(struct etcd *etcd, const char *where, const char *why) {
   const struct config *config = etcd->options.config;
-  struct etcd_health *health = &etcd->health;
   bool watching = etcd->state == SESSION_WATCHING;
   char quoted[300];
-  snprintf(health->last_error, sizeof health->last_error, "%.80s: %.40s: %.120s",
-           etcd->endpoints[etcd->endpoint], where, why);
-  health->last_error_ms = clock_wall_ms();
+  note_error(etcd, where, why);
   if (etcd->failures == 0) {
     log_limited(LOG_LEVEL_WARN, "etcd_lost", "endpoint=%s call=%s why=%s",
                 etcd->endpoints[etcd->endpoint], where,
@@ -308,7 +312,7 @@ static void session_lost(struct etcd *etcd, const char *where, const char *why) 
   start_timer(etcd->session_timer,
               backoff_ms(config->etcd.backoff_ms, config->etcd.backoff_max_ms, rounds));
   if (watching) {
-    health->sessions_lost++;
+    etcd->health.sessions_lost++;
     etcd->events.on_lost(etcd->owner);
   }
   finish_withdrawal(etcd);
@@ -402,13 +406,12 @@ static void on_announce_timer(evutil_socket_t fd, short what, void *owner) {
 // Not allowed, or no room: the nodes can be watched all the same.
 static void announce_refused(struct etcd *etcd, const char *method, const char *why) {
   const struct config *config = etcd->options.config;
-  struct etcd_health *health = &etcd->health;
   char quoted[300];
-  snprintf(health->last_error, sizeof health->last_error, "%.80s: %.40s: %.120s",
-           etcd->endpoints[etcd->endpoint], method, why);
-  health->last_error_ms = clock_wall_ms();
+  note_error(etcd, method, why);
   etcd->announcing = false;
   if (etcd->withdrawing) {
+    etcd->announced = false;  // it goes with its lease, which nobody prolongs
+    etcd->lease = 0;
     finish_withdrawal(etcd);
     return;
   }
@@ -499,6 +502,7 @@ static void on_keepalive_ended(void *owner, int status, const char *detail) {
 static void keepalive_start(struct etcd *etcd) {
   static const struct stream_events events = {on_keepalive_opened, on_keepalive_sent,
                                               on_keepalive_message, on_keepalive_ended};
+  stream_end(etcd->keepalive, false);  // of an answer that came late
   etcd->keepalive_asked = false;
   etcd->keepalive_open = false;
   etcd->keepalive = open_stream(etcd, "/etcdserverpb.Lease/LeaseKeepAlive", 0, &events, etcd);
@@ -509,9 +513,19 @@ static void keepalive_start(struct etcd *etcd) {
   start_timer(etcd->keepalive_timer, etcd->options.config->etcd.timeout_ms);
 }
 
-// In a session that is under way: with the lease there is, or a new one.
+// In a session that is under way: with the lease there is, or a new one. What was to be withdrawn
+// while there was no session goes now.
 static void announce_now(struct etcd *etcd) {
-  if (!etcd->key || etcd->withdrawing || etcd->state != SESSION_WATCHING) {
+  if (etcd->state != SESSION_WATCHING) {
+    return;
+  }
+  if (etcd->withdrawing) {
+    if (etcd->lease != 0) {
+      revoke(etcd);
+    }
+    return;
+  }
+  if (!etcd->key) {
     return;
   }
   if (etcd->lease != 0 && etcd->announced) {
@@ -540,6 +554,8 @@ void etcd_announce(struct etcd *etcd, const char *key, const char *value) {
     etcd->announced = false;
     etcd->announcing = false;
     etcd->lease = 0;
+    etcd->own_revision = 0;  // the new key is to be watched too
+    etcd->own_watched = false;
   }
   free(etcd->key);
   free(etcd->value);
@@ -552,6 +568,15 @@ void etcd_announce(struct etcd *etcd, const char *key, const char *value) {
   announce_now(etcd);
 }
 
+int64_t etcd_lease(const struct etcd *etcd) {
+  return etcd->announced && !etcd->withdrawing ? etcd->lease : 0;
+}
+
+void etcd_adopt_lease(struct etcd *etcd, int64_t lease) {
+  etcd->lease = lease;
+  etcd->announced = lease != 0;
+}
+
 static void on_revoked(struct etcd *etcd, size_t number, const uint8_t *bytes, size_t len) {
   (void)number;
   (void)bytes;
@@ -559,7 +584,7 @@ static void on_revoked(struct etcd *etcd, size_t number, const uint8_t *bytes, s
   if (!etcd->withdrawing) {
     return;  // it has been announced anew meanwhile
   }
-  log_info("deregistered", "key=%s", etcd->key);
+  log_info("deregistered", "key=%s", etcd->key ? etcd->key : "");
   etcd->announced = false;
   etcd->lease = 0;
   finish_withdrawal(etcd);
@@ -611,9 +636,9 @@ void etcd_withdraw(struct etcd *etcd, void (*on_gone)(void *owner), void *owner)
 // --- Watching ----------------------------------------------------------------------
 
 // The end of a range that holds every key with this prefix: its last byte plus 1.
-static ProtobufCBinaryData range_end(const char *prefix, char room[ENDPOINT_BYTES]) {
+static ProtobufCBinaryData range_end(const char *prefix, char room[ETCD_PREFIX_BYTES]) {
   size_t len = strlen(prefix);
-  snprintf(room, ENDPOINT_BYTES, "%s", prefix);
+  snprintf(room, ETCD_PREFIX_BYTES, "%s", prefix);
   room[len - 1] = (char)(room[len - 1] + 1);
   return (ProtobufCBinaryData){len, (uint8_t *)room};
 }
@@ -657,7 +682,7 @@ static void send_watch(struct etcd *etcd, const char *key, ProtobufCBinaryData e
 
 // The next question, if there is one: for each prefix, and for the own key.
 static void ask_watch(struct etcd *etcd) {
-  char room[ENDPOINT_BYTES];
+  char room[ETCD_PREFIX_BYTES];
   if (etcd->watch_sending || !etcd->watch) {
     return;
   }
@@ -718,14 +743,16 @@ static void on_watch_message(void *owner, const uint8_t *bytes, size_t len) {
     session_lost(etcd, "Watch", why);
     return;
   }
-  for (size_t i = 0; i < reply->n_events; i++) {
-    give_event(etcd, reply->events[i]);
+  for (size_t i = 0; etcd->watch && i < reply->n_events; i++) {
+    give_event(etcd, reply->events[i]);  // which may end the session
   }
-  if (reply->n_events > 0) {
+  if (etcd->watch && reply->n_events > 0) {
     etcd->events.on_settled(etcd->owner);
   }
   etcd__watch_response__free_unpacked(reply, NULL);
-  stream_read(etcd->watch);
+  if (etcd->watch) {
+    stream_read(etcd->watch);
+  }
 }
 
 static void on_watch_ended(void *owner, int status, const char *detail) {
@@ -799,7 +826,7 @@ static void list(struct etcd *etcd) {
   etcd->lists_open = etcd->options.prefix_count;
   for (size_t i = 0; i < etcd->options.prefix_count && etcd->state == SESSION_LISTING; i++) {
     const char *prefix = etcd->options.prefixes[i];
-    char room[ENDPOINT_BYTES];
+    char room[ETCD_PREFIX_BYTES];
     Etcd__RangeRequest request = ETCD__RANGE_REQUEST__INIT;
     request.key = (ProtobufCBinaryData){strlen(prefix), (uint8_t *)prefix};
     request.range_end = range_end(prefix, room);

@@ -19,7 +19,10 @@
 #include "common/config.h"
 #include "common/counters.h"
 
-enum { ETCD_PREFIXES = CONFIG_TUNNEL_TYPES };
+enum {
+  ETCD_PREFIXES = CONFIG_TUNNEL_TYPES,
+  ETCD_PREFIX_BYTES = 256,  // of one, with its NUL
+};
 
 struct etcd;
 
@@ -58,8 +61,14 @@ struct etcd *etcd_new(struct event_base *base, const struct etcd_options *option
                       const struct etcd_events *events, void *owner, char *why, size_t why_size);
 void etcd_free(struct etcd *etcd);
 
-// Keeps key at value under a lease from now on, in whatever session there is. Copied.
+// Keeps key at value under a lease from now on, in whatever session there is. Copied. Once,
+// and again after each etcd_withdraw.
 void etcd_announce(struct etcd *etcd, const char *key, const char *value);
+// The lease of the key that is there; 0: none is.
+int64_t etcd_lease(const struct etcd *etcd);
+// Before the first of them: the key that is to be announced, or withdrawn, stands under this lease
+// already.
+void etcd_adopt_lease(struct etcd *etcd, int64_t lease);
 // Removes it, by revoking the lease; on_gone comes once, maybe from inside, when that is
 // done or can't be done.
 void etcd_withdraw(struct etcd *etcd, void (*on_gone)(void *owner), void *owner);

@@ -92,12 +92,7 @@ static void on_login_answer(int worker, uint64_t connection, struct directory_se
   struct master *master = owner;
   const struct channel_login_answer answer = {.connection = connection, .refusal = refusal};
   if (session) {
-    directory_renewed(
-        master->directory, session,
-        clock_monotonic_ms() + master->config.data.gateway_route_table_alive_duration_ms / 2);
-    if (!session->route_written) {
-      routes_player_came(master->routes, session, false);
-    }
+    routes_player_came(master->routes, session);
     player_watch_session_opened(master->player_watch, session);  // before its first packet
   }
   workers_send(master->workers, worker, CHANNEL_LOGIN_ANSWER, &answer);
@@ -243,6 +238,9 @@ size_t master_read_nodes(const struct master *master, struct node **nodes) {
 
 void master_announce(struct master *master) {
   struct registry_endpoint endpoints[CONFIG_LISTENERS];
+  if (!master->all_workers_served || is_draining(master)) {
+    return;
+  }
   for (size_t i = 0; i < master->client_listeners; i++) {
     const struct config_listener *listener = master->client_config[i];
     endpoints[i] = (struct registry_endpoint){
@@ -295,6 +293,17 @@ static void end_takeover(struct master *master) {
   master->saved = NULL;
 }
 
+// All workers serve, or the one that is missing is waited for no longer.
+static void serve(struct master *master) {
+  master->all_workers_served = true;
+  if (master->saved) {
+    end_takeover(master);
+  }
+  service_manager_ready(master->service_manager);
+  master_look_at_readiness(master);
+  master_announce(master);
+}
+
 static void on_all_ready(void *owner) {
   struct master *master = owner;
   char listening[CONFIG_LISTENERS * CONFIG_TEXT_BYTES] = "";
@@ -310,15 +319,7 @@ static void on_all_ready(void *owner) {
   log_info("ready", "version=%s workers=%d%s advertise=%s nodes=%zu", JANUS_VERSION,
            workers_places(master->workers), listening, master->config.server.grpc.advertise,
            node_count);
-  master->all_workers_served = true;
-  if (master->saved) {
-    end_takeover(master);
-  }
-  service_manager_ready(master->service_manager);
-  master_look_at_readiness(master);
-  if (!is_draining(master)) {
-    master_announce(master);
-  }
+  serve(master);
 }
 
 void master_tell_tls_changed(struct master *master) {
@@ -424,9 +425,7 @@ static void look_at_takeover(struct master *master) {
   }
   workers_end_silent(master->workers);
   if (late_ms >= TAKE_OVER_MS) {  // a place has no worker that comes up
-    master->all_workers_served = true;
-    end_takeover(master);
-    master_announce(master);
+    serve(master);
   }
 }
 
@@ -638,61 +637,56 @@ static bool build_services(struct master *master) {
       .on_unused_route = on_unused_route,
       .owner = master,
   };
-  return (master->admission = admission_new(&admission_options)) != NULL;
+  const struct player_watch_options watch_options = {
+      .config = config, .directory = master->directory, .send = send_watch, .owner = master};
+  return (master->admission = admission_new(&admission_options)) &&
+         (master->player_watch = player_watch_new(&watch_options));
 }
 
-// Returns true, or false with the reason in why.
-static bool build(struct master *master, const char *worker_program, char *why, size_t why_size) {
+static bool find_worker(struct master *master, const char *program, char *why, size_t why_size) {
+  master->worker_program_fd = open(program, O_PATH | O_CLOEXEC);
+  if (master->worker_program_fd < 0 || access(program, X_OK) != 0) {
+    snprintf(why, why_size, "%s can't be executed; name it with --worker", program);
+    return false;
+  }
+  return true;
+}
+
+// etcd and Redis, where they are used.
+static bool open_stores(struct master *master, char *why, size_t why_size) {
+  static const struct redis_link_events events = {on_redis_up, on_redis_down, on_redis_changed};
+  const struct config *config = &master->config;
+  master->registry = registry_new(master->base, config, master->secrets, master->nodes,
+                                  master->counters, why, why_size);
+  if (!master->registry) {
+    return false;
+  }
+  registry_take_over(master->registry, json_object_get(master->saved, "registered"));
+  if (config->routes.store != ROUTES_REDIS) {
+    return true;
+  }
+  master->redis = redis_link_new(master->base, config, master->secrets, master->counters, &events,
+                                 master, why, why_size);
+  return master->redis != NULL;
+}
+
+static bool start_tracing(struct master *master) {
+  if (master->trace_settings.url[0] != '\0') {
+    master->trace_exporter = trace_exporter_new(master->base, &master->trace_settings,
+                                                &master->config, master->counters);
+    return master->trace_exporter != NULL;
+  }
+  return true;
+}
+
+// Those of the program before serve on.
+static bool start_workers(struct master *master) {
   static const struct workers_events events = {worker_messages_on_message,
                                                worker_messages_on_worker_dead, on_all_ready,
                                                on_replaced, on_all_gone};
-  static const struct redis_link_events redis_events = {on_redis_up, on_redis_down,
-                                                        on_redis_changed};
-  const struct config *config = &master->config;
-
-  master->worker_program_fd = open(worker_program, O_PATH | O_CLOEXEC);
-  if (master->worker_program_fd < 0 || access(worker_program, X_OK) != 0) {
-    snprintf(why, why_size, "%s can't be executed; name it with --worker", worker_program);
-    return false;
-  }
-  takeover_offer_sockets(master->saved);
-  // First of all, since it tells when another gateway is running.
-  if (!(master->control = control_new(master, why, why_size)) ||
-      !open_listeners(master, why, why_size) ||
-      // The workers' business, but a fault is better found here, once and at the start.
-      tls_client_check(&config->tunnel.tls, master->secrets->tunnel_tls_key, why, why_size) != 0 ||
-      !build_tables(master, why, why_size) || !open_ports(master, why, why_size) ||
-      !(master->registry = registry_new(master->base, config, master->secrets, master->nodes,
-                                        master->counters, why, why_size))) {
-    return false;
-  }
-  if (config->routes.store == ROUTES_REDIS &&
-      !(master->redis = redis_link_new(master->base, config, master->secrets, master->counters,
-                                       &redis_events, master, why, why_size))) {
-    return false;
-  }
-  if (!build_services(master)) {
-    snprintf(why, why_size, "out of memory");
-    return false;
-  }
-  if (master->trace_settings.url[0] != '\0' &&
-      !(master->trace_exporter =
-            trace_exporter_new(master->base, &master->trace_settings, config, master->counters))) {
-    snprintf(why, why_size, "out of memory");
-    return false;
-  }
-  if (!master->saved) {  // else when it is known who is here
-    serve_pushes(master);
-  }
-  const struct player_watch_options watch_options = {
-      .config = config, .directory = master->directory, .send = send_watch, .owner = master};
-  if (!(master->player_watch = player_watch_new(&watch_options))) {
-    snprintf(why, why_size, "out of memory");
-    return false;
-  }
-  const struct workers_options worker_options = {
+  const struct workers_options options = {
       .program_fd = master->worker_program_fd,
-      .config = config,
+      .config = &master->config,
       .secrets = master->secrets,
       .listeners = master->clients,
       .listener_count = master->client_listeners,
@@ -702,18 +696,44 @@ static bool build(struct master *master, const char *worker_program, char *why, 
       .kcp_owners_fd = kcp_owners_fd(master->kcp_owners),
       .saved = json_object_get(master->saved, "workers"),
   };
+  return (master->workers = workers_new(master->base, &options, &events, master)) &&
+         (master->session_reports = session_reports_new(master->base, master->workers));
+}
+
+// Returns true, or false with the reason in why.
+static bool build(struct master *master, const char *worker_program, char *why, size_t why_size) {
+  const struct config *config = &master->config;
+  if (!find_worker(master, worker_program, why, why_size)) {
+    return false;
+  }
+  takeover_offer_sockets(master->saved);
+  // First of all, since it tells when another gateway is running.
+  if (!(master->control = control_new(master, why, why_size)) ||
+      !open_listeners(master, why, why_size) ||
+      // The workers' business, but a fault is better found here, once and at the start.
+      tls_client_check(&config->tunnel.tls, master->secrets->tunnel_tls_key, why, why_size) != 0 ||
+      !build_tables(master, why, why_size) || !open_ports(master, why, why_size) ||
+      !open_stores(master, why, why_size)) {
+    return false;
+  }
+  if (!build_services(master) || !start_tracing(master)) {
+    snprintf(why, why_size, "out of memory");
+    return false;
+  }
+  if (!master->saved) {  // else when it is known who is here
+    serve_pushes(master);
+  }
   push_hub_set_serial(master->push_hub, (uint64_t)json_integer_value(
                                             json_object_get(master->saved, "broadcast_serial")));
   listeners_withdraw_offers();
   int asker_fd = takeover_fd(master->saved, "asker_fd");
   master->upgrade_asker = asker_fd >= 0 ? control_adopt_asker(master->control, asker_fd) : NULL;
-  if (!(master->workers = workers_new(master->base, &worker_options, &events, master))) {
+  if (!start_workers(master)) {
     snprintf(why, why_size, "the workers can't be started");
     return false;
   }
   log_control_init(&master->log_control, master->workers, config->log.level);
-  master->session_reports = session_reports_new(master->base, master->workers);
-  return master->session_reports != NULL;
+  return true;
 }
 
 static void tear_down(struct master *master) {
@@ -772,105 +792,121 @@ static void take_over_settings(struct master *master) {
   }
 }
 
+// --- Running ---------------------------------------------------------------------------
+
+struct heard_signal {
+  int number;
+  event_callback_fn callback;
+  struct event *event;
+};
+
 static void hear_nothing(int number) { (void)number; }
 
-int master_run(const struct master_options *options) {
+static void hear_signals(struct master *master, struct heard_signal *signals, size_t count) {
+  for (size_t i = 0; i < count; i++) {
+    struct heard_signal *one = &signals[i];
+    sigset_t only;
+    sigemptyset(&only);
+    sigaddset(&only, one->number);
+    // Ignored once the event is freed: a second one must not kill us while we tear down. None
+    // is lost meanwhile.
+    pthread_sigmask(SIG_BLOCK, &only, NULL);
+    signal(one->number, hear_nothing);  // ignoring would drop what waits
+    one->event = evsignal_new(master->base, one->number, one->callback, master);
+    evsignal_add(one->event, NULL);
+    pthread_sigmask(SIG_UNBLOCK, &only, NULL);  // what came during a takeover is heard now
+  }
+}
+
+static void free_event(struct event *event) {
+  if (event) {
+    event_free(event);
+  }
+}
+
+// All that build stands on. False: out of memory or of descriptors.
+static bool begin(struct master *master, const struct master_options *options) {
   const struct config *config = options->config;
+  trace_settings_init(&master->trace_settings, &master->config);
+  if (master->config.worker.count == 0) {
+    master->config.worker.count = places_default_count();
+  }
+  master->wanted_workers = master->config.worker.count;
+  if (options->saved) {
+    take_over_settings(master);
+    master->take_over_by_ms = clock_monotonic_ms() + TAKE_OVER_MS;
+  }
+  master->tls_keys = tls_keys_new(config, options->tls_material);
+  if (master->tls_keys) {
+    tls_keys_set_logins(master->tls_keys, master->secrets);
+  }
+  if ((master->loaded = malloc(sizeof *config))) {
+    *master->loaded = *config;
+  }
+  if (!(master->base = event_base_new())) {
+    return false;
+  }
+  master->tick = event_new(master->base, -1, EV_PERSIST, on_second, master);
+  master->leaving = event_new(master->base, -1, EV_PERSIST, on_leave_tick, master);
+  master->service_manager = service_manager_new(master->base);
+  bool has_places = places_init(master);
+  return has_places && master->tick && master->leaving && master->loaded && master->tls_keys;
+}
+
+static void tell_failure(struct master *master, const struct master_options *options,
+                         const char *why) {
+  char quoted[640];
+  log_error("start_failed", "why=%s", log_quote(quoted, sizeof quoted, why, strlen(why)));
+  if (options->saved && !master->workers && !options->went_back) {
+    service_manager_restore_environment(master->service_manager);
+    trace_settings_restore_environment(&master->trace_settings);
+    takeover_go_back(options->saved, options->arguments, master->secrets_before, why);
+  }
+}
+
+int master_run(const struct master_options *options) {
+  static const struct timeval second = {.tv_sec = 1};
   struct master master = {.arguments = *options->arguments,
                           .program = options->program,
                           .saved = options->saved,
                           .went_back = options->went_back,
-                          .config = *config,
+                          .config = *options->config,
                           .secrets = options->secrets,
                           .worker_program_fd = -1,
                           .started_ms = clock_wall_ms()};
-  struct {
-    int number;
-    event_callback_fn callback;
-    struct event *event;
-  } signals[] = {{SIGTERM, on_stop_signal, NULL},
-                 {SIGINT, on_stop_signal, NULL},
-                 {SIGHUP, on_hangup, NULL},
-                 {SIGUSR1, on_reopen_signal, NULL}};
+  struct heard_signal signals[] = {{SIGTERM, on_stop_signal, NULL},
+                                   {SIGINT, on_stop_signal, NULL},
+                                   {SIGHUP, on_hangup, NULL},
+                                   {SIGUSR1, on_reopen_signal, NULL}};
   const size_t signal_count = sizeof signals / sizeof signals[0];
   char why[512] = "out of memory, or of descriptors";
-  int status = 1;
 
-  log_setup(config->log.type, config->log.level, "master");
+  log_setup(master.config.log.type, master.config.log.level, "master");
   signal(SIGPIPE, SIG_IGN);
   if (!options->saved) {       // else they wait, blocked, until we listen
     signal(SIGUSR1, SIG_IGN);  // until the log can be reopened
     signal(SIGHUP, SIG_IGN);   // until there is something to reload
   }
   evthread_use_pthreads();
-  raise_descriptor_limit(config);
-  trace_settings_init(&master.trace_settings, &master.config);
-  if (master.config.worker.count == 0) {
-    master.config.worker.count = places_default_count();
-  }
-  master.wanted_workers = master.config.worker.count;
-  if (options->saved) {
-    take_over_settings(&master);
-    master.take_over_by_ms = clock_monotonic_ms() + TAKE_OVER_MS;
-  }
-  master.loaded = malloc(sizeof *config);
-  master.tls_keys = tls_keys_new(config, options->tls_material);
-  master.base = event_base_new();
-  struct event *tick =
-      master.base ? event_new(master.base, -1, EV_PERSIST, on_second, &master) : NULL;
-  master.leaving =
-      master.base ? event_new(master.base, -1, EV_PERSIST, on_leave_tick, &master) : NULL;
-  bool has_places = master.base && places_init(&master);
-  if (master.loaded) {
-    *master.loaded = *config;
-  }
-  master.service_manager = master.base ? service_manager_new(master.base) : NULL;
-  if (master.tls_keys) {
-    tls_keys_set_logins(master.tls_keys, master.secrets);
-  }
-  if (tick && has_places && master.leaving && master.loaded && master.tls_keys &&
-      build(&master, options->worker_program, why, sizeof why)) {
-    const struct timeval second = {.tv_sec = 1};
-    event_add(tick, &second);
-    for (size_t i = 0; i < signal_count; i++) {
-      sigset_t one;
-      sigemptyset(&one);
-      sigaddset(&one, signals[i].number);
-      // Ignored once the event is freed: a second one must not kill us while we tear down. None
-      // is lost meanwhile.
-      pthread_sigmask(SIG_BLOCK, &one, NULL);
-      signal(signals[i].number, hear_nothing);  // ignoring would drop what waits
-      signals[i].event = evsignal_new(master.base, signals[i].number, signals[i].callback, &master);
-      evsignal_add(signals[i].event, NULL);
-      pthread_sigmask(SIG_UNBLOCK, &one, NULL);  // what came during a takeover is heard now
-    }
+  raise_descriptor_limit(&master.config);
+  bool built = begin(&master, options) && build(&master, options->worker_program, why, sizeof why);
+  if (built) {
+    event_add(master.tick, &second);
+    hear_signals(&master, signals, signal_count);
     event_base_dispatch(master.base);
     log_info("stopped", "sessions_left=%zu", directory_count(master.directory));
-    status = 0;
   } else {
-    char quoted[sizeof why + 64];
-    log_error("start_failed", "why=%s", log_quote(quoted, sizeof quoted, why, strlen(why)));
-    if (options->saved && !master.workers && !options->went_back) {
-      service_manager_restore_environment(master.service_manager);
-      trace_settings_restore_environment(&master.trace_settings);
-      takeover_go_back(options->saved, options->arguments, master.secrets_before, why);
-    }
+    tell_failure(&master, options, why);
   }
   for (size_t i = 0; i < signal_count; i++) {
-    if (signals[i].event) {
-      event_free(signals[i].event);
-    }
+    free_event(signals[i].event);
   }
-  if (tick) {
-    event_free(tick);
-  }
-  if (master.leaving) {
-    event_free(master.leaving);
-  }
+  free_event(master.tick);
+  free_event(master.leaving);
   places_fini(&master);
   service_manager_free(master.service_manager);
   tear_down(&master);
   loop_free(master.base);
   takeover_end(master.saved);
-  return status;
+  return built ? 0 : 1;
 }

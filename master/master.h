@@ -100,6 +100,7 @@ struct master {
   struct gateway_drain drain;
   bool stopping;
   struct loop_lag *loop_lag;
+  struct event *tick;     // each second
   struct event *leaving;  // the workers are gone; looks whether all else is done
   int64_t leave_by_ms;    // monotonic: then it is left undone
 };
@@ -110,7 +111,7 @@ void master_close_session(struct master *master, const struct directory_session 
 
 // Says to whoever asks whether players may be sent here what is true now.
 void master_look_at_readiness(struct master *master);
-// Registers this gateway: players may come.
+// Registers this gateway, unless it does not serve yet or is draining: players may come.
 void master_announce(struct master *master);
 
 // Has the workers read the certificates and keys of TLS anew.

@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "common/redis_routes.h"
 #include "common/system_message.h"
+#include "master/gateway_route.h"
 #include "master/push_message.h"
 
 #define LOG_MODULE LOG_MODULE_SESSION
@@ -96,7 +97,7 @@ static void on_found(int error, const char *address, int64_t ttl_ms, void *conte
       continue;
     }
     if (came_later(session, asked)) {
-      routes_player_came(options->routes, session, true);
+      routes_player_stays(options->routes, session);
     } else {
       log_limited(LOG_LEVEL_INFO, "player_elsewhere", "connection=%" PRIu64 " uid=%lld gateway=%s",
                   asked->connections[i], (long long)asked->uid, address);
@@ -110,10 +111,7 @@ static void look(struct other_gateways *others, const struct login_elsewhere *el
   const char *color = elsewhere->color;
   const struct other_gateways_options *options = &others->options;
   struct whereabouts *asked = calloc(1, sizeof *asked);
-  const struct route_key key = {.tier = ROUTE_GATEWAY,
-                                .service = options->config->label.service,
-                                .color = color,
-                                .oid = elsewhere->uid};
+  const struct route_key key = gateway_route_key(options->config, elsewhere->uid, color);
   if (!asked || strlen(color) >= sizeof asked->color) {
     free(asked);
     return;
@@ -288,10 +286,7 @@ static void on_settled(const struct redis_routes_settled *settled, void *context
 static int settle(struct asking *asking, const char *dead) {
   const struct other_gateways_options *options = &asking->others->options;
   const struct config *config = options->config;
-  const struct route_key key = {.tier = ROUTE_GATEWAY,
-                                .service = config->label.service,
-                                .color = asking->color,
-                                .oid = asking->uid};
+  const struct route_key key = gateway_route_key(config, asking->uid, asking->color);
   return redis_routes_settle(options->link, &key, config->server.grpc.advertise,
                              config->data.gateway_route_table_alive_duration_ms, dead, on_settled,
                              asking);

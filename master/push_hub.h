@@ -113,13 +113,13 @@ void push_hub_send(struct push_hub *hub, const struct push_order *order, push_on
 // What the broadcasts of this gateway are marked with, when they are published.
 const char *push_hub_origin(const struct push_hub *hub);
 
-// From a worker: it is through with a broadcast; it is gone, with all of them.
 // The serial of the latest broadcast, which workers know; a hub that takes over counts on from it.
 uint64_t push_hub_serial(const struct push_hub *hub);
 void push_hub_set_serial(struct push_hub *hub, uint64_t serial);
 // Whether no order waits for another gateway, or for the store.
 bool push_hub_is_idle(const struct push_hub *hub);
 
+// From a worker: it is through with a broadcast; it is gone, with all of them.
 void push_hub_broadcast_done(struct push_hub *hub, int worker, uint64_t serial);
 void push_hub_worker_gone(struct push_hub *hub, int worker);
 

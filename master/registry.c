@@ -15,9 +15,13 @@
 
 enum {
   INSTANCE_MAX_BYTES = 64 << 10,
-  KEY_BYTES = 512,  // of the own one
+  UUID_BYTES = 37,
+  KEY_BYTES = ETCD_PREFIX_BYTES + UUID_BYTES + 1,  // of the own one
   WEIGHT_MAX = 1000000,
 };
+
+_Static_assert(CONFIG_TEXT_BYTES + ROUTE_SERVICE_MAX_BYTES + 1 <= ETCD_PREFIX_BYTES,
+               "a namespace, a slash, a service, and the NUL");
 
 // A key in etcd, and what it says.
 struct instance {
@@ -37,10 +41,12 @@ struct registry {
   struct counters *counters;
   struct etcd *etcd;  // NULL with the static registry
   struct instance *instances;
-  char prefixes[ETCD_PREFIXES][CONFIG_TEXT_BYTES + ROUTE_SERVICE_MAX_BYTES + 2];
+  char prefixes[ETCD_PREFIXES][ETCD_PREFIX_BYTES];
   const char *services[ETCD_PREFIXES];
   size_t prefix_count;
   bool changed;
+  bool announced;       // this gateway is, or is to be
+  char id[UUID_BYTES];  // of this gateway, there; "": a new one is to be made
 };
 
 // --- One instance --------------------------------------------------------------------
@@ -311,14 +317,14 @@ static void on_lost(void *owner) {
 // --- This gateway --------------------------------------------------------------------
 
 // A random UUID, version 4.
-static void make_uuid(char text[37]) {
+static void make_uuid(char text[UUID_BYTES]) {
   uint8_t b[16];
   randombytes_buf(b, sizeof b);
   b[6] = (uint8_t)((b[6] & 0x0f) | 0x40);
   b[8] = (uint8_t)((b[8] & 0x3f) | 0x80);
-  snprintf(text, 37, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0],
-           b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14],
-           b[15]);
+  snprintf(text, UUID_BYTES, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
+           b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13],
+           b[14], b[15]);
 }
 
 // A gateway that listens everywhere is reached where its gRPC address is.
@@ -329,16 +335,22 @@ static void reachable(const char *address, const char *advertise, char *out, siz
   snprintf(out, size, "%.*s%s", host_len, everywhere ? advertise : address, strrchr(address, ':'));
 }
 
+static void own_key(const struct registry *registry, char key[KEY_BYTES]) {
+  const struct config *config = registry->config;
+  snprintf(key, KEY_BYTES, "%s/%s/%s", config->etcd.namespace, config->label.service, registry->id);
+}
+
 void registry_announce(struct registry *registry, const struct registry_endpoint *endpoints,
                        size_t count) {
-  if (!registry->etcd) {
+  if (!registry->etcd || registry->announced) {
     return;
   }
   const struct config *config = registry->config;
-  char id[37];
   char key[KEY_BYTES];
-  make_uuid(id);
-  snprintf(key, sizeof key, "%s/%s/%s", config->etcd.namespace, config->label.service, id);
+  if (registry->id[0] == '\0') {
+    make_uuid(registry->id);
+  }
+  own_key(registry, key);
   json_t *urls = json_pack("[o]", json_sprintf("grpc://%s", config->server.grpc.advertise));
   for (size_t i = 0; i < count; i++) {
     char address[2 * CONFIG_TEXT_BYTES];
@@ -347,8 +359,8 @@ void registry_announce(struct registry *registry, const struct registry_endpoint
         urls, json_sprintf("%s://%s%s", endpoints[i].scheme, address, endpoints[i].path));
   }
   json_t *root =
-      json_pack("{s:s, s:s, s:s, s:{s:s, s:s, s:s, s:s, s:s, s:s}, s:o}", "id", id, "name",
-                config->label.service, "version", config->label.version, "metadata", "svc",
+      json_pack("{s:s, s:s, s:s, s:{s:s, s:s, s:s, s:s, s:s, s:s}, s:o}", "id", registry->id,
+                "name", config->label.service, "version", config->label.version, "metadata", "svc",
                 config->label.service, "profile", config->label.profile, "ver",
                 config->label.version, "color", config->label.color, "zone", config->label.zone,
                 "node", config->label.node, "endpoints", urls);
@@ -358,15 +370,44 @@ void registry_announce(struct registry *registry, const struct registry_endpoint
     log_error("register_failed", "why=\"a label is no UTF-8, or memory is out\"");
     return;
   }
+  registry->announced = true;
   etcd_announce(registry->etcd, key, value);
   free(value);
 }
 
 void registry_withdraw(struct registry *registry, void (*on_gone)(void *owner), void *owner) {
+  registry->announced = false;
+  registry->id[0] = '\0';
   if (registry->etcd) {
     etcd_withdraw(registry->etcd, on_gone, owner);
   } else {
     on_gone(owner);
+  }
+}
+
+json_t *registry_save(const struct registry *registry) {
+  const int64_t lease = registry->etcd ? etcd_lease(registry->etcd) : 0;
+  char key[KEY_BYTES];
+  if (!registry->announced || lease == 0) {
+    return json_null();
+  }
+  own_key(registry, key);
+  return json_pack("{s:s, s:s, s:I}", "id", registry->id, "key", key, "lease", (json_int_t)lease);
+}
+
+void registry_take_over(struct registry *registry, const json_t *saved) {
+  const char *id = json_string_value(json_object_get(saved, "id"));
+  const char *before = json_string_value(json_object_get(saved, "key"));
+  char key[KEY_BYTES];
+  if (!registry->etcd || !id || !before) {
+    return;
+  }
+  snprintf(registry->id, sizeof registry->id, "%s", id);
+  own_key(registry, key);
+  if (strcmp(key, before) == 0) {
+    etcd_adopt_lease(registry->etcd, json_integer_value(json_object_get(saved, "lease")));
+  } else {  // by the configuration as it is now it is another: the one before goes with its lease
+    registry->id[0] = '\0';
   }
 }
 

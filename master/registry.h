@@ -12,6 +12,7 @@
 #define JANUS_MASTER_REGISTRY_H
 
 #include <event2/event.h>
+#include <jansson.h>
 
 #include "common/config.h"
 #include "common/counters.h"
@@ -32,9 +33,13 @@ struct registry_endpoint {
   const char *address;  // host:port
   const char *path;     // behind it; ""
 };
-// Registers this gateway: players may come, to these.
+// Registers this gateway, unless it is: players may come, to these.
 void registry_announce(struct registry *registry, const struct registry_endpoint *endpoints,
                        size_t count);
+// What the next program of this process has to know to keep the gateway registered as it is, and
+// does before anything else of these.
+json_t *registry_save(const struct registry *registry);
+void registry_take_over(struct registry *registry, const json_t *saved);
 // Takes it out again; on_gone comes once, maybe from inside, when that is done or can't be.
 void registry_withdraw(struct registry *registry, void (*on_gone)(void *owner), void *owner);
 

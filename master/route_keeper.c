@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "master/gateway_route.h"
 
 enum {
   WINDOW = 256,  // commands under way
@@ -88,14 +89,6 @@ void route_keeper_free(struct route_keeper *keeper) {
   }
   retry_renewals(keeper);
   free(keeper);
-}
-
-static struct route_key gateway_key(const struct route_keeper *keeper, int64_t uid,
-                                    const char *color) {
-  return (struct route_key){.tier = ROUTE_GATEWAY,
-                            .service = keeper->options.config->label.service,
-                            .color = color,
-                            .oid = uid};
 }
 
 // --- Routes of open tunnels ----------------------------------------------------------
@@ -214,7 +207,7 @@ static void on_written(const redisReply *reply, void *context) {
 
 static void send_write(struct route_keeper *keeper, struct gateway_write *write) {
   const struct config *config = keeper->options.config;
-  const struct route_key key = gateway_key(keeper, write->uid, write->color);
+  const struct route_key key = gateway_route_key(config, write->uid, write->color);
   int error;
   if (write->remove == directory_has_player(keeper->options.directory, write->uid, write->color)) {
     drop_write(keeper, write);  // back again, or gone again
@@ -340,20 +333,19 @@ static void on_gateway_settled(const struct redis_routes_settled *settled, void 
 }
 
 // What can't be sent is due again when Redis is back (route_keeper_settle_all).
-static void renew_gateway(struct route_keeper *keeper, struct directory_session *session,
-                          int64_t now_ms) {
+static void renew_gateway(struct route_keeper *keeper, struct directory_session *session) {
   const struct config *config = keeper->options.config;
   const char *color = session->session.color;
-  const struct route_key key = gateway_key(keeper, session->session.uid, color);
-  int64_t ttl_ms = config->data.gateway_route_table_alive_duration_ms;
-  directory_renewed(keeper->options.directory, session, now_ms + ttl_ms / 2);
+  const struct route_key key = gateway_route_key(config, session->session.uid, color);
+  gateway_route_renewed(config, keeper->options.directory, session);
   struct renewal *renewal = malloc(sizeof *renewal + strlen(color) + 1);
   if (renewal) {
     *renewal = (struct renewal){.keeper = keeper, .uid = session->session.uid};
     strcpy(renewal->color, color);
   }
   if (renewal && redis_routes_settle(keeper->options.link, &key, config->server.grpc.advertise,
-                                     ttl_ms, "", on_gateway_settled, renewal) == 0) {
+                                     config->data.gateway_route_table_alive_duration_ms, "",
+                                     on_gateway_settled, renewal) == 0) {
     keeper->under_way++;
   } else {
     free(renewal);
@@ -361,10 +353,8 @@ static void renew_gateway(struct route_keeper *keeper, struct directory_session 
 }
 
 // Its write was dropped, and what stands there may be of an older session at another gateway.
-static void write_late(struct route_keeper *keeper, struct directory_session *session,
-                       int64_t now_ms) {
-  int64_t ttl_ms = keeper->options.config->data.gateway_route_table_alive_duration_ms;
-  directory_renewed(keeper->options.directory, session, now_ms + ttl_ms / 2);
+static void write_late(struct route_keeper *keeper, struct directory_session *session) {
+  gateway_route_renewed(keeper->options.config, keeper->options.directory, session);
   route_keeper_player_came(keeper, session, true);
 }
 
@@ -385,9 +375,9 @@ void route_keeper_work(struct route_keeper *keeper) {
     } else if (keeper->next_write) {
       send_write(keeper, keeper->next_write);
     } else if (!is_full(keeper) && (session = directory_first_unwritten(directory))) {
-      write_late(keeper, session, now_ms);
+      write_late(keeper, session);
     } else if ((session = directory_first_due(directory)) && session->renew_at_ms <= now_ms) {
-      renew_gateway(keeper, session, now_ms);
+      renew_gateway(keeper, session);
     } else {
       break;
     }

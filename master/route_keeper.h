@@ -37,8 +37,7 @@ struct route_keeper_options {
   struct counters *counters;
   // A held route has been settled: it is at address now, for ttl_ms. Must not free the
   // keeper.
-  void (*on_settled)(const struct held_route *route, const char *address, int64_t ttl_ms,
-                     void *owner);
+  void (*on_settled)(struct held_route *route, const char *address, int64_t ttl_ms, void *owner);
   // A player's gateway route has been written over that of another gateway; one that was to
   // be renewed has been found to name another. Must not free the keeper.
   void (*on_taken_over)(const struct route_taken_over *taken_over, void *owner);

@@ -8,6 +8,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/redis_routes.h"
+#include "master/gateway_route.h"
 #include "master/route_keeper.h"
 
 #define LOG_MODULE LOG_MODULE_ROUTE
@@ -27,14 +28,14 @@ struct routes {
 
 static void tell_holders(struct routes *routes, const struct route_key *key, const char *address);
 
-// Tunnels that go elsewhere follow a route that changes.
-static int put(struct routes *routes, const struct route_key *key, const char *address,
-               int64_t ttl_ms) {
+// Tells by moved whether tunnels that go elsewhere have been told to follow.
+static int put_and_tell(struct routes *routes, const struct route_key *key, const char *address,
+                        int64_t ttl_ms, bool *moved) {
   int64_t now_ms = clock_wall_ms();
   struct route before;
   int known = route_table_lookup(routes->options.table, key, now_ms, &before);
-  bool moved = key->tier != ROUTE_GATEWAY && (known == 0 || known == ERROR_EXPIRED) &&
-               strcmp(before.address, address) != 0;
+  *moved = key->tier != ROUTE_GATEWAY && (known == 0 || known == ERROR_EXPIRED) &&
+           strcmp(before.address, address) != 0;
   // Whatever time to live somebody gave it in Redis.
   ttl_ms = ttl_ms < TTL_MAX_MS ? ttl_ms : TTL_MAX_MS;
   int error = route_table_put(routes->options.table, key, address, now_ms + ttl_ms, now_ms);
@@ -50,10 +51,16 @@ static int put(struct routes *routes, const struct route_key *key, const char *a
                route_tier_name(key->tier), key->oid, error_text(error), suppressed);
     }
   }
-  if (moved) {
+  if (*moved) {
     tell_holders(routes, key, address);
   }
   return error;
+}
+
+static int put(struct routes *routes, const struct route_key *key, const char *address,
+               int64_t ttl_ms) {
+  bool moved;
+  return put_and_tell(routes, key, address, ttl_ms, &moved);
 }
 
 static bool lookup(const struct routes *routes, const struct route_key *key, struct route *route) {
@@ -75,13 +82,6 @@ static bool key_of_held(const struct routes *routes, const struct held_route *he
                         struct route_key *key) {
   const struct tunnel_route name = held_route_name(held);
   return key_of(routes, &name, key);
-}
-
-static struct route_key gateway_key(const struct routes *routes, int64_t uid, const char *color) {
-  return (struct route_key){.tier = ROUTE_GATEWAY,
-                            .service = routes->options.config->label.service,
-                            .color = color,
-                            .oid = uid};
 }
 
 // --- Claims, in memory -------------------------------------------------------------
@@ -116,7 +116,7 @@ static int64_t check_interval_ms(const struct routes *routes) {
   return routes->options.config->data.app_route_table_alive_duration_ms / 10;
 }
 
-static void tell_moved(struct routes *routes, const struct held_route *route, const char *address) {
+static void tell_moved(struct routes *routes, struct held_route *route, const char *address) {
   struct channel_route_held moved = {.oid = route->key->oid,
                                      .tunnel_type = route->key->tunnel_type};
   strncpy(moved.color, route->color, sizeof moved.color - 1);
@@ -126,31 +126,39 @@ static void tell_moved(struct routes *routes, const struct held_route *route, co
   }
 }
 
-static void tell_holders(struct routes *routes, const struct route_key *key, const char *address) {
+typedef void held_act(struct routes *routes, struct held_route *held, const char *address);
+
+// Several types of tunnels may go by one route.
+static void each_held(struct routes *routes, const struct route_key *key, held_act *act,
+                      const char *address) {
   const struct config *config = routes->options.config;
   for (uint32_t i = 0; i < config->tunnel.type_count; i++) {
     const struct tunnel_route name = {.type = i, .color = key->color, .oid = key->oid};
-    const struct held_route *held = strcmp(config->tunnel.types[i].service, key->service) == 0
-                                        ? held_routes_find(routes->held, &name)
-                                        : NULL;
+    struct held_route *held = strcmp(config->tunnel.types[i].service, key->service) == 0
+                                  ? held_routes_find(routes->held, &name)
+                                  : NULL;
     if (held) {
-      tell_moved(routes, held, address);
+      act(routes, held, address);
     }
   }
 }
 
+static void tell_holders(struct routes *routes, const struct route_key *key, const char *address) {
+  each_held(routes, key, tell_moved, address);
+}
+
 // The store's word on a held route. What the feed tells meanwhile is newer: no order is
 // kept between the two.
-static void on_settled(const struct held_route *route, const char *address, int64_t ttl_ms,
-                       void *owner) {
+static void on_settled(struct held_route *route, const char *address, int64_t ttl_ms, void *owner) {
   struct routes *routes = owner;
   struct route_key key;
   struct route known;
+  bool moved = false;
   if (key_of_held(routes, route, &key) &&
       (!route_feed_is_live(routes->feed) || !lookup(routes, &key, &known))) {
-    put(routes, &key, address, ttl_ms);
+    put_and_tell(routes, &key, address, ttl_ms, &moved);
   }
-  if (strcmp(address, route->address) != 0) {
+  if (!moved && strcmp(address, route->address) != 0) {
     tell_moved(routes, route, address);
   }
 }
@@ -248,15 +256,27 @@ static void check_held(struct routes *routes) {
 
 // --- Players -----------------------------------------------------------------------
 
-void routes_player_came(struct routes *routes, const struct directory_session *session,
-                        bool contested) {
+static void write_player(struct routes *routes, const struct directory_session *session,
+                         bool contested) {
   if (routes->keeper) {
     route_keeper_player_came(routes->keeper, session, contested);
     return;
   }
-  struct route_key key = gateway_key(routes, session->session.uid, session->session.color);
+  struct route_key key =
+      gateway_route_key(routes->options.config, session->session.uid, session->session.color);
   put(routes, &key, routes->options.config->server.grpc.advertise,
       routes->options.config->data.gateway_route_table_alive_duration_ms);
+}
+
+void routes_player_came(struct routes *routes, struct directory_session *session) {
+  gateway_route_renewed(routes->options.config, routes->options.directory, session);
+  if (!session->route_written) {
+    write_player(routes, session, false);
+  }
+}
+
+void routes_player_stays(struct routes *routes, const struct directory_session *session) {
+  write_player(routes, session, true);
 }
 
 void routes_player_left(struct routes *routes, int64_t uid, const char *color) {
@@ -264,18 +284,16 @@ void routes_player_left(struct routes *routes, int64_t uid, const char *color) {
     route_keeper_player_left(routes->keeper, uid, color);
     return;
   }
-  struct route_key key = gateway_key(routes, uid, color);
+  struct route_key key = gateway_route_key(routes->options.config, uid, color);
   route_table_remove(routes->options.table, &key);
 }
 
 static void renew_players_in_memory(struct routes *routes) {
   int64_t now_ms = clock_monotonic_ms();
-  int64_t half_ms = routes->options.config->data.gateway_route_table_alive_duration_ms / 2;
   struct directory *directory = routes->options.directory;
   struct directory_session *session;
   while ((session = directory_first_due(directory)) && session->renew_at_ms <= now_ms) {
-    routes_player_came(routes, session, false);
-    directory_renewed(directory, session, now_ms + half_ms);
+    routes_player_came(routes, session);
   }
 }
 
@@ -312,21 +330,13 @@ static bool on_wants(const struct redis_routes_name *name, bool scanning, void *
              ERROR_NOT_FOUND;
 }
 
-// A route that is held here has vanished or changed: Roma ends what misses its route, so
-// it is put back at once; tunnels follow a change.
-static void look_after_held(struct routes *routes, const struct redis_routes_name *name,
-                            const char *address) {
-  const struct config *config = routes->options.config;
-  for (uint32_t i = 0; i < config->tunnel.type_count; i++) {
-    const struct tunnel_route route = {.type = i, .color = name->color, .oid = name->oid};
-    struct held_route *held = strcmp(config->tunnel.types[i].service, name->service) == 0
-                                  ? held_routes_find(routes->held, &route)
-                                  : NULL;
-    if (held && !address) {
-      route_keeper_settle(routes->keeper, held);
-    } else if (held && strcmp(held->address, address) != 0) {
-      tell_moved(routes, held, address);
-    }
+// A route that is held here has vanished, or is another than the tunnel's: Roma ends what
+// misses its route, so it is put back at once; tunnels follow a change.
+static void look_after_held(struct routes *routes, struct held_route *held, const char *address) {
+  if (!address) {
+    route_keeper_settle(routes->keeper, held);
+  } else if (strcmp(held->address, address) != 0) {
+    tell_moved(routes, held, address);
   }
 }
 
@@ -351,8 +361,9 @@ static void on_route(const struct redis_routes_name *name, const char *address, 
                                 .service = name->service,
                                 .color = name->color,
                                 .oid = name->oid};
+  bool moved = false;
   if (address) {
-    put(routes, &key, address, ttl_ms);
+    put_and_tell(routes, &key, address, ttl_ms, &moved);
   } else if (key.tier == ROUTE_GATEWAY) {
     route_table_remove(routes->options.table, &key);
   } else {
@@ -360,10 +371,10 @@ static void on_route(const struct redis_routes_name *name, const char *address, 
     // put it back.
     route_table_doubt(routes->options.table, &key);
   }
-  if (key.tier != ROUTE_GATEWAY) {
-    look_after_held(routes, name, address);
-  } else {
+  if (key.tier == ROUTE_GATEWAY) {
     look_after_player(routes, name, address);
+  } else if (!moved) {
+    each_held(routes, &key, look_after_held, address);
   }
 }
 
@@ -546,7 +557,7 @@ int routes_get(struct routes *routes, const struct route_key *key, routes_on_fou
 
 int routes_find_gateway(struct routes *routes, int64_t uid, const char *color,
                         routes_on_found *on_found, void *context) {
-  const struct route_key key = gateway_key(routes, uid, color);
+  const struct route_key key = gateway_route_key(routes->options.config, uid, color);
   struct route route;
   if (!lookup(routes, &key, &route)) {
     return routes_get(routes, &key, on_found, context);

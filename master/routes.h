@@ -61,11 +61,12 @@ void routes_released(struct routes *routes, int worker,
                      const struct channel_route_released *released);
 void routes_worker_gone(struct routes *routes, int worker);
 
-// The gateway tier: this gateway has the player; it no longer has. The directory knows
-// already. contested: as for route_keeper_player_came.
-void routes_player_came(struct routes *routes, const struct directory_session *session,
-                        bool contested);
+// The gateway tier: this gateway has the player, whose route is written unless it has been; it
+// no longer has. The directory knows already.
+void routes_player_came(struct routes *routes, struct directory_session *session);
 void routes_player_left(struct routes *routes, int64_t uid, const char *color);
+// It keeps the player, though what is written names another gateway.
+void routes_player_stays(struct routes *routes, const struct directory_session *session);
 
 // Whether gateway routes are still to be written to a store that answers.
 bool routes_writing(const struct routes *routes);

@@ -21,6 +21,7 @@
 #include "master/operations_grpc.h"
 #include "master/operations_http.h"
 #include "master/push_hub.h"
+#include "master/registry.h"
 #include "master/service_manager.h"
 #include "master/tls_keys.h"
 #include "master/trace_settings.h"
@@ -145,7 +146,7 @@ static json_t *save(struct master *master, int asker_fd, int secrets_fd) {
   snprintf(port, sizeof port, "%d", operations_grpc_port(master->operations_grpc));
   return json_pack(
       "{s:s, s:o, s:o, s:o, s:o, s:o, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:o, s:o, "
-      "s:o}",
+      "s:o, s:o}",
       "version", JANUS_VERSION, "settings", save_settings(master->loaded), "running",
       save_settings(&master->config), "counters", save_counters(master->counters), "nodes",
       save_nodes(master), "bans", save_bans(master), "grpc_addr", master->loaded->server.grpc.addr,
@@ -153,7 +154,7 @@ static json_t *save(struct master *master, int asker_fd, int secrets_fd) {
       "control_fd", control, "program_fd", program, "asker_fd", asker_fd, "tls_fd",
       tls_keys_fd(master->tls_keys), "kcp_owners_fd", kcp_owners_fd(master->kcp_owners),
       "broadcast_serial", (json_int_t)push_hub_serial(master->push_hub), "listeners", listeners,
-      "workers", workers, "fds", fds);
+      "registered", registry_save(master->registry), "workers", workers, "fds", fds);
 }
 
 // saved as text in a memory file.

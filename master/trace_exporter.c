@@ -413,6 +413,12 @@ bool trace_exporter_flush(struct trace_exporter *exporter) {
   return exporter->body || !STAILQ_EMPTY(&exporter->waiting);
 }
 
+void trace_exporter_resume(struct trace_exporter *exporter) {
+  if (exporter) {
+    exporter->ending = false;
+  }
+}
+
 // False: out of memory.
 static bool set_up_request(struct trace_exporter *exporter) {
   const struct trace_settings *settings = exporter->settings;

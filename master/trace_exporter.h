@@ -27,5 +27,7 @@ void trace_exporter_take(struct trace_exporter *exporter, const struct channel_s
 
 // Sends what waits at once, and once only: the end is near. True while there is something left.
 bool trace_exporter_flush(struct trace_exporter *exporter);
+// The end has not come: all is as it was. Accepts NULL.
+void trace_exporter_resume(struct trace_exporter *exporter);
 
 #endif

@@ -77,6 +77,7 @@ static void fail(struct upgrade *upgrade, const char *why) {
     if (master->push_topics) {
       push_topics_resume(master->push_topics);
     }
+    trace_exporter_resume(master->trace_exporter);
   }
   if (upgrade->state == UPGRADE_HELD) {
     workers_resume(master->workers);

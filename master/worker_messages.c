@@ -3,7 +3,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "common/clock.h"
 #include "common/kcp_owners.h"
 #include "master/admission.h"
 #include "master/directory.h"
@@ -56,10 +55,7 @@ static void on_session_here(struct master *master, int worker, const struct chan
                 here->connection, worker);
     return;
   }
-  directory_renewed(
-      master->directory, session,
-      clock_monotonic_ms() + master->config.data.gateway_route_table_alive_duration_ms / 2);
-  routes_player_came(master->routes, session, false);
+  routes_player_came(master->routes, session);
   struct same_player same = {.master = master, .here = session};
   directory_each_of(master->directory, here->uid, close_rival, &same);
 }

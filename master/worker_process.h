@@ -62,6 +62,8 @@ int worker_process_start(struct worker_process *process);
 void worker_process_start_later(struct worker_process *process);
 // Takes over fd. NULL when out of memory.
 struct channel *worker_process_open_channel(struct worker_process *process, int fd);
+// Of those that were ever used.
+bool workers_number_is_free(const struct workers *workers, int number);
 // One with the lowest number that is free, for that place. NULL: there is none, or no memory.
 struct worker_process *worker_process_take(struct workers *workers, int place);
 void worker_process_free(struct worker_process *process);  // its number

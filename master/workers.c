@@ -121,45 +121,31 @@ struct channel *worker_process_open_channel(struct worker_process *process, int 
   return channel_new(process->workers->base, fd, &events, process);
 }
 
-int worker_process_start(struct worker_process *process) {
-  struct workers *workers = process->workers;
-  int pair[2] = {-1, -1};
-  int fds[FDS_MAX];
-  const int end = HANDOVER_LISTENERS + (int)workers->options.listener_count;
-  int error = ERROR_SYSTEM;
-  pid_t pid = -1;
-
-  process->started_ms = clock_monotonic_ms();  // a start that fails is no calm either
-  shm_unmap(&process->counters);
-  fds[HANDOVER_SETTINGS] = settings_fd(workers->options.config);
-  fds[HANDOVER_SECRETS] = secrets_pipe_new(workers->options.secrets);
+// What it is handed but for its channel, each under its number there. False: some of its own could
+// not be made; those that are there are to be closed all the same.
+static bool open_handover(struct worker_process *process, int *fds) {
+  const struct workers_options *options = &process->workers->options;
+  fds[HANDOVER_SETTINGS] = settings_fd(options->config);
+  fds[HANDOVER_SECRETS] = secrets_pipe_new(options->secrets);
   if (fds[HANDOVER_SETTINGS] < 0 || fds[HANDOVER_SECRETS] < 0 ||
-      socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0 ||
       shm_create(&process->counters, "janus-counters", sizeof(struct counters), false) != 0) {
-    goto out;
+    return false;
   }
-  fds[HANDOVER_CHANNEL] = pair[1];
-  fds[HANDOVER_ROUTE_TABLE] = workers->options.route_table_fd;
-  fds[HANDOVER_NODE_TABLE] = workers->options.node_table_fd;
-  fds[HANDOVER_TLS] = workers->options.tls_fd;
-  fds[HANDOVER_KCP_OWNERS] = workers->options.kcp_owners_fd;
+  fds[HANDOVER_ROUTE_TABLE] = options->route_table_fd;
+  fds[HANDOVER_NODE_TABLE] = options->node_table_fd;
+  fds[HANDOVER_TLS] = options->tls_fd;
+  fds[HANDOVER_KCP_OWNERS] = options->kcp_owners_fd;
   fds[HANDOVER_COUNTERS] = process->counters.fd;
-  for (int i = HANDOVER_LISTENERS; i < end; i++) {
-    fds[i] = workers->options.listeners[i - HANDOVER_LISTENERS].fds[process->info.place];
+  for (size_t i = 0; i < options->listener_count; i++) {
+    fds[HANDOVER_LISTENERS + i] = options->listeners[i].fds[process->info.place];
   }
-  pid = fork();
-  if (pid == 0) {
-    become_worker(workers, process->index, fds, end);
-  }
-  if (pid < 0) {
-    goto out;
-  }
-  process->channel = worker_process_open_channel(process, pair[0]);
-  pair[0] = -1;
-  if (!process->channel) {
-    kill(pid, SIGKILL);
-  }
-  if (process->channel && !tell_first(process)) {
+  return true;
+}
+
+// It lives, and this is our end of its channel. Without one it is of no use.
+static void take_started(struct worker_process *process, pid_t pid, int fd) {
+  process->channel = worker_process_open_channel(process, fd);
+  if (!process->channel || !tell_first(process)) {
     kill(pid, SIGKILL);
   }
   process->info.pid = pid;
@@ -171,23 +157,42 @@ int worker_process_start(struct worker_process *process) {
   worker_process_start_timer(process, READY_TIMEOUT_MS);
   log_info("worker_started", "worker=%d pid=%d generation=%" PRIu64, process->index, (int)pid,
            process->info.generation);
-  error = 0;
-out:
-  if (error != 0) {
-    log_error("worker_start_failed", "worker=%d error=\"%s\"", process->index, strerror(errno));
+}
+
+static void close_fd(int fd) {
+  if (fd >= 0) {
+    close(fd);
   }
-  for (int i = 0; i < 2; i++) {
-    if (pair[i] >= 0) {
-      close(pair[i]);
+}
+
+int worker_process_start(struct worker_process *process) {
+  const struct workers *workers = process->workers;
+  int pair[2] = {-1, -1};
+  int fds[FDS_MAX];
+  pid_t pid = -1;
+
+  process->started_ms = clock_monotonic_ms();  // a start that fails is no calm either
+  shm_unmap(&process->counters);
+  if (open_handover(process, fds) &&
+      socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0) {
+    fds[HANDOVER_CHANNEL] = pair[1];
+    pid = fork();
+    if (pid == 0) {
+      become_worker(workers, process->index, fds,
+                    HANDOVER_LISTENERS + (int)workers->options.listener_count);
     }
   }
-  if (fds[HANDOVER_SETTINGS] >= 0) {
-    close(fds[HANDOVER_SETTINGS]);
+  if (pid > 0) {
+    take_started(process, pid, pair[0]);
+    pair[0] = -1;
+  } else {
+    log_error("worker_start_failed", "worker=%d error=\"%s\"", process->index, strerror(errno));
   }
-  if (fds[HANDOVER_SECRETS] >= 0) {
-    close(fds[HANDOVER_SECRETS]);
-  }
-  return error;
+  close_fd(pair[0]);
+  close_fd(pair[1]);
+  close_fd(fds[HANDOVER_SETTINGS]);
+  close_fd(fds[HANDOVER_SECRETS]);
+  return pid > 0 ? 0 : ERROR_SYSTEM;
 }
 
 // At once the first time, then after a pause that doubles while workers keep
@@ -466,10 +471,22 @@ void workers_kill(struct workers *workers) {
 
 // --- Numbers and places ----------------------------------------------------------------
 
+// Nobody's, and not that of a dead one whose successor is still to come: whoever had it then
+// would be taken for that one.
+bool workers_number_is_free(const struct workers *workers, int number) {
+  for (int i = 0; i < workers->count; i++) {
+    const struct worker_process *process = &workers->process[i];
+    if (process->info.state != WORKER_NONE && process->predecessor == number) {
+      return false;
+    }
+  }
+  return workers->process[number].info.state == WORKER_NONE;
+}
+
 // The lowest that is free, for that place. NULL: there is none, or no memory.
 struct worker_process *worker_process_take(struct workers *workers, int place) {
   int number = 0;
-  while (number < workers->count && workers->process[number].info.state != WORKER_NONE) {
+  while (number < workers->count && !workers_number_is_free(workers, number)) {
     number++;
   }
   if (number == CONFIG_WORKER_NUMBERS) {

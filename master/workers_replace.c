@@ -124,7 +124,7 @@ void workers_send_the_oldest_away(struct workers *workers, const struct channel_
 static size_t free_numbers(const struct workers *workers) {
   size_t count = (size_t)(CONFIG_WORKER_NUMBERS - workers->count);
   for (int i = 0; i < workers->count; i++) {
-    count += workers->process[i].info.state == WORKER_NONE;
+    count += workers_number_is_free(workers, i);
   }
   return count;
 }

@@ -1,15 +1,17 @@
 """Players leave: a worker that is replaced, or the whole gateway."""
 
+import os
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
 from janus import wire
 from janus.etcd_server import Etcd
 from janus.patience import patient, wait_for
-from janus.programs import BIN, Gateway, etcd_settings, nodes_of, run
+from janus.programs import BIN, Gateway, Program, etcd_settings, nodes_of, run
 from test_health import Port
 from test_processes import alive, players_on_each_worker
 
@@ -263,6 +265,25 @@ def test_a_drain_takes_the_gateway_out_of_the_registry_and_undrain_puts_it_back(
         etcd.wait_gateways(0)
         wait_for(lambda: refused(gateway), "clients to be refused")
         gateway.ctl("undrain")
+    etcd.wait_gateways(1)
+
+
+def test_a_gateway_that_does_not_serve_yet_is_not_registered_by_an_undrain(start, tmp_path):
+    etcd = start(Etcd)
+    worker = tmp_path / "janus-worker"
+    worker.write_text("no program")
+    worker.chmod(0o755)
+    gateway = start(Gateway, nodes=[], start=False, settings=etcd_settings(*etcd.endpoints))
+    Program.__init__(gateway, [os.path.join(BIN, "janusd"), "-c", gateway.config_path,
+                               "--worker", str(worker)])
+    wait_for(lambda: os.path.exists(gateway.socket_path), "its socket")
+    gateway.wait_link("etcd", "watching")
+    drain(gateway, "--timeout", "1h")
+    gateway.ctl("undrain")
+    # The same file, which it has open.
+    worker.write_bytes(Path(BIN, "../libexec/janus-worker").read_bytes())
+    gateway.wait_log("event=registered")
+    assert "event=registered" not in gateway.log().partition("event=ready ")[0]
     etcd.wait_gateways(1)
 
 

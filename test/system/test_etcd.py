@@ -144,6 +144,23 @@ def test_a_registration_that_somebody_removes_is_put_again(start, etcd, gateway)
     assert gateway.link("etcd")["registered"]
 
 
+def test_a_registration_after_an_undrain_is_watched_too(start):
+    etcd = start(Etcd)
+    gateway = gateway_on(start, etcd)
+    etcd.wait_gateways(1)
+    gateway.ctl("drain", "--no-wait", "--timeout", "1h")
+    etcd.wait_gateways(0)
+    wait_for(lambda: gateway.ctl("drain", "status")["drain"]["state"] != "deregistering",
+             "the registry to let it go")
+    gateway.ctl("undrain")
+    for _ in range(2):
+        (key,) = wait_for(lambda: etcd.list("/microservices/janus.gate.interface/"), "it")
+        mark = gateway.mark()
+        etcd.delete(key)
+        gateway.wait_log("event=registration_removed", since=mark)
+        etcd.wait_gateways(1)
+
+
 def test_a_registration_that_is_removed_while_nobody_looks_is_put_again(start):
     etcd = start(Etcd)
     gateway = gateway_on(start, etcd, lease_ttl="600s")

@@ -422,6 +422,15 @@ def test_the_gateway_knows_every_command(guarded):
     assert set(names.split(", ")) <= set(COMMAND)
 
 
+@pytest.mark.parametrize("for_ms", [2**63 - 1, 2**62])
+def test_no_ban_is_longer_than_time(guarded, for_ms):
+    with socket.socket(socket.AF_UNIX) as asker:
+        asker.connect(guarded.path)
+        asker.sendall(b'{"command": "ban", "uid": 1, "for_ms": %d}\n' % for_ms)
+        answer = json.loads(asker.makefile().read())
+    assert "at most 100 years" in answer["error"]
+
+
 @needs_root
 def test_those_who_may_not_do_not_keep_the_others_out(guarded):
     """As many connections as they are given, and more."""

@@ -1,10 +1,13 @@
 """Spans of what clients did come to a collector by OTLP."""
 
+import os
+
 import pytest
 from janus.otlp_receiver import OtlpReceiver
 from janus.patience import wait_for
-from janus.programs import Gateway, nodes_of
+from janus.programs import BIN, Gateway, nodes_of
 from janus.push import GrpcPusher, HttpPusher, body, json_body
+from test_upgrade import refused, script
 
 TUNNEL = "player.intra.v1.TunnelService/Tunnel"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -177,6 +180,19 @@ def test_a_collector_that_is_away_gets_the_spans_later(start, backend, receiver)
     assert gateway.counter("span_export_retries") == 2
     wait_for(lambda: gateway.counter("spans_exported") == gateway.counter("spans_finished"),
              "all to be exported")
+    assert gateway.counter("spans_dropped") == 0
+
+
+def test_after_an_upgrade_that_came_to_nothing_it_is_tried_again_all_the_same(
+        start, backend, receiver, tmp_path):
+    gateway = traced(start, backend, receiver)
+    # Good in its trial, and gone when it is to take over.
+    program = script(tmp_path, f'rm "$0"; exec {os.path.join(BIN, "janusd")} "$@"')
+    assert "can't be executed" in refused(gateway, "--program", program)
+    receiver.answers = [(503, {})]
+    with gateway.player(uid=7010) as player:
+        player.ask(3, 1)
+    receiver.find("connection", user_id="7010")
     assert gateway.counter("spans_dropped") == 0
 
 

@@ -337,6 +337,30 @@ def test_bans_and_nodes_go_over(start, backend):
         assert ban["reason"] == "cheating"
 
 
+def test_the_registration_goes_over(start):
+    """Its lease outlives the test: what is left behind would be seen."""
+    etcd = start(Etcd)
+    gateway = start(Gateway, nodes=[], settings=etcd_settings(*etcd.endpoints, lease_ttl="600s"))
+    etcd.wait_gateways(1)
+    (key,) = etcd.list("/microservices/janus.gate.interface/")
+    mark = gateway.mark()
+    upgrade(gateway)
+    gateway.wait_log("event=registered", since=mark)
+    assert set(etcd.list("/microservices/janus.gate.interface/")) == {key}
+    gateway.ctl("drain", "--no-wait", "--timeout", "1h")
+    etcd.wait_gateways(0)
+
+
+def test_one_that_is_another_by_the_new_configuration_is_made_anew(start):
+    etcd = start(Etcd)
+    gateway = start(Gateway, nodes=[], settings=etcd_settings(*etcd.endpoints))
+    etcd.wait_gateways(1)
+    gateway.configure({"etcd": {"namespace": "/elsewhere"}})
+    upgrade(gateway)
+    wait_for(lambda: etcd.list("/elsewhere/janus.gate.interface/"), "it to be there")
+    etcd.wait_gateways(0)  # the one before goes with its lease
+
+
 def test_after_it_the_old_workers_go_by_the_new_nodes(start, backend):
     second = start(Backend)
     gateway = start(Gateway, nodes=nodes_of(backend.address))

@@ -8,6 +8,7 @@
 
 #include "common/clock.h"
 #include "master/routes.h"
+#include "test/unit/redis.h"
 
 struct fixture {
   struct event_base *base;
@@ -18,6 +19,9 @@ struct fixture {
   struct config config;
   struct channel_route_held moved;  // the last that a worker was told
   int moved_worker;                 // -1: none was
+  int moved_count;
+  struct redis_server redis;
+  struct redis_link *link;  // NULL: routes in memory
   struct simulated_worker *simulated;
 };
 
@@ -40,6 +44,7 @@ static void on_moved(int worker, const struct channel_route_held *moved, void *o
   struct fixture *fixture = owner;
   fixture->moved_worker = worker;
   fixture->moved = *moved;
+  fixture->moved_count++;
   if (fixture->simulated) {
     struct simulated_worker *simulated = &fixture->simulated[worker];
     assert_true(simulated->told_count < ON_THE_WAY_MAX);
@@ -47,7 +52,37 @@ static void on_moved(int worker, const struct channel_route_held *moved, void *o
   }
 }
 
-static int set_up(void **state) {
+static void on_master_up(void *owner) {
+  struct fixture *fixture = owner;
+  routes_redis_up(fixture->routes);
+}
+
+static void on_master_down(void *owner) { (void)owner; }
+
+static void on_masters_changed(void *owner) {
+  struct fixture *fixture = owner;
+  routes_redis_changed(fixture->routes);
+}
+
+static struct redis_link *link_to_redis(struct fixture *fixture) {
+  static const struct redis_link_events events = {on_master_up, on_master_down, on_masters_changed};
+  static struct secrets secrets;
+  struct config *config = &fixture->config;
+  char why[128] = "";
+  redis_start(&fixture->redis);
+  strcpy(config->data.redis.addr, fixture->redis.address);
+  config->data.redis.dial_timeout_ms = 2000;
+  config->data.redis.read_timeout_ms = 1000;
+  config->data.redis.write_timeout_ms = 1000;
+  config->data.redis.backoff_ms = 10;
+  config->data.redis.backoff_max_ms = 50;
+  fixture->link = redis_link_new(fixture->base, config, &secrets, &fixture->counters, &events,
+                                 fixture, why, sizeof why);
+  assert_string_equal(why, "");
+  return fixture->link;
+}
+
+static int set_up_with(void **state, bool in_redis) {
   static struct fixture fixture;
   const struct route_table_options options = {.capacity = {4, 4, 4}};
   int error;
@@ -67,6 +102,7 @@ static int set_up(void **state) {
   const struct routes_options routes_options = {
       .base = fixture.base,
       .config = config,
+      .link = in_redis ? link_to_redis(&fixture) : NULL,
       .table = fixture.table,
       .directory = fixture.directory,
       .counters = &fixture.counters,
@@ -78,9 +114,16 @@ static int set_up(void **state) {
   return fixture.routes ? 0 : -1;
 }
 
+static int set_up(void **state) { return set_up_with(state, false); }
+
+static int set_up_in_redis(void **state) { return set_up_with(state, true); }
+
 static int tear_down(void **state) {
   struct fixture *fixture = *state;
+  redis_link_close(fixture->link);
   routes_free(fixture->routes);
+  redis_link_free(fixture->link);
+  redis_kill(&fixture->redis);
   directory_free(fixture->directory);
   route_table_free(fixture->table);
   event_base_free(fixture->base);
@@ -232,14 +275,57 @@ static void the_gateway_tier_names_this_gateway_while_the_player_is_here(void **
   const struct route_key key = {
       .tier = ROUTE_GATEWAY, .service = "janus.gate.interface", .color = "blue", .oid = 5};
   struct route route;
-  const struct directory_session session = {.session = {.uid = 5, .color = "blue"}};
-  routes_player_came(fixture->routes, &session, false);
+  const struct channel_session session = {.connection = 1, .uid = 5, .color = "blue"};
+  routes_player_came(fixture->routes, directory_add(fixture->directory, &session, 0));
   assert_int_equal(route_table_lookup(fixture->table, &key, clock_wall_ms(), &route), 0);
   assert_string_equal(route.address, "10.0.0.1:19100");
   assert_true(route.expires_at_ms > clock_wall_ms() + 500000);
   routes_player_left(fixture->routes, 5, "blue");
   assert_int_equal(route_table_lookup(fixture->table, &key, clock_wall_ms(), &route),
                    ERROR_NOT_FOUND);
+}
+
+// --- In Redis ------------------------------------------------------------------------
+
+#define WAIT_FOR(fixture, condition)                                              \
+  for (int64_t until_ms = clock_monotonic_ms() + redis_patience_ms();             \
+       !(condition) && (check_time(until_ms, #condition), true); turn(fixture)) { \
+  }
+
+static void check_time(int64_t until_ms, const char *what) {
+  if (clock_monotonic_ms() > until_ms) {
+    fail_msg("it never came to: %s", what);
+  }
+}
+
+static void turn(struct fixture *fixture) {
+  const struct timeval moment = {.tv_usec = 2000};
+  event_base_loopexit(fixture->base, &moment);
+  event_base_dispatch(fixture->base);
+}
+
+static bool is_at(const struct fixture *fixture, int64_t oid, const char *address) {
+  const struct route_key key = {
+      .tier = ROUTE_OBJECT, .service = "roma.room.service", .color = "", .oid = oid};
+  struct route route;
+  return route_table_lookup(fixture->table, &key, clock_wall_ms(), &route) == 0 &&
+         strcmp(route.address, address) == 0;
+}
+
+static void a_route_that_moves_is_told_once(void **state) {
+  struct fixture *fixture = *state;
+  const struct channel_route_held held = {.oid = 1, .address = "a:1"};
+  redis_do(&fixture->redis, "SET r_roma.room.service_{}_{1} a:1 PX 600000");
+  WAIT_FOR(fixture, is_at(fixture, 1, "a:1"));
+  routes_held(fixture->routes, 0, &held);
+  assert_int_equal(fixture->moved_count, 0);
+  redis_do(&fixture->redis, "SET r_roma.room.service_{}_{1} b:1 PX 600000");
+  WAIT_FOR(fixture, is_at(fixture, 1, "b:1"));
+  assert_int_equal(fixture->moved_count, 1);
+  assert_string_equal(fixture->moved.address, "b:1");
+  // What the table knew already, and the tunnel did not.
+  routes_held(fixture->routes, 0, &held);
+  assert_int_equal(fixture->moved_count, 2);
 }
 
 int main(void) {
@@ -253,6 +339,7 @@ int main(void) {
       FACT(whoever_holds_a_route_is_told_when_another_moves_it),
       FACT(workers_that_choose_differently_in_an_outage_come_together),
       FACT(the_gateway_tier_names_this_gateway_while_the_player_is_here),
+      cmocka_unit_test_setup_teardown(a_route_that_moves_is_told_once, set_up_in_redis, tear_down),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
