@@ -1,0 +1,53 @@
+"""How soon a node that comes or goes matters to players: from its registration in etcd to its first
+tunnel, and from its death to the last of 1,000 tunnels opened anew on another."""
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+from janus.etcd_server import Etcd
+from janus.patience import wait_for
+from janus.programs import BIN, Roma, etcd_settings, merged
+from rig import COLOR, TURNS, report, say
+
+FAILOVER_PLAYERS = 1000
+
+
+def bench_failover(rig):
+    etcd = rig.add(Etcd())
+    gateway = rig.add_gateway("etcd", merged(etcd_settings(*etcd.endpoints), {
+        "tunnel": {"backoff": "5ms", "backoff_max": "5ms"}}), nodes=[])
+    wait_for(lambda: gateway.link("etcd")["state"] == "watching", "etcd to be watched")
+    first, again = [], []
+    for turn in range(TURNS):
+        say(f"a node comes and dies, turn {turn + 1} of {TURNS}")
+        color = f"{COLOR}{turn}"
+        node, other = rig.add(Roma()), rig.add(Roma())
+        with gateway.player(uid=900000 + turn, color=color) as player:
+            player.send(1, 1)  # waits for a node to come
+            started = time.monotonic()
+            etcd.register(node.address, color=color)
+            player.receive()
+            first.append((time.monotonic() - started) * 1000)
+        command = [os.path.join(BIN, "janus-bench"), "idle", "--json", "--connect",
+                   ":".join(map(str, gateway.address)), "--keys", rig.key_directory,
+                   "--color", color, "--clients", str(FAILOVER_PLAYERS)]
+        players = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        if not players.stdout.readline():
+            sys.exit("bench: the players did not come in")
+        etcd.register(other.address, color=color)
+        wait_for(lambda: other.address in gateway.nodes(), "the other node")
+        before = gateway.counter("tunnels_reopened")
+        started = time.monotonic()
+        node.kill()
+        while gateway.counter("tunnels_reopened") < before + FAILOVER_PLAYERS:
+            if time.monotonic() > started + 60:
+                sys.exit("bench: the tunnels were not opened anew")
+        again.append((time.monotonic() - started) * 1000)
+        players.stdin.close()
+        players.wait(60)
+        other.kill()
+    report("failover.first_tunnel_ms", statistics.median(first), "ms")
+    report("failover.reopen_1000_ms", statistics.median(again), "ms")

@@ -1,0 +1,62 @@
+"""The memory that a player takes who is logged in, has a tunnel and says nothing. A gateway of the
+ecosystem's Go layers with as many of them is compared with ours."""
+
+import os
+import subprocess
+import sys
+
+from janus.grpc_go import GoGate
+from janus.programs import BIN
+from rig import COLOR, report, say, start_go_gate
+
+IDLE_PLAYERS = 10000
+
+
+def resident_bytes(gateway):
+    """What all processes of the gateway hold; a page they share counts once (PSS)."""
+    total = 0
+    for pid in gateway.session_pids():
+        with open(f"/proc/{pid}/smaps_rollup") as rollup:
+            total += next(int(line.split()[1]) for line in rollup if line.startswith("Pss:"))
+    return total * 1024
+
+
+def open_tunnels(gateway):
+    """After which nothing is kept that could be given back: Go's runtime does that at leisure."""
+    return gateway.settle() if isinstance(gateway, GoGate) else gateway.gauge("tunnels")
+
+
+def idle_player_bytes(rig, gateway, url, players, *arguments):
+    """What each of so many costs a gateway that has served nobody yet."""
+    # One message through each worker first, so that what is paid once is not counted.
+    rig.load("roundtrip", "--clients", "50", "--duration", "1s", "--warmup", "0s", *arguments,
+             gateway=gateway, url=url)
+    open_tunnels(gateway)
+    before = resident_bytes(gateway)
+    say(f"{players} players log in over {url} and say nothing more")
+    command = [os.path.join(BIN, "janus-bench"), "idle", "--json", "--connect", url, "--keys",
+               rig.key_directory, "--color", COLOR, "--clients", str(players), "--source",
+               "127.0.0.1-8", "--uid", "5000000", *arguments]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    line = holder.stdout.readline()
+    if not line:
+        sys.exit("bench: the idle players did not come in")
+    tunnels = open_tunnels(gateway)
+    held = resident_bytes(gateway) - before
+    holder.stdin.close()
+    holder.wait(60)
+    if tunnels < players:
+        sys.exit(f"bench: only {tunnels} of {players} players have a tunnel")
+    return held / players
+
+
+def bench_idle(rig):
+    url = "tcp://" + ":".join(map(str, rig.gateway.address))
+    ours = idle_player_bytes(rig, rig.gateway, url, IDLE_PLAYERS)
+    report("idle_player.bytes", ours, "bytes")
+    go_gate = start_go_gate(rig)
+    if go_gate:
+        url = "tcp://" + ":".join(map(str, go_gate.address))
+        theirs = idle_player_bytes(rig, go_gate, url, IDLE_PLAYERS)
+        report("idle_player.go_bytes", theirs, "bytes")
+        report("idle_player.ratio_to_go", ours / theirs, "ratio")

@@ -1,0 +1,136 @@
+"""How CPU and memory grow with players who are there, each with a tunnel and a heartbeat.
+
+What one of many takes is compared with what one of few does; and the memory at the end of the last
+step with that at its beginning, which shows a leak."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+from idle import resident_bytes
+from janus.programs import BIN
+from rig import COLOR, report, say
+
+SCALE_STEPS = (1000, 5000, 10000, 15000)
+SCALE_STEP_S = 20
+SCALE_HOLD_S = float(os.environ.get("SCALE_HOLD_S", SCALE_STEP_S))  # of the last step
+SCALE_HEARTBEAT_S = 10  # between two of one player
+
+
+def exact_cpu_seconds(pids):
+    """To the nanosecond, where cpu_seconds has the clock's ticks of 10 ms."""
+    total = 0
+    for pid in pids:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/schedstat") as schedstat:
+                total += int(schedstat.read().split()[0])
+    return total / 1e9
+
+
+def worker_memory(gateway):
+    """The workers' RSS and PSS in bytes."""
+    rss = pss = 0
+    for pid in gateway.worker_pids().values():
+        with open(f"/proc/{pid}/smaps_rollup") as rollup:
+            fields = {line.split()[0]: line.split()[1] for line in rollup if ":" in line}
+        rss += int(fields["Rss:"]) * 1024
+        pss += int(fields["Pss:"]) * 1024
+    return {"rss": rss, "pss": pss}
+
+
+def kernel_memory():
+    """What the kernel has allocated for itself, sockets above all; of the whole machine."""
+    with open("/proc/meminfo") as meminfo:
+        fields = {line.split()[0]: int(line.split()[1]) for line in meminfo}
+    return (fields["Slab:"] + fields["KernelStack:"]) * 1024
+
+
+class Held:
+    """Logged-in players with a tunnel each, who send heartbeats and nothing else."""
+
+    def __init__(self, rig, gateway, count, first_uid):
+        command = [os.path.join(BIN, "janus-bench"), "idle", "--json", "--connect",
+                   ":".join(map(str, gateway.address)), "--keys", rig.key_directory, "--color",
+                   COLOR, "--clients", str(count), "--uid", str(first_uid), "--source",
+                   "127.0.0.1-8", "--heartbeat", f"{SCALE_HEARTBEAT_S}s", "--warmup", "0s"]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        line = self.process.stdout.readline()
+        if not line or json.loads(line)["clients"] < count:
+            sys.exit("bench: not all of the players came in")
+
+    def result(self):
+        self.process.stdin.close()
+        text = self.process.stdout.read()
+        self.process.wait(60)
+        return json.loads(text.splitlines()[-1])
+
+
+def scale_figures(gateway, seconds):
+    """What the gateway uses over so many seconds, and holds at their end."""
+    workers = list(gateway.worker_pids().values())
+    everyone = gateway.session_pids()
+    begun, used, used_by_all = (time.monotonic(), exact_cpu_seconds(workers),
+                                exact_cpu_seconds(everyone))
+    time.sleep(seconds)  # the time is what is measured
+    spent = time.monotonic() - begun
+    if list(gateway.worker_pids().values()) != workers:
+        sys.exit("bench: a worker died")
+    return {"cpu_percent": 100 * (exact_cpu_seconds(workers) - used) / spent,
+            "cpu_percent_of_all": 100 * (exact_cpu_seconds(everyone) - used_by_all) / spent,
+            **worker_memory(gateway), "all_pss": resident_bytes(gateway),
+            "kernel": kernel_memory()}
+
+
+def bench_scale(rig):
+    gateway = rig.add_gateway("scale", {"limits": {"idle_timeout": f"{SCALE_HEARTBEAT_S * 6}s"}})
+    # One message through each worker first, so that what is paid once is not counted.
+    rig.load("roundtrip", "--clients", "50", "--duration", "1s", "--warmup", "0s", gateway=gateway)
+    time.sleep(2)
+    empty = scale_figures(gateway, SCALE_STEP_S)
+    holders, steps, before = [], {}, 0
+    try:
+        for players in SCALE_STEPS:
+            holders.append(Held(rig, gateway, players - before, 5000000 + before))
+            before = players
+            time.sleep(SCALE_HEARTBEAT_S)  # every player's first one, and what logins left behind
+            last = players == SCALE_STEPS[-1]
+            at_first = worker_memory(gateway)["pss"]
+            say(f"{players} players for {SCALE_HOLD_S if last else SCALE_STEP_S:.0f} s")
+            steps[players] = scale_figures(gateway, SCALE_HOLD_S if last else SCALE_STEP_S)
+            for what in ("sessions", "tunnels"):
+                if gateway.gauge(what) != players:
+                    sys.exit(f"bench: {gateway.gauge(what)} {what} in place of {players}")
+            say(", ".join(f"{name} {value:.4g}" for name, value in steps[players].items()))
+    finally:
+        results = [holder.result() for holder in holders]
+    lost = sum(result["lost"] + result["failed"] for result in results)
+    if lost:
+        sys.exit(f"bench: {lost:.0f} players were lost")
+
+    def each(players, name):
+        return (steps[players][name] - empty[name]) / players
+
+    for players, figures in steps.items():
+        report(f"scale.{players}.cpu_percent", figures["cpu_percent"], "%")
+        report(f"scale.{players}.rss_mib", figures["rss"] / (1 << 20), "MiB")
+        report(f"scale.{players}.pss_mib", figures["pss"] / (1 << 20), "MiB")
+        report(f"scale.{players}.cpu_us_per_heartbeat",
+               each(players, "cpu_percent") * 1e4 * SCALE_HEARTBEAT_S, "us")
+        report(f"scale.{players}.player_bytes", each(players, "all_pss"), "bytes")
+    most = SCALE_STEPS[-1]
+    report("scale.empty.cpu_percent", empty["cpu_percent"], "%")
+    report("scale.empty.pss_mib", empty["pss"] / (1 << 20), "MiB")
+    # The load generator's sockets, and what else the machine does, are in this one.
+    report("scale.kernel_bytes_per_player_with_clients", each(most, "kernel"), "bytes")
+    report("scale.held_s", SCALE_HOLD_S, "s")
+    report("scale.hold_growth", steps[most]["pss"] / at_first, "ratio")
+    for name in ("heartbeats", "heartbeats_late"):
+        report(f"scale.{name}", sum(result[name] for result in results), "heartbeats")
+    # What one of many costs, to what one of few does. 1: it grows as the players do; less: with
+    # few of them each message wakes a worker for itself.
+    for few in SCALE_STEPS[:2]:
+        for name, text in (("cpu_percent", "cpu"), ("rss", "rss"), ("all_pss", "pss")):
+            report(f"scale.linearity_{text}.{most}_to_{few}",
+                   each(most, name) / each(few, name), "ratio")
