@@ -8,17 +8,9 @@ import sys
 from janus.grpc_go import GoGate
 from janus.programs import BIN
 from rig import COLOR, report, say, start_go_gate
+from usage import memory_bytes
 
 IDLE_PLAYERS = 10000
-
-
-def resident_bytes(gateway):
-    """What all processes of the gateway hold; a page they share counts once (PSS)."""
-    total = 0
-    for pid in gateway.session_pids():
-        with open(f"/proc/{pid}/smaps_rollup") as rollup:
-            total += next(int(line.split()[1]) for line in rollup if line.startswith("Pss:"))
-    return total * 1024
 
 
 def open_tunnels(gateway):
@@ -32,7 +24,7 @@ def idle_player_bytes(rig, gateway, url, players, *arguments):
     rig.load("roundtrip", "--clients", "50", "--duration", "1s", "--warmup", "0s", *arguments,
              gateway=gateway, url=url)
     open_tunnels(gateway)
-    before = resident_bytes(gateway)
+    before = memory_bytes(gateway.session_pids())["pss"]
     say(f"{players} players log in over {url} and say nothing more")
     command = [os.path.join(BIN, "janus-bench"), "idle", "--json", "--connect", url, "--keys",
                rig.key_directory, "--color", COLOR, "--clients", str(players), "--source",
@@ -42,7 +34,7 @@ def idle_player_bytes(rig, gateway, url, players, *arguments):
     if not line:
         sys.exit("bench: the idle players did not come in")
     tunnels = open_tunnels(gateway)
-    held = resident_bytes(gateway) - before
+    held = memory_bytes(gateway.session_pids())["pss"] - before
     holder.stdin.close()
     holder.wait(60)
     if tunnels < players:

@@ -13,7 +13,8 @@ from idle import IDLE_PLAYERS, idle_player_bytes
 from janus.go import NoGo, program
 from janus.kcp import KcpEcho, behind, no_path
 from janus.programs import BIN
-from rig import CLIENTS, COLOR, SIZE, cpu_seconds, report, say
+from rig import CLIENTS, COLOR, SIZE, report, say
+from usage import cpu_seconds
 
 KCP_TURNS = 7
 KCP_IDLE_PLAYERS = 2000

@@ -129,12 +129,3 @@ def start_go_gate(rig):
 def entrances_of(gateway):
     listeners = {one["transport"]: one["address"] for one in gateway.ctl("status")["listeners"]}
     return {kind: f"{kind}@{listeners[kind]}" for kind in ("grpc", "http")}
-
-
-def cpu_seconds(pids):
-    total = 0
-    for pid in pids:
-        with open(f"/proc/{pid}/stat") as stat:
-            fields = stat.read().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / os.sysconf("SC_CLK_TCK")

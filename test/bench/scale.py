@@ -9,35 +9,14 @@ import subprocess
 import sys
 import time
 
-from idle import resident_bytes
 from janus.programs import BIN
 from rig import COLOR, report, say
+from usage import cpu_seconds, memory_bytes
 
 SCALE_STEPS = (1000, 5000, 10000, 15000)
 SCALE_STEP_S = 20
 SCALE_HOLD_S = float(os.environ.get("SCALE_HOLD_S", SCALE_STEP_S))  # of the last step
 SCALE_HEARTBEAT_S = 10  # between two of one player
-
-
-def exact_cpu_seconds(pids):
-    """To the nanosecond, where cpu_seconds has the clock's ticks of 10 ms."""
-    total = 0
-    for pid in pids:
-        for task in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{task}/schedstat") as schedstat:
-                total += int(schedstat.read().split()[0])
-    return total / 1e9
-
-
-def worker_memory(gateway):
-    """The workers' RSS and PSS in bytes."""
-    rss = pss = 0
-    for pid in gateway.worker_pids().values():
-        with open(f"/proc/{pid}/smaps_rollup") as rollup:
-            fields = {line.split()[0]: line.split()[1] for line in rollup if ":" in line}
-        rss += int(fields["Rss:"]) * 1024
-        pss += int(fields["Pss:"]) * 1024
-    return {"rss": rss, "pss": pss}
 
 
 def kernel_memory():
@@ -71,16 +50,15 @@ def scale_figures(gateway, seconds):
     """What the gateway uses over so many seconds, and holds at their end."""
     workers = list(gateway.worker_pids().values())
     everyone = gateway.session_pids()
-    begun, used, used_by_all = (time.monotonic(), exact_cpu_seconds(workers),
-                                exact_cpu_seconds(everyone))
+    begun, used, used_by_all = time.monotonic(), cpu_seconds(workers), cpu_seconds(everyone)
     time.sleep(seconds)  # the time is what is measured
     spent = time.monotonic() - begun
     if list(gateway.worker_pids().values()) != workers:
         sys.exit("bench: a worker died")
-    return {"cpu_percent": 100 * (exact_cpu_seconds(workers) - used) / spent,
-            "cpu_percent_of_all": 100 * (exact_cpu_seconds(everyone) - used_by_all) / spent,
-            **worker_memory(gateway), "all_pss": resident_bytes(gateway),
-            "kernel": kernel_memory()}
+    return {"cpu_percent": 100 * (cpu_seconds(workers) - used) / spent,
+            "cpu_percent_of_all": 100 * (cpu_seconds(everyone) - used_by_all) / spent,
+            **memory_bytes(workers), "kernel": kernel_memory(),
+            "all_pss": memory_bytes(gateway.session_pids())["pss"]}
 
 
 def bench_scale(rig):
@@ -96,7 +74,7 @@ def bench_scale(rig):
             before = players
             time.sleep(SCALE_HEARTBEAT_S)  # every player's first one, and what logins left behind
             last = players == SCALE_STEPS[-1]
-            at_first = worker_memory(gateway)["pss"]
+            at_first = memory_bytes(gateway.worker_pids().values())["pss"]
             say(f"{players} players for {SCALE_HOLD_S if last else SCALE_STEP_S:.0f} s")
             steps[players] = scale_figures(gateway, SCALE_HOLD_S if last else SCALE_STEP_S)
             for what in ("sessions", "tunnels"):

@@ -9,7 +9,8 @@ import sys
 import time
 
 from janus.programs import BIN
-from rig import COLOR, cpu_seconds, report, say
+from rig import COLOR, report, say
+from usage import cpu_seconds
 
 SCRAPE_SESSIONS = 15000
 SCRAPES = 50
