@@ -1,16 +1,15 @@
 """How soon a node that comes or goes matters to players: from its registration in etcd to its first
 tunnel, and from its death to the last of 1,000 tunnels opened anew on another."""
 
-import os
 import statistics
-import subprocess
 import sys
 import time
 
 from janus.etcd_server import Etcd
 from janus.patience import wait_for
-from janus.programs import BIN, Roma, etcd_settings, merged
-from rig import COLOR, TURNS, report, say
+from janus.programs import Roma, etcd_settings, merged
+from players import IdlePlayers
+from rig import COLOR, TURNS, address_of, report, say
 
 FAILOVER_PLAYERS = 1000
 
@@ -31,23 +30,16 @@ def bench_failover(rig):
             etcd.register(node.address, color=color)
             player.receive()
             first.append((time.monotonic() - started) * 1000)
-        command = [os.path.join(BIN, "janus-bench"), "idle", "--json", "--connect",
-                   ":".join(map(str, gateway.address)), "--keys", rig.key_directory,
-                   "--color", color, "--clients", str(FAILOVER_PLAYERS)]
-        players = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        if not players.stdout.readline():
-            sys.exit("bench: the players did not come in")
-        etcd.register(other.address, color=color)
-        wait_for(lambda: other.address in gateway.nodes(), "the other node")
-        before = gateway.counter("tunnels_reopened")
-        started = time.monotonic()
-        node.kill()
-        while gateway.counter("tunnels_reopened") < before + FAILOVER_PLAYERS:
-            if time.monotonic() > started + 60:
-                sys.exit("bench: the tunnels were not opened anew")
-        again.append((time.monotonic() - started) * 1000)
-        players.stdin.close()
-        players.wait(60)
+        with IdlePlayers(rig, address_of(gateway), FAILOVER_PLAYERS, color=color):
+            etcd.register(other.address, color=color)
+            wait_for(lambda: other.address in gateway.nodes(), "the other node")
+            before = gateway.counter("tunnels_reopened")
+            started = time.monotonic()
+            node.kill()
+            while gateway.counter("tunnels_reopened") < before + FAILOVER_PLAYERS:
+                if time.monotonic() > started + 60:
+                    sys.exit("bench: the tunnels were not opened anew")
+            again.append((time.monotonic() - started) * 1000)
         other.kill()
     report("failover.first_tunnel_ms", statistics.median(first), "ms")
     report("failover.reopen_1000_ms", statistics.median(again), "ms")

@@ -1,13 +1,11 @@
 """The memory that a player takes who is logged in, has a tunnel and says nothing. A gateway of the
 ecosystem's Go layers with as many of them is compared with ours."""
 
-import os
-import subprocess
 import sys
 
 from janus.grpc_go import GoGate
-from janus.programs import BIN
-from rig import COLOR, report, say, start_go_gate
+from players import IdlePlayers
+from rig import address_of, report, say, start_go_gate
 from usage import memory_bytes
 
 IDLE_PLAYERS = 10000
@@ -26,29 +24,21 @@ def idle_player_bytes(rig, gateway, url, players, *arguments):
     open_tunnels(gateway)
     before = memory_bytes(gateway.session_pids())["pss"]
     say(f"{players} players log in over {url} and say nothing more")
-    command = [os.path.join(BIN, "janus-bench"), "idle", "--json", "--connect", url, "--keys",
-               rig.key_directory, "--color", COLOR, "--clients", str(players), "--source",
-               "127.0.0.1-8", "--uid", "5000000", *arguments]
-    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    line = holder.stdout.readline()
-    if not line:
-        sys.exit("bench: the idle players did not come in")
-    tunnels = open_tunnels(gateway)
-    held = memory_bytes(gateway.session_pids())["pss"] - before
-    holder.stdin.close()
-    holder.wait(60)
+    with IdlePlayers(rig, url, players, *arguments):
+        tunnels = open_tunnels(gateway)
+        held = memory_bytes(gateway.session_pids())["pss"] - before
     if tunnels < players:
         sys.exit(f"bench: only {tunnels} of {players} players have a tunnel")
     return held / players
 
 
 def bench_idle(rig):
-    url = "tcp://" + ":".join(map(str, rig.gateway.address))
+    url = "tcp://" + address_of(rig.gateway)
     ours = idle_player_bytes(rig, rig.gateway, url, IDLE_PLAYERS)
     report("idle_player.bytes", ours, "bytes")
     go_gate = start_go_gate(rig)
     if go_gate:
-        url = "tcp://" + ":".join(map(str, go_gate.address))
+        url = "tcp://" + address_of(go_gate)
         theirs = idle_player_bytes(rig, go_gate, url, IDLE_PLAYERS)
         report("idle_player.go_bytes", theirs, "bytes")
         report("idle_player.ratio_to_go", ours / theirs, "ratio")

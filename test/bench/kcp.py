@@ -3,17 +3,15 @@ loses, for which players have KCP; and what idle players take, since KCP has tim
 
 The ecosystem's stack in Go does the same round trips, for what KCP itself has to cost."""
 
-import os
 import statistics
-import subprocess
 import sys
 import time
 
 from idle import IDLE_PLAYERS, idle_player_bytes
 from janus.go import NoGo, program
 from janus.kcp import KcpEcho, behind, no_path
-from janus.programs import BIN
-from rig import CLIENTS, COLOR, SIZE, report, say
+from players import IdlePlayers
+from rig import CLIENTS, SIZE, report, say
 from usage import cpu_seconds
 
 KCP_TURNS = 7
@@ -107,13 +105,7 @@ def bench_kcp_idle(rig):
     gateway.abandon()
     gateway = rig.add_gateway("kcp-idle-10k")
     say(f"{IDLE_PLAYERS} players log in over KCP and say nothing more for {KCP_IDLE_S} s")
-    holder = subprocess.Popen(
-        [os.path.join(BIN, "janus-bench"), "idle", "--json", "--connect", kcp_url(gateway),
-         "--keys", rig.key_directory, "--color", COLOR, "--clients", str(IDLE_PLAYERS), "--source",
-         "127.0.0.1-8", "--uid", "5000000"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    try:
-        if not holder.stdout.readline():
-            sys.exit("bench: the idle players did not come in")
+    with IdlePlayers(rig, kcp_url(gateway), IDLE_PLAYERS):
         time.sleep(3)  # what the logins left behind
         used, begun = cpu_seconds(gateway.worker_pids().values()), time.monotonic()
         time.sleep(KCP_IDLE_S)
@@ -121,9 +113,6 @@ def bench_kcp_idle(rig):
         percent = 100 * used / (time.monotonic() - begun)
         if gateway.gauge("sessions") < IDLE_PLAYERS:
             sys.exit("bench: not all of the idle players are there any more")
-    finally:
-        holder.stdin.close()
-        holder.wait(60)
     report("kcp.idle_10k.cpu_percent", percent, "%")
     gateway.abandon()
 

@@ -99,7 +99,7 @@ class Rig:
         command = [os.path.join(BIN, "janus-bench"), kind, "--json", *arguments]
         if gateway:
             target = self.gateway if gateway is True else gateway
-            command += ["--connect", url or ":".join(map(str, target.address)),
+            command += ["--connect", url or address_of(target),
                         "--keys", self.key_directory, "--color", COLOR,
                         "--pid-tree", str(target.pid)]
         command = path(command) if path else command
@@ -107,6 +107,10 @@ class Rig:
         if done.returncode != 0:
             sys.exit(f"bench: {' '.join(command)} failed with {done.returncode}")
         return json.loads(done.stdout)
+
+
+def address_of(gateway):
+    return ":".join(map(str, gateway.address))
 
 
 def free_port():

@@ -3,14 +3,12 @@
 What one of many takes is compared with what one of few does; and the memory at the end of the last
 step with that at its beginning, which shows a leak."""
 
-import json
 import os
-import subprocess
 import sys
 import time
 
-from janus.programs import BIN
-from rig import COLOR, report, say
+from players import IdlePlayers
+from rig import address_of, report, say
 from usage import cpu_seconds, memory_bytes
 
 SCALE_STEPS = (1000, 5000, 10000, 15000)
@@ -24,26 +22,6 @@ def kernel_memory():
     with open("/proc/meminfo") as meminfo:
         fields = {line.split()[0]: int(line.split()[1]) for line in meminfo}
     return (fields["Slab:"] + fields["KernelStack:"]) * 1024
-
-
-class Held:
-    """Logged-in players with a tunnel each, who send heartbeats and nothing else."""
-
-    def __init__(self, rig, gateway, count, first_uid):
-        command = [os.path.join(BIN, "janus-bench"), "idle", "--json", "--connect",
-                   ":".join(map(str, gateway.address)), "--keys", rig.key_directory, "--color",
-                   COLOR, "--clients", str(count), "--uid", str(first_uid), "--source",
-                   "127.0.0.1-8", "--heartbeat", f"{SCALE_HEARTBEAT_S}s", "--warmup", "0s"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        line = self.process.stdout.readline()
-        if not line or json.loads(line)["clients"] < count:
-            sys.exit("bench: not all of the players came in")
-
-    def result(self):
-        self.process.stdin.close()
-        text = self.process.stdout.read()
-        self.process.wait(60)
-        return json.loads(text.splitlines()[-1])
 
 
 def scale_figures(gateway, seconds):
@@ -70,7 +48,9 @@ def bench_scale(rig):
     holders, steps, before = [], {}, 0
     try:
         for players in SCALE_STEPS:
-            holders.append(Held(rig, gateway, players - before, 5000000 + before))
+            holders.append(IdlePlayers(
+                rig, address_of(gateway), players - before, "--heartbeat", f"{SCALE_HEARTBEAT_S}s",
+                "--warmup", "0s", first_uid=5000000 + before))
             before = players
             time.sleep(SCALE_HEARTBEAT_S)  # every player's first one, and what logins left behind
             last = players == SCALE_STEPS[-1]
@@ -82,7 +62,7 @@ def bench_scale(rig):
                     sys.exit(f"bench: {gateway.gauge(what)} {what} in place of {players}")
             say(", ".join(f"{name} {value:.4g}" for name, value in steps[players].items()))
     finally:
-        results = [holder.result() for holder in holders]
+        results = [holder.end() for holder in holders]
     lost = sum(result["lost"] + result["failed"] for result in results)
     if lost:
         sys.exit(f"bench: {lost:.0f} players were lost")
