@@ -13,10 +13,11 @@ import statistics
 import sys
 import threading
 
+from figures import median, median_ratio, report, say
 from janus.programs import BIN, Program
 from janus.push import json_body
 from players import Crowd, players_of
-from rig import SIZE, TURN_S, TURNS, entrances_of, free_port, report, say
+from rig import SIZE, TURN_S, TURNS, entrances_of, free_port
 
 BROADCAST_PLAYERS = 10000
 SEALED_EXTRA = 42  # bytes by which a sealed message of SIZE is longer than its data
@@ -105,12 +106,9 @@ def bench_broadcast(rig):
         bare_ratios.append(p99_during_broadcasts_us(*bare, bare_broadcast, measure) / quiet_us)
         say(f"another player's p99 is {ratios[-1]:.1f} times as long meanwhile, beside bare sends "
             f"{bare_ratios[-1]:.1f}")
-    report("broadcast.deliveries_per_s_core",
-           1e6 / statistics.median(r["cpu_us"] for r in results), "1/s")
-    report("broadcast.bare_sends_per_s_core",
-           1e6 / statistics.median(r["cpu_us"] for r in bare_results), "1/s")
-    report("broadcast.ratio_to_bare_sends", statistics.median(
-        r["cpu_us"] / p["cpu_us"] for r, p in zip(results, bare_results)), "ratio")
-    report("broadcast.last_ms", statistics.median(r["last_ms"] for r in results), "ms")
+    report("broadcast.deliveries_per_s_core", 1e6 / median(results, "cpu_us"), "1/s")
+    report("broadcast.bare_sends_per_s_core", 1e6 / median(bare_results, "cpu_us"), "1/s")
+    report("broadcast.ratio_to_bare_sends", median_ratio(results, bare_results, "cpu_us"), "ratio")
+    report("broadcast.last_ms", median(results, "last_ms"), "ms")
     report("broadcast.p99_ratio", statistics.median(ratios), "ratio")
     report("broadcast.p99_ratio_beside_bare_sends", statistics.median(bare_ratios), "ratio")

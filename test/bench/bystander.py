@@ -11,12 +11,13 @@ import threading
 import time
 
 from broadcast import broadcast_over, p99_during_broadcasts_us, unrelated_p99_us
+from figures import report, say
 from janus import wire
 from janus.patience import wait_for
 from janus.programs import Roma, merged, nodes_of, redis_settings
 from janus.redis_server import Redis, player_key
 from players import players_of
-from rig import COLOR, SIZE, TURN_S, entrances_of, report, say
+from rig import COLOR, SIZE, TURN_S, entrances_of
 
 BYSTANDER_TURNS = 3
 BYSTANDERS = 8  # so that each worker has some

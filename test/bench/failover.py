@@ -5,11 +5,12 @@ import statistics
 import sys
 import time
 
+from figures import report, say
 from janus.etcd_server import Etcd
 from janus.patience import wait_for
 from janus.programs import Roma, etcd_settings, merged
 from players import IdlePlayers
-from rig import COLOR, TURNS, address_of, report, say
+from rig import COLOR, TURNS, address_of
 
 FAILOVER_PLAYERS = 1000
 

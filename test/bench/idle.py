@@ -1,11 +1,12 @@
-"""The memory that a player takes who is logged in, has a tunnel and says nothing. A gateway of the
-ecosystem's Go layers with as many of them is compared with ours."""
+"""The memory that a player takes who is logged in, has a tunnel and says nothing, to what one takes
+in a gateway of the ecosystem's Go layers, which is what one would have otherwise."""
 
 import sys
 
+from figures import report, say
 from janus.grpc_go import GoGate
 from players import IdlePlayers
-from rig import address_of, report, say, start_go_gate
+from rig import address_of, start_go_gate
 from usage import memory_bytes
 
 IDLE_PLAYERS = 10000

@@ -3,15 +3,15 @@ loses, for which players have KCP; and what idle players take, since KCP has tim
 
 The ecosystem's stack in Go does the same round trips, for what KCP itself has to cost."""
 
-import statistics
 import sys
 import time
 
+from figures import median, median_ratio, report, rotated, say
 from idle import IDLE_PLAYERS, idle_player_bytes
 from janus.go import NoGo, program
 from janus.kcp import KcpEcho, behind, no_path
 from players import IdlePlayers
-from rig import CLIENTS, SIZE, report, say
+from rig import CLIENTS, SIZE
 from usage import cpu_seconds
 
 KCP_TURNS = 7
@@ -34,7 +34,7 @@ def bench_kcp_work(rig, gateways, echo):
     names = list(turns)
     for turn in range(KCP_TURNS):
         say(f"round trips over KCP, turn {turn + 1} of {KCP_TURNS}")
-        for name in names[turn % len(names):] + names[:turn % len(names)]:
+        for name in rotated(names, turn):
             load = ["roundtrip", "--clients", str(CLIENTS), "--size", str(SIZE), "--duration",
                     "1500ms", "--warmup", "500ms", *(["--kcp-fec", "off"] * (name == "nofec"))]
             if name == "go":
@@ -53,16 +53,11 @@ def bench_kcp_work(rig, gateways, echo):
             + " of CPU for each")
     for name, results in turns.items():
         report(f"kcp.{name}_cpu_us" if name != "kcp" else "kcp.cpu_us",
-               statistics.median(one["cpu_us"] for one in results), "us")
-
-    def ratio(name, to):
-        return statistics.median(one["cpu_us"] / other["cpu_us"]
-                                 for one, other in zip(turns[name], turns[to]))
-
-    report("kcp.cpu_ratio", ratio("kcp", "tcp"), "ratio")
-    report("kcp.nofec_cpu_ratio", ratio("nofec", "tcp"), "ratio")
+               median(results, "cpu_us"), "us")
+    report("kcp.cpu_ratio", median_ratio(turns["kcp"], turns["tcp"], "cpu_us"), "ratio")
+    report("kcp.nofec_cpu_ratio", median_ratio(turns["nofec"], turns["tcp"], "cpu_us"), "ratio")
     if echo:
-        report("kcp.cpu_ratio_to_go", ratio("kcp", "go"), "ratio")
+        report("kcp.cpu_ratio_to_go", median_ratio(turns["kcp"], turns["go"], "cpu_us"), "ratio")
     for name, value in datagrams_a_call.items():
         report(f"kcp.datagrams_{name}", value, "datagrams")
 
@@ -91,10 +86,8 @@ def bench_kcp_loss(rig):
         say(", ".join(f"{name} p50 {results[-1]['p50_us'] / 1000:.0f}, p99 "
                       f"{results[-1]['p99_us'] / 1000:.0f} ms" for name, results in turns.items()))
     for name, results in turns.items():
-        report(f"kcp.loss_{name}_p99_ms", statistics.median(one["p99_us"] / 1000
-                                                            for one in results), "ms")
-    report("kcp.loss_p99_ratio", statistics.median(
-        kcp["p99_us"] / tcp["p99_us"] for kcp, tcp in zip(turns["kcp"], turns["tcp"])), "ratio")
+        report(f"kcp.loss_{name}_p99_ms", median(results, "p99_us") / 1000, "ms")
+    report("kcp.loss_p99_ratio", median_ratio(turns["kcp"], turns["tcp"], "p99_us"), "ratio")
     gateway.abandon()
 
 

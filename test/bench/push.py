@@ -1,13 +1,12 @@
 """Pushes to one player each, over Redis, HTTP and gRPC: how many there are in a second, the CPU for
 each, and the time."""
 
-import statistics
-
+from figures import median, report, say
 from janus.patience import wait_for
 from janus.programs import redis_settings
 from janus.redis_server import Redis
 from players import Crowd, players_of
-from rig import SIZE, TURN_S, TURNS, entrances_of, report, say
+from rig import SIZE, TURN_S, TURNS, entrances_of
 
 PUSH_PLAYERS = 1000
 
@@ -27,4 +26,4 @@ def bench_push(rig):
                 "--warmup", "1s").result())
     for kind, got in results.items():
         for key, unit in (("deliveries_per_s", "1/s"), ("cpu_us", "us"), ("p99_us", "us")):
-            report(f"push.{kind}.{key}", statistics.median(result[key] for result in got), unit)
+            report(f"push.{kind}.{key}", median(got, key), unit)

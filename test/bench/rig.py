@@ -1,5 +1,4 @@
-"""What all groups measure with: a gateway without the limits that a load from one address would run
-into, its backend, a load generator; and how a figure is told."""
+"""What all groups measure with: the gateway and others beside it, its backend, a load generator."""
 
 import json
 import os
@@ -7,13 +6,14 @@ import socket
 import subprocess
 import sys
 
+from figures import say
 from janus import go, wire
 from janus.grpc_go import GoGate
 from janus.patience import wait_for
 from janus.programs import BIN, Gateway, Program, Roma, merged, nodes_of
 
 CLIENTS = 200
-SIZE = 128
+SIZE = 128  # bytes of a message
 TURNS = 5
 TURN_S = 3
 WORKERS = 2
@@ -33,15 +33,6 @@ SETTINGS = {
         "idle_timeout": "600s",
     },
 }
-
-
-def say(text):
-    print(f"bench: {text}", file=sys.stderr, flush=True)
-
-
-def report(name, value, unit):
-    print(f"BENCH {name} {value:.4g} {unit}" if value < 1000 else
-          f"BENCH {name} {value:.0f} {unit}", flush=True)
 
 
 class QuietGateway(Gateway):

@@ -6,11 +6,11 @@ straight to the backend. How long it takes is compared with HAProxy at one rate 
 load the faster one's round trips would be those of a higher rate."""
 
 import os
-import statistics
 import sys
 
+from figures import median, median_ratio, report, say
 from janus.programs import BIN, Program, write_file
-from rig import CLIENTS, SIZE, TURN_S, TURNS, WORKERS, free_port, report, say, start_go_gate
+from rig import CLIENTS, SIZE, TURN_S, TURNS, WORKERS, free_port, start_go_gate
 
 HAPROXY = """
 global
@@ -65,22 +65,17 @@ def bench_roundtrip(rig):
             + " of CPU for each")
     for name, results in turns.items():
         cpu = "own_cpu_us" if name == "direct_128" else "cpu_us"
-        median = {key: statistics.median(result[key] for result in results)
-                  for key in ("msgs_per_s", "p50_us", "p99_us", cpu)}
-        report(f"{name}.msgs_per_s", median["msgs_per_s"], "1/s")
-        report(f"{name}.p50_us", median["p50_us"], "us")
-        report(f"{name}.p99_us", median["p99_us"], "us")
-        report(f"{name}.cpu_us", median[cpu], "us")
-    report("roundtrip_128.ratio_to_haproxy", statistics.median(
-        ours["cpu_us"] / theirs["cpu_us"]
-        for ours, theirs in zip(turns["roundtrip_128"], turns["haproxy_128"])), "ratio")
-    bench_latency(rig, 0.7 * statistics.median(r["msgs_per_s"] for r in turns["roundtrip_128"]),
-                  haproxy_pid, haproxy_address)
+        report(f"{name}.msgs_per_s", median(results, "msgs_per_s"), "1/s")
+        report(f"{name}.p50_us", median(results, "p50_us"), "us")
+        report(f"{name}.p99_us", median(results, "p99_us"), "us")
+        report(f"{name}.cpu_us", median(results, cpu), "us")
+    ours = turns["roundtrip_128"]
+    report("roundtrip_128.ratio_to_haproxy",
+           median_ratio(ours, turns["haproxy_128"], "cpu_us"), "ratio")
+    bench_latency(rig, 0.7 * median(ours, "msgs_per_s"), haproxy_pid, haproxy_address)
     if go_gate:
-        report("roundtrip_128.go_cpu_us", statistics.median(r["cpu_us"] for r in in_go), "us")
-        report("roundtrip_128.ratio_to_go", statistics.median(
-            ours["cpu_us"] / theirs["cpu_us"]
-            for ours, theirs in zip(turns["roundtrip_128"], in_go)), "ratio")
+        report("roundtrip_128.go_cpu_us", median(in_go, "cpu_us"), "us")
+        report("roundtrip_128.ratio_to_go", median_ratio(ours, in_go, "cpu_us"), "ratio")
 
 
 def bench_latency(rig, rate, haproxy_pid, haproxy_address):
@@ -90,10 +85,9 @@ def bench_latency(rig, rate, haproxy_pid, haproxy_address):
     ours, theirs = [], []
     for turn in range(TURNS):
         say(f"{rate:.0f} round trips a second, turn {turn + 1} of {TURNS}")
-        ours.append(rig.load("rate", *common)["p99_us"])
+        ours.append(rig.load("rate", *common))
         theirs.append(rig.load("rate", "--plain", "--connect", haproxy_address, "--pid-tree",
-                               str(haproxy_pid), *common, gateway=False)["p99_us"])
-    report("roundtrip_128.rate_p99_us", statistics.median(ours), "us")
-    report("haproxy_128.rate_p99_us", statistics.median(theirs), "us")
-    report("roundtrip_128.p99_ratio_to_haproxy", statistics.median(
-        mine / other for mine, other in zip(ours, theirs)), "ratio")
+                               str(haproxy_pid), *common, gateway=False))
+    report("roundtrip_128.rate_p99_us", median(ours, "p99_us"), "us")
+    report("haproxy_128.rate_p99_us", median(theirs, "p99_us"), "us")
+    report("roundtrip_128.p99_ratio_to_haproxy", median_ratio(ours, theirs, "p99_us"), "ratio")

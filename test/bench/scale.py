@@ -7,8 +7,9 @@ import os
 import sys
 import time
 
+from figures import report, say
 from players import IdlePlayers
-from rig import address_of, report, say
+from rig import address_of
 from usage import cpu_seconds, memory_bytes
 
 SCALE_STEPS = (1000, 5000, 10000, 15000)

@@ -1,5 +1,5 @@
-"""What a scrape of a gateway with many sessions takes, from the request to the last byte: it comes
-every few seconds as long as the gateway runs."""
+"""How long a scrape of a gateway with many sessions takes, from the request to the last byte. It is
+compared with nothing: it is what Prometheus waits for, every few seconds."""
 
 import contextlib
 import http.client
@@ -7,8 +7,9 @@ import statistics
 import sys
 import time
 
+from figures import report, say
 from players import IdlePlayers
-from rig import address_of, report, say
+from rig import address_of
 from usage import cpu_seconds
 
 SCRAPE_SESSIONS = 15000

@@ -2,10 +2,10 @@
 round trip, compared with a gateway that was built without it."""
 
 import os
-import statistics
 
+from figures import median_ratio, report, rotated, say
 from janus.programs import BIN, Program
-from rig import CLIENTS, SIZE, QuietGateway, report, say
+from rig import CLIENTS, SIZE, QuietGateway
 
 TRACE_TURNS = 11
 PLAIN = os.path.join(os.path.dirname(BIN), "..", "plain", "bin")
@@ -20,7 +20,8 @@ class PlainGateway(QuietGateway):
 
 
 def bench_trace(rig):
-    from janus.otlp_receiver import OtlpReceiver
+    from janus.otlp_receiver import OtlpReceiver  # runs protoc, which no other group needs
+
     receiver = OtlpReceiver()
     one_percent = {"trace": {"endpoint": receiver.url, "sampler": "traceidratio", "ratio": "0.01"}}
     gateways = {"plain": rig.add_gateway("plain", kind=PlainGateway),
@@ -29,12 +30,11 @@ def bench_trace(rig):
     turns = {name: [] for name in names}
     for turn in range(TRACE_TURNS):
         say(f"round trips with and without tracing, turn {turn + 1} of {TRACE_TURNS}")
-        for name in names[turn % len(names):] + names[:turn % len(names)]:
+        for name in rotated(names, turn):
             turns[name].append(rig.load("roundtrip", "--clients", str(CLIENTS), "--size", str(SIZE),
                                         "--duration", "1500ms", "--warmup", "500ms",
-                                        gateway=gateways[name])["cpu_us"])
-        say(", ".join(f"{name} {results[-1]:.2f} us" for name, results in turns.items()))
+                                        gateway=gateways[name]))
+        say(", ".join(f"{name} {results[-1]['cpu_us']:.2f} us" for name, results in turns.items()))
     for name in ("off", "one_percent"):
-        report(f"trace.{name}_ratio", statistics.median(
-            ours / plain for ours, plain in zip(turns[name], turns["plain"])), "ratio")
+        report(f"trace.{name}_ratio", median_ratio(turns[name], turns["plain"], "cpu_us"), "ratio")
     receiver.stop()

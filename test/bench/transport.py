@@ -2,12 +2,12 @@
 an idle player. Also how many TLS handshakes a core does in a second, full and resumed."""
 
 import os
-import statistics
 import sys
 
+from figures import median, median_ratio, report, rotated, say
 from idle import idle_player_bytes
 from janus.certificates import Certificates
-from rig import CLIENTS, SIZE, report, say
+from rig import CLIENTS, SIZE
 
 TRANSPORT_IDLE_PLAYERS = 2000
 # Short and many, so that what is compared is close together on a machine that is busy by turns.
@@ -39,7 +39,7 @@ def bench_transport(rig):
     full, resumed = [], []
     for turn in range(TRANSPORT_TURNS):
         say(f"round trips over each transport, turn {turn + 1} of {TRANSPORT_TURNS}")
-        for name in names[turn % len(names):] + names[:turn % len(names)]:
+        for name in rotated(names, turn):
             turns[name].append(rig.load("roundtrip", "--clients", str(CLIENTS), "--size", str(SIZE),
                                         *timing, *trust, gateway=gateway, url=urls[name]))
         say(", ".join(f"{name} {results[-1]['cpu_us']:.1f} us" for name, results in turns.items())
@@ -50,14 +50,12 @@ def bench_transport(rig):
             if not results[-1]["count"]:
                 sys.exit("bench: no handshake was done")
     for name, results in turns.items():
-        report(f"{name}.cpu_us", statistics.median(one["cpu_us"] for one in results), "us")
+        report(f"{name}.cpu_us", median(results, "cpu_us"), "us")
     for name in ("ws", "tls", "wss"):
-        report(f"{name}.cpu_ratio", statistics.median(
-            one["cpu_us"] / plain["cpu_us"]
-            for one, plain in zip(turns[name], turns["tcp"])), "ratio")
+        report(f"{name}.cpu_ratio", median_ratio(turns[name], turns["tcp"], "cpu_us"), "ratio")
     # Of one core of the gateway.
-    report("tls.handshakes_per_s", 1e6 / statistics.median(one["cpu_us"] for one in full), "1/s")
-    report("tls.resumed_per_s", 1e6 / statistics.median(one["cpu_us"] for one in resumed), "1/s")
+    report("tls.handshakes_per_s", 1e6 / median(full, "cpu_us"), "1/s")
+    report("tls.resumed_per_s", 1e6 / median(resumed, "cpu_us"), "1/s")
     gateway.abandon()
     for name in urls:
         gateway, fresh_urls = add_listening_gateway(rig, f"idle-{name}", certificates)
