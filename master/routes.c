@@ -340,6 +340,39 @@ static void look_after_held(struct routes *routes, struct held_route *held, cons
   }
 }
 
+// A player's route to here, and he is not.
+struct leftover {
+  struct routes *routes;
+  int64_t uid;
+  char color[ROUTE_COLOR_MAX_BYTES + 1];
+};
+
+static void on_leftover(int error, const char *address, int64_t ttl_ms, void *context) {
+  struct leftover *leftover = context;
+  const struct routes *routes = leftover->routes;
+  (void)ttl_ms;
+  if (error == 0 && strcmp(address, routes->options.config->server.grpc.advertise) == 0 &&
+      !directory_has_player(routes->options.directory, leftover->uid, leftover->color)) {
+    route_keeper_player_left(routes->keeper, leftover->uid, leftover->color);
+  }
+  free(leftover);
+}
+
+// It may be that of a login which has just taken it, and does not know yet. Redis is asked over the
+// connection that took it: that answer comes before this one. What can't be asked runs out by
+// itself.
+static void look_at_leftover(struct routes *routes, const struct redis_routes_name *name) {
+  const struct route_key key = gateway_route_key(routes->options.config, name->oid, name->color);
+  struct leftover *leftover = malloc(sizeof *leftover);
+  if (leftover) {
+    *leftover = (struct leftover){.routes = routes, .uid = name->oid};
+    memcpy(leftover->color, name->color, sizeof leftover->color);
+    if (routes_get(routes, &key, on_leftover, leftover) != 0) {
+      free(leftover);
+    }
+  }
+}
+
 // A player's route to here that has vanished is put back; one that is left over from an
 // earlier run of this gateway, which did not get to remove it, is removed.
 static void look_after_player(struct routes *routes, const struct redis_routes_name *name,
@@ -350,7 +383,7 @@ static void look_after_player(struct routes *routes, const struct redis_routes_n
     directory_renew_player(routes->options.directory, name->oid, name->color);
     route_keeper_work(routes->keeper);
   } else if (names_us && !is_here) {
-    route_keeper_player_left(routes->keeper, name->oid, name->color);
+    look_at_leftover(routes, name);
   }
 }
 
