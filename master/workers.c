@@ -18,12 +18,13 @@
 #include "common/loop.h"
 #include "common/secrets_pipe.h"
 #include "common/shm.h"
+#include "master/kcp_mailboxes.h"
 #include "master/worker_process.h"
 
 #define LOG_MODULE LOG_MODULE_MASTER
 
 enum {
-  FDS_MAX = HANDOVER_LISTENERS + CONFIG_LISTENERS,
+  FDS_MAX = HANDOVER_LISTENERS + CONFIG_LISTENERS + 1 + CONFIG_WORKER_NUMBERS,
   READY_TIMEOUT_MS = 30000,  // for a worker to come up
   HOLDING_WAIT_MS = 100,
   CALM_MS = 10000,  // a worker that lived this long is not crash-looping
@@ -121,11 +122,26 @@ struct channel *worker_process_open_channel(struct worker_process *process, int 
   return channel_new(process->workers->base, fd, &events, process);
 }
 
+// What comes from HANDOVER_LISTENERS on. Returns how far it goes.
+static int hand_over_sockets(const struct worker_process *process, int *fds) {
+  const struct workers_options *options = &process->workers->options;
+  int end = HANDOVER_LISTENERS;
+  for (size_t i = 0; i < options->listener_count; i++) {
+    fds[end++] = options->listeners[i].fds[process->info.place];
+  }
+  if (options->kcp_mailboxes) {
+    fds[end++] = kcp_mailboxes_read_end(options->kcp_mailboxes, process->index);
+    for (int number = 0; number < CONFIG_WORKER_NUMBERS; number++) {
+      fds[end++] = kcp_mailboxes_write_end(options->kcp_mailboxes, number);
+    }
+  }
+  return end;
+}
+
 int worker_process_start(struct worker_process *process) {
   struct workers *workers = process->workers;
   int pair[2] = {-1, -1};
   int fds[FDS_MAX];
-  const int end = HANDOVER_LISTENERS + (int)workers->options.listener_count;
   int error = ERROR_SYSTEM;
   pid_t pid = -1;
 
@@ -144,9 +160,7 @@ int worker_process_start(struct worker_process *process) {
   fds[HANDOVER_TLS] = workers->options.tls_fd;
   fds[HANDOVER_KCP_OWNERS] = workers->options.kcp_owners_fd;
   fds[HANDOVER_COUNTERS] = process->counters.fd;
-  for (int i = HANDOVER_LISTENERS; i < end; i++) {
-    fds[i] = workers->options.listeners[i - HANDOVER_LISTENERS].fds[process->info.place];
-  }
+  const int end = hand_over_sockets(process, fds);
   pid = fork();
   if (pid == 0) {
     become_worker(workers, process->index, fds, end);
