@@ -103,13 +103,17 @@ bool kcp_forwarder_hand_over(struct kcp_forwarder *forwarder, uint16_t server_po
   return true;
 }
 
+static void count_lost(struct kcp_forwarder *forwarder) {
+  counters_add(forwarder->worker->counters, COUNTER_KCP_HANDED_LOST,
+               kcp_mailbox_take_lost(forwarder->mailbox));
+}
+
 static void on_flush(evutil_socket_t fd, short what, void *owner) {
   struct kcp_forwarder *forwarder = owner;
   (void)fd;
   (void)what;
   kcp_mailbox_flush(forwarder->mailbox);
-  counters_add(forwarder->worker->counters, COUNTER_KCP_HANDED_LOST,
-               kcp_mailbox_take_lost(forwarder->mailbox));
+  count_lost(forwarder);
 }
 
 static void on_handed(const void *head, uint8_t *bytes, size_t len, void *owner) {
@@ -129,21 +133,6 @@ static void on_mail(evutil_socket_t fd, short what, void *owner) {
 
 // --- The whole ---------------------------------------------------------------------------------
 
-static void on_late(const void *head, uint8_t *bytes, size_t len, void *owner) {
-  struct kcp_forwarder *forwarder = owner;
-  (void)head;
-  (void)bytes;
-  (void)len;
-  counters_add(forwarder->worker->counters, COUNTER_KCP_HANDED_LOST, 1);
-}
-
-// What is there was for the worker that had the number before: nobody sends to it now
-// (kcp_owners_clear), so that this comes to an end.
-static void drop_late_mail(struct kcp_forwarder *forwarder) {
-  while (kcp_mailbox_receive(forwarder->mailbox, on_late, forwarder)) {
-  }
-}
-
 static bool open_mailbox(struct kcp_forwarder *forwarder) {
   struct worker *worker = forwarder->worker;
   const int first = worker->kcp_mailboxes_fd;
@@ -155,7 +144,9 @@ static bool open_mailbox(struct kcp_forwarder *forwarder) {
   if (!forwarder->mailbox) {
     return false;
   }
-  drop_late_mail(forwarder);
+  // That was for the worker that had the number before; nobody sends to it now (kcp_owners_clear).
+  kcp_mailbox_drop(forwarder->mailbox);
+  count_lost(forwarder);
   forwarder->mail = event_new(worker->base, first, EV_READ | EV_PERSIST, on_mail, forwarder);
   return forwarder->mail && event_add(forwarder->mail, NULL) == 0;
 }

@@ -116,6 +116,7 @@ static ssize_t receive_one(struct kcp_mailbox *mailbox) {
   return len <= (ssize_t)sizeof mailbox->received ? len : 0;
 }
 
+// on_datagram is NULL where nobody wants them.
 static void unpack(struct kcp_mailbox *mailbox, size_t len, kcp_mailbox_on_datagram *on_datagram,
                    void *owner) {
   const size_t before = LENGTH_BYTES + mailbox->head_bytes;
@@ -130,18 +131,26 @@ static void unpack(struct kcp_mailbox *mailbox, size_t len, kcp_mailbox_on_datag
     // The head may stand anywhere in the message, but its reader wants it aligned.
     _Alignas(max_align_t) uint8_t head[KCP_MAILBOX_HEAD_MAX_BYTES];
     memcpy(head, datagram + LENGTH_BYTES, mailbox->head_bytes);
-    on_datagram(head, datagram + before, length, owner);
+    if (on_datagram) {
+      on_datagram(head, datagram + before, length, owner);
+    } else {
+      mailbox->lost++;
+    }
     at += before + length;
   }
 }
 
-bool kcp_mailbox_receive(struct kcp_mailbox *mailbox, kcp_mailbox_on_datagram *on_datagram,
+void kcp_mailbox_receive(struct kcp_mailbox *mailbox, kcp_mailbox_on_datagram *on_datagram,
                          void *owner) {
-  int messages = 0;
   ssize_t len;
-  while (messages < RECEIVE_MESSAGES && (len = receive_one(mailbox)) >= 0) {
+  for (int i = 0; i < RECEIVE_MESSAGES && (len = receive_one(mailbox)) >= 0; i++) {
     unpack(mailbox, (size_t)len, on_datagram, owner);
-    messages++;
   }
-  return messages > 0;
+}
+
+void kcp_mailbox_drop(struct kcp_mailbox *mailbox) {
+  ssize_t len;
+  while ((len = receive_one(mailbox)) >= 0) {
+    unpack(mailbox, (size_t)len, NULL, NULL);
+  }
 }

@@ -9,7 +9,6 @@
 #ifndef JANUS_WORKER_KCP_MAILBOX_H
 #define JANUS_WORKER_KCP_MAILBOX_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -41,14 +40,15 @@ int kcp_mailbox_send(struct kcp_mailbox *mailbox, unsigned number, const void *h
                      const uint8_t *bytes, size_t len) MUST_CHECK;
 // Before the loop waits.
 void kcp_mailbox_flush(struct kcp_mailbox *mailbox);
-// Datagrams that were to be sent and were lost on the way, since the last call: whoever was to get
-// them has no room.
+// Datagrams that were lost since the last call: whoever was to get them has no room, or they were
+// dropped.
 size_t kcp_mailbox_take_lost(struct kcp_mailbox *mailbox);
 
 // Gives what has come to on_datagram, up to a bound for one turn of the loop: the descriptor stays
-// readable while there is more. False: nothing had come. on_datagram may send, and must not free
-// the mailbox.
-bool kcp_mailbox_receive(struct kcp_mailbox *mailbox, kcp_mailbox_on_datagram *on_datagram,
+// readable while there is more. on_datagram may send, and must not free the mailbox.
+void kcp_mailbox_receive(struct kcp_mailbox *mailbox, kcp_mailbox_on_datagram *on_datagram,
                          void *owner);
+// Drops all that has come. While nobody sends: else there may be no end to it.
+void kcp_mailbox_drop(struct kcp_mailbox *mailbox);
 
 #endif
