@@ -206,6 +206,27 @@ def test_an_upgrade_keeps_all(place):
         assert gateway.ctl("session", uid)["path"]["streams"] == 2
 
 
+def test_a_listener_that_an_upgrade_brings_keeps_all_from_then_on(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address),
+                    settings={"server": {"kcp": {"addr": ""}}})
+    with gateway.player(next(_uids)) as over_tcp:
+        gateway.configure({"server": {"kcp": {"addr": "127.0.0.1:0"}}})
+        upgrade(gateway)
+        bridge = start(Bridge, gateway)
+        with crowd(bridge) as players:
+            restart(gateway, min(running(gateway)))
+            all_work(players)
+            gateway.wait_counter("kcp_handed_in", 1)
+            upgrade(gateway)
+            all_work(players)
+        gateway.configure({"server": {"kcp": {"addr": ""}}})
+        upgrade(gateway)
+        works(over_tcp)
+        with gateway.player(next(_uids)) as late:
+            works(late)
+    assert gateway.counter("kcp_handed_lost") == 0
+
+
 def test_an_upgrade_that_goes_back_keeps_all(place):
     """The new program has taken over the sockets and the table of connections, and can't come up:
     the one before goes on with them."""
