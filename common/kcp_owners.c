@@ -21,7 +21,6 @@ typedef _Atomic uint64_t entry;  // 0: it is free
 struct segment {
   uint64_t magic;
   uint8_t hash_key[crypto_shorthash_KEYBYTES];
-  uint8_t secret[KCP_OWNERS_SECRET_BYTES];
   // Two lines of the cache, which are fetched together.
   _Alignas(128) entry buckets[KCP_OWNERS_BUCKETS][KCP_OWNERS_BUCKET_ENTRIES];
 };
@@ -53,7 +52,6 @@ struct kcp_owners *kcp_owners_create(int *error) {
   }
   struct segment *segment = shm.base;
   randombytes_buf(segment->hash_key, sizeof segment->hash_key);
-  randombytes_buf(segment->secret, sizeof segment->secret);
   segment->magic = MAGIC;
   return owners_of(&shm, error);
 }
@@ -79,10 +77,6 @@ void kcp_owners_free(struct kcp_owners *owners) {
 }
 
 int kcp_owners_fd(const struct kcp_owners *owners) { return owners->shm.fd; }
-
-const uint8_t *kcp_owners_secret(const struct kcp_owners *owners) {
-  return owners->segment->secret;
-}
 
 size_t kcp_owners_layout(void) { return sizeof(struct segment) + MAGIC; }
 

@@ -28,7 +28,6 @@
 enum {
   KCP_OWNERS_BUCKETS = 1 << 14,
   KCP_OWNERS_BUCKET_ENTRIES = 16,
-  KCP_OWNERS_SECRET_BYTES = 16,
   KCP_OWNERS_NOBODY = -1,
 };
 
@@ -41,8 +40,6 @@ struct kcp_owners *kcp_owners_create(int *error);
 struct kcp_owners *kcp_owners_open(int fd, int *error);
 void kcp_owners_free(struct kcp_owners *owners);  // unmaps; accepts NULL
 int kcp_owners_fd(const struct kcp_owners *owners);
-// What processes with this segment know and nobody else does, KCP_OWNERS_SECRET_BYTES.
-const uint8_t *kcp_owners_secret(const struct kcp_owners *owners);
 // The same for programs that understand each other's segments (layout.h).
 size_t kcp_owners_layout(void);
 

@@ -1,5 +1,6 @@
 #include "master/master.h"
 
+#include <errno.h>
 #include <event2/thread.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -21,6 +22,7 @@
 #include "master/bans.h"
 #include "master/control.h"
 #include "master/control_drain.h"
+#include "master/kcp_mailboxes.h"
 #include "master/metrics.h"
 #include "master/operations_grpc.h"
 #include "master/operations_http.h"
@@ -459,7 +461,8 @@ static void on_second(evutil_socket_t fd, short what, void *owner) {
 
 // Each worker may have to hold as many descriptors as the system lets it.
 static void raise_descriptor_limit(const struct config *config) {
-  enum { BESIDE_CLIENTS = 256 };  // backends, tables, the log
+  // Backends, tables, the log; and the mailboxes of the workers.
+  enum { BESIDE_CLIENTS = 256 + CONFIG_WORKER_NUMBERS };
   struct rlimit limit;
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0) {
     return;
@@ -530,6 +533,33 @@ static bool open_listeners(struct master *master, char *why, size_t why_size) {
     master->client_listeners++;
   }
   return true;
+}
+
+static bool any_listener_is_for_kcp(const struct master *master) {
+  bool any = false;
+  for (size_t i = 0; i < master->client_listeners; i++) {
+    any = any || master->client_config[i]->transport == TRANSPORT_KCP;
+  }
+  return any;
+}
+
+// Those of the program before, as its workers have them; where there are none, new ones if there is
+// a use for them.
+static bool open_mailboxes(struct master *master, char *why, size_t why_size) {
+  int error;
+  master->kcp_mailboxes = takeover_kcp_mailboxes(master->saved, &error);
+  if (!master->kcp_mailboxes && error == ERROR_INVALID) {
+    if (!any_listener_is_for_kcp(master)) {
+      return true;
+    }
+    master->kcp_mailboxes = kcp_mailboxes_new(&error);
+  }
+  if (!master->kcp_mailboxes) {
+    snprintf(why, why_size,
+             "the sockets by which workers hand each other what comes over KCP can't be had: %s",
+             error == ERROR_SYSTEM ? strerror(errno) : error_text(error));
+  }
+  return master->kcp_mailboxes != NULL;
 }
 
 static bool build_tables(struct master *master, char *why, size_t why_size) {
@@ -694,6 +724,7 @@ static bool start_workers(struct master *master) {
       .node_table_fd = node_table_fd(master->nodes),
       .tls_fd = tls_keys_fd(master->tls_keys),
       .kcp_owners_fd = kcp_owners_fd(master->kcp_owners),
+      .kcp_mailboxes = master->kcp_mailboxes,
       .saved = json_object_get(master->saved, "workers"),
   };
   return (master->workers = workers_new(master->base, &options, &events, master)) &&
@@ -709,7 +740,7 @@ static bool build(struct master *master, const char *worker_program, char *why, 
   takeover_offer_sockets(master->saved);
   // First of all, since it tells when another gateway is running.
   if (!(master->control = control_new(master, why, why_size)) ||
-      !open_listeners(master, why, why_size) ||
+      !open_listeners(master, why, why_size) || !open_mailboxes(master, why, why_size) ||
       // The workers' business, but a fault is better found here, once and at the start.
       tls_client_check(&config->tunnel.tls, master->secrets->tunnel_tls_key, why, why_size) != 0 ||
       !build_tables(master, why, why_size) || !open_ports(master, why, why_size) ||
@@ -762,6 +793,7 @@ static void tear_down(struct master *master) {
   directory_free(master->directory);
   route_table_free(master->route_table);
   kcp_owners_free(master->kcp_owners);
+  kcp_mailboxes_free(master->kcp_mailboxes);
   loop_lag_free(master->loop_lag);
   free(master->counters);
   node_table_free(master->nodes);

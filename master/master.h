@@ -29,6 +29,7 @@
 struct admission;
 struct bans;
 struct control;
+struct kcp_mailboxes;
 struct other_gateways;
 struct operations_grpc;
 struct operations_http;
@@ -65,6 +66,7 @@ struct master {
   struct redis_link *redis;  // NULL with routes in memory
   struct route_table *route_table;
   struct kcp_owners *kcp_owners;
+  struct kcp_mailboxes *kcp_mailboxes;  // NULL: no listener is for KCP
   struct routes *routes;
   struct node_table *nodes;
   struct tls_keys *tls_keys;

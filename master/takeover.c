@@ -17,6 +17,7 @@
 #include "common/secrets_pipe.h"
 #include "master/bans.h"
 #include "master/control.h"
+#include "master/kcp_mailboxes.h"
 #include "master/master.h"
 #include "master/operations_grpc.h"
 #include "master/operations_http.h"
@@ -140,21 +141,23 @@ static json_t *save(struct master *master, int asker_fd, int secrets_fd) {
   keep(asker_fd, fds);
   keep(tls_keys_fd(master->tls_keys), fds);
   keep(kcp_owners_fd(master->kcp_owners), fds);
+  json_t *mailboxes = kcp_mailboxes_save(master->kcp_mailboxes, keep, fds);
   json_t *workers = workers_save(master->workers, keep, fds);
   json_t *listeners = save_listeners(master, fds);
   char port[16];
   snprintf(port, sizeof port, "%d", operations_grpc_port(master->operations_grpc));
   return json_pack(
-      "{s:s, s:o, s:o, s:o, s:o, s:o, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:o, s:o, "
-      "s:o, s:o}",
+      "{s:s, s:o, s:o, s:o, s:o, s:o, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:o, s:I, s:o, "
+      "s:o, s:o, s:o}",
       "version", JANUS_VERSION, "settings", save_settings(master->loaded), "running",
       save_settings(&master->config), "counters", save_counters(master->counters), "nodes",
       save_nodes(master), "bans", save_bans(master), "grpc_addr", master->loaded->server.grpc.addr,
       "grpc_port", port, "control_path", master->config.control.socket, "secrets_fd", secrets_fd,
       "control_fd", control, "program_fd", program, "asker_fd", asker_fd, "tls_fd",
       tls_keys_fd(master->tls_keys), "kcp_owners_fd", kcp_owners_fd(master->kcp_owners),
-      "broadcast_serial", (json_int_t)push_hub_serial(master->push_hub), "listeners", listeners,
-      "registered", registry_save(master->registry), "workers", workers, "fds", fds);
+      "kcp_mailboxes", mailboxes, "broadcast_serial", (json_int_t)push_hub_serial(master->push_hub),
+      "listeners", listeners, "registered", registry_save(master->registry), "workers", workers,
+      "fds", fds);
 }
 
 // saved as text in a memory file.
@@ -379,6 +382,10 @@ struct kcp_owners *takeover_kcp_owners(const json_t *saved, int *error) {
   int fd = fcntl(takeover_fd(saved, "kcp_owners_fd"), F_DUPFD_CLOEXEC, 0);
   *error = ERROR_INVALID;
   return fd >= 0 ? kcp_owners_open(fd, error) : NULL;
+}
+
+struct kcp_mailboxes *takeover_kcp_mailboxes(const json_t *saved, int *error) {
+  return kcp_mailboxes_take(json_object_get(saved, "kcp_mailboxes"), error);
 }
 
 void takeover_offer_sockets(const json_t *saved) {

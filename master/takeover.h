@@ -12,6 +12,7 @@
 #include "common/error.h"
 
 struct bans;
+struct kcp_mailboxes;
 struct kcp_owners;
 struct master;
 struct node_table;
@@ -53,6 +54,8 @@ void takeover_keep_bans(const json_t *saved, struct bans *bans);
 int takeover_read_tls(const json_t *saved, struct tls_material *material) MUST_CHECK;
 // The table that the workers, who serve on, write. NULL with the error.
 struct kcp_owners *takeover_kcp_owners(const json_t *saved, int *error);
+// ERROR_INVALID: there are none.
+struct kcp_mailboxes *takeover_kcp_mailboxes(const json_t *saved, int *error);
 // Has listeners_open* find the sockets that were open before.
 void takeover_offer_sockets(const json_t *saved);
 // -1: there is none.

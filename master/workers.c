@@ -18,12 +18,13 @@
 #include "common/loop.h"
 #include "common/secrets_pipe.h"
 #include "common/shm.h"
+#include "master/kcp_mailboxes.h"
 #include "master/worker_process.h"
 
 #define LOG_MODULE LOG_MODULE_MASTER
 
 enum {
-  FDS_MAX = HANDOVER_LISTENERS + CONFIG_LISTENERS,
+  FDS_MAX = HANDOVER_LISTENERS + CONFIG_LISTENERS + 1 + CONFIG_WORKER_NUMBERS,
   READY_TIMEOUT_MS = 30000,  // for a worker to come up
   HOLDING_WAIT_MS = 100,
   CALM_MS = 10000,  // a worker that lived this long is not crash-looping
@@ -121,8 +122,24 @@ struct channel *worker_process_open_channel(struct worker_process *process, int 
   return channel_new(process->workers->base, fd, &events, process);
 }
 
-// What it is handed but for its channel, each under its number there. False: some of its own could
-// not be made; those that are there are to be closed all the same.
+// What comes from HANDOVER_LISTENERS on. Returns how far it goes.
+static int hand_over_sockets(const struct worker_process *process, int *fds) {
+  const struct workers_options *options = &process->workers->options;
+  int end = HANDOVER_LISTENERS;
+  for (size_t i = 0; i < options->listener_count; i++) {
+    fds[end++] = options->listeners[i].fds[process->info.place];
+  }
+  if (options->kcp_mailboxes) {
+    fds[end++] = kcp_mailboxes_read_end(options->kcp_mailboxes, process->index);
+    for (int number = 0; number < CONFIG_WORKER_NUMBERS; number++) {
+      fds[end++] = kcp_mailboxes_write_end(options->kcp_mailboxes, number);
+    }
+  }
+  return end;
+}
+
+// What it is handed but for its channel and the sockets, each under its number there. False: some
+// of its own could not be made; those that are there are to be closed all the same.
 static bool open_handover(struct worker_process *process, int *fds) {
   const struct workers_options *options = &process->workers->options;
   fds[HANDOVER_SETTINGS] = settings_fd(options->config);
@@ -136,9 +153,6 @@ static bool open_handover(struct worker_process *process, int *fds) {
   fds[HANDOVER_TLS] = options->tls_fd;
   fds[HANDOVER_KCP_OWNERS] = options->kcp_owners_fd;
   fds[HANDOVER_COUNTERS] = process->counters.fd;
-  for (size_t i = 0; i < options->listener_count; i++) {
-    fds[HANDOVER_LISTENERS + i] = options->listeners[i].fds[process->info.place];
-  }
   return true;
 }
 
@@ -178,8 +192,7 @@ int worker_process_start(struct worker_process *process) {
     fds[HANDOVER_CHANNEL] = pair[1];
     pid = fork();
     if (pid == 0) {
-      become_worker(workers, process->index, fds,
-                    HANDOVER_LISTENERS + (int)workers->options.listener_count);
+      become_worker(workers, process->index, fds, hand_over_sockets(process, fds));
     }
   }
   if (pid > 0) {

@@ -23,6 +23,8 @@
 #include "common/counters.h"
 #include "master/listeners.h"
 
+struct kcp_mailboxes;
+
 enum worker_state {
   WORKER_NONE,      // no process has this number
   WORKER_WAITING,   // dead, to be started after a pause
@@ -61,6 +63,7 @@ struct workers_options {
   int node_table_fd;
   int tls_fd;
   int kcp_owners_fd;
+  const struct kcp_mailboxes *kcp_mailboxes;  // NULL: no listener is for KCP
   // Of a master that this one takes over from, or NULL: what workers_save has written. Its workers
   // serve on, and tell what there is to know of them; on_all_ready comes when all have.
   const json_t *saved;

@@ -1,6 +1,5 @@
 #include "worker/kcp_forwarder.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -104,13 +103,17 @@ bool kcp_forwarder_hand_over(struct kcp_forwarder *forwarder, uint16_t server_po
   return true;
 }
 
+static void count_lost(struct kcp_forwarder *forwarder) {
+  counters_add(forwarder->worker->counters, COUNTER_KCP_HANDED_LOST,
+               kcp_mailbox_take_lost(forwarder->mailbox));
+}
+
 static void on_flush(evutil_socket_t fd, short what, void *owner) {
   struct kcp_forwarder *forwarder = owner;
   (void)fd;
   (void)what;
   kcp_mailbox_flush(forwarder->mailbox);
-  counters_add(forwarder->worker->counters, COUNTER_KCP_HANDED_LOST,
-               kcp_mailbox_take_lost(forwarder->mailbox));
+  count_lost(forwarder);
 }
 
 static void on_handed(const void *head, uint8_t *bytes, size_t len, void *owner) {
@@ -130,42 +133,41 @@ static void on_mail(evutil_socket_t fd, short what, void *owner) {
 
 // --- The whole ---------------------------------------------------------------------------------
 
-// Returns what is wrong, or NULL.
-static const char *open_mailbox(struct kcp_forwarder *forwarder, char *why, size_t why_size) {
+static bool open_mailbox(struct kcp_forwarder *forwarder) {
   struct worker *worker = forwarder->worker;
-  int error;
-  forwarder->mailbox = kcp_mailbox_open(kcp_owners_secret(worker->kcp_owners),
-                                        (unsigned)worker->index, sizeof(struct handed), &error);
-  if (!forwarder->mailbox) {
-    snprintf(why, why_size, "the socket for datagrams from other workers can't be had: %s",
-             error == ERROR_SYSTEM ? strerror(errno) : error_text(error));
-    return why;
+  const int first = worker->kcp_mailboxes_fd;
+  int others[CONFIG_WORKER_NUMBERS];
+  for (int number = 0; number < CONFIG_WORKER_NUMBERS; number++) {
+    others[number] = first + 1 + number;
   }
-  forwarder->mail = event_new(worker->base, kcp_mailbox_fd(forwarder->mailbox),
-                              EV_READ | EV_PERSIST, on_mail, forwarder);
-  return forwarder->mail && event_add(forwarder->mail, NULL) == 0 ? NULL : "out of memory";
+  forwarder->mailbox = kcp_mailbox_new(first, others, sizeof(struct handed));
+  if (!forwarder->mailbox) {
+    return false;
+  }
+  // That was for the worker that had the number before; nobody sends to it now (kcp_owners_clear).
+  kcp_mailbox_drop(forwarder->mailbox);
+  count_lost(forwarder);
+  forwarder->mail = event_new(worker->base, first, EV_READ | EV_PERSIST, on_mail, forwarder);
+  return forwarder->mail && event_add(forwarder->mail, NULL) == 0;
 }
 
 struct kcp_forwarder *kcp_forwarder_new(struct worker *worker,
                                         kcp_forwarder_on_datagram *on_datagram, void *owner,
                                         char *why, size_t why_size) {
   struct kcp_forwarder *forwarder = calloc(1, sizeof *forwarder);
-  const char *wrong = "out of memory";
-  if (forwarder) {
-    forwarder->worker = worker;
-    forwarder->on_datagram = on_datagram;
-    forwarder->owner = owner;
-    forwarder->flush = event_new(worker->base, -1, 0, on_flush, forwarder);
-    wrong = forwarder->flush ? open_mailbox(forwarder, why, why_size) : wrong;
+  snprintf(why, why_size, "out of memory");
+  if (!forwarder) {
+    return NULL;
   }
-  if (!wrong) {
-    return forwarder;
+  forwarder->worker = worker;
+  forwarder->on_datagram = on_datagram;
+  forwarder->owner = owner;
+  forwarder->flush = event_new(worker->base, -1, 0, on_flush, forwarder);
+  if (!forwarder->flush || !open_mailbox(forwarder)) {
+    kcp_forwarder_free(forwarder);
+    return NULL;
   }
-  if (wrong != why) {
-    snprintf(why, why_size, "%s", wrong);
-  }
-  kcp_forwarder_free(forwarder);
-  return NULL;
+  return forwarder;
 }
 
 void kcp_forwarder_free(struct kcp_forwarder *forwarder) {
@@ -178,6 +180,6 @@ void kcp_forwarder_free(struct kcp_forwarder *forwarder) {
   if (forwarder->flush) {
     event_free(forwarder->flush);
   }
-  kcp_mailbox_close(forwarder->mailbox);
+  kcp_mailbox_free(forwarder->mailbox);
   free(forwarder);
 }

@@ -137,6 +137,11 @@ static const char *take_handover(struct worker *worker) {
   if (config_load_fd(HANDOVER_SETTINGS, &worker->config, settings_report_fault, NULL) != 0) {
     return "the settings can't be read";
   }
+  worker->kcp_mailboxes_fd = HANDOVER_LISTENERS;
+  for (const struct config_listener *listener = NULL;
+       (listener = config_listener_next(&worker->config, listener));) {
+    worker->kcp_mailboxes_fd++;
+  }
   char who[32];
   snprintf(who, sizeof who, "worker=%d", worker->index);
   log_setup(worker->config.log.type, worker->config.log.level, who);

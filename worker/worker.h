@@ -70,6 +70,7 @@ struct worker {
   struct node_table *nodes;
   struct tls_segment *tls;
   struct kcp_owners *kcp_owners;
+  int kcp_mailboxes_fd;  // the first of what there is for them, where any listener is for KCP
 
   struct handshake_keys handshake_keys;
   struct dispatch dispatch;

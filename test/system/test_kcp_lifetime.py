@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import re
 import signal
 import socket
 import threading
@@ -14,6 +15,7 @@ from janus.patience import ms, patient, wait_for
 from janus.programs import Gateway, nodes_of
 from test_drain import WAITING, drain, drain_state, ready, restart, workers, works
 from test_kcp import connection, sessions
+from test_listeners import unix_sockets
 from test_upgrade import refused, upgrade
 
 _uids = itertools.count(47000)
@@ -204,6 +206,27 @@ def test_an_upgrade_keeps_all(place):
         assert gateway.ctl("session", uid)["path"]["streams"] == 2
 
 
+def test_a_listener_that_an_upgrade_brings_keeps_all_from_then_on(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address),
+                    settings={"server": {"kcp": {"addr": ""}}})
+    with gateway.player(next(_uids)) as over_tcp:
+        gateway.configure({"server": {"kcp": {"addr": "127.0.0.1:0"}}})
+        upgrade(gateway)
+        bridge = start(Bridge, gateway)
+        with crowd(bridge) as players:
+            restart(gateway, min(running(gateway)))
+            all_work(players)
+            gateway.wait_counter("kcp_handed_in", 1)
+            upgrade(gateway)
+            all_work(players)
+        gateway.configure({"server": {"kcp": {"addr": ""}}})
+        upgrade(gateway)
+        works(over_tcp)
+        with gateway.player(next(_uids)) as late:
+            works(late)
+    assert gateway.counter("kcp_handed_lost") == 0
+
+
 def test_an_upgrade_that_goes_back_keeps_all(place):
     """The new program has taken over the sockets and the table of connections, and can't come up:
     the one before goes on with them."""
@@ -314,3 +337,112 @@ def test_a_worker_that_crashes_takes_its_own_players_alone(place):
         with crowd(bridge) as newcomers:
             all_work(newcomers)
             assert workers_of(gateway, newcomers) == {0, 1}
+
+
+# --- Others on the machine ----------------------------------------------------------------------
+
+
+def names_of(gateway):
+    """What everybody on the machine can see of the gateway's sockets and bind, as soon as it is
+    free: the names in /proc/net/unix, and those that come next by the numbers in them."""
+    names = {name for pid in [gateway.pid, *gateway.worker_pids().values()]
+             for name in unix_sockets(pid) if name.startswith("@")}
+    return names | {re.sub(r"\d+$", str(number), name) for name in names for number in range(8)}
+
+
+class Squatter:
+    """Takes those of the names that are free."""
+
+    def __init__(self, names):
+        self.sockets = []
+        for name in names:
+            one = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            try:
+                one.bind("\0" + name[1:])
+                self.sockets.append(one)
+            except OSError:
+                one.close()
+
+    def got(self):
+        for one in self.sockets:
+            with contextlib.suppress(BlockingIOError):
+                return one.recv(1 << 16)
+        return None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for one in self.sockets:
+            one.close()
+
+
+def test_nobody_on_the_machine_keeps_a_worker_from_coming_back(place):
+    gateway, bridge = place()
+    gateway.expect_clean = False
+    names, pids = names_of(gateway), gateway.worker_pids()
+    os.kill(gateway.pid, signal.SIGSTOP)  # so that the successor is not faster
+    try:
+        for pid in pids.values():
+            os.kill(pid, signal.SIGKILL)
+            with open(f"/proc/{pid}/stat") as stat:
+                wait_for(lambda: stat.seek(0) == 0 and stat.read().split()[2] == "Z", "its end")
+        squatter = Squatter(names)
+    finally:
+        os.kill(gateway.pid, signal.SIGCONT)
+    with squatter:
+        wait_for(lambda: len(running(gateway)) == 2 and not set(gateway.worker_pids().values())
+                 & set(pids.values()), "successors")
+        with crowd(bridge) as players, gateway.player(next(_uids)) as over_tcp, \
+             gateway.player(next(_uids), gateway.websocket) as over_websocket:
+            all_work(players)
+            works(over_tcp)
+            works(over_websocket)
+            assert workers_of(gateway, players) == {0, 1}
+    assert "event=worker_start_failed" not in gateway.log()
+
+
+@pytest.mark.parametrize("how", ["restart", "reload", "upgrade"])
+def test_nobody_on_the_machine_keeps_workers_from_being_replaced(place, how):
+    """Nor gets what they hand to each other."""
+    gateway, bridge = place()
+    with crowd(bridge) as players, Squatter(names_of(gateway)) as squatter:
+        old = running(gateway)
+        if how == "upgrade":
+            upgrade(gateway)
+        elif how == "reload":
+            gateway.reload({"kcp": {"mtu_bytes": 600}})
+            wait_for(lambda: running(gateway) and not running(gateway) & old, "the new workers")
+        else:
+            restart(gateway, 0)
+        all_work(players)
+        gateway.wait_counter("kcp_handed_in", 1)
+        with crowd(bridge) as newcomers:
+            all_work(newcomers)
+            all_work(players)
+        assert gateway.counter("kcp_handed_lost") == 0
+        assert squatter.got() is None
+
+
+def test_what_is_on_its_way_to_a_worker_that_dies_is_no_news_to_the_next(place):
+    gateway, bridge = place(worker={"count": 1})
+    gateway.expect_clean = False
+    with crowd(bridge, 4) as players:
+        restart(gateway, 0)
+        all_work(players)
+        old, new = (workers(gateway)[number]["pid"] for number in (0, 1))
+        os.kill(old, signal.SIGSTOP)
+        out = gateway.counter("kcp_handed_out")
+        for player in players:
+            player.send(wire.USER, 1, b"on its way")
+        gateway.wait_counter("kcp_handed_out", out + len(players) // 2)
+        os.kill(old, signal.SIGKILL)
+        wait_for(lambda: 0 not in workers(gateway), "its end")
+        assert gateway.counter("kcp_handed_lost") == 0
+        with crowd(bridge, 2) as newcomers:
+            all_work(newcomers)
+            successor = restart(gateway, 1)
+            assert successor == 0  # which has the number of the one that died, and its mail
+            gateway.wait_counter("kcp_handed_lost", len(players) // 2)
+            all_work(newcomers)
+        assert workers(gateway)[0]["pid"] not in (old, new)

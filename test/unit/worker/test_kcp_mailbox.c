@@ -6,18 +6,14 @@
 #include <stdint.h>
 // cmocka wants the four above first.
 #include <cmocka.h>
-#include <errno.h>
 #include <poll.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "common/config.h"
-#include "common/kcp_owners.h"
 
 // What is said of a datagram here.
 struct head {
@@ -25,9 +21,12 @@ struct head {
   int32_t number;
 };
 
+enum { WORKERS = 3 };
+
 struct fixture {
-  uint8_t secret[KCP_OWNERS_SECRET_BYTES];
-  struct kcp_mailbox *mailboxes[3];
+  int read_ends[WORKERS];
+  int write_ends[CONFIG_WORKER_NUMBERS];  // -1: nobody ever had the number
+  struct kcp_mailbox *mailboxes[WORKERS];
   // Of what came last.
   size_t came;
   struct head head;
@@ -37,20 +36,24 @@ struct fixture {
   struct kcp_mailbox *answer_by;
 };
 
-static struct kcp_mailbox *open_one(const struct fixture *fixture, unsigned number) {
-  int error = 0;
+static struct kcp_mailbox *new_one(const struct fixture *fixture, unsigned number) {
   struct kcp_mailbox *mailbox =
-      kcp_mailbox_open(fixture->secret, number, sizeof(struct head), &error);
+      kcp_mailbox_new(fixture->read_ends[number], fixture->write_ends, sizeof(struct head));
   assert_non_null(mailbox);
   return mailbox;
 }
 
 static int set_up(void **state) {
   struct fixture *fixture = calloc(1, sizeof *fixture);
-  // Tests run beside each other.
-  snprintf((char *)fixture->secret, sizeof fixture->secret, "%d", (int)getpid());
-  for (unsigned i = 0; i < 3; i++) {
-    fixture->mailboxes[i] = open_one(fixture, i);
+  memset(fixture->write_ends, -1, sizeof fixture->write_ends);
+  for (unsigned i = 0; i < WORKERS; i++) {
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair), 0);
+    fixture->read_ends[i] = pair[0];
+    fixture->write_ends[i] = pair[1];
+  }
+  for (unsigned i = 0; i < WORKERS; i++) {
+    fixture->mailboxes[i] = new_one(fixture, i);
   }
   *state = fixture;
   return 0;
@@ -58,8 +61,10 @@ static int set_up(void **state) {
 
 static int tear_down(void **state) {
   struct fixture *fixture = *state;
-  for (size_t i = 0; i < 3; i++) {
-    kcp_mailbox_close(fixture->mailboxes[i]);
+  for (size_t i = 0; i < WORKERS; i++) {
+    kcp_mailbox_free(fixture->mailboxes[i]);
+    close(fixture->read_ends[i]);
+    close(fixture->write_ends[i]);
   }
   free(fixture);
   return 0;
@@ -95,7 +100,7 @@ static void receive(struct fixture *fixture, unsigned number) {
 }
 
 static bool is_readable(const struct fixture *fixture, unsigned number) {
-  struct pollfd waiting = {.fd = kcp_mailbox_fd(fixture->mailboxes[number]), .events = POLLIN};
+  struct pollfd waiting = {.fd = fixture->read_ends[number], .events = POLLIN};
   return poll(&waiting, 1, 0) == 1;
 }
 
@@ -170,10 +175,14 @@ static void whoever_has_no_room_costs_what_is_counted(void **state) {
 
 static void whoever_is_not_there_costs_what_is_counted(void **state) {
   struct fixture *fixture = *state;
-  send_as(fixture, 0, 77, 1, 5);
-  send_as(fixture, 0, 77, 2, 5);
-  kcp_mailbox_flush(fixture->mailboxes[0]);
-  assert_int_equal(kcp_mailbox_take_lost(fixture->mailboxes[0]), 2);
+  close(fixture->read_ends[2]);
+  for (unsigned number = 2; number <= 77; number += 75) {
+    send_as(fixture, 0, number, 1, 5);
+    send_as(fixture, 0, number, 2, 5);
+    kcp_mailbox_flush(fixture->mailboxes[0]);
+    assert_int_equal(kcp_mailbox_take_lost(fixture->mailboxes[0]), 2);
+  }
+  fixture->read_ends[2] = -1;
   const struct head head = {0};
   assert_int_equal(
       kcp_mailbox_send(fixture->mailboxes[0], CONFIG_WORKER_NUMBERS, &head, (const uint8_t *)"", 0),
@@ -183,31 +192,34 @@ static void whoever_is_not_there_costs_what_is_counted(void **state) {
                    ERROR_INVALID);
 }
 
-static void a_number_is_anothers_when_the_first_has_gone(void **state) {
+// As long as it has not read it: it is for the number, whoever has it.
+static void the_next_of_a_number_gets_what_came_for_the_one_before(void **state) {
   struct fixture *fixture = *state;
-  int error = 0;
-  assert_null(kcp_mailbox_open(fixture->secret, 1, sizeof(struct head), &error));
-  assert_int_equal(error, ERROR_SYSTEM);
-  assert_int_equal(errno, EADDRINUSE);
-  kcp_mailbox_close(fixture->mailboxes[1]);
-  fixture->mailboxes[1] = open_one(fixture, 1);
   send_as(fixture, 0, 1, 3, 5);
   kcp_mailbox_flush(fixture->mailboxes[0]);
+  kcp_mailbox_free(fixture->mailboxes[1]);
+  fixture->mailboxes[1] = new_one(fixture, 1);
+  send_as(fixture, 0, 1, 4, 5);
+  kcp_mailbox_flush(fixture->mailboxes[0]);
   receive(fixture, 1);
-  assert_int_equal(fixture->came, 1);
+  assert_int_equal(fixture->came, 2);
+  assert_int_equal(fixture->head.number, 4);
+  assert_int_equal(kcp_mailbox_take_lost(fixture->mailboxes[0]), 0);
 }
 
-static void another_gateway_has_others(void **state) {
+static void what_is_dropped_counts_as_lost(void **state) {
   struct fixture *fixture = *state;
-  struct fixture other = {0};
-  memset(other.secret, 0xee, sizeof other.secret);
-  snprintf((char *)other.secret, sizeof other.secret, "%d", (int)getpid());
-  other.mailboxes[0] = open_one(&other, 0);
-  send_as(&other, 0, 1, 3, 5);
-  kcp_mailbox_flush(other.mailboxes[0]);
-  assert_int_equal(kcp_mailbox_take_lost(other.mailboxes[0]), 1);
+  enum { BURST = 64 };
+  kcp_mailbox_drop(fixture->mailboxes[1]);  // nothing
+  for (int32_t i = 0; i < BURST; i++) {
+    send_as(fixture, 0, 1, i, 1408);
+    kcp_mailbox_flush(fixture->mailboxes[0]);
+  }
+  assert_int_equal(kcp_mailbox_take_lost(fixture->mailboxes[0]), 0);
+  kcp_mailbox_drop(fixture->mailboxes[1]);
   assert_false(is_readable(fixture, 1));
-  kcp_mailbox_close(other.mailboxes[0]);
+  assert_int_equal(fixture->came, 0);
+  assert_int_equal(kcp_mailbox_take_lost(fixture->mailboxes[1]), BURST);
 }
 
 static void one_may_be_answered_while_it_is_read(void **state) {
@@ -224,51 +236,39 @@ static void one_may_be_answered_while_it_is_read(void **state) {
   assert_int_equal(fixture->wrong, 0);
 }
 
-// --- What does not come from us ----------------------------------------------------------------
+// --- What no worker of this kind sends ---------------------------------------------------------
 
 static void send_raw(const struct fixture *fixture, const void *bytes, size_t len) {
-  struct sockaddr_un address;
-  socklen_t address_len = sizeof address;
-  int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
-  assert_int_equal(
-      getsockname(kcp_mailbox_fd(fixture->mailboxes[1]), (struct sockaddr *)&address, &address_len),
-      0);
-  assert_int_equal(sendto(fd, bytes, len, MSG_DONTWAIT, (struct sockaddr *)&address, address_len),
-                   len);
-  close(fd);
-}
-
-static void without_the_secret_nothing_is_queued(void **state) {
-  struct fixture *fixture = *state;
-  uint8_t bytes[64] = {0};
-  for (size_t i = 0; i < 1000; i++) {  // it would be full long before
-    send_raw(fixture, bytes, i % 2 == 0 ? sizeof bytes : 3);
-  }
-  memcpy(bytes, fixture->secret, sizeof fixture->secret);
-  bytes[sizeof fixture->secret - 1] ^= 1;
-  send_raw(fixture, bytes, sizeof bytes);
-  send_raw(fixture, fixture->secret, sizeof fixture->secret - 1);
-  assert_false(is_readable(fixture, 1));
+  assert_int_equal(send(fixture->write_ends[1], bytes, len, MSG_DONTWAIT), len);
 }
 
 static void what_is_malformed_is_dropped(void **state) {
   struct fixture *fixture = *state;
   static const uint32_t lengths[] = {1, 8, KCP_MAILBOX_DATAGRAM_MAX_BYTES + 1, 0x7fffffff,
                                      0xffffffff};
-  uint8_t bytes[sizeof fixture->secret + 4 + sizeof(struct head)] = {0};
-  memcpy(bytes, fixture->secret, sizeof fixture->secret);
+  uint8_t bytes[4 + sizeof(struct head)] = {0};
   for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
-    memcpy(bytes + sizeof fixture->secret, &lengths[i], sizeof lengths[i]);
-    for (size_t len = sizeof fixture->secret; len <= sizeof bytes; len++) {
+    memcpy(bytes, &lengths[i], sizeof lengths[i]);
+    for (size_t len = 0; len <= sizeof bytes; len++) {
       send_raw(fixture, bytes, len);
       receive(fixture, 1);
+      assert_false(is_readable(fixture, 1));
     }
   }
   assert_int_equal(fixture->came, 0);
-  memset(bytes + sizeof fixture->secret, 0, 4);
+  memset(bytes, 0, 4);
   send_raw(fixture, bytes, sizeof bytes);
   receive(fixture, 1);
   assert_int_equal(fixture->came, 1);
+}
+
+static void what_is_too_long_is_dropped(void **state) {
+  struct fixture *fixture = *state;
+  uint8_t bytes[40000] = {0};  // of datagrams without a byte
+  send_raw(fixture, bytes, sizeof bytes);
+  receive(fixture, 1);
+  assert_false(is_readable(fixture, 1));
+  assert_int_equal(fixture->came, 0);
 }
 
 #define FACT(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -280,11 +280,11 @@ int main(void) {
       FACT(a_burst_for_several_comes_whole),
       FACT(whoever_has_no_room_costs_what_is_counted),
       FACT(whoever_is_not_there_costs_what_is_counted),
-      FACT(a_number_is_anothers_when_the_first_has_gone),
-      FACT(another_gateway_has_others),
+      FACT(what_is_dropped_counts_as_lost),
+      FACT(the_next_of_a_number_gets_what_came_for_the_one_before),
       FACT(one_may_be_answered_while_it_is_read),
-      FACT(without_the_secret_nothing_is_queued),
       FACT(what_is_malformed_is_dropped),
+      FACT(what_is_too_long_is_dropped),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
