@@ -76,6 +76,7 @@ static struct redis_link *link_to_redis(struct fixture *fixture) {
   config->data.redis.write_timeout_ms = 1000;
   config->data.redis.backoff_ms = 10;
   config->data.redis.backoff_max_ms = 50;
+  config->data.redis.queued_writes = 100;
   fixture->link = redis_link_new(fixture->base, config, &secrets, &fixture->counters, &events,
                                  fixture, why, sizeof why);
   assert_string_equal(why, "");
@@ -328,6 +329,51 @@ static void a_route_that_moves_is_told_once(void **state) {
   assert_int_equal(fixture->moved_count, 2);
 }
 
+// What is sent about this player finds that his login has been let in when the answer comes.
+static struct directory *comes_to;  // NULL: he does not come
+enum { COMES_UID = 8 };
+
+int __real_redis_link_send(struct redis_link *link, int key, int argc, const char *const *argv,
+                           const size_t *lens, redis_on_reply *on_reply, void *context);
+int __wrap_redis_link_send(struct redis_link *link, int key, int argc, const char *const *argv,
+                           const size_t *lens, redis_on_reply *on_reply, void *context);
+int __wrap_redis_link_send(struct redis_link *link, int key, int argc, const char *const *argv,
+                           const size_t *lens, redis_on_reply *on_reply, void *context) {
+  static const char his[] = "r_janus.gate.interface_{blue}_{8}";
+  int error = __real_redis_link_send(link, key, argc, argv, lens, on_reply, context);
+  if (comes_to && lens && lens[key] == sizeof his - 1 && memcmp(argv[key], his, lens[key]) == 0) {
+    const struct channel_session session = {.connection = 1, .uid = COMES_UID, .color = "blue"};
+    directory_add(comes_to, &session, 0)->route_written = true;
+    comes_to = NULL;
+  }
+  return error;
+}
+
+static bool is_in_redis(struct fixture *fixture, int64_t uid) {
+  redisReply *reply = redis_ask(&fixture->redis, "GET r_janus.gate.interface_{blue}_{%lld}", uid);
+  bool found = reply->type == REDIS_REPLY_STRING;
+  freeReplyObject(reply);
+  return found;
+}
+
+static void a_player_s_route_of_an_earlier_run_is_removed(void **state) {
+  struct fixture *fixture = *state;
+  redis_do(&fixture->redis, "SET r_janus.gate.interface_{blue}_{7} 10.0.0.1:19100 PX 600000");
+  redis_do(&fixture->redis, "SET r_janus.gate.interface_{blue}_{6} 10.0.0.2:19100 PX 600000");
+  WAIT_FOR(fixture, !is_in_redis(fixture, 7));
+  assert_true(is_in_redis(fixture, 6));
+}
+
+static void one_that_a_login_has_just_taken_is_not(void **state) {
+  struct fixture *fixture = *state;
+  comes_to = fixture->directory;
+  redis_do(&fixture->redis, "SET r_janus.gate.interface_{blue}_{8} 10.0.0.1:19100 PX 600000");
+  WAIT_FOR(fixture, !comes_to);
+  redis_do(&fixture->redis, "SET r_janus.gate.interface_{blue}_{9} 10.0.0.1:19100 PX 600000");
+  WAIT_FOR(fixture, !is_in_redis(fixture, 9));  // over the same connection, behind it
+  assert_true(is_in_redis(fixture, COMES_UID));
+}
+
 int main(void) {
 #define FACT(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
   const struct CMUnitTest tests[] = {
@@ -339,7 +385,10 @@ int main(void) {
       FACT(whoever_holds_a_route_is_told_when_another_moves_it),
       FACT(workers_that_choose_differently_in_an_outage_come_together),
       FACT(the_gateway_tier_names_this_gateway_while_the_player_is_here),
-      cmocka_unit_test_setup_teardown(a_route_that_moves_is_told_once, set_up_in_redis, tear_down),
+#define FACT_IN_REDIS(test) cmocka_unit_test_setup_teardown(test, set_up_in_redis, tear_down)
+      FACT_IN_REDIS(a_route_that_moves_is_told_once),
+      FACT_IN_REDIS(a_player_s_route_of_an_earlier_run_is_removed),
+      FACT_IN_REDIS(one_that_a_login_has_just_taken_is_not),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
