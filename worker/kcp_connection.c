@@ -226,7 +226,11 @@ void kcp_connection_input(struct kcp_connection *connection, uint8_t *bytes, siz
     kcp_connection_end(connection, CLOSE_HANDSHAKE_UNEXPECTED);
     return;
   }
-  settle(connection, link_input(connection->link, bytes, len, now_ms), now_ms);
+  int error = link_input(connection->link, bytes, len, now_ms);
+  if (connection->pending && link_peer_is_there(connection->link)) {
+    kcp_strangers_know(connection->engine->strangers, &connection->stranger);
+  }
+  settle(connection, error, now_ms);
 }
 
 bool kcp_connection_is_next(const struct kcp_connection *connection, const uint8_t *bytes,
@@ -335,10 +339,15 @@ struct kcp_connection *kcp_connection_new(struct kcp_listener *listener,
   connection->conv = conv;
   connection->client = session_draw_number(engine->worker);
   connection->place = place;
-  connection->began_ms = now_ms;
   connection->counted_ms = now_ms;
   connection->give_up_ms = now_ms + engine->worker->config.limits.handshake_timeout_ms;
   connection->timer.owner = connection;
+  connection->stranger.owner = connection;
   LIST_INIT(&connection->wires);
+  if (kcp_engine_add_pending(engine, connection, now_ms) != 0) {
+    link_free(connection->link);
+    free(connection);
+    return NULL;
+  }
   return connection;
 }

@@ -1,11 +1,13 @@
 """Whoever sends datagrams to the KCP listener and never logs in, in datagrams made by hand."""
 
+import contextlib
 import os
 import resource
 import socket
 import struct
 
 from janus import wire
+from janus.kcp import Bridge
 from janus.patience import patient, wait_for
 from janus.programs import Gateway, nodes_of
 
@@ -117,6 +119,21 @@ def test_a_connection_on_which_nobody_logs_in_is_told_its_end(start, backend):
         while frame(FIN, 3) not in stranger.receive_frames():
             pass
     gateway.wait_gauge("connections", 0)
+
+
+def test_beginnings_in_somebody_s_name_do_not_keep_him_out(start, backend):
+    """He asks again, and by then one of them has been there long enough to give way."""
+    many = 64
+    gateway = start(Gateway, nodes=nodes_of(backend.address), settings={
+        "worker": {"count": 1}, "limits": {"handshake_timeout": "5m"},
+        "kcp": {"pending_per_address": many}})
+    with contextlib.ExitStack() as stack:
+        for _ in range(many):
+            stack.enter_context(Stranger(gateway)).send(b"\x02")
+        gateway.wait_gauge("kcp_connections_pending", many)
+        with start(Bridge, gateway).player(36010) as player:
+            assert player.ask(wire.USER, 1, b"in").data == b"in"
+            assert gateway.gauge("kcp_connections_pending") == many - 1
 
 
 def test_a_stranger_opens_no_more_streams_than_may_be_open_at_a_time(start, backend):
