@@ -172,9 +172,7 @@ static enum close_reason reason_of(int error) {
   }
 }
 
-// Nobody has logged in, or what was pending was not taken. The ends of its streams are told once,
-// so that a client who is there after all need not wait for its own time to be over.
-static void give_up(struct kcp_connection *connection, int64_t now_ms) {
+void kcp_connection_give_up(struct kcp_connection *connection, int64_t now_ms) {
   connection->closing = true;
   end_wires(connection, CLOSE_HANDSHAKE_TIMEOUT);
   int error = link_flush(connection->link, now_ms);
@@ -200,7 +198,7 @@ static void settle(struct kcp_connection *connection, int error, int64_t now_ms)
     return;
   }
   if (is_limited && now_ms >= connection->give_up_ms) {
-    give_up(connection, now_ms);
+    kcp_connection_give_up(connection, now_ms);
     return;
   }
   if (connection->is_dirty) {

@@ -69,6 +69,9 @@ void kcp_connection_on_timer(void *owner);
 
 // Ends its sessions with reason, and frees it.
 void kcp_connection_end(struct kcp_connection *connection, enum close_reason reason);
+// The same where nobody has logged in, or what was pending was not taken. The ends of its streams
+// are told once, so that a client who is there after all need not wait for its own time to be over.
+void kcp_connection_give_up(struct kcp_connection *connection, int64_t now_ms);
 // Frees it, at the end of a worker: no session may be left.
 void kcp_connection_cut(struct kcp_connection *connection);
 

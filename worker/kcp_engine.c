@@ -102,10 +102,7 @@ void kcp_engine_untouch(struct kcp_engine *engine, struct kcp_connection *connec
 
 // --- Who has not logged in ---------------------------------------------------------------------
 
-static void on_gives_way(void *owner, int64_t now_ms) {
-  (void)now_ms;
-  kcp_connection_end(owner, CLOSE_HANDSHAKE_TIMEOUT);
-}
+static void on_gives_way(void *owner, int64_t now_ms) { kcp_connection_give_up(owner, now_ms); }
 
 int kcp_engine_add_pending(struct kcp_engine *engine, struct kcp_connection *connection,
                            int64_t now_ms) {

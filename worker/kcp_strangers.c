@@ -25,8 +25,10 @@ struct kcp_strangers {
   void (*on_gives_way)(void *owner, int64_t now_ms);
   size_t max;
   size_t max_per_address;
-  struct stranger_queue all;  // the oldest first
-  size_t count;
+  struct stranger_queue unknown;  // whose clients have not shown that they are there, and
+  struct stranger_queue known;    // those that have: the oldest first
+  size_t count;                   // of both,
+  size_t known_count;             // and of the latter
   struct stranger_address *addresses;
 };
 
@@ -56,6 +58,15 @@ static bool give_way(struct kcp_strangers *strangers, struct kcp_stranger *oldes
   return true;
 }
 
+// A flood costs nothing but datagrams, so it can push out whoever has come by nothing but one.
+// Those known to be there may be many too, as after an outage, and each wants its turn: they give
+// way only where they have more than half of the places, so that others can show themselves at all.
+static bool make_room_among_all(struct kcp_strangers *strangers, int64_t now_ms) {
+  return give_way(strangers, TAILQ_FIRST(&strangers->unknown), now_ms) ||
+         (strangers->known_count > strangers->max / 2 &&
+          give_way(strangers, TAILQ_FIRST(&strangers->known), now_ms));
+}
+
 bool kcp_strangers_make_room(struct kcp_strangers *strangers, const struct sockaddr *address,
                              int64_t now_ms) {
   uint8_t key[NETWORK_ADDRESS_BYTES];
@@ -66,8 +77,7 @@ bool kcp_strangers_make_room(struct kcp_strangers *strangers, const struct socka
       !give_way(strangers, TAILQ_FIRST(&neighbours->here), now_ms)) {
     return false;
   }
-  return strangers->count < strangers->max ||
-         give_way(strangers, TAILQ_FIRST(&strangers->all), now_ms);
+  return strangers->count < strangers->max || make_room_among_all(strangers, now_ms);
 }
 
 int kcp_strangers_add(struct kcp_strangers *strangers, struct kcp_stranger *stranger,
@@ -83,34 +93,45 @@ int kcp_strangers_add(struct kcp_strangers *strangers, struct kcp_stranger *stra
   neighbours->count++;
   TAILQ_INSERT_TAIL(&neighbours->here, stranger, beside);
   strangers->count++;
-  TAILQ_INSERT_TAIL(&strangers->all, stranger, entry);
+  TAILQ_INSERT_TAIL(&strangers->unknown, stranger, entry);
   return 0;
 }
 
-void kcp_strangers_know(struct kcp_strangers *strangers, struct kcp_stranger *stranger) {
+static void leave_unknown(struct kcp_strangers *strangers, struct kcp_stranger *stranger) {
   struct stranger_address *neighbours = stranger->address;
-  if (!neighbours) {
-    return;
-  }
-  stranger->address = NULL;
+  TAILQ_REMOVE(&strangers->unknown, stranger, entry);
   TAILQ_REMOVE(&neighbours->here, stranger, beside);
+  stranger->address = NULL;
   if (--neighbours->count == 0) {
     HASH_DELETE(hh, strangers->addresses, neighbours);
     free(neighbours);
   }
 }
 
+void kcp_strangers_know(struct kcp_strangers *strangers, struct kcp_stranger *stranger) {
+  if (stranger->address) {
+    leave_unknown(strangers, stranger);
+    strangers->known_count++;
+    TAILQ_INSERT_TAIL(&strangers->known, stranger, entry);
+  }
+}
+
 void kcp_strangers_remove(struct kcp_strangers *strangers, struct kcp_stranger *stranger) {
-  kcp_strangers_know(strangers, stranger);
   strangers->count--;
-  TAILQ_REMOVE(&strangers->all, stranger, entry);
+  if (stranger->address) {
+    leave_unknown(strangers, stranger);
+  } else {
+    strangers->known_count--;
+    TAILQ_REMOVE(&strangers->known, stranger, entry);
+  }
 }
 
 struct kcp_strangers *kcp_strangers_new(void (*on_gives_way)(void *owner, int64_t now_ms)) {
   struct kcp_strangers *strangers = calloc(1, sizeof *strangers);
   if (strangers) {
     strangers->on_gives_way = on_gives_way;
-    TAILQ_INIT(&strangers->all);
+    TAILQ_INIT(&strangers->unknown);
+    TAILQ_INIT(&strangers->known);
   }
   return strangers;
 }

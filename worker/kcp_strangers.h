@@ -3,7 +3,7 @@
 //
 // An address in a datagram proves nothing. So those whose client has not shown that it is there are
 // bounded for each address too, and a flood in somebody's name keeps him out for a moment only:
-// the oldest of the address gives way.
+// the oldest of the address gives way. And they give way before those that are known to be there.
 //
 // Loop thread only. Times are monotonic.
 #ifndef JANUS_WORKER_KCP_STRANGERS_H
@@ -23,7 +23,7 @@ struct stranger_address;
 // What a connection holds of it. The owner sets owner.
 struct kcp_stranger {
   void *owner;
-  TAILQ_ENTRY(kcp_stranger) entry;   // of all
+  TAILQ_ENTRY(kcp_stranger) entry;   // of those that are known to be there, or are not
   TAILQ_ENTRY(kcp_stranger) beside;  // of its address
   struct stranger_address *address;  // NULL once its client is known to be there
   int64_t came_ms;

@@ -10,9 +10,10 @@ from janus import wire
 from janus.kcp import Bridge
 from janus.patience import patient, wait_for
 from janus.programs import Gateway, nodes_of
+from test_kcp_datagrams import RawClient
 
 PUSH, ACK = 81, 82
-SYN, FIN, PSH = 0, 1, 2
+SYN, FIN, PSH, NOP = range(4)
 
 
 def segment(conv, sn, data=b"", command=PUSH, una=0):
@@ -134,6 +135,27 @@ def test_beginnings_in_somebody_s_name_do_not_keep_him_out(start, backend):
         with start(Bridge, gateway).player(36010) as player:
             assert player.ask(wire.USER, 1, b"in").data == b"in"
             assert gateway.gauge("kcp_connections_pending") == many - 1
+
+
+def test_who_acknowledges_stays_when_others_give_way(start, backend):
+    """He waits for his login, say: whoever has sent nothing but a beginning goes before him."""
+    gateway = start(Gateway, nodes=nodes_of(backend.address), settings={
+        "worker": {"count": 1}, "limits": {"handshake_timeout": "5m"},
+        "kcp": {"pending_connections": 2, "keepalive_interval": "1s"}})
+    with RawClient(gateway, 36020).open() as waiting, Stranger(gateway) as stranger:
+        while not waiting.una:  # a sign of life of the gateway, which is answered
+            waiting.take(0.3)
+        waiting.push(frame(NOP, 0))
+        wait_for(lambda: waiting.take(0.3) or not waiting.unacked, "it to have come", pause=0)
+        # So much that he may be told something, beside the signs of life.
+        stranger.send(frame(SYN, 3) + frame(PSH, 3, b"\0") + frame(PSH, 5, bytes(1000)))
+        gateway.wait_gauge("kcp_connections_pending", 2)
+        with start(Bridge, gateway).player(36021) as player:
+            assert player.ask(wire.USER, 1, b"in").data == b"in"
+        while frame(FIN, 3) not in stranger.receive_frames():  # and is told so
+            pass
+        waiting.login()
+        assert waiting.ask(wire.USER, 1, b"in").data == b"in"
 
 
 def test_a_stranger_opens_no_more_streams_than_may_be_open_at_a_time(start, backend):
