@@ -18,6 +18,9 @@
 enum { AMPLIFICATION_MAX = 3 };
 // Until somebody has logged in it takes up no more than a login on each of its streams needs.
 enum { STRANGER_BYTES_MAX = 128 << 10 };
+// So often a client may open a stream, once it has opened kcp.streams of them and so many more:
+// each is a session for us, and costs him 16 bytes to open and to end.
+enum { STREAMS_PER_S = 10, STREAMS_MORE = 64 };
 
 static struct worker *worker_of(const struct kcp_connection *connection) {
   return connection->engine->worker;
@@ -67,13 +70,26 @@ static struct transport *make_transport(void *context, const struct transport_ev
   return transport_framed_new(make_wire, context, events, owner, &gone, NULL);
 }
 
+static bool may_open(struct kcp_connection *connection) {
+  int64_t streams = worker_of(connection)->config.kcp.streams;
+  int64_t now_ms = clock_monotonic_ms();
+  if (connection->pending && connection->opened >= streams) {
+    return false;
+  }
+  token_bucket_set(&connection->opening, STREAMS_PER_S, streams + STREAMS_MORE, now_ms);
+  return token_bucket_take(&connection->opening, 1, now_ms);
+}
+
 static void *on_open(struct smux_stream *stream, void *owner) {
   struct kcp_connection *connection = owner;
   struct worker *worker = worker_of(connection);
   const struct listener *listener = connection->listener->listener;
   char address[64];
-  if (connection->closing || worker->stopping ||
-      (connection->pending && connection->opened >= worker->config.kcp.streams)) {
+  if (connection->closing || worker->stopping) {
+    return NULL;
+  }
+  if (!may_open(connection)) {
+    counters_add(worker->counters, COUNTER_KCP_STREAMS_REFUSED, 1);
     return NULL;
   }
   struct trace_connection *trace = trace_accepted(worker->trace, listener->config, listener->port);

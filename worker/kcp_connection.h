@@ -16,6 +16,7 @@
 #include "common/timer_wheel.h"
 #include "worker/kcp_socket.h"
 #include "worker/kcp_strangers.h"
+#include "worker/limits.h"
 #include "worker/wire_stream.h"
 
 struct kcp_engine;
@@ -46,6 +47,7 @@ struct kcp_connection {
   uint64_t bytes_in;       // datagrams
   uint64_t bytes_out;
   int64_t opened;                // streams, ever
+  struct token_bucket opening;   // of them
   struct link_state counted;     // what the counters have of it,
   int64_t counted_ms;            // and since when
   struct kcp_stranger stranger;  // while pending

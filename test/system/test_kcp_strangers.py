@@ -1,6 +1,7 @@
 """Whoever sends datagrams to the KCP listener and never logs in, in datagrams made by hand."""
 
 import contextlib
+import itertools
 import os
 import resource
 import socket
@@ -177,3 +178,26 @@ def test_a_stranger_who_sends_too_much_is_cut_off(start, backend):
             for _ in range(50):
                 stranger.send(frame(PSH, 5, bytes(1000)))
     assert gateway.gauge("kcp_connections_pending") == 0
+
+
+def test_streams_that_a_player_opens_and_ends_in_a_loop_are_refused(start, backend):
+    """Each would be a session. The other streams play on, and later others are let in."""
+    gateway = start(Gateway, nodes=nodes_of(backend.address), settings={"kcp": {"streams": 4}})
+    with RawClient(gateway, 36030).open() as player:
+        player.login()
+        streams = itertools.count(5, 2)
+
+        def open_and_end(count):
+            player.push(b"".join(frame(SYN, stream) + frame(FIN, stream)
+                                 for stream in itertools.islice(streams, count)))
+            assert player.ask(wire.USER, 1, b"in").data == b"in"
+            return gateway.closed("client_closed")
+
+        opened = open_and_end(80)
+        assert 4 + 64 - 1 <= opened < 80
+        assert gateway.counter("kcp_streams_refused") == 80 - opened
+
+        def is_let_in():
+            return open_and_end(1) > opened
+
+        wait_for(is_let_in, "another one to be let in")
