@@ -18,6 +18,9 @@
 enum { AMPLIFICATION_MAX = 3 };
 // Until somebody has logged in it takes up no more than a login on each of its streams needs.
 enum { STRANGER_BYTES_MAX = 128 << 10 };
+// It opens so many streams until it has shown that it is there; what comes behind them waits for
+// that. The usual clients open 4.
+enum { STRANGER_STREAMS = 8 };
 // So often a client may open a stream, once it has opened kcp.streams of them and so many more:
 // each is a session for us, and costs him 16 bytes to open and to end.
 enum { STREAMS_PER_S = 10, STREAMS_MORE = 64 };
@@ -106,7 +109,9 @@ static void *on_open(struct smux_stream *stream, void *owner) {
     wire_stream_drop(wire);
     return NULL;
   }
-  connection->opened++;
+  if (++connection->opened >= STRANGER_STREAMS) {
+    link_wait_for_peer(connection->link);
+  }
   return wire;
 }
 

@@ -170,6 +170,27 @@ def test_a_stranger_opens_no_more_streams_than_may_be_open_at_a_time(start, back
     assert gateway.closed("client_closed") == 4 - 1
 
 
+def test_a_datagram_of_a_stranger_opens_no_more_than_eight_streams(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address),
+                    settings={"limits": {"handshake_timeout": "500ms"}})
+    with Stranger(gateway) as stranger, gateway.closes("handshake_timeout", 8):
+        stranger.send(b"".join(frame(SYN, stream) for stream in range(3, 131, 2)))
+        gateway.wait_counter("connections_accepted", 1)
+        gateway.wait_gauge("connections", 0)
+
+
+def test_who_shows_that_he_is_there_opens_as_many_as_may_be(start, backend):
+    """A client of more streams than usual, all at once and before its first answer."""
+    gateway = start(Gateway, nodes=nodes_of(backend.address))
+    with RawClient(gateway, 36040) as player:
+        player.push(b"".join(frame(SYN, stream) for stream in range(3, 131, 2)))
+        player.login()
+        assert player.ask(wire.USER, 1, b"in").data == b"in"
+        assert gateway.ctl("session", "36040")["path"]["streams"] == 64
+        assert gateway.counter("kcp_streams_refused") == 0
+        player.push(b"".join(frame(FIN, stream) for stream in range(5, 131, 2)))
+
+
 def test_a_stranger_who_sends_too_much_is_cut_off(start, backend):
     gateway = start(Gateway, nodes=nodes_of(backend.address))
     with gateway.closes("handshake_unexpected", 1), Stranger(gateway) as stranger:
