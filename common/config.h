@@ -148,7 +148,7 @@ struct config_kcp {
   int64_t keepalive_timeout_ms;   // 0: never
   bool roaming;
   int64_t pending_connections;  // without a finished handshake, of one worker
-  int64_t pending_per_address;  // within one worker
+  int64_t pending_per_address;  // of these, whose client has not shown that it is there
 };
 
 struct config {

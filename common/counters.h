@@ -64,6 +64,8 @@
   X(KCP_FEC_RECOVERED, WORKERS, "kcp_fec_recovered",                                               \
     "datagrams lost on the way here and made again from parity")                                   \
   X(KCP_ROAMED, WORKERS, "kcp_roamed", "times a client went on from another address")              \
+  X(KCP_STREAMS_REFUSED, WORKERS, "kcp_streams_refused",                                           \
+    "streams ended at once: opened too fast, or too many of them without a login")                 \
   X(LOGINS, WORKERS, "logins", "handshakes completed")                                             \
   X(LOGINS_PREVIOUS_ACCOUNT_KEY, WORKERS, "logins_by_previous_account_key",                        \
     "of these, with a token under an account key that was replaced")                               \

@@ -18,6 +18,12 @@
 enum { AMPLIFICATION_MAX = 3 };
 // Until somebody has logged in it takes up no more than a login on each of its streams needs.
 enum { STRANGER_BYTES_MAX = 128 << 10 };
+// It opens so many streams until it has shown that it is there; what comes behind them waits for
+// that. The usual clients open 4.
+enum { STRANGER_STREAMS = 8 };
+// So often a client may open a stream, once it has opened kcp.streams of them and so many more:
+// each is a session for us, and costs him 16 bytes to open and to end.
+enum { STREAMS_PER_S = 10, STREAMS_MORE = 64 };
 
 static struct worker *worker_of(const struct kcp_connection *connection) {
   return connection->engine->worker;
@@ -67,13 +73,26 @@ static struct transport *make_transport(void *context, const struct transport_ev
   return transport_framed_new(make_wire, context, events, owner, &gone, NULL);
 }
 
+static bool may_open(struct kcp_connection *connection) {
+  int64_t streams = worker_of(connection)->config.kcp.streams;
+  int64_t now_ms = clock_monotonic_ms();
+  if (connection->pending && connection->opened >= streams) {
+    return false;
+  }
+  token_bucket_set(&connection->opening, STREAMS_PER_S, streams + STREAMS_MORE, now_ms);
+  return token_bucket_take(&connection->opening, 1, now_ms);
+}
+
 static void *on_open(struct smux_stream *stream, void *owner) {
   struct kcp_connection *connection = owner;
   struct worker *worker = worker_of(connection);
   const struct listener *listener = connection->listener->listener;
   char address[64];
-  if (connection->closing || worker->stopping ||
-      (connection->pending && connection->opened >= worker->config.kcp.streams)) {
+  if (connection->closing || worker->stopping) {
+    return NULL;
+  }
+  if (!may_open(connection)) {
+    counters_add(worker->counters, COUNTER_KCP_STREAMS_REFUSED, 1);
     return NULL;
   }
   struct trace_connection *trace = trace_accepted(worker->trace, listener->config, listener->port);
@@ -90,7 +109,9 @@ static void *on_open(struct smux_stream *stream, void *owner) {
     wire_stream_drop(wire);
     return NULL;
   }
-  connection->opened++;
+  if (++connection->opened >= STRANGER_STREAMS) {
+    link_wait_for_peer(connection->link);
+  }
   return wire;
 }
 
@@ -172,9 +193,7 @@ static enum close_reason reason_of(int error) {
   }
 }
 
-// Nobody has logged in, or what was pending was not taken. The ends of its streams are told once,
-// so that a client who is there after all need not wait for its own time to be over.
-static void give_up(struct kcp_connection *connection, int64_t now_ms) {
+void kcp_connection_give_up(struct kcp_connection *connection, int64_t now_ms) {
   connection->closing = true;
   end_wires(connection, CLOSE_HANDSHAKE_TIMEOUT);
   int error = link_flush(connection->link, now_ms);
@@ -200,7 +219,7 @@ static void settle(struct kcp_connection *connection, int error, int64_t now_ms)
     return;
   }
   if (is_limited && now_ms >= connection->give_up_ms) {
-    give_up(connection, now_ms);
+    kcp_connection_give_up(connection, now_ms);
     return;
   }
   if (connection->is_dirty) {
@@ -226,7 +245,11 @@ void kcp_connection_input(struct kcp_connection *connection, uint8_t *bytes, siz
     kcp_connection_end(connection, CLOSE_HANDSHAKE_UNEXPECTED);
     return;
   }
-  settle(connection, link_input(connection->link, bytes, len, now_ms), now_ms);
+  int error = link_input(connection->link, bytes, len, now_ms);
+  if (connection->pending && link_peer_is_there(connection->link)) {
+    kcp_strangers_know(connection->engine->strangers, &connection->stranger);
+  }
+  settle(connection, error, now_ms);
 }
 
 bool kcp_connection_is_next(const struct kcp_connection *connection, const uint8_t *bytes,
@@ -335,10 +358,15 @@ struct kcp_connection *kcp_connection_new(struct kcp_listener *listener,
   connection->conv = conv;
   connection->client = session_draw_number(engine->worker);
   connection->place = place;
-  connection->began_ms = now_ms;
   connection->counted_ms = now_ms;
   connection->give_up_ms = now_ms + engine->worker->config.limits.handshake_timeout_ms;
   connection->timer.owner = connection;
+  connection->stranger.owner = connection;
   LIST_INIT(&connection->wires);
+  if (kcp_engine_add_pending(engine, connection, now_ms) != 0) {
+    link_free(connection->link);
+    free(connection);
+    return NULL;
+  }
   return connection;
 }

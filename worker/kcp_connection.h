@@ -15,9 +15,10 @@
 #include "common/kcp/link.h"
 #include "common/timer_wheel.h"
 #include "worker/kcp_socket.h"
+#include "worker/kcp_strangers.h"
+#include "worker/limits.h"
 #include "worker/wire_stream.h"
 
-struct address_count;
 struct kcp_engine;
 struct kcp_listener;
 struct place;
@@ -33,23 +34,23 @@ struct kcp_connection {
   uint32_t conv;
   uint64_t client;  // for its sessions to be siblings
   struct place *place;
-  struct address_count *pending;  // NULL once somebody has logged in
   struct link *link;
   struct wire_stream_list wires;
   struct wheel_timer timer;
   TAILQ_ENTRY(kcp_connection) dirty;
-  TAILQ_ENTRY(kcp_connection) waiting;  // while pending, the oldest first
+  bool pending;  // nobody has logged in yet
   bool is_dirty;
   bool address_validated;  // its client is where it says that it is
   bool resuming;           // some wires were resumed
   bool closing;            // its last stream has ended: what is pending goes out
-  int64_t began_ms;
-  int64_t give_up_ms;  // unless somebody has logged in; when closing: in any case
-  uint64_t bytes_in;   // datagrams
+  int64_t give_up_ms;      // unless somebody has logged in; when closing: in any case
+  uint64_t bytes_in;       // datagrams
   uint64_t bytes_out;
-  int64_t opened;             // streams, ever
-  struct link_state counted;  // what the counters have of it,
-  int64_t counted_ms;         // and since when
+  int64_t opened;                // streams, ever
+  struct token_bucket opening;   // of them
+  struct link_state counted;     // what the counters have of it,
+  int64_t counted_ms;            // and since when
+  struct kcp_stranger stranger;  // while pending
 };
 
 // For the first datagram of a client, which is to be taken in next. Takes over place. NULL when out
@@ -70,6 +71,9 @@ void kcp_connection_on_timer(void *owner);
 
 // Ends its sessions with reason, and frees it.
 void kcp_connection_end(struct kcp_connection *connection, enum close_reason reason);
+// The same where nobody has logged in, or what was pending was not taken. The ends of its streams
+// are told once, so that a client who is there after all need not wait for its own time to be over.
+void kcp_connection_give_up(struct kcp_connection *connection, int64_t now_ms);
 // Frees it, at the end of a worker: no session may be left.
 void kcp_connection_cut(struct kcp_connection *connection);
 

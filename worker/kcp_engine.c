@@ -10,6 +10,7 @@
 #include "worker/kcp_connection.h"
 #include "worker/kcp_forwarder.h"
 #include "worker/kcp_listener.h"
+#include "worker/kcp_strangers.h"
 #include "worker/worker.h"
 
 enum {
@@ -101,49 +102,22 @@ void kcp_engine_untouch(struct kcp_engine *engine, struct kcp_connection *connec
 
 // --- Who has not logged in ---------------------------------------------------------------------
 
-// Who means to log in does so at once. The one that has not for so long gives way when there are
-// too many, so that a flood of first datagrams, with anybody's addresses, does not keep out those
-// who come meanwhile.
-enum { PENDING_PATIENCE_MS = 1000 };
+static void on_gives_way(void *owner, int64_t now_ms) { kcp_connection_give_up(owner, now_ms); }
 
-static bool make_room(struct kcp_engine *engine, int64_t now_ms) {
-  struct kcp_connection *oldest = TAILQ_FIRST(&engine->pending);
-  if (!oldest || now_ms - oldest->began_ms < PENDING_PATIENCE_MS) {
-    return false;
+int kcp_engine_add_pending(struct kcp_engine *engine, struct kcp_connection *connection,
+                           int64_t now_ms) {
+  int error = kcp_strangers_add(engine->strangers, &connection->stranger,
+                                &connection->peer.address.any, now_ms);
+  if (error == 0) {
+    connection->pending = true;
+    counters_gauge_add(engine->worker->counters, GAUGE_KCP_PENDING, 1);
   }
-  kcp_connection_end(oldest, CLOSE_HANDSHAKE_TIMEOUT);
-  return true;
-}
-
-bool kcp_engine_take_pending(struct kcp_engine *engine, const struct sockaddr *address,
-                             struct address_count **count, int64_t now_ms) {
-  int64_t max = engine->worker->config.kcp.pending_connections;
-  // Its own bound first: whoever is over that makes nobody else give way.
-  *count = address_limits_acquire(engine->pending_addresses, address);
-  if (*count && max > 0 && engine->pending_count >= (size_t)max && !make_room(engine, now_ms)) {
-    kcp_engine_return_pending(engine, *count);
-    *count = NULL;
-  }
-  return *count != NULL;
-}
-
-void kcp_engine_return_pending(struct kcp_engine *engine, struct address_count *count) {
-  address_limits_release(engine->pending_addresses, count);
-}
-
-void kcp_engine_add_pending(struct kcp_engine *engine, struct kcp_connection *connection,
-                            struct address_count *count) {
-  connection->pending = count;
-  engine->pending_count++;
-  TAILQ_INSERT_TAIL(&engine->pending, connection, waiting);
-  counters_gauge_add(engine->worker->counters, GAUGE_KCP_PENDING, 1);
+  return error;
 }
 
 void kcp_engine_leave_pending(struct kcp_engine *engine, struct kcp_connection *connection) {
-  address_limits_release(engine->pending_addresses, connection->pending);
-  connection->pending = NULL;
-  engine->pending_count--;
-  TAILQ_REMOVE(&engine->pending, connection, waiting);
+  kcp_strangers_remove(engine->strangers, &connection->stranger);
+  connection->pending = false;
   counters_gauge_add(engine->worker->counters, GAUGE_KCP_PENDING, -1);
 }
 
@@ -170,7 +144,8 @@ static void set_link(struct kcp_engine *engine) {
 void kcp_engine_apply_settings(struct kcp_engine *engine) {
   const struct config *config = &engine->worker->config;
   engine->link.smux.streams_max = (uint32_t)config->kcp.streams;
-  address_limits_set(engine->pending_addresses, (size_t)config->kcp.pending_per_address);
+  kcp_strangers_set(engine->strangers, (size_t)config->kcp.pending_connections,
+                    (size_t)config->kcp.pending_per_address);
 }
 
 struct kcp_engine *kcp_engine_new(struct worker *worker, char *why, size_t why_size) {
@@ -183,7 +158,6 @@ struct kcp_engine *kcp_engine_new(struct worker *worker, char *why, size_t why_s
   engine->worker = worker;
   engine->wheel_due_ms = TIMER_WHEEL_NEVER;
   TAILQ_INIT(&engine->dirty);
-  TAILQ_INIT(&engine->pending);
   bool with_fec = config->kcp.data_shards > 0;
   if (with_fec) {
     engine->code =
@@ -193,15 +167,16 @@ struct kcp_engine *kcp_engine_new(struct worker *worker, char *why, size_t why_s
       timer_wheel_new(WHEEL_GRANULARITY_MS, clock_monotonic_ms(), kcp_connection_on_timer);
   engine->wheel_timer = event_new(worker->base, -1, 0, on_wheel_timer, engine);
   engine->flush = event_new(worker->base, -1, 0, on_flush, engine);
-  engine->pending_addresses = address_limits_new((size_t)config->kcp.pending_per_address);
+  engine->strangers = kcp_strangers_new(on_gives_way);
   engine->closed = kcp_closed_new();
   if ((with_fec && !engine->code) || !engine->wheel || !engine->wheel_timer || !engine->flush ||
-      !engine->pending_addresses || !engine->closed ||
+      !engine->strangers || !engine->closed ||
       !(engine->forwarder = kcp_forwarder_new(worker, on_forwarded, engine, why, why_size))) {
     kcp_engine_free(engine);
     return NULL;
   }
   set_link(engine);
+  kcp_engine_apply_settings(engine);
   return engine;
 }
 
@@ -218,7 +193,7 @@ void kcp_engine_free(struct kcp_engine *engine) {
   kcp_forwarder_free(engine->forwarder);
   timer_wheel_free(engine->wheel);
   reed_solomon_free(engine->code);
-  address_limits_free(engine->pending_addresses);
+  kcp_strangers_free(engine->strangers);
   kcp_spares_free(&engine->spares);
   kcp_closed_free(engine->closed);
   free(engine);

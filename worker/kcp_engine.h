@@ -16,12 +16,11 @@
 #include "common/timer_wheel.h"
 #include "worker/kcp_socket.h"
 
-struct address_count;
-struct address_limits;
 struct kcp_closed;
 struct kcp_connection;
 struct kcp_forwarder;
 struct kcp_listener;
+struct kcp_strangers;
 struct worker;
 
 TAILQ_HEAD(kcp_connection_queue, kcp_connection);
@@ -38,9 +37,7 @@ struct kcp_engine {
   struct kcp_connection_queue dirty;  // that have something to send
   size_t dirty_count;
   struct event *flush;
-  size_t pending_count;
-  struct kcp_connection_queue pending;  // on which nobody has logged in, the oldest first
-  struct address_limits *pending_addresses;
+  struct kcp_strangers *strangers;
   struct kcp_closed *closed;
   struct kcp_forwarder *forwarder;
   struct kcp_listener *listeners[CONFIG_LISTENERS];
@@ -61,15 +58,9 @@ void kcp_engine_untouch(struct kcp_engine *engine, struct kcp_connection *connec
 // Its timer is due then; TIMER_WHEEL_NEVER: not at all.
 void kcp_engine_set_timer(struct kcp_engine *engine, struct wheel_timer *timer, int64_t due_ms);
 
-// Whether a further connection without a login may come, of this address: by making room for it,
-// if need be, at the expense of one that has not logged in for a while.
-bool kcp_engine_take_pending(struct kcp_engine *engine, const struct sockaddr *address,
-                             struct address_count **count, int64_t now_ms);
-// Gives back what it has taken, where there will be no connection.
-void kcp_engine_return_pending(struct kcp_engine *engine, struct address_count *count);
-// The connection is one of those; and no longer.
-void kcp_engine_add_pending(struct kcp_engine *engine, struct kcp_connection *connection,
-                            struct address_count *count);
+// Nobody has logged in on the connection yet, which is bounded; and that is over. ERROR_MEMORY.
+int kcp_engine_add_pending(struct kcp_engine *engine, struct kcp_connection *connection,
+                           int64_t now_ms) MUST_CHECK;
 void kcp_engine_leave_pending(struct kcp_engine *engine, struct kcp_connection *connection);
 
 #endif

@@ -11,6 +11,7 @@
 #include "worker/kcp_closed.h"
 #include "worker/kcp_connection.h"
 #include "worker/kcp_forwarder.h"
+#include "worker/kcp_strangers.h"
 #include "worker/worker.h"
 
 #define LOG_MODULE LOG_MODULE_LISTENER
@@ -148,14 +149,13 @@ static struct kcp_connection *admit(struct kcp_listener *listener, const struct 
                                     uint32_t conv, int64_t now_ms) {
   struct kcp_engine *engine = listener->engine;
   struct kcp_connection *connection = NULL;
-  struct address_count *pending = NULL;
   enum close_reason reason;
   uint8_t key[KCP_PEER_KEY_BYTES];
   if (!acceptor_allows(listener->listener, &peer->address.any)) {
     refuse(listener, peer, CLOSE_ADDRESS_DENIED);
     return NULL;
   }
-  if (!kcp_engine_take_pending(engine, &peer->address.any, &pending, now_ms)) {
+  if (!kcp_strangers_make_room(engine->strangers, &peer->address.any, now_ms)) {
     counters_add(counters_of(listener), COUNTER_KCP_DROPPED_PENDING, 1);
     return NULL;
   }
@@ -170,12 +170,10 @@ static struct kcp_connection *admit(struct kcp_listener *listener, const struct 
     reason = CLOSE_OUT_OF_MEMORY;
   }
   if (!connection) {
-    kcp_engine_return_pending(engine, pending);
     refuse(listener, peer, reason);
     return NULL;
   }
   counters_split_add(counters_of(listener), SPLIT_CONNECTIONS_ACCEPTED, LISTENER_KIND_KCP, 1);
-  kcp_engine_add_pending(engine, connection, pending);
   kcp_peer_key(peer, key);
   make_room(find_first(listener, key));
   insert(listener, connection);

@@ -85,6 +85,7 @@ struct kcp {
   uint32_t acks_capacity;
 
   uint32_t clock_ahead_ms;
+  uint32_t first_ts;  // of the very first transmission
   bool peer_is_there;
   int32_t srtt_ms;
   int32_t rtt_variation_ms;
@@ -548,6 +549,12 @@ static void widen_congestion_window(struct kcp *kcp, uint32_t freed) {
   }
 }
 
+// Where the round trip is longer than our first timeout, the first segment has been sent again when
+// its first transmission is acknowledged.
+static bool is_our_clock(const struct kcp *kcp, uint32_t sn, uint32_t ts) {
+  return ts == flight_of(kcp, sn)->ts || ts == kcp->first_ts;
+}
+
 int kcp_input(struct kcp *kcp, const uint8_t *payload, size_t len, bool regular, int64_t now_ms) {
   uint32_t una_before = kcp->send_una;
   int32_t round_trip = -1;
@@ -566,7 +573,7 @@ int kcp_input(struct kcp *kcp, const uint8_t *payload, size_t len, bool regular,
     // round trip, it would make the timeout several times as long as the path wants it.
     if (header.command == KCP_ACK && is_under_way(kcp, header.sn)) {
       round_trip = ahead_of(clock_of(kcp, now_ms), header.ts);
-      kcp->peer_is_there |= header.ts == flight_of(kcp, header.sn)->ts;
+      kcp->peer_is_there |= is_our_clock(kcp, header.sn, header.ts);
     }
     kcp->heard_ms = now_ms;
     result = take_segment(kcp, &header, payload, regular, now_ms);
@@ -693,6 +700,9 @@ static void transmit(struct datagram *datagram, uint32_t sn) {
   struct flight *flight = flight_of(kcp, sn);
   const struct outgoing *segment = flight->segment;
   flight->ts = clock_of(kcp, datagram->now_ms);
+  if (kcp->counts.segments_out == 0) {
+    kcp->first_ts = flight->ts;
+  }
   flight->deadline_ms = datagram->now_ms + flight->rto_ms;
   flight->fast_acks = 0;
   flight->transmissions++;

@@ -93,6 +93,24 @@ static int read_all(struct link *link, int64_t now_ms) {
   return 0;
 }
 
+// What waits for the peer to be there goes on when it is.
+static int go_on(struct link *link, int64_t now_ms) {
+  if (kcp_peer_is_there(link->kcp)) {
+    return smux_release(link->smux, now_ms);
+  }
+  // Its sign of life was sent again before it was acknowledged, and which of the two arrived can't
+  // be told. The next one waits for as long as the path wants it.
+  if (link_is_settled(link)) {
+    smux_hold(link->smux);
+  }
+  return 0;
+}
+
+static int take_in(struct link *link, int64_t now_ms) {
+  int error = smux_is_held(link->smux) ? go_on(link, now_ms) : 0;
+  return error != 0 ? error : read_all(link, now_ms);
+}
+
 void link_prefetch(const struct link *link) { prefetch(link, sizeof *link); }
 
 void link_prefetch_layers(const struct link *link) {
@@ -114,7 +132,7 @@ int link_input(struct link *link, uint8_t *datagram, size_t len, int64_t now_ms)
     link->malformed_in++;
     return 0;
   }
-  int error = link->failed != 0 ? link->failed : read_all(link, now_ms);
+  int error = link->failed != 0 ? link->failed : take_in(link, now_ms);
   if (kcp_wants(link->kcp) != KCP_NOTHING || smux_has_output(link->smux)) {
     link_touch(link);
   }
@@ -260,6 +278,12 @@ void link_start_at(struct link *link, uint32_t sequence, uint32_t send_next,
 void link_hide_clock(struct link *link, uint32_t ahead_ms) { kcp_hide_clock(link->kcp, ahead_ms); }
 
 bool link_peer_is_there(const struct link *link) { return kcp_peer_is_there(link->kcp); }
+
+void link_wait_for_peer(struct link *link) {
+  if (!link_peer_is_there(link)) {
+    smux_hold(link->smux);
+  }
+}
 
 void link_free(struct link *link) {
   if (!link) {

@@ -44,6 +44,8 @@ void link_start_at(struct link *link, uint32_t sequence, uint32_t send_next, uin
 // As kcp_hide_clock and kcp_peer_is_there.
 void link_hide_clock(struct link *link, uint32_t ahead_ms);
 bool link_peer_is_there(const struct link *link);
+// For on_open: the streams get nothing more until it is known that the peer is there.
+void link_wait_for_peer(struct link *link);
 
 // What a datagram says of the connection it belongs to, without taking it in. False: nothing, as
 // one of parity does not, or it makes no sense.

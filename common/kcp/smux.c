@@ -69,7 +69,9 @@ struct smux {
   uint32_t payload_left;
   uint8_t head[SMUX_HEADER_BYTES + UPDATE_BYTES];
   uint8_t head_len;
-  bool was_heard;  // since the last check
+  bool is_held;        // so that nothing is taken in,
+  struct buffer rest;  // and this waits
+  bool was_heard;      // since the last check
   bool wants_nop;
   bool heard_nop;    // in the input at hand
   bool is_broken;    // half a frame has gone to the carrier
@@ -587,7 +589,7 @@ static void answer_nop(struct smux *smux, int64_t now_ms) {
 
 int smux_input(struct smux *smux, uint8_t *bytes, size_t len, int64_t now_ms) {
   int error = 0;
-  while (len > 0 && !error) {
+  while (len > 0 && !error && !smux->is_held) {
     size_t taken;
     if (smux->payload_left == 0) {
       taken = take_head(smux, bytes, len, &error);
@@ -601,15 +603,34 @@ int smux_input(struct smux *smux, uint8_t *bytes, size_t len, int64_t now_ms) {
     bytes += taken;
     len -= taken;
   }
+  if (!error && len > 0) {
+    error = buffer_append(&smux->rest, bytes, len);
+  }
   if (!error && smux->heard_nop) {
     answer_nop(smux, now_ms);
   }
   return error;
 }
 
+void smux_hold(struct smux *smux) {
+  smux->is_held = true;
+  smux->wants_nop = true;
+}
+
+bool smux_is_held(const struct smux *smux) { return smux->is_held; }
+
+int smux_release(struct smux *smux, int64_t now_ms) {
+  struct buffer rest = smux->rest;
+  memset(&smux->rest, 0, sizeof smux->rest);
+  smux->is_held = false;
+  int error = rest.len > 0 ? smux_input(smux, rest.bytes + rest.start, rest.len, now_ms) : 0;
+  free(rest.bytes);
+  return error;
+}
+
 void *smux_peek(const struct smux *smux, const uint8_t *bytes, size_t len, const uint8_t **payload,
                 size_t *payload_len) {
-  if (smux->payload_left > 0 || smux->head_len > 0) {
+  if (smux->payload_left > 0 || smux->head_len > 0 || smux->is_held) {
     return NULL;
   }
   while (len >= SMUX_HEADER_BYTES && bytes[0] == SMUX_VERSION) {
@@ -637,7 +658,7 @@ void *smux_peek(const struct smux *smux, const uint8_t *bytes, size_t len, const
 }
 
 bool smux_takes_input(const struct smux *smux) {
-  return smux->unread < smux->settings->session_bytes;
+  return smux->unread < smux->settings->session_bytes && !smux->is_held;
 }
 
 // --- The whole -------------------------------------------------------------------------------
@@ -672,6 +693,7 @@ void smux_free(struct smux *smux) {
     TAILQ_REMOVE(&smux->streams, stream, all);
     stream_free(stream);
   }
+  free(smux->rest.bytes);
   free(smux->refused);
   free(smux);
 }

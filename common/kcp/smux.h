@@ -67,8 +67,14 @@ struct smux *smux_new(const struct smux_settings *settings, const struct smux_ca
 // Frees it and its streams, without a word to anybody.
 void smux_free(struct smux *smux);  // accepts NULL
 
-// Whether it takes bytes now: no more than session_bytes wait unread.
+// Whether it takes bytes now: no more than session_bytes wait unread, and it is not held.
 bool smux_takes_input(const struct smux *smux);
+// Takes no more until it is released, nor what is left of the bytes at hand; and gives a sign of
+// life, which the carrier will have acknowledged: another one when it is held already. For on_open.
+void smux_hold(struct smux *smux);
+bool smux_is_held(const struct smux *smux);
+// Goes on with what was left. As smux_input.
+int smux_release(struct smux *smux, int64_t now_ms) MUST_CHECK;
 // Bytes from the peer, hostile, in order. ERROR_MALFORMED: the peer breaks the protocol, or a
 // stream's window by more than what may be under way; the connection is at its end. ERROR_MEMORY.
 int smux_input(struct smux *smux, uint8_t *bytes, size_t len, int64_t now_ms) MUST_CHECK;

@@ -131,9 +131,13 @@ static struct user *free_user(struct world *world) {
 }
 
 static void *on_open(struct smux_stream *stream, void *owner) {
-  struct user *user = free_user(owner);
-  if (!user || mood(owner, 16) == 0) {
+  struct world *world = owner;
+  struct user *user = free_user(world);
+  if (!user || mood(world, 16) == 0) {
     return NULL;
+  }
+  if (mood(world, 16) == 0) {
+    smux_hold(world->smux);
   }
   user->stream = stream;
   do_anything(user);
@@ -212,6 +216,7 @@ static bool do_record(struct world *world, unsigned what, size_t much, int64_t *
       expect(smux_due(world->smux) != SMUX_NEVER);
       return smux_tick(world->smux, *now_ms);
     case 8: world->writes_until_failure = much < 128 ? much / 8 : SIZE_MAX; return true;
+    case 9: return !smux_is_held(world->smux) || smux_release(world->smux, *now_ms) == 0;
     default: return input_frame(world, what, much) == 0;
   }
 }

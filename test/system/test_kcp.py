@@ -475,18 +475,19 @@ def test_those_who_have_not_logged_in_are_bounded(start, backend):
 
 
 def test_those_of_one_address_are_bounded(start, backend):
+    """The one that has not shown for a while that it is there gives way, and to its own address."""
     gateway = start(Gateway, nodes=nodes_of(backend.address),
                     settings={"worker": {"count": 1}, "kcp": {"pending_per_address": 1}})
     bridge = start(Bridge, gateway)
-    with bridge.client(local="127.0.0.3:0") as first:
+    with bridge.client(uid=46531, local="127.0.0.4:0") as elsewhere:
         gateway.wait_gauge("kcp_connections_pending", 1)
-        late = waits(bridge.client(uid=46530, local="127.0.0.3:0"))
-        gateway.wait_counter("kcp_dropped_pending", 1)
-        with bridge.player(46531, local="127.0.0.4:0") as elsewhere:
-            works(elsewhere)
-        first.close()
-        gets_in(late)
-        late.close()
+        with bridge.client(local="127.0.0.3:0"):
+            gateway.wait_gauge("kcp_connections_pending", 2)
+            with bridge.player(46530, local="127.0.0.3:0") as late:
+                assert gateway.gauge("kcp_connections_pending") == 1
+                works(late)
+        elsewhere.login()
+        works(elsewhere)
 
 
 def test_a_client_that_falls_silent_is_noticed(start, backend):

@@ -1,16 +1,20 @@
 """Whoever sends datagrams to the KCP listener and never logs in, in datagrams made by hand."""
 
+import contextlib
+import itertools
 import os
 import resource
 import socket
 import struct
 
 from janus import wire
+from janus.kcp import Bridge
 from janus.patience import patient, wait_for
 from janus.programs import Gateway, nodes_of
+from test_kcp_datagrams import RawClient
 
 PUSH, ACK = 81, 82
-SYN, FIN, PSH = 0, 1, 2
+SYN, FIN, PSH, NOP = range(4)
 
 
 def segment(conv, sn, data=b"", command=PUSH, una=0):
@@ -119,6 +123,42 @@ def test_a_connection_on_which_nobody_logs_in_is_told_its_end(start, backend):
     gateway.wait_gauge("connections", 0)
 
 
+def test_beginnings_in_somebody_s_name_do_not_keep_him_out(start, backend):
+    """He asks again, and by then one of them has been there long enough to give way."""
+    many = 64
+    gateway = start(Gateway, nodes=nodes_of(backend.address), settings={
+        "worker": {"count": 1}, "limits": {"handshake_timeout": "5m"},
+        "kcp": {"pending_per_address": many}})
+    with contextlib.ExitStack() as stack:
+        for _ in range(many):
+            stack.enter_context(Stranger(gateway)).send(b"\x02")
+        gateway.wait_gauge("kcp_connections_pending", many)
+        with start(Bridge, gateway).player(36010) as player:
+            assert player.ask(wire.USER, 1, b"in").data == b"in"
+            assert gateway.gauge("kcp_connections_pending") == many - 1
+
+
+def test_who_acknowledges_stays_when_others_give_way(start, backend):
+    """He waits for his login, say: whoever has sent nothing but a beginning goes before him."""
+    gateway = start(Gateway, nodes=nodes_of(backend.address), settings={
+        "worker": {"count": 1}, "limits": {"handshake_timeout": "5m"},
+        "kcp": {"pending_connections": 2, "keepalive_interval": "1s"}})
+    with RawClient(gateway, 36020).open() as waiting, Stranger(gateway) as stranger:
+        while not waiting.una:  # a sign of life of the gateway, which is answered
+            waiting.take(0.3)
+        waiting.push(frame(NOP, 0))
+        wait_for(lambda: waiting.take(0.3) or not waiting.unacked, "it to have come", pause=0)
+        # So much that he may be told something, beside the signs of life.
+        stranger.send(frame(SYN, 3) + frame(PSH, 3, b"\0") + frame(PSH, 5, bytes(1000)))
+        gateway.wait_gauge("kcp_connections_pending", 2)
+        with start(Bridge, gateway).player(36021) as player:
+            assert player.ask(wire.USER, 1, b"in").data == b"in"
+        while frame(FIN, 3) not in stranger.receive_frames():  # and is told so
+            pass
+        waiting.login()
+        assert waiting.ask(wire.USER, 1, b"in").data == b"in"
+
+
 def test_a_stranger_opens_no_more_streams_than_may_be_open_at_a_time(start, backend):
     gateway = start(Gateway, nodes=nodes_of(backend.address), settings={"kcp": {"streams": 4}})
     with Stranger(gateway) as stranger:
@@ -130,6 +170,27 @@ def test_a_stranger_opens_no_more_streams_than_may_be_open_at_a_time(start, back
     assert gateway.closed("client_closed") == 4 - 1
 
 
+def test_a_datagram_of_a_stranger_opens_no_more_than_eight_streams(start, backend):
+    gateway = start(Gateway, nodes=nodes_of(backend.address),
+                    settings={"limits": {"handshake_timeout": "500ms"}})
+    with Stranger(gateway) as stranger, gateway.closes("handshake_timeout", 8):
+        stranger.send(b"".join(frame(SYN, stream) for stream in range(3, 131, 2)))
+        gateway.wait_counter("connections_accepted", 1)
+        gateway.wait_gauge("connections", 0)
+
+
+def test_who_shows_that_he_is_there_opens_as_many_as_may_be(start, backend):
+    """A client of more streams than usual, all at once and before its first answer."""
+    gateway = start(Gateway, nodes=nodes_of(backend.address))
+    with RawClient(gateway, 36040) as player:
+        player.push(b"".join(frame(SYN, stream) for stream in range(3, 131, 2)))
+        player.login()
+        assert player.ask(wire.USER, 1, b"in").data == b"in"
+        assert gateway.ctl("session", "36040")["path"]["streams"] == 64
+        assert gateway.counter("kcp_streams_refused") == 0
+        player.push(b"".join(frame(FIN, stream) for stream in range(5, 131, 2)))
+
+
 def test_a_stranger_who_sends_too_much_is_cut_off(start, backend):
     gateway = start(Gateway, nodes=nodes_of(backend.address))
     with gateway.closes("handshake_unexpected", 1), Stranger(gateway) as stranger:
@@ -138,3 +199,26 @@ def test_a_stranger_who_sends_too_much_is_cut_off(start, backend):
             for _ in range(50):
                 stranger.send(frame(PSH, 5, bytes(1000)))
     assert gateway.gauge("kcp_connections_pending") == 0
+
+
+def test_streams_that_a_player_opens_and_ends_in_a_loop_are_refused(start, backend):
+    """Each would be a session. The other streams play on, and later others are let in."""
+    gateway = start(Gateway, nodes=nodes_of(backend.address), settings={"kcp": {"streams": 4}})
+    with RawClient(gateway, 36030).open() as player:
+        player.login()
+        streams = itertools.count(5, 2)
+
+        def open_and_end(count):
+            player.push(b"".join(frame(SYN, stream) + frame(FIN, stream)
+                                 for stream in itertools.islice(streams, count)))
+            assert player.ask(wire.USER, 1, b"in").data == b"in"
+            return gateway.closed("client_closed")
+
+        opened = open_and_end(80)
+        assert 4 + 64 - 1 <= opened < 80
+        assert gateway.counter("kcp_streams_refused") == 80 - opened
+
+        def is_let_in():
+            return open_and_end(1) > opened
+
+        wait_for(is_let_in, "another one to be let in")

@@ -434,6 +434,21 @@ static void who_sends_our_hidden_clock_back_is_there(void **state) {
   end_free(end);
 }
 
+static void who_answers_what_was_sent_again_meanwhile_is_there(void **state) {
+  struct end *end = end_new(&defaults);
+  const uint32_t ahead = 0x80000123;
+  (void)state;
+  kcp_hide_clock(end->kcp, ahead);
+  write_text(end, "x");
+  flush(end, 1000);
+  int64_t again = kcp_due(end->kcp, 1000);
+  flush(end, again);
+  assert_int_equal(end->count, 1);
+  acknowledge(end, 0, 1, ahead + 1000, again + 50);
+  assert_true(kcp_peer_is_there(end->kcp));
+  end_free(end);
+}
+
 static void a_hidden_clock_measures_round_trips_all_the_same(void **state) {
   struct end *end = end_new(&defaults);
   (void)state;
@@ -1353,6 +1368,7 @@ int main(void) {
       cmocka_unit_test(a_segment_sent_twenty_times_means_nobody_is_there),
       cmocka_unit_test(the_rto_follows_the_round_trips),
       cmocka_unit_test(who_sends_our_hidden_clock_back_is_there),
+      cmocka_unit_test(who_answers_what_was_sent_again_meanwhile_is_there),
       cmocka_unit_test(a_hidden_clock_measures_round_trips_all_the_same),
       cmocka_unit_test(the_rto_keeps_to_its_bounds),
       cmocka_unit_test(a_round_trip_is_the_last_acknowledgement_of_a_regular_payload),

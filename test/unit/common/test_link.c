@@ -14,6 +14,7 @@ enum {
   REPEATS = 2,           // of the whole row of sizes
   DATAGRAMS_MAX = 8192,  // under way at a time
   DELAY_MS = 25,
+  LONG_DELAY_MS = 200,    // over twice this KCP's first timeout is long over
   JUST_BEFORE_WRAP = 26,  // sequence numbers
 };
 
@@ -60,6 +61,7 @@ struct end {
   bool is_dirty;
   int error;  // why the link ended
   unsigned opened;
+  unsigned waits_at;  // streams, for its peer to show that it is there; 0: never
   struct speaker speakers[STREAMS];
   // Under way to the peer.
   struct datagram under_way[DATAGRAMS_MAX];
@@ -73,6 +75,7 @@ static struct end server;
 static struct reed_solomon *code_10_3;
 static struct reed_solomon *code_8_2;
 static int64_t now_ms;
+static int64_t delay_ms;
 static unsigned seed;
 static uint64_t order;
 static uint64_t wakes;
@@ -127,14 +130,14 @@ static void on_output(const uint8_t *bytes, size_t len, void *owner) {
   const struct path *path = &end->path;
   end->sent++;
   end->longest = len > end->longest ? len : end->longest;
-  if (path->is_cut || !has_room(end, now_ms + DELAY_MS) ||
+  if (path->is_cut || !has_room(end, now_ms + delay_ms) ||
       (is_of_kind(bytes, len, path->lossy) && chance(path->loss))) {
     return;
   }
   int copies = chance(path->doubled) ? 2 : 1;
   for (int i = 0; i < copies; i++) {
     int64_t held_ms = chance(path->held_back) ? 1 + any(HELD_BACK_MAX_MS) : 0;
-    put_under_way(end, bytes, len, now_ms + DELAY_MS + held_ms);
+    put_under_way(end, bytes, len, now_ms + delay_ms + held_ms);
   }
 }
 
@@ -169,6 +172,9 @@ static void *on_open(struct smux_stream *stream, void *owner) {
   struct speaker *speaker = &end->speakers[end->opened];
   *speaker = (struct speaker){.end = end, .stream = stream, .number = end->opened++};
   assert_int_equal(smux_stream_id(stream), 3 + 2 * speaker->number);
+  if (end->opened == end->waits_at) {
+    link_wait_for_peer(end->link);
+  }
   return speaker;
 }
 
@@ -234,6 +240,7 @@ static void prepare(struct end *end, struct end *peer, const struct reed_solomon
 static void prepare_both(const struct reed_solomon *client_code,
                          const struct reed_solomon *server_code) {
   now_ms = 1000000;
+  delay_ms = DELAY_MS;
   seed = 1;
   order = 0;
   wakes = 0;
@@ -735,6 +742,47 @@ static void without_keepalive_what_is_never_acknowledged_ends_it(void **state) {
   finish();
 }
 
+static void streams_that_wait_for_the_peer_to_be_there_go_on_when_it_is(void **state) {
+  (void)state;
+  prepare_both(code_10_3, code_10_3);
+  start();
+  server.waits_at = 2;
+  echo(ECHO_LIMIT_MS);
+  finish();
+}
+
+static void streams_that_wait_for_the_peer_to_be_there_get_nothing_until_it_is(void **state) {
+  (void)state;
+  prepare_both(code_10_3, code_10_3);
+  start();
+  server.waits_at = 2;
+  set_paths((struct path){.loss = 100, .lossy = ACKNOWLEDGEMENTS_ALONE});
+  open_streams();
+  run_for(5000);
+  assert_int_equal(server.opened, 2);
+  assert_false(link_peer_is_there(server.link));
+  set_paths((struct path){.loss = 0});
+  run_for(5000);
+  assert_int_equal(server.opened, STREAMS);
+  finish();
+}
+
+// The first sign of life is lost, and the second has been sent again when it is acknowledged.
+static void a_peer_far_away_is_found_to_be_there_in_the_end(void **state) {
+  (void)state;
+  prepare_both(code_10_3, code_10_3);
+  start();
+  delay_ms = LONG_DELAY_MS;
+  server.waits_at = 2;
+  server.path.is_cut = true;
+  open_streams();
+  run_for(LONG_DELAY_MS + 50);
+  server.path.is_cut = false;
+  run_for(5000);
+  assert_int_equal(server.opened, STREAMS);
+  finish();
+}
+
 static void a_path_cut_for_fifteen_seconds_is_survived(void **state) {
   (void)state;
   prepare_both(code_10_3, code_10_3);
@@ -853,6 +901,9 @@ int main(void) {
       cmocka_unit_test(one_that_only_acknowledges_is_given_up_between_once_and_twice_the_timeout),
       cmocka_unit_test(one_that_never_said_a_word_is_given_up_at_the_first_check),
       cmocka_unit_test(without_keepalive_what_is_never_acknowledged_ends_it),
+      cmocka_unit_test(streams_that_wait_for_the_peer_to_be_there_go_on_when_it_is),
+      cmocka_unit_test(streams_that_wait_for_the_peer_to_be_there_get_nothing_until_it_is),
+      cmocka_unit_test(a_peer_far_away_is_found_to_be_there_in_the_end),
       cmocka_unit_test(a_path_cut_for_fifteen_seconds_is_survived),
       cmocka_unit_test(it_is_settled_when_all_was_acknowledged),
       cmocka_unit_test(datagrams_without_sense_end_nothing),

@@ -55,6 +55,7 @@ struct end {
   size_t user_count;
   struct user model;  // of those the peer opens
   bool refuses;
+  size_t holds_at;  // so many users; 0: never
 };
 
 static unsigned seed;
@@ -106,6 +107,9 @@ static void *on_open(struct smux_stream *stream, void *owner) {
   }
   struct user *user = user_new(end, &end->model);
   user->stream = stream;
+  if (end->user_count == end->holds_at) {
+    smux_hold(end->smux);
+  }
   close_if(user, ON_OPEN);
   return user;
 }
@@ -984,6 +988,46 @@ static void counters_wrap_around(void **state) {
   joined_ends_pass_everything_byte_by_byte(0xFFFFF000, 0xFFFFF800);
 }
 
+static void one_that_is_held_takes_nothing_more_until_it_is_released(void **state) {
+  (void)state;
+  struct end *end = end_new(false);
+  end->holds_at = 2;
+  assert_true(smux_takes_input(end->smux));
+  assert_int_equal(input(end,
+                         "0200000003000000 0200000005000000 0200000007000000 0202020007000000"
+                         "6162 0202"),
+                   0);
+  assert_true(smux_is_held(end->smux));
+  assert_false(smux_takes_input(end->smux));
+  assert_int_equal(end->user_count, 2);
+  assert_int_equal(smux_pump(end->smux), 0);
+  assert_wire(end, "0203000000000000");  // for the peer to acknowledge
+  assert_int_equal(smux_release(end->smux, 0), 0);
+  assert_true(smux_takes_input(end->smux));
+  assert_int_equal(end->user_count, 3);
+  assert_int_equal(end->users[2].got_len, 2);
+  assert_int_equal(input(end, "010003000000 78"), 0);
+  assert_int_equal(end->users[0].got_len, 1);
+  end_free(end);
+}
+
+static void what_breaks_the_protocol_is_malformed_when_it_was_held_back_too(void **state) {
+  (void)state;
+  struct end *end = end_new(false);
+  end->holds_at = 1;
+  assert_int_equal(input(end, "0200000003000000 0100000003000000"), 0);
+  assert_int_equal(smux_release(end->smux, 0), ERROR_MALFORMED);
+  end_free(end);
+}
+
+static void one_that_is_held_may_end(void **state) {
+  (void)state;
+  struct end *end = end_new(false);
+  end->holds_at = 1;
+  assert_int_equal(input(end, "0200000003000000 0200000005000000"), 0);
+  end_free(end);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(frames_are_those_of_the_go_stack),
@@ -1015,6 +1059,9 @@ int main(void) {
       cmocka_unit_test(a_peer_that_is_not_read_is_not_silent),
       cmocka_unit_test(without_keepalive_nothing_is_due),
       cmocka_unit_test(a_carrier_out_of_memory_gets_no_half_frame_unnoticed),
+      cmocka_unit_test(one_that_is_held_takes_nothing_more_until_it_is_released),
+      cmocka_unit_test(what_breaks_the_protocol_is_malformed_when_it_was_held_back_too),
+      cmocka_unit_test(one_that_is_held_may_end),
       cmocka_unit_test(joined_ends_pass_everything),
       cmocka_unit_test(counters_wrap_around),
   };
