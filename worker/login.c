@@ -91,9 +91,11 @@ void login_ask_again(struct session *session) {
 static int log_in(struct session *session, const uint8_t *bytes, size_t len) {
   struct worker *worker = session->worker;
   struct handshake handshake = {.sid = 0};
+  const struct handshake_terms terms = {.now_s = clock_wall_ms() / 1000,
+                                        .now_ms = clock_monotonic_ms(),
+                                        .budget = &worker->handshakes};
 
-  int verdict =
-      handshake_check(&worker->handshake_keys, bytes, len, clock_wall_ms() / 1000, &handshake);
+  int verdict = handshake_check(&worker->handshake_keys, &terms, bytes, len, &handshake);
   if (verdict != HANDSHAKE_OK) {
     return verdict;
   }
@@ -165,10 +167,6 @@ static void on_turn(void *owner) {
 
 void login_on_handshake(struct session *session, const uint8_t *bytes, size_t len) {
   struct worker *worker = session->worker;
-  if (!token_bucket_take(&worker->handshakes, 1, clock_monotonic_ms())) {
-    session_close(session, CLOSE_HANDSHAKE_RATE);
-    return;
-  }
   if (newcomers_may(worker->newcomers)) {
     handle(session, bytes, len);
     return;

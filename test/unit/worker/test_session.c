@@ -37,6 +37,22 @@ static void a_login_waits_for_the_master_and_reads_no_further_meanwhile(void **s
   assert_false(fixture->memory.paused);
 }
 
+static void junk_in_place_of_a_handshake_leaves_the_budget_to_the_others(void **state) {
+  struct fixture *fixture = *state;
+  struct worker *worker = &fixture->worker;
+  struct memory junk[3] = {0};
+  token_bucket_init(&worker->handshakes, 1, 1, clock_monotonic_ms());
+  for (int i = 0; i < 3; i++) {
+    uint8_t bytes[] = {0};
+    assert_true(session_new(worker, LISTENER_KIND_TCP, "192.0.2.2:5", 0, NULL, make, &junk[i]));
+    junk[i].transport.events->on_message(bytes, sizeof bytes, junk[i].transport.owner);
+    assert_int_equal(junk[i].reason, CLOSE_HANDSHAKE_MALFORMED);
+  }
+  log_in(fixture);
+  assert_int_equal(fixture->memory.closed, 0);
+  assert_int_equal(fixture->memory.sent, 1);
+}
+
 static void a_message_that_nobody_serves_is_answered(void **state) {
   struct fixture *fixture = *state;
   log_in(fixture);
@@ -99,6 +115,7 @@ int main(void) {
 #define FACT(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
   const struct CMUnitTest tests[] = {
       FACT(a_login_waits_for_the_master_and_reads_no_further_meanwhile),
+      FACT(junk_in_place_of_a_handshake_leaves_the_budget_to_the_others),
       FACT(a_message_that_nobody_serves_is_answered),
       FACT(an_end_from_below_ends_it_and_the_master_hears_of_it),
       FACT(one_that_is_sent_away_is_told_and_flushed),
