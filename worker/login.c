@@ -88,12 +88,19 @@ void login_ask_again(struct session *session) {
   }
 }
 
+// Over KCP somebody who has one good token can send it from any number of addresses, which are not
+// his: that must not keep out who has shown his own.
+static struct token_bucket *budget_of(const struct session *session) {
+  return session->listener_kind == LISTENER_KIND_KCP ? &session->worker->kcp_handshakes
+                                                     : &session->worker->handshakes;
+}
+
 static int log_in(struct session *session, const uint8_t *bytes, size_t len) {
   struct worker *worker = session->worker;
   struct handshake handshake = {.sid = 0};
   const struct handshake_terms terms = {.now_s = clock_wall_ms() / 1000,
                                         .now_ms = clock_monotonic_ms(),
-                                        .budget = &worker->handshakes};
+                                        .budget = budget_of(session)};
 
   int verdict = handshake_check(&worker->handshake_keys, &terms, bytes, len, &handshake);
   if (verdict != HANDSHAKE_OK) {

@@ -53,6 +53,24 @@ static void junk_in_place_of_a_handshake_leaves_the_budget_to_the_others(void **
   assert_int_equal(fixture->memory.sent, 1);
 }
 
+// Addresses in UDP prove nothing: with one good token a flood may come from anywhere.
+static void what_logs_in_over_kcp_leaves_the_budget_to_the_others(void **state) {
+  struct fixture *fixture = *state;
+  struct worker *worker = &fixture->worker;
+  struct memory flood[2] = {0};
+  token_bucket_init(&worker->handshakes, 1, 1, clock_monotonic_ms());
+  token_bucket_init(&worker->kcp_handshakes, 1, 1, clock_monotonic_ms());
+  for (int i = 0; i < 2; i++) {
+    assert_true(session_new(worker, LISTENER_KIND_KCP, "192.0.2.2:5", 0, NULL, make, &flood[i]));
+    send_handshake(fixture, &flood[i], "blue", 10002, 0);
+  }
+  assert_int_equal(flood[0].closed, 0);
+  assert_int_equal(flood[1].reason, CLOSE_HANDSHAKE_RATE);
+  log_in(fixture);
+  assert_int_equal(fixture->memory.closed, 0);
+  assert_int_equal(fixture->memory.sent, 1);
+}
+
 static void a_message_that_nobody_serves_is_answered(void **state) {
   struct fixture *fixture = *state;
   log_in(fixture);
@@ -116,6 +134,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       FACT(a_login_waits_for_the_master_and_reads_no_further_meanwhile),
       FACT(junk_in_place_of_a_handshake_leaves_the_budget_to_the_others),
+      FACT(what_logs_in_over_kcp_leaves_the_budget_to_the_others),
       FACT(a_message_that_nobody_serves_is_answered),
       FACT(an_end_from_below_ends_it_and_the_master_hears_of_it),
       FACT(one_that_is_sent_away_is_told_and_flushed),
