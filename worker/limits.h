@@ -62,8 +62,8 @@ struct address_limits *address_limits_new(size_t max);
 void address_limits_set(struct address_limits *limits, size_t max);  // from now on
 void address_limits_free(struct address_limits *limits);             // accepts NULL
 
-// Counts one connection more from this IPv4 or IPv6 address (its port does not
-// matter). NULL when it has max already, or memory is out.
+// Counts one connection more from this IPv4 address, or from the /64 of this IPv6 one (its port
+// does not matter). NULL when it has max already, or memory is out.
 struct address_count *address_limits_acquire(struct address_limits *limits,
                                              const struct sockaddr *address);
 void address_limits_release(struct address_limits *limits, struct address_count *count);

@@ -130,6 +130,24 @@ static void an_ipv4_client_of_an_ipv6_socket_is_the_same_address(void **state) {
   address_limits_free(limits);
 }
 
+static void the_addresses_of_one_ipv6_network_are_one(void **state) {
+  struct address_limits *limits = address_limits_new(2);
+  (void)state;
+  struct address_count *first = acquire(limits, "2001:db8:1:2::1", 1);
+  assert_non_null(first);
+  assert_non_null(acquire(limits, "2001:db8:1:2:3:4:5:6", 1));
+  assert_null(acquire(limits, "2001:db8:1:2:ffff::", 1));
+  assert_non_null(acquire(limits, "2001:db8:1:3::1", 1));
+  address_limits_release(limits, first);
+  assert_non_null(acquire(limits, "2001:db8:1:2:ffff::", 1));
+  // Whereas each of IPv4's is one, though they stand in one such network.
+  for (uint16_t i = 0; i < 2; i++) {
+    assert_non_null(acquire(limits, "::ffff:192.0.2.1", i));
+    assert_non_null(acquire(limits, "192.0.2.2", i));
+  }
+  address_limits_free(limits);
+}
+
 static void a_maximum_of_zero_is_no_limit(void **state) {
   struct address_limits *limits = address_limits_new(0);
   (void)state;
@@ -150,6 +168,7 @@ int main(void) {
       cmocka_unit_test(a_rate_of_zero_is_no_limit),
       cmocka_unit_test(an_address_has_its_connections_counted_whatever_the_port),
       cmocka_unit_test(an_ipv4_client_of_an_ipv6_socket_is_the_same_address),
+      cmocka_unit_test(the_addresses_of_one_ipv6_network_are_one),
       cmocka_unit_test(a_maximum_of_zero_is_no_limit),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
