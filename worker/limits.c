@@ -105,12 +105,12 @@ void client_levels_set(struct client_levels *levels, const struct client_rates *
 }
 
 int64_t client_levels_charge(struct client_levels *levels, const struct client_rates *rates,
-                             size_t bytes, int64_t now_ms) {
-  struct token_bucket messages = messages_of(levels, rates);
+                             size_t messages, size_t bytes, int64_t now_ms) {
+  struct token_bucket of_messages = messages_of(levels, rates);
   struct token_bucket of_bytes = bytes_of(levels, rates);
-  int64_t wait_ms = token_bucket_charge(&messages, 1, now_ms);
+  int64_t wait_ms = token_bucket_charge(&of_messages, (int64_t)messages, now_ms);
   int64_t bytes_wait_ms = token_bucket_charge(&of_bytes, (int64_t)bytes, now_ms);
-  *levels = (struct client_levels){.messages_milli = messages.level_milli,
+  *levels = (struct client_levels){.messages_milli = of_messages.level_milli,
                                    .bytes_milli = of_bytes.level_milli,
                                    .filled_ms = now_ms};
   return bytes_wait_ms > wait_ms ? bytes_wait_ms : wait_ms;

@@ -49,9 +49,9 @@ void client_levels_init(struct client_levels *levels, const struct client_rates 
 // Other rates, for what is in it already by those of before.
 void client_levels_set(struct client_levels *levels, const struct client_rates *before,
                        const struct client_rates *rates, int64_t now_ms);
-// Takes one message of so many bytes, and returns for how many ms the client is then in debt.
+// Takes so many messages and bytes, and returns for how many ms the client is then in debt.
 int64_t client_levels_charge(struct client_levels *levels, const struct client_rates *rates,
-                             size_t bytes, int64_t now_ms);
+                             size_t messages, size_t bytes, int64_t now_ms);
 
 // Connections of each address. Bounded by the connections there are.
 struct address_limits;

@@ -57,11 +57,12 @@ static void a_client_is_held_to_the_rate_that_it_is_further_over(void **state) {
   struct client_levels levels;
   (void)state;
   client_levels_init(&levels, &rates, 0);
-  assert_int_equal(client_levels_charge(&levels, &rates, 100, 0), 0);
-  assert_int_equal(client_levels_charge(&levels, &rates, 100, 0), 0);
-  assert_int_equal(client_levels_charge(&levels, &rates, 100, 0), 100);
-  assert_int_equal(client_levels_charge(&levels, &rates, 700, 0), 500);
-  assert_int_equal(client_levels_charge(&levels, &rates, 0, 500), 0);
+  assert_int_equal(client_levels_charge(&levels, &rates, 1, 100, 0), 0);
+  assert_int_equal(client_levels_charge(&levels, &rates, 1, 100, 0), 0);
+  assert_int_equal(client_levels_charge(&levels, &rates, 1, 100, 0), 100);
+  assert_int_equal(client_levels_charge(&levels, &rates, 1, 700, 0), 500);
+  assert_int_equal(client_levels_charge(&levels, &rates, 1, 0, 500), 0);
+  assert_int_equal(client_levels_charge(&levels, &rates, 0, 100, 500), 100);
 }
 
 static void other_rates_hold_for_what_a_client_has_by_those_of_before(void **state) {
@@ -72,11 +73,11 @@ static void other_rates_hold_for_what_a_client_has_by_those_of_before(void **sta
   (void)state;
   client_levels_init(&levels, &before, 0);
   for (int i = 0; i < 4; i++) {
-    assert_int_equal(client_levels_charge(&levels, &before, 1 << 20, 0), 0);
+    assert_int_equal(client_levels_charge(&levels, &before, 1, 1 << 20, 0), 0);
   }
   client_levels_set(&levels, &before, &after, 100);  // by when it has one message, and all bytes
-  assert_int_equal(client_levels_charge(&levels, &after, 10, 100), 0);
-  assert_int_equal(client_levels_charge(&levels, &after, 10, 100), 10);
+  assert_int_equal(client_levels_charge(&levels, &after, 1, 10, 100), 0);
+  assert_int_equal(client_levels_charge(&levels, &after, 1, 10, 100), 10);
 }
 
 static void a_rate_of_zero_is_no_limit(void **state) {
