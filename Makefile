@@ -163,8 +163,9 @@ $(B)/test/unit/master/test_admission: LINK_EXTRA = -lcmocka -lm -Wl,--wrap=other
 # And this one how often something is written, and has hosts of its own.
 $(B)/test/unit/common/test_stream_http2: LINK_EXTRA = -lcmocka -lm -Wl,--wrap=tcp_client_write \
   -Wl,--wrap=evutil_getaddrinfo
-# And this one's minutes are short.
-$(B)/test/unit/common/test_stream_grpc: LINK_EXTRA = -lcmocka -lm -Wl,--wrap=clock_gettime
+# And this one's minutes are short, and its memory.
+$(B)/test/unit/common/test_stream_grpc: LINK_EXTRA = -lcmocka -lm -Wl,--wrap=clock_gettime \
+  -Wl,--wrap=calloc -Wl,--wrap=free
 $(B)/test/fuzz/%: $(B)/test/fuzz/%.o $(COMMON_OBJECTS) $(WORKER_OBJECTS) $(MASTER_OBJECTS)
 	$(link)
 

@@ -126,6 +126,14 @@ static const struct core_stream *stream_of_const(const struct stream *stream) {
 
 // --- Connections -----------------------------------------------------------------
 
+static void backend_free_if_unused(struct backend *backend) {
+  if (LIST_EMPTY(&backend->connections)) {
+    HASH_DELETE(hh, backend->engine->backends, backend);
+    free(backend->key);
+    free(backend);
+  }
+}
+
 static void connection_free(struct connection *connection) {
   struct backend *backend = connection->backend;
   event_del(&connection->idle);
@@ -133,11 +141,7 @@ static void connection_free(struct connection *connection) {
   backend->engine->connection_count--;
   grpc_channel_destroy(connection->channel);
   free(connection);
-  if (LIST_EMPTY(&backend->connections)) {
-    HASH_DELETE(hh, backend->engine->backends, backend);
-    free(backend->key);
-    free(backend);
-  }
+  backend_free_if_unused(backend);
 }
 
 static void on_idle(evutil_socket_t fd, short what, void *context) {
@@ -248,7 +252,11 @@ static struct connection *connection_get(struct core_engine *engine, const char 
     }
   }
   connection = LIST_FIRST(&backend->connections);
-  return connection && tries_more(backend) ? connection : connection_new(backend);
+  if (!connection || !tries_more(backend)) {
+    connection = connection_new(backend);
+    backend_free_if_unused(backend);  // when out of memory
+  }
+  return connection;
 }
 
 static void connection_leave(struct connection *connection) {

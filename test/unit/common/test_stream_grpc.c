@@ -26,6 +26,31 @@ int __wrap_clock_gettime(clockid_t clock, struct timespec *now) {
   return result;
 }
 
+// --- Memory --------------------------------------------------------------------------------
+
+static int allocations_left = -1;  // by calloc, until one comes to nothing; -1: they all succeed
+static void *last_allocated;       // of those that were counted
+static bool last_was_freed;
+
+void *__real_calloc(size_t count, size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+void *__wrap_calloc(size_t count, size_t size) {
+  if (allocations_left < 0) {
+    return __real_calloc(count, size);
+  }
+  if (allocations_left-- == 0) {
+    return NULL;
+  }
+  return last_allocated = __real_calloc(count, size);
+}
+
+void __real_free(void *pointer);
+void __wrap_free(void *pointer);
+void __wrap_free(void *pointer) {
+  last_was_freed |= pointer && pointer == last_allocated;
+  __real_free(pointer);
+}
+
 // --- Streams to a backend that a test plays --------------------------------------------------
 
 struct client {
@@ -88,13 +113,17 @@ static int tear_down(void **state) {
   return 0;
 }
 
-static struct client *begin(struct house *house, int number) {
+static struct client *begin_at(struct house *house, int number, const char *address) {
   static const struct stream_events events = {on_opened, on_sent, on_message, on_ended};
-  const struct stream_target target = {.address = house->backend.address,
+  const struct stream_target target = {.address = address,
                                        .method = "/player.intra.v1.TunnelService/Tunnel"};
   struct client *client = &house->clients[number];
   client->stream = stream_open(house->engine, &target, NULL, 0, &events, client);
   return client;
+}
+
+static struct client *begin(struct house *house, int number) {
+  return begin_at(house, number, house->backend.address);
 }
 
 // Runs the loop until the value is wanted; fails after a long while.
@@ -161,11 +190,31 @@ static void a_bound_costs_one_stream_now_and_then_and_the_others_nothing(void **
   assert_int_equal(tried->status, STREAM_DEADLINE_EXCEEDED);
 }
 
+// --- Without memory --------------------------------------------------------------------------
+
+// Of the stream, its metadata, the backend and its connection each is missing once.
+static void a_backend_that_gets_no_connection_is_not_kept(void **state) {
+  enum { ALLOCATIONS = 4 };
+  struct house *house = *state;
+  open_one(house, 0);  // so that there is a hash of them, which needs memory too
+  for (int i = 0; i < ALLOCATIONS; i++) {
+    allocations_left = i;
+    last_allocated = NULL;
+    last_was_freed = false;
+    begin_at(house, 1, "127.0.0.1:1");
+    assert_int_equal(allocations_left, -1);
+    assert_null(house->clients[1].stream);
+    assert_true(i == 0 || last_was_freed);
+  }
+  open_one(house, 2);
+}
+
 int main(void) {
 #define FACT(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
   const struct CMUnitTest tests[] = {
       FACT(a_bound_that_is_none_any_more_is_found_out),
       FACT(a_bound_costs_one_stream_now_and_then_and_the_others_nothing),
+      FACT(a_backend_that_gets_no_connection_is_not_kept),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
