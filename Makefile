@@ -160,6 +160,8 @@ $(B)/test/unit/worker/test_hot_path: LINK_EXTRA = -lcmocka -lm $(WRAP_STREAMS) \
 $(B)/test/unit/worker/test_pushes: LINK_EXTRA = -lcmocka -lm -Wl,--wrap=clock_gettime -Wl,--wrap=send
 # And this one has other gateways of its own.
 $(B)/test/unit/master/test_admission: LINK_EXTRA = -lcmocka -lm -Wl,--wrap=other_gateways_ask
+# And this one how often zlib is asked.
+$(B)/test/unit/common/test_deflate: LINK_EXTRA = -lcmocka -lm -Wl,--wrap=inflate
 # And this one how often something is written, and has hosts of its own.
 $(B)/test/unit/common/test_stream_http2: LINK_EXTRA = -lcmocka -lm -Wl,--wrap=tcp_client_write \
   -Wl,--wrap=evutil_getaddrinfo
