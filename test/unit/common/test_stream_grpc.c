@@ -16,7 +16,7 @@ enum { PATIENCE_S = 60, OPEN_TIMEOUT_MS = 3000, LATER_S = 61, CLIENTS = 8 };
 
 // --- The clock -----------------------------------------------------------------------------
 
-static int64_t later_s;  // than it is
+static _Atomic int64_t later_s;  // than it is; the bridge's thread asks too
 
 int __real_clock_gettime(clockid_t clock, struct timespec *now);
 int __wrap_clock_gettime(clockid_t clock, struct timespec *now);
