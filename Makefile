@@ -162,11 +162,16 @@ $(B)/test/unit/worker/test_pushes: LINK_EXTRA = -lcmocka -lm -Wl,--wrap=clock_ge
 $(B)/test/unit/master/test_routes: LINK_EXTRA = -lcmocka -lm -Wl,--wrap=redis_link_send
 # and this one has other gateways of its own.
 $(B)/test/unit/master/test_admission: LINK_EXTRA = -lcmocka -lm -Wl,--wrap=other_gateways_ask
+# And this one how often zlib is asked.
+$(B)/test/unit/common/test_deflate: LINK_EXTRA = -lcmocka -lm -Wl,--wrap=inflate
 # And this one how often something is written, and has hosts of its own.
 $(B)/test/unit/common/test_stream_http2: LINK_EXTRA = -lcmocka -lm -Wl,--wrap=tcp_client_write \
   -Wl,--wrap=evutil_getaddrinfo
 # And this one what comes of memory that runs out.
 $(B)/test/unit/master/test_etcd: LINK_EXTRA = -lcmocka -lm -Wl,--wrap=stream_open
+# And this one's minutes are short, and its memory.
+$(B)/test/unit/common/test_stream_grpc: LINK_EXTRA = -lcmocka -lm -Wl,--wrap=clock_gettime \
+  -Wl,--wrap=calloc -Wl,--wrap=free
 $(B)/test/fuzz/%: $(B)/test/fuzz/%.o $(COMMON_OBJECTS) $(WORKER_OBJECTS) $(MASTER_OBJECTS)
 	$(link)
 

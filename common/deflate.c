@@ -156,10 +156,14 @@ int deflater_inflate(struct deflater *deflater, const uint8_t *bytes, size_t len
   if (len > UINT_MAX || max_bytes > UINT_MAX - 1) {
     return ERROR_TOO_LARGE;
   }
-  // What libdeflate does not take, zlib judges: so it is refused for the same reason with both.
-  if (deflater->whole && inflate_whole(deflater, bytes, len, max_bytes, out_len) == 0) {
+  if (deflater->whole) {
+    int error = inflate_whole(deflater, bytes, len, max_bytes, out_len);
     *out = deflater->buffer;
-    return 0;
+    // What is too large has cost enough. Whatever else libdeflate does not take, zlib judges: so it
+    // is refused for the same reason with both.
+    if (error == 0 || error == ERROR_TOO_LARGE) {
+      return error;
+    }
   }
   if ((deflater->inflate_ready ? inflateReset(stream) : inflateInit(stream)) != Z_OK) {
     return ERROR_MEMORY;

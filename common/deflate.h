@@ -1,7 +1,7 @@
 // zlib's format (RFC 1950) with bounds, for the `data` of packets: by libdeflate where the build
 // has it, else by zlib. The bytes differ, the format does not, and what is refused is the same: but
 // for code words that the format has and no compressor may write, which libdeflate takes for the
-// nearest that mean something.
+// nearest that mean something; and what is both too large and wrong may be refused for either.
 //
 // A deflater keeps its states and one output buffer between calls, so nothing is allocated per
 // message. It belongs to one thread; each result is borrowed until the next call on the same

@@ -14,12 +14,12 @@
 #include "common/clock.h"
 #include "common/log.h"
 
+#define LOG_MODULE LOG_MODULE_GRPC
+
 // gRPC orders what happens before an operation is started before what happens after it is
 // finished; ThreadSanitizer, which does not see into it, is told.
 #ifdef __SANITIZE_THREAD__
 #include <sanitizer/tsan_interface.h>
-
-#define LOG_MODULE LOG_MODULE_GRPC
 #else
 #define __tsan_release(address) (void)(address)
 #define __tsan_acquire(address) (void)(address)

@@ -9,7 +9,8 @@
 //
 // A file that logs says below its includes which part of the gateway it is:
 //   #define LOG_MODULE LOG_MODULE_SESSION
-// and each of these has a level of its own, which can change at run time.
+// and each of these has a level of its own, which can change at run time. One that says nothing
+// does not compile.
 //
 // Values that a client can choose must go through %s only as the result of
 // log_quote, which escapes and shortens them. Never a secret, never a payload.
@@ -49,8 +50,7 @@ enum log_type { LOG_TYPE_TEXT, LOG_TYPE_JSON, LOG_TYPE_LOGFMT };
   X(OPERATIONS, "operations") \
   X(CONFIG, "config")         \
   X(TRACE, "trace")           \
-  X(LOG, "log")               \
-  X(OTHER, "other")
+  X(LOG, "log")
 // clang-format on
 
 enum log_module {
@@ -59,8 +59,6 @@ enum log_module {
 #undef X
       LOG_MODULE_COUNT
 };
-// For a file that does not say what it is.
-enum { LOG_MODULE = LOG_MODULE_OTHER };
 
 // who names the process in each line: "master" or "worker=1"; copied. level is that of every
 // module.

@@ -29,6 +29,7 @@ enum {
   HALF_CLOSE_S = 15,  // for a backend to end a stream that we have half-closed
   RECONNECT_FIRST_MS = 100,
   RECONNECT_MAX_MS = 2000,
+  TRY_MORE_MS = 60000,  // until a backend that seemed to allow few streams is asked again
 };
 
 LIST_HEAD(connection_list, connection);
@@ -57,7 +58,8 @@ struct backend {
   char *key;  // scheme and address
   const char *address;
   bool secure;
-  size_t streams_per_connection;  // lowered when the backend proves to allow fewer
+  size_t streams_per_connection;  // lowered when the backend seems to allow fewer
+  int64_t tried_ms;               // when that was, or when one more was tried last
   struct connection_list connections;
   UT_hash_handle hh;
 };
@@ -121,6 +123,14 @@ static const struct core_stream *stream_of_const(const struct stream *stream) {
 
 // --- Connections -----------------------------------------------------------------
 
+static void backend_free_if_unused(struct backend *backend) {
+  if (LIST_EMPTY(&backend->connections)) {
+    HASH_DELETE(hh, backend->engine->backends, backend);
+    free(backend->key);
+    free(backend);
+  }
+}
+
 static void connection_free(struct connection *connection) {
   struct backend *backend = connection->backend;
   event_del(&connection->idle);
@@ -128,11 +138,7 @@ static void connection_free(struct connection *connection) {
   backend->engine->connection_count--;
   grpc_channel_destroy(connection->channel);
   free(connection);
-  if (LIST_EMPTY(&backend->connections)) {
-    HASH_DELETE(hh, backend->engine->backends, backend);
-    free(backend->key);
-    free(backend);
-  }
+  backend_free_if_unused(backend);
 }
 
 static void on_idle(evutil_socket_t fd, short what, void *context) {
@@ -216,6 +222,19 @@ static struct backend *backend_get(struct core_engine *engine, const char *addre
   return backend;
 }
 
+// An opening also times out where a slow backend or a bad path holds up what is written, and is
+// then taken for one too many. So one goes beyond the bound now and then: if that opens, there is
+// no such bound.
+static bool tries_more(struct backend *backend) {
+  int64_t now_ms = clock_monotonic_ms();
+  bool tries = backend->streams_per_connection < backend->engine->options.streams_per_connection &&
+               now_ms - backend->tried_ms >= TRY_MORE_MS;
+  if (tries) {
+    backend->tried_ms = now_ms;
+  }
+  return tries;
+}
+
 // A connection with room for one more stream.
 static struct connection *connection_get(struct core_engine *engine, const char *address,
                                          bool secure) {
@@ -229,7 +248,12 @@ static struct connection *connection_get(struct core_engine *engine, const char 
       return connection;
     }
   }
-  return connection_new(backend);
+  connection = LIST_FIRST(&backend->connections);
+  if (!connection || !tries_more(backend)) {
+    connection = connection_new(backend);
+    backend_free_if_unused(backend);  // when out of memory
+  }
+  return connection;
 }
 
 static void connection_leave(struct connection *connection) {
@@ -245,6 +269,14 @@ static void learn_limit(struct connection *connection) {
   struct backend *backend = connection->backend;
   if (connection->opened > 0 && connection->opened < backend->streams_per_connection) {
     backend->streams_per_connection = connection->opened;
+    backend->tried_ms = clock_monotonic_ms();
+  }
+}
+
+static void unlearn_limit(struct connection *connection) {
+  struct backend *backend = connection->backend;
+  if (connection->opened > backend->streams_per_connection) {
+    backend->streams_per_connection = backend->engine->options.streams_per_connection;
   }
 }
 
@@ -308,6 +340,7 @@ static void on_open_done(struct grpc_operation *operation, bool ok) {
   if (ok && !stream->ended) {
     stream->opened = true;
     stream->connection->opened++;
+    unlearn_limit(stream->connection);
     if (stream->has_owner) {
       event_del(&stream->timer);
       stream->events.on_opened(stream->owner);

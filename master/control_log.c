@@ -46,7 +46,7 @@ json_t *control_log(struct master *master, const json_t *request, struct questio
   const char *module_name = json_string_value(json_object_get(request, "module"));
   int64_t for_ms = json_integer_value(json_object_get(request, "for_ms"));
   enum log_level level;
-  enum log_module module = LOG_MODULE_OTHER;
+  enum log_module module = LOG_MODULE_COUNT;
   (void)question;
   if (!level_name) {
     return module_name || json_object_get(request, "for_ms")

@@ -140,25 +140,32 @@ static int check_key(const Message__CSHandshake *request, struct handshake *hand
   return HANDSHAKE_OK;
 }
 
-static int check_request(const struct handshake_keys *keys, const Message__CSHandshake *request,
-                         int64_t now_s, struct handshake *handshake) {
+static bool may_verify(const struct handshake_terms *terms) {
+  return !terms->budget || token_bucket_take(terms->budget, 1, terms->now_ms);
+}
+
+static int check_request(const struct handshake_keys *keys, const struct handshake_terms *terms,
+                         const Message__CSHandshake *request, struct handshake *handshake) {
   if (request->token[0] == '\0') {
     return CLOSE_TOKEN_EMPTY;
   }
-  if (!within(request->timestamp, now_s, keys->clock_tolerance_s)) {
+  if (!within(request->timestamp, terms->now_s, keys->clock_tolerance_s)) {
     return CLOSE_HANDSHAKE_CLOCK;
   }
-  int verdict = check_token(keys, request, now_s, handshake);
+  int verdict = check_token(keys, request, terms->now_s, handshake);
   if (verdict != HANDSHAKE_OK) {
     return verdict;
   }
+  if (!may_verify(terms)) {
+    return CLOSE_HANDSHAKE_RATE;
+  }
   handshake->sid = request->server_id != 0 ? request->server_id : handshake->token.server_id;
-  verdict = check_signature(keys, request, now_s, handshake);
+  verdict = check_signature(keys, request, terms->now_s, handshake);
   return verdict == HANDSHAKE_OK && keys->encrypted ? check_key(request, handshake) : verdict;
 }
 
-int handshake_check(const struct handshake_keys *keys, const uint8_t *bytes, size_t len,
-                    int64_t now_s, struct handshake *handshake) {
+int handshake_check(const struct handshake_keys *keys, const struct handshake_terms *terms,
+                    const uint8_t *bytes, size_t len, struct handshake *handshake) {
   struct packet packet;
   if (packet_decode(&packet, bytes, len) != 0) {
     return CLOSE_HANDSHAKE_MALFORMED;
@@ -174,7 +181,7 @@ int handshake_check(const struct handshake_keys *keys, const uint8_t *bytes, siz
   if (!request) {
     return CLOSE_HANDSHAKE_MALFORMED;
   }
-  int verdict = check_request(keys, request, now_s, handshake);
+  int verdict = check_request(keys, terms, request, handshake);
   message__cshandshake__free_unpacked(request, NULL);
   return verdict;
 }

@@ -20,6 +20,7 @@
 #include "common/keys.h"
 #include "common/seal.h"
 #include "common/token.h"
+#include "worker/limits.h"
 
 enum { HANDSHAKE_KEYS_MAX = 1 + LOGIN_KEYS_PREVIOUS };
 
@@ -59,10 +60,17 @@ struct handshake {
 
 enum { HANDSHAKE_OK = -1, HANDSHAKE_START_INDEX = 1, HANDSHAKE_ANSWER_MAX_BYTES = 256 };
 
-// HANDSHAKE_OK, or the close reason of the first check that failed. now_s is the
-// wall clock in unix seconds.
-int handshake_check(const struct handshake_keys *keys, const uint8_t *bytes, size_t len,
-                    int64_t now_s, struct handshake *handshake) MUST_CHECK;
+// The time, and out of what the checks that cost much are paid.
+struct handshake_terms {
+  int64_t now_s;                // wall clock, in unix seconds
+  int64_t now_ms;               // monotonic, for the budget
+  struct token_bucket *budget;  // NULL: no bound
+};
+
+// HANDSHAKE_OK, or the close reason of the first check that failed. Only who has a good token
+// takes anything out of the budget: junk costs us next to nothing, and must cost others nothing.
+int handshake_check(const struct handshake_keys *keys, const struct handshake_terms *terms,
+                    const uint8_t *bytes, size_t len, struct handshake *handshake) MUST_CHECK;
 
 // Writes the answer's packet into out (HANDSHAKE_ANSWER_MAX_BYTES) and, with
 // encryption on, the session key into shared. HANDSHAKE_OK, or a close reason: a

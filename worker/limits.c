@@ -1,7 +1,6 @@
 #include "worker/limits.h"
 
 #include <stdlib.h>
-#include <string.h>
 #include <uthash.h>
 
 #include "common/networks.h"
@@ -106,12 +105,12 @@ void client_levels_set(struct client_levels *levels, const struct client_rates *
 }
 
 int64_t client_levels_charge(struct client_levels *levels, const struct client_rates *rates,
-                             size_t bytes, int64_t now_ms) {
-  struct token_bucket messages = messages_of(levels, rates);
+                             size_t messages, size_t bytes, int64_t now_ms) {
+  struct token_bucket of_messages = messages_of(levels, rates);
   struct token_bucket of_bytes = bytes_of(levels, rates);
-  int64_t wait_ms = token_bucket_charge(&messages, 1, now_ms);
+  int64_t wait_ms = token_bucket_charge(&of_messages, (int64_t)messages, now_ms);
   int64_t bytes_wait_ms = token_bucket_charge(&of_bytes, (int64_t)bytes, now_ms);
-  *levels = (struct client_levels){.messages_milli = messages.level_milli,
+  *levels = (struct client_levels){.messages_milli = of_messages.level_milli,
                                    .bytes_milli = of_bytes.level_milli,
                                    .filled_ms = now_ms};
   return bytes_wait_ms > wait_ms ? bytes_wait_ms : wait_ms;
@@ -120,7 +119,7 @@ int64_t client_levels_charge(struct client_levels *levels, const struct client_r
 // --- Connections of an address -----------------------------------------------------------
 
 struct address_count {
-  uint8_t address[NETWORK_ADDRESS_BYTES];
+  struct network counted_as;
   size_t count;
   UT_hash_handle hh;
 };
@@ -154,19 +153,27 @@ void address_limits_free(struct address_limits *limits) {
   free(limits);
 }
 
+// Of IPv6 whoever has one address has the other 2^64 of its network too, so these count as one.
+static struct network counted_as(const struct sockaddr *address) {
+  enum { IPV6_SUBNET_BITS = 64 };
+  uint8_t bytes[NETWORK_ADDRESS_BYTES];
+  network_address_of_socket(address, bytes);
+  struct network single = network_around(bytes, NETWORK_PREFIX_MAX_BITS);
+  return network_is_ipv4(&single) ? single : network_around(bytes, IPV6_SUBNET_BITS);
+}
+
 struct address_count *address_limits_acquire(struct address_limits *limits,
                                              const struct sockaddr *address) {
-  uint8_t key[NETWORK_ADDRESS_BYTES];
+  const struct network key = counted_as(address);
   struct address_count *count = NULL;
-  network_address_of_socket(address, key);
-  HASH_FIND(hh, limits->counts, key, sizeof key, count);
+  HASH_FIND(hh, limits->counts, &key, sizeof key, count);
   if (!count) {
     count = calloc(1, sizeof *count);
     if (!count) {
       return NULL;
     }
-    memcpy(count->address, key, sizeof key);
-    HASH_ADD(hh, limits->counts, address, sizeof count->address, count);
+    count->counted_as = key;
+    HASH_ADD(hh, limits->counts, counted_as, sizeof count->counted_as, count);
   }
   if (limits->max > 0 && count->count >= limits->max) {
     return NULL;

@@ -49,9 +49,9 @@ void client_levels_init(struct client_levels *levels, const struct client_rates 
 // Other rates, for what is in it already by those of before.
 void client_levels_set(struct client_levels *levels, const struct client_rates *before,
                        const struct client_rates *rates, int64_t now_ms);
-// Takes one message of so many bytes, and returns for how many ms the client is then in debt.
+// Takes so many messages and bytes, and returns for how many ms the client is then in debt.
 int64_t client_levels_charge(struct client_levels *levels, const struct client_rates *rates,
-                             size_t bytes, int64_t now_ms);
+                             size_t messages, size_t bytes, int64_t now_ms);
 
 // Connections of each address. Bounded by the connections there are.
 struct address_limits;
@@ -62,8 +62,8 @@ struct address_limits *address_limits_new(size_t max);
 void address_limits_set(struct address_limits *limits, size_t max);  // from now on
 void address_limits_free(struct address_limits *limits);             // accepts NULL
 
-// Counts one connection more from this IPv4 or IPv6 address (its port does not
-// matter). NULL when it has max already, or memory is out.
+// Counts one connection more from this IPv4 address, or from the /64 of this IPv6 one (its port
+// does not matter). NULL when it has max already, or memory is out.
 struct address_count *address_limits_acquire(struct address_limits *limits,
                                              const struct sockaddr *address);
 void address_limits_release(struct address_limits *limits, struct address_count *count);

@@ -88,12 +88,21 @@ void login_ask_again(struct session *session) {
   }
 }
 
+// Over KCP somebody who has one good token can send it from any number of addresses, which are not
+// his: that must not keep out who has shown his own.
+static struct token_bucket *budget_of(const struct session *session) {
+  return session->listener_kind == LISTENER_KIND_KCP ? &session->worker->kcp_handshakes
+                                                     : &session->worker->handshakes;
+}
+
 static int log_in(struct session *session, const uint8_t *bytes, size_t len) {
   struct worker *worker = session->worker;
   struct handshake handshake = {.sid = 0};
+  const struct handshake_terms terms = {.now_s = clock_wall_ms() / 1000,
+                                        .now_ms = clock_monotonic_ms(),
+                                        .budget = budget_of(session)};
 
-  int verdict =
-      handshake_check(&worker->handshake_keys, bytes, len, clock_wall_ms() / 1000, &handshake);
+  int verdict = handshake_check(&worker->handshake_keys, &terms, bytes, len, &handshake);
   if (verdict != HANDSHAKE_OK) {
     return verdict;
   }
@@ -165,10 +174,6 @@ static void on_turn(void *owner) {
 
 void login_on_handshake(struct session *session, const uint8_t *bytes, size_t len) {
   struct worker *worker = session->worker;
-  if (!token_bucket_take(&worker->handshakes, 1, clock_monotonic_ms())) {
-    session_close(session, CLOSE_HANDSHAKE_RATE);
-    return;
-  }
   if (newcomers_may(worker->newcomers)) {
     handle(session, bytes, len);
     return;

@@ -145,6 +145,7 @@ static void on_rate_allows(evutil_socket_t fd, short what, void *owner) {
   (void)fd;
   (void)what;
   session->rate_paused = false;
+  session->arrived_us = clock_monotonic_us();
   go_on(session);
 }
 
@@ -157,25 +158,29 @@ struct session_delays *session_delays(struct session *session) {
   return session->delays;
 }
 
-// Takes the message from the session's rates. Over them the message at hand is
-// still served, but the client is read no further until the rate allows it. False when out of
+// Takes the message, or more bytes of it, from the session's rates. Over them the message at hand
+// is still served, but the client is read no further until the rate allows it. False when out of
 // memory.
-static bool charge_rate(struct session *session, size_t len, int64_t now_ms) {
+static bool charge_rate(struct session *session, size_t messages, size_t bytes) {
   const struct client_rates *rates = &session->worker->client_rates;
-  int64_t wait_ms = client_levels_charge(&session->levels, rates, len, now_ms);
-  if (wait_ms > 0 && !session->rate_paused) {
-    struct session_delays *delays = session_delays(session);
-    if (!delays) {
-      return false;
-    }
+  int64_t wait_ms =
+      client_levels_charge(&session->levels, rates, messages, bytes, session->arrived_us / 1000);
+  if (wait_ms == 0) {
+    return true;
+  }
+  struct session_delays *delays = session_delays(session);
+  if (!delays) {
+    return false;
+  }
+  if (!session->rate_paused) {
     session->rate_paused = true;
     counters_add(session->worker->counters, COUNTER_RATE_PAUSES, 1);
     session_pause_input(session);
     if (session->watched) {
       watch_event(session, WATCHED_INPUT_PAUSED);
     }
-    loop_start_timer(&delays->rate, wait_ms);
   }
+  loop_start_timer(&delays->rate, wait_ms);
   return true;
 }
 
@@ -272,6 +277,11 @@ static void on_packet(struct session *session, uint8_t *bytes, size_t len) {
       return;
     }
     counters_add(worker->counters, COUNTER_INFLATED, 1);
+    // It was charged for as it came; but what it makes of itself is what a backend has to take.
+    if (packet.data_len > data_bytes && !charge_rate(session, 0, packet.data_len - data_bytes)) {
+      session_close(session, CLOSE_OUT_OF_MEMORY);
+      return;
+    }
   }
   if (session->watched) {
     watch_from_client(session, &packet, data_bytes, len);
@@ -344,7 +354,7 @@ static void on_message(uint8_t *bytes, size_t len, void *owner) {
     watch_arrived(session, len);
   }
   trace_message(session, len);
-  if (!charge_rate(session, len, session->arrived_us / 1000)) {
+  if (!charge_rate(session, 1, len)) {
     session_close(session, CLOSE_OUT_OF_MEMORY);
     return;
   }
@@ -373,7 +383,8 @@ static void on_timer(evutil_socket_t fd, short what, void *owner) {
     return;
   }
   // The timer is not set anew with each message; it looks when it fires.
-  int64_t left_ms = config->limits.idle_timeout_ms - session_quiet_ms(session);
+  int64_t quiet_ms = session->rate_paused ? 0 : session_quiet_ms(session);
+  int64_t left_ms = config->limits.idle_timeout_ms - quiet_ms;
   if (left_ms > 0) {
     loop_start_timer(&session->timer, left_ms);
   } else if (session->held_by) {

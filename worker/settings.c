@@ -25,6 +25,8 @@ static void set_rates(struct worker *worker) {
   struct session *session;
   token_bucket_set(&worker->handshakes, config->limits.handshakes_per_s,
                    config->limits.handshake_burst, now_ms);
+  token_bucket_set(&worker->kcp_handshakes, config->limits.handshakes_per_s,
+                   config->limits.handshake_burst, now_ms);
   token_bucket_set(&worker->tls_handshakes, config->limits.tls_handshakes_per_s,
                    config->limits.tls_handshake_burst, now_ms);
   const struct client_rates rates = {.messages_per_s = config->limits.messages_per_s,

@@ -296,7 +296,6 @@ static const struct check {
   bool of_keys;  // only with encryption on
   bool of_master;
 } checks[] = {
-    {CLOSE_HANDSHAKE_RATE, "rate", false, false},
     {CLOSE_HANDSHAKE_MALFORMED, "form", false, false},
     {CLOSE_HANDSHAKE_UNEXPECTED, "first_message", false, false},
     {CLOSE_TOKEN_EMPTY, "token_present", false, false},
@@ -305,6 +304,7 @@ static const struct check {
     {CLOSE_TOKEN_SEAL, "token_seal", false, false},
     {CLOSE_TOKEN_CONTENT, "token_content", false, false},
     {CLOSE_TOKEN_EXPIRED, "token_expiry", false, false},
+    {CLOSE_HANDSHAKE_RATE, "rate", false, false},
     {CLOSE_HANDSHAKE_SIGNATURE, "signature", true, false},
     {CLOSE_HANDSHAKE_KEY, "key", true, false},
     {CLOSE_HANDSHAKE_REPLAY, "replay", false, true},

@@ -102,6 +102,7 @@ struct worker {
   struct timeval handshake_timeout_value;
   struct timeval idle_timeout_value;
   struct token_bucket handshakes;
+  struct token_bucket kcp_handshakes;  // with addresses that may be forged
   struct token_bucket tls_handshakes;
   struct client_rates client_rates;
   uint8_t *send_buffer;  // one message under construction

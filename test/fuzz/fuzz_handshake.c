@@ -39,11 +39,12 @@ static void set_up(void) {
 }
 
 static void take(const uint8_t *bytes, size_t len) {
+  static const struct handshake_terms terms = {.now_s = now_s};
   struct handshake handshake;
   uint8_t answer[HANDSHAKE_ANSWER_MAX_BYTES];
   uint8_t shared[KEY_X25519_BYTES];
   size_t answer_len;
-  int verdict = handshake_check(&keys, bytes, len, now_s, &handshake);
+  int verdict = handshake_check(&keys, &terms, bytes, len, &handshake);
   if (verdict == HANDSHAKE_OK) {
     verdict = handshake_answer(&keys, &handshake, now_s, answer, &answer_len, shared);
     if (verdict == HANDSHAKE_OK && answer_len > sizeof answer) {

@@ -1,5 +1,7 @@
 // A client over WebSocket: the upgrade, and the frames behind it. The first byte says in how
-// large pieces the rest comes; with its lowest bit set, behind a sound upgrade.
+// large pieces the rest comes; with its lowest bit set, behind a sound upgrade. The last two, which
+// come as well, say bit by bit behind which pieces the client takes what waits for it, and behind
+// which intervals of pings are over.
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,27 +10,41 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
 
+enum {
+  PING = 0x89,  // how the frames begin that the gateway makes by itself
+  PONG = 0x8a,
+  PONG_QUEUED_MAX_BYTES = 64 << 10,
+  MESSAGE_MAX_BYTES = 16384,
+  ANSWER_UNIT_BYTES = 64,
+};
+
 struct memory_wire {
   struct wire wire;
   bool paused;
   bool closed;
   size_t written;
+  size_t taken;
 };
 
 static int memory_write(struct wire *wire, const uint8_t *bytes, size_t len) {
   struct memory_wire *memory = (struct memory_wire *)wire;
-  if (memory->closed || (len > 0 && !bytes)) {
+  size_t queued = memory->written - memory->taken;
+  if (memory->closed || len == 0 || !bytes) {
+    abort();
+  }
+  // Nobody makes more wait by asking, and who is behind is not asked whether he is there.
+  if ((bytes[0] == PONG && queued > PONG_QUEUED_MAX_BYTES) || (bytes[0] == PING && queued > 0)) {
     abort();
   }
   memory->written += len;
   return 0;
 }
 static size_t memory_queued(const struct wire *wire) {
-  (void)wire;
-  return 0;
+  const struct memory_wire *memory = (const struct memory_wire *)wire;
+  return memory->written - memory->taken;
 }
 static uint64_t memory_taken(const struct wire *wire) {
-  return ((const struct memory_wire *)wire)->written;
+  return ((const struct memory_wire *)wire)->taken;
 }
 static void memory_pause(struct wire *wire) { ((struct memory_wire *)wire)->paused = true; }
 static void memory_resume(struct wire *wire) { ((struct memory_wire *)wire)->paused = false; }
@@ -54,17 +70,17 @@ static struct wire *make_wire(void *context, const struct wire_events *events, v
 
 static struct transport *transport;
 
-// As a session does: it answers, pauses now and then, and closes what has ended.
+// As a session does: it answers at some length, pauses now and then, and closes what has ended.
 static void on_message(uint8_t *bytes, size_t len, void *owner) {
-  uint8_t answer[TRANSPORT_HEADROOM_BYTES + 8] = {0};
+  static uint8_t answer[TRANSPORT_HEADROOM_BYTES + MESSAGE_MAX_BYTES];
   (void)owner;
-  if (len == 0 || len > 16384) {
+  if (len == 0 || len > MESSAGE_MAX_BYTES) {
     abort();
   }
   for (size_t i = 0; i < len; i++) {
     bytes[i] ^= 1;  // it is writable
   }
-  if (transport_send(transport, answer, 8) != 0) {
+  if (transport_send(transport, answer, (bytes[0] + 1u) * ANSWER_UNIT_BYTES) != 0) {
     abort();
   }
   if (bytes[0] % 7 == 0) {
@@ -91,7 +107,17 @@ static void on_gone(void *context, void *cookie) {
   (void)cookie;
 }
 
+static void take_if(struct memory_wire *memory, bool takes) {
+  if (takes && !memory->closed) {
+    memory->taken = memory->written;
+    memory->wire.events->on_drained(memory->wire.owner);
+  }
+}
+
+static bool is_set(uint8_t bits, size_t number) { return bits >> number % 8 & 1; }
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
+  static const struct timeval at_once = {0};
   static const struct transport_events events = {.on_message = on_message,
                                                  .on_ended = on_ended,
                                                  .on_drained = on_drained,
@@ -114,7 +140,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
   }
   struct wire_shared shared = {.base = base};
   struct memory_wire memory = {.wire = {.shared = &shared}};
-  const struct websocket_options options = {.shared = websockets, .rules = &rules};
+  const struct websocket_options options = {
+      .shared = websockets, .rules = &rules, .ping_interval = &at_once};
+  uint8_t times = bytes[len - 1];
+  uint8_t takes = len > 1 ? bytes[len - 2] : 0;
   size_t step = bytes[0] / 2u + 1;
   bool behind_upgrade = bytes[0] & 1;
   size_t room = behind_upgrade ? sizeof upgrade - 1 : 0;
@@ -138,6 +167,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
     kept -= used;
     if (!memory.closed && !memory.paused && kept > WIRE_UNUSED_MAX_BYTES) {
       abort();
+    }
+    // One interval is not enough for a ping, nor are two for being told that there is no answer.
+    size_t intervals = is_set(times, at / step) ? at / step % 3 + 1 : 0;
+    take_if(&memory, is_set(takes, at / step));
+    for (size_t i = 0; i < intervals && !memory.closed; i++) {
+      event_base_loop(base, EVLOOP_ONCE | EVLOOP_NONBLOCK);
+      take_if(&memory, is_set(takes, at / step));
     }
     if (memory.paused && !memory.closed) {
       transport_resume(transport);

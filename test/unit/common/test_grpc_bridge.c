@@ -6,11 +6,15 @@
 #include <cmocka.h>
 #include <grpc/grpc_security.h>
 #include <grpc/slice.h>
+#include <grpc/support/log.h>
 #include <grpc/support/time.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "common/grpc_bridge.h"
+#include "common/log.h"
 
 // A call to a port where nobody listens: its status is what finishes.
 struct call {
@@ -149,6 +153,24 @@ static void a_bridge_that_keeps_step_may_be_freed_amid_all(void **state) {
   freeing_the_bridge_finishes_what_is_under_way(state);
 }
 
+static void what_grpc_says_is_of_its_module(void **state) {
+  char line[1024] = "";
+  int ends[2];
+  int stderr_fd = dup(STDERR_FILENO);
+  (void)state;
+  assert_int_equal(pipe(ends), 0);
+  log_setup(LOG_TYPE_TEXT, LOG_LEVEL_INFO, "worker=1");
+  dup2(ends[1], STDERR_FILENO);
+  gpr_log(GPR_ERROR, "a handshake failed");
+  dup2(stderr_fd, STDERR_FILENO);
+  assert_true(read(ends[0], line, sizeof line - 1) > 0);
+  assert_non_null(strstr(line, " module=grpc event=grpc "));
+  assert_non_null(strstr(line, "a handshake failed"));
+  close(ends[0]);
+  close(ends[1]);
+  close(stderr_fd);
+}
+
 static void a_bridge_without_operations_is_freed(void **state) {
   (void)state;
   grpc_bridge_free(NULL);
@@ -162,6 +184,7 @@ int main(void) {
       FACT(freeing_the_bridge_finishes_what_is_under_way),
       FACT(a_bridge_that_keeps_step_finishes_all_too),
       FACT(a_bridge_that_keeps_step_may_be_freed_amid_all),
+      FACT(what_grpc_says_is_of_its_module),
       FACT(a_bridge_without_operations_is_freed),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -207,7 +207,7 @@ static int tear_down(void **state) {
 }
 
 static void client_sends(struct memory *memory, const struct packet *packet) {
-  uint8_t bytes[1024];
+  uint8_t bytes[4096];
   size_t len = (size_t)(packet_encode(packet, bytes) - bytes);
   const struct transport *transport = &memory->transport;
   transport->events->on_message(bytes, len, transport->owner);

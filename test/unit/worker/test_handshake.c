@@ -20,6 +20,7 @@ static const uint8_t old_account_key[16] = "an old account";
 struct fixture {
   struct secrets secrets;
   struct handshake_keys keys;
+  struct token_bucket budget;
   struct seal *issuer;  // the account service's, under the same key
   struct signing_key client_signing;
   struct signing_key server_signing;
@@ -77,6 +78,12 @@ static int tear_down(void **state) {
   return 0;
 }
 
+static int check_bytes(struct fixture *fixture, const uint8_t *bytes, size_t len,
+                       struct handshake *handshake) {
+  const struct handshake_terms terms = {.now_s = now_s, .budget = &fixture->budget};
+  return handshake_check(&fixture->keys, &terms, bytes, len, handshake);
+}
+
 static int check(struct fixture *fixture, struct handshake *handshake) {
   uint8_t data[8192];
   uint8_t bytes[8300];
@@ -89,7 +96,7 @@ static int check(struct fixture *fixture, struct handshake *handshake) {
                           .mod = fixture->mod,
                           .seq = fixture->seq};
   size_t len = (size_t)(packet_encode(&packet, bytes) - bytes);
-  int verdict = handshake_check(&fixture->keys, bytes, len, now_s, handshake);
+  int verdict = check_bytes(fixture, bytes, len, handshake);
   free(text);
   return verdict;
 }
@@ -181,12 +188,10 @@ static void bytes_that_are_no_packet_are_refused(void **state) {
   struct handshake handshake;
   const uint8_t not_a_packet[] = {0xff, 0xff, 0xff};
   const uint8_t not_a_handshake[] = {0x0a, 0x02, 0x0a, 0x7f, 0x20, 0x01, 0x28, 0x01};
-  assert_int_equal(
-      handshake_check(&fixture->keys, not_a_packet, sizeof not_a_packet, now_s, &handshake),
-      CLOSE_HANDSHAKE_MALFORMED);
-  assert_int_equal(
-      handshake_check(&fixture->keys, not_a_handshake, sizeof not_a_handshake, now_s, &handshake),
-      CLOSE_HANDSHAKE_MALFORMED);
+  assert_int_equal(check_bytes(fixture, not_a_packet, sizeof not_a_packet, &handshake),
+                   CLOSE_HANDSHAKE_MALFORMED);
+  assert_int_equal(check_bytes(fixture, not_a_handshake, sizeof not_a_handshake, &handshake),
+                   CLOSE_HANDSHAKE_MALFORMED);
 }
 
 static void an_empty_token_is_refused(void **state) {
@@ -232,6 +237,38 @@ static void a_token_is_good_until_its_timeout(void **state) {
   ASSERT_VERDICT(HANDSHAKE_OK);
   fixture->token.timeout = now_s - 1;
   ASSERT_VERDICT(CLOSE_TOKEN_EXPIRED);
+}
+
+// Else whoever sends junk, over KCP without even an address of his own, keeps the others out.
+static void only_who_has_a_good_token_takes_from_the_budget(void **state) {
+  struct fixture *fixture = *state;
+  static const uint8_t junk[] = {0};
+  struct handshake handshake;
+  token_bucket_init(&fixture->budget, 1, 2, 0);
+  for (int i = 0; i < 3; i++) {
+    assert_int_equal(check_bytes(fixture, junk, sizeof junk, &handshake),
+                     CLOSE_HANDSHAKE_MALFORMED);
+  }
+  fixture->seq = SYSTEM_HEARTBEAT;
+  ASSERT_VERDICT(CLOSE_HANDSHAKE_UNEXPECTED);
+  fixture->seq = SYSTEM_HANDSHAKE;
+  fixture->token_text = "";
+  ASSERT_VERDICT(CLOSE_TOKEN_EMPTY);
+  fixture->token_text = "no base64!";
+  ASSERT_VERDICT(CLOSE_TOKEN_ENCODING);
+  fixture->token_text = NULL;
+  fixture->request.timestamp = now_s + 6;
+  ASSERT_VERDICT(CLOSE_HANDSHAKE_CLOCK);
+  fixture->request.timestamp = now_s;
+  fixture->token.timeout = now_s - 1;
+  ASSERT_VERDICT(CLOSE_TOKEN_EXPIRED);
+  fixture->token.timeout = now_s + 60;
+  ASSERT_VERDICT(HANDSHAKE_OK);
+  fixture->sign[0] ^= 1;
+  ASSERT_VERDICT(CLOSE_HANDSHAKE_SIGNATURE);
+  ASSERT_VERDICT(CLOSE_HANDSHAKE_RATE);
+  fixture->sign[0] ^= 1;
+  ASSERT_VERDICT(CLOSE_HANDSHAKE_RATE);
 }
 
 static void a_wrong_signature_is_refused(void **state) {
@@ -491,6 +528,7 @@ int main(void) {
       FACT(a_token_that_is_not_base64_is_refused),
       FACT(a_token_sealed_with_another_key_is_refused),
       FACT(a_token_is_good_until_its_timeout),
+      FACT(only_who_has_a_good_token_takes_from_the_budget),
       FACT(a_wrong_signature_is_refused),
       FACT(a_public_key_of_another_length_is_refused_though_it_is_signed),
       FACT(an_all_zero_public_key_leads_to_no_session_key),

@@ -57,11 +57,12 @@ static void a_client_is_held_to_the_rate_that_it_is_further_over(void **state) {
   struct client_levels levels;
   (void)state;
   client_levels_init(&levels, &rates, 0);
-  assert_int_equal(client_levels_charge(&levels, &rates, 100, 0), 0);
-  assert_int_equal(client_levels_charge(&levels, &rates, 100, 0), 0);
-  assert_int_equal(client_levels_charge(&levels, &rates, 100, 0), 100);
-  assert_int_equal(client_levels_charge(&levels, &rates, 700, 0), 500);
-  assert_int_equal(client_levels_charge(&levels, &rates, 0, 500), 0);
+  assert_int_equal(client_levels_charge(&levels, &rates, 1, 100, 0), 0);
+  assert_int_equal(client_levels_charge(&levels, &rates, 1, 100, 0), 0);
+  assert_int_equal(client_levels_charge(&levels, &rates, 1, 100, 0), 100);
+  assert_int_equal(client_levels_charge(&levels, &rates, 1, 700, 0), 500);
+  assert_int_equal(client_levels_charge(&levels, &rates, 1, 0, 500), 0);
+  assert_int_equal(client_levels_charge(&levels, &rates, 0, 100, 500), 100);
 }
 
 static void other_rates_hold_for_what_a_client_has_by_those_of_before(void **state) {
@@ -72,11 +73,11 @@ static void other_rates_hold_for_what_a_client_has_by_those_of_before(void **sta
   (void)state;
   client_levels_init(&levels, &before, 0);
   for (int i = 0; i < 4; i++) {
-    assert_int_equal(client_levels_charge(&levels, &before, 1 << 20, 0), 0);
+    assert_int_equal(client_levels_charge(&levels, &before, 1, 1 << 20, 0), 0);
   }
   client_levels_set(&levels, &before, &after, 100);  // by when it has one message, and all bytes
-  assert_int_equal(client_levels_charge(&levels, &after, 10, 100), 0);
-  assert_int_equal(client_levels_charge(&levels, &after, 10, 100), 10);
+  assert_int_equal(client_levels_charge(&levels, &after, 1, 10, 100), 0);
+  assert_int_equal(client_levels_charge(&levels, &after, 1, 10, 100), 10);
 }
 
 static void a_rate_of_zero_is_no_limit(void **state) {
@@ -130,6 +131,24 @@ static void an_ipv4_client_of_an_ipv6_socket_is_the_same_address(void **state) {
   address_limits_free(limits);
 }
 
+static void the_addresses_of_one_ipv6_network_are_one(void **state) {
+  struct address_limits *limits = address_limits_new(2);
+  (void)state;
+  struct address_count *first = acquire(limits, "2001:db8:1:2::1", 1);
+  assert_non_null(first);
+  assert_non_null(acquire(limits, "2001:db8:1:2:3:4:5:6", 1));
+  assert_null(acquire(limits, "2001:db8:1:2:ffff::", 1));
+  assert_non_null(acquire(limits, "2001:db8:1:3::1", 1));
+  address_limits_release(limits, first);
+  assert_non_null(acquire(limits, "2001:db8:1:2:ffff::", 1));
+  // Whereas each of IPv4's is one, though they stand in one such network.
+  for (uint16_t i = 0; i < 2; i++) {
+    assert_non_null(acquire(limits, "::ffff:192.0.2.1", i));
+    assert_non_null(acquire(limits, "192.0.2.2", i));
+  }
+  address_limits_free(limits);
+}
+
 static void a_maximum_of_zero_is_no_limit(void **state) {
   struct address_limits *limits = address_limits_new(0);
   (void)state;
@@ -150,6 +169,7 @@ int main(void) {
       cmocka_unit_test(a_rate_of_zero_is_no_limit),
       cmocka_unit_test(an_address_has_its_connections_counted_whatever_the_port),
       cmocka_unit_test(an_ipv4_client_of_an_ipv6_socket_is_the_same_address),
+      cmocka_unit_test(the_addresses_of_one_ipv6_network_are_one),
       cmocka_unit_test(a_maximum_of_zero_is_no_limit),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

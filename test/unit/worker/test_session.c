@@ -37,6 +37,40 @@ static void a_login_waits_for_the_master_and_reads_no_further_meanwhile(void **s
   assert_false(fixture->memory.paused);
 }
 
+static void junk_in_place_of_a_handshake_leaves_the_budget_to_the_others(void **state) {
+  struct fixture *fixture = *state;
+  struct worker *worker = &fixture->worker;
+  struct memory junk[3] = {0};
+  token_bucket_init(&worker->handshakes, 1, 1, clock_monotonic_ms());
+  for (int i = 0; i < 3; i++) {
+    uint8_t bytes[] = {0};
+    assert_true(session_new(worker, LISTENER_KIND_TCP, "192.0.2.2:5", 0, NULL, make, &junk[i]));
+    junk[i].transport.events->on_message(bytes, sizeof bytes, junk[i].transport.owner);
+    assert_int_equal(junk[i].reason, CLOSE_HANDSHAKE_MALFORMED);
+  }
+  log_in(fixture);
+  assert_int_equal(fixture->memory.closed, 0);
+  assert_int_equal(fixture->memory.sent, 1);
+}
+
+// Addresses in UDP prove nothing: with one good token a flood may come from anywhere.
+static void what_logs_in_over_kcp_leaves_the_budget_to_the_others(void **state) {
+  struct fixture *fixture = *state;
+  struct worker *worker = &fixture->worker;
+  struct memory flood[2] = {0};
+  token_bucket_init(&worker->handshakes, 1, 1, clock_monotonic_ms());
+  token_bucket_init(&worker->kcp_handshakes, 1, 1, clock_monotonic_ms());
+  for (int i = 0; i < 2; i++) {
+    assert_true(session_new(worker, LISTENER_KIND_KCP, "192.0.2.2:5", 0, NULL, make, &flood[i]));
+    send_handshake(fixture, &flood[i], "blue", 10002, 0);
+  }
+  assert_int_equal(flood[0].closed, 0);
+  assert_int_equal(flood[1].reason, CLOSE_HANDSHAKE_RATE);
+  log_in(fixture);
+  assert_int_equal(fixture->memory.closed, 0);
+  assert_int_equal(fixture->memory.sent, 1);
+}
+
 static void a_message_that_nobody_serves_is_answered(void **state) {
   struct fixture *fixture = *state;
   log_in(fixture);
@@ -45,6 +79,46 @@ static void a_message_that_nobody_serves_is_answered(void **state) {
   assert_int_equal(last_message(&fixture->memory).mod, MODULE_SYSTEM);
   assert_int_equal(last_message(&fixture->memory).seq, SYSTEM_UNEXPECTED_ERROR);
   assert_int_equal(fixture->counters.counter[COUNTER_UNKNOWN_MODULES], 1);
+}
+
+// A kilobyte may become a megabyte that a backend has to take.
+static void a_message_counts_towards_the_rate_with_its_bytes_when_inflated(void **state) {
+  enum { INFLATED_BYTES = 1 << 20, BYTES_PER_S = 1000, BURST_BYTES = 4000 };
+  struct fixture *fixture = *state;
+  struct worker *worker = &fixture->worker;
+  uint8_t *zeros = calloc(1, INFLATED_BYTES);
+  uint8_t data[4096];
+  const uint8_t *out;
+  struct packet packet = {.mod = 77, .seq = 3, .index = 1, .compress = true, .data = data};
+  struct timeval due, now;
+  worker->client_rates =
+      (struct client_rates){.bytes_per_s = BYTES_PER_S, .bytes_burst = BURST_BYTES};
+  worker->config.limits.idle_timeout_ms = 60000;
+  log_in(fixture);
+  assert_int_equal(deflater_compress(worker->deflater, 6, zeros, INFLATED_BYTES, sizeof data, &out,
+                                     &packet.data_len),
+                   0);
+  memcpy(data, out, packet.data_len);
+  free(zeros);
+  client_sends(&fixture->memory, &packet);
+  struct session *session = LIST_FIRST(&worker->sessions);
+  assert_int_equal(fixture->counters.counter[COUNTER_INFLATED], 1);
+  assert_int_equal(last_message(&fixture->memory).seq, SYSTEM_UNEXPECTED_ERROR);  // it was served
+  assert_true(fixture->memory.paused);
+  assert_true(event_pending(&session->delays->rate, EV_TIMEOUT, &due));
+  evutil_gettimeofday(&now, NULL);
+  assert_true(due.tv_sec - now.tv_sec > (INFLATED_BYTES - 2 * BURST_BYTES) / BYTES_PER_S / 2);
+
+  // While it is not read, it is not idle.
+  session->arrived_us -= INT64_C(61) * 1000 * 1000;
+  event_active(&session->timer, EV_TIMEOUT, 0);
+  turn(fixture);
+  assert_int_equal(fixture->memory.closed, 0);
+  event_active(&session->delays->rate, EV_TIMEOUT, 0);
+  event_active(&session->timer, EV_TIMEOUT, 0);
+  turn(fixture);
+  assert_false(fixture->memory.paused);
+  assert_int_equal(fixture->memory.closed, 0);
 }
 
 static void an_end_from_below_ends_it_and_the_master_hears_of_it(void **state) {
@@ -99,7 +173,10 @@ int main(void) {
 #define FACT(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
   const struct CMUnitTest tests[] = {
       FACT(a_login_waits_for_the_master_and_reads_no_further_meanwhile),
+      FACT(junk_in_place_of_a_handshake_leaves_the_budget_to_the_others),
+      FACT(what_logs_in_over_kcp_leaves_the_budget_to_the_others),
       FACT(a_message_that_nobody_serves_is_answered),
+      FACT(a_message_counts_towards_the_rate_with_its_bytes_when_inflated),
       FACT(an_end_from_below_ends_it_and_the_master_hears_of_it),
       FACT(one_that_is_sent_away_is_told_and_flushed),
       FACT(what_waits_below_holds_pushes_back_until_it_has_drained),
