@@ -158,9 +158,7 @@ $(B)/test/unit/worker/test_hot_path: LINK_EXTRA = -lcmocka -lm $(WRAP_STREAMS) \
   $(foreach name,malloc calloc realloc aligned_alloc free,-Wl,--wrap=$(name))
 # Its time is its own, and goes on with what is sent.
 $(B)/test/unit/worker/test_pushes: LINK_EXTRA = -lcmocka -lm -Wl,--wrap=clock_gettime -Wl,--wrap=send
-# This one sees what is asked of Redis,
-$(B)/test/unit/master/test_routes: LINK_EXTRA = -lcmocka -lm -Wl,--wrap=redis_link_send
-# and this one has other gateways of its own.
+# And this one has other gateways of its own.
 $(B)/test/unit/master/test_admission: LINK_EXTRA = -lcmocka -lm -Wl,--wrap=other_gateways_ask
 # And this one how often zlib is asked.
 $(B)/test/unit/common/test_deflate: LINK_EXTRA = -lcmocka -lm -Wl,--wrap=inflate

@@ -13,8 +13,8 @@ enum handover {
   HANDOVER_COUNTERS,     // the worker's own segment, writable
   HANDOVER_LISTENERS,    // the first of its listening sockets, each one of an SO_REUSEPORT group,
                          // in the order of config_listener_next
-  // Behind these, where one of them is for KCP: what its mailbox is read from, and then what each
-  // of all CONFIG_WORKER_NUMBERS mailboxes is written to (worker/kcp_mailbox.h).
+  // Behind these, where one of them is for KCP, or was: what its mailbox is read from, and then
+  // what each of all CONFIG_WORKER_NUMBERS mailboxes is written to (worker/kcp_mailbox.h).
 };
 
 #endif

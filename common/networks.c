@@ -130,6 +130,14 @@ void network_address_of_socket(const struct sockaddr *socket,
   }
 }
 
+struct network network_counted_as(const struct sockaddr *socket) {
+  enum { IPV6_SUBNET_BITS = 64 };
+  uint8_t bytes[NETWORK_ADDRESS_BYTES];
+  network_address_of_socket(socket, bytes);
+  struct network single = network_around(bytes, NETWORK_PREFIX_MAX_BITS);
+  return network_is_ipv4(&single) ? single : network_around(bytes, IPV6_SUBNET_BITS);
+}
+
 const char *network_format_socket(const struct sockaddr *address, socklen_t len, char *text,
                                   size_t size) {
   static const char mapped[] = "::ffff:";

@@ -48,6 +48,9 @@ int network_parse_address(const char *text, uint8_t address[NETWORK_ADDRESS_BYTE
 // That of a socket's address; all zero for what is neither IPv4 nor IPv6.
 void network_address_of_socket(const struct sockaddr *socket,
                                uint8_t address[NETWORK_ADDRESS_BYTES]);
+// What counts as one where connections of an address are counted: of IPv6 a /64, since whoever has
+// one address has the others of its network too.
+struct network network_counted_as(const struct sockaddr *socket);
 
 // The other way round, for the address of a socket: "ip:port" or "[ip]:port", IPv4 as such
 // on an IPv6 socket too; "unknown:0" for what is neither. Returns text.

@@ -1,6 +1,7 @@
 #include "master/admission.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <sys/queue.h>
 
 #include "common/clock.h"
@@ -205,6 +206,17 @@ static bool ask_others(struct admission *admission, int worker, const struct cha
     return false;
   }
   return true;
+}
+
+bool admission_expects(const struct admission *admission, int64_t uid, const char *color) {
+  const struct pending *pending;
+  LIST_FOREACH(pending, &admission->pending, link) {
+    const struct channel_session *newcomer = &pending->login.session;
+    if (newcomer->uid == uid && strcmp(newcomer->color, color) == 0) {
+      return true;
+    }
+  }
+  return false;
 }
 
 void admission_cancel(struct admission *admission, int worker, uint64_t connection) {

@@ -6,6 +6,7 @@
 #ifndef JANUS_MASTER_ADMISSION_H
 #define JANUS_MASTER_ADMISSION_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/channel.h"
@@ -40,6 +41,8 @@ void admission_free(struct admission *admission);  // accepts NULL; after redis_
 
 // A client of this worker wants to come in. on_answer comes once, maybe from inside.
 void admission_ask(struct admission *admission, int worker, const struct channel_login *login);
+// Whether a login of the player waits for Redis' word on his route, which may be taken already.
+bool admission_expects(const struct admission *admission, int64_t uid, const char *color);
 // A client that has not been answered yet is gone; all of a worker are.
 void admission_cancel(struct admission *admission, int worker, uint64_t connection);
 void admission_worker_gone(struct admission *admission, int worker);

@@ -201,6 +201,11 @@ static void on_lost_player(int64_t uid, const char *color, void *owner) {
   other_gateways_lost(master->other_gateways, uid, color);
 }
 
+static bool is_expected(int64_t uid, const char *color, void *owner) {
+  const struct master *master = owner;
+  return admission_expects(master->admission, uid, color);
+}
+
 // --- Bans ----------------------------------------------------------------------------
 
 struct banned {
@@ -628,6 +633,7 @@ static bool build_services(struct master *master) {
       .counters = master->counters,
       .on_taken_over = on_taken_over,
       .on_lost = on_lost_player,
+      .is_expected = is_expected,
       .on_moved = on_route_moved,
       .owner = master,
   };

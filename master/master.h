@@ -66,7 +66,7 @@ struct master {
   struct redis_link *redis;  // NULL with routes in memory
   struct route_table *route_table;
   struct kcp_owners *kcp_owners;
-  struct kcp_mailboxes *kcp_mailboxes;  // NULL: no listener is for KCP
+  struct kcp_mailboxes *kcp_mailboxes;  // NULL: no listener is or was for KCP
   struct routes *routes;
   struct node_table *nodes;
   struct tls_keys *tls_keys;

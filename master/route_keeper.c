@@ -208,8 +208,13 @@ static void on_written(const redisReply *reply, void *context) {
 static void send_write(struct route_keeper *keeper, struct gateway_write *write) {
   const struct config *config = keeper->options.config;
   const struct route_key key = gateway_route_key(config, write->uid, write->color);
+  const struct route_keeper_options *options = &keeper->options;
+  bool is_here = directory_has_player(options->directory, write->uid, write->color);
   int error;
-  if (write->remove == directory_has_player(keeper->options.directory, write->uid, write->color)) {
+  if (write->remove) {
+    is_here = is_here || options->is_expected(write->uid, write->color, options->owner);
+  }
+  if (write->remove == is_here) {
     drop_write(keeper, write);  // back again, or gone again
     return;
   }

@@ -42,6 +42,9 @@ struct route_keeper_options {
   // be renewed has been found to name another. Must not free the keeper.
   void (*on_taken_over)(const struct route_taken_over *taken_over, void *owner);
   void (*on_lost)(int64_t uid, const char *color, void *owner);
+  // Whether a login of the player is under way that asks for his route itself, over the same
+  // connection: nobody else is to remove it meanwhile.
+  bool (*is_expected)(int64_t uid, const char *color, void *owner);
   // Whether a held route that was put off is still to be settled.
   bool (*needs_settling)(const struct held_route *route, void *owner);
   void *owner;

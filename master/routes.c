@@ -256,6 +256,11 @@ static void check_held(struct routes *routes) {
 
 // --- Players -----------------------------------------------------------------------
 
+static bool is_expected(int64_t uid, const char *color, void *owner) {
+  const struct routes_options *options = &((const struct routes *)owner)->options;
+  return options->is_expected && options->is_expected(uid, color, options->owner);
+}
+
 static void write_player(struct routes *routes, const struct directory_session *session,
                          bool contested) {
   if (routes->keeper) {
@@ -340,41 +345,9 @@ static void look_after_held(struct routes *routes, struct held_route *held, cons
   }
 }
 
-// A player's route to here, and he is not.
-struct leftover {
-  struct routes *routes;
-  int64_t uid;
-  char color[ROUTE_COLOR_MAX_BYTES + 1];
-};
-
-static void on_leftover(int error, const char *address, int64_t ttl_ms, void *context) {
-  struct leftover *leftover = context;
-  const struct routes *routes = leftover->routes;
-  (void)ttl_ms;
-  if (error == 0 && strcmp(address, routes->options.config->server.grpc.advertise) == 0 &&
-      !directory_has_player(routes->options.directory, leftover->uid, leftover->color)) {
-    route_keeper_player_left(routes->keeper, leftover->uid, leftover->color);
-  }
-  free(leftover);
-}
-
-// It may be that of a login which has just taken it, and does not know yet. Redis is asked over the
-// connection that took it: that answer comes before this one. What can't be asked runs out by
-// itself.
-static void look_at_leftover(struct routes *routes, const struct redis_routes_name *name) {
-  const struct route_key key = gateway_route_key(routes->options.config, name->oid, name->color);
-  struct leftover *leftover = malloc(sizeof *leftover);
-  if (leftover) {
-    *leftover = (struct leftover){.routes = routes, .uid = name->oid};
-    memcpy(leftover->color, name->color, sizeof leftover->color);
-    if (routes_get(routes, &key, on_leftover, leftover) != 0) {
-      free(leftover);
-    }
-  }
-}
-
 // A player's route to here that has vanished is put back; one that is left over from an
-// earlier run of this gateway, which did not get to remove it, is removed.
+// earlier run of this gateway, which did not get to remove it, is removed. It may also be that of a
+// login which has just taken it, and does not know yet.
 static void look_after_player(struct routes *routes, const struct redis_routes_name *name,
                               const char *address) {
   bool is_here = directory_has_player(routes->options.directory, name->oid, name->color);
@@ -382,8 +355,8 @@ static void look_after_player(struct routes *routes, const struct redis_routes_n
   if (!address && is_here) {
     directory_renew_player(routes->options.directory, name->oid, name->color);
     route_keeper_work(routes->keeper);
-  } else if (names_us && !is_here) {
-    look_at_leftover(routes, name);
+  } else if (names_us && !is_here && !is_expected(name->oid, name->color, routes)) {
+    route_keeper_player_left(routes->keeper, name->oid, name->color);
   }
 }
 
@@ -474,6 +447,7 @@ static bool start_redis(struct routes *routes) {
       .directory = options->directory,
       .counters = options->counters,
       .on_settled = on_settled,
+      .is_expected = is_expected,
       .needs_settling = needs_settling,
       .on_taken_over = on_taken_over,
       .on_lost = on_lost,

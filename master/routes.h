@@ -35,6 +35,7 @@ struct routes_options {
   // As those of the keeper (route_keeper.h).
   void (*on_taken_over)(const struct route_taken_over *taken_over, void *owner);
   void (*on_lost)(int64_t uid, const char *color, void *owner);
+  bool (*is_expected)(int64_t uid, const char *color, void *owner);  // NULL: nobody ever is
   // Tunnels of this worker are to follow their route. NULL where nobody is to be told.
   void (*on_moved)(int worker, const struct channel_route_held *moved, void *owner);
   void *owner;

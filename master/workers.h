@@ -63,7 +63,7 @@ struct workers_options {
   int node_table_fd;
   int tls_fd;
   int kcp_owners_fd;
-  const struct kcp_mailboxes *kcp_mailboxes;  // NULL: no listener is for KCP
+  const struct kcp_mailboxes *kcp_mailboxes;  // NULL: no listener is or was for KCP
   // Of a master that this one takes over from, or NULL: what workers_save has written. Its workers
   // serve on, and tell what there is to know of them; on_all_ready comes when all have.
   const json_t *saved;

@@ -13,9 +13,10 @@ enum { PATIENCE_MS = 1000 };
 
 TAILQ_HEAD(stranger_queue, kcp_stranger);
 
-// An address of which there are some whose client has not shown that it is there.
+// An address (what counts as one) of which there are some whose client has not shown that it is
+// there.
 struct stranger_address {
-  uint8_t address[NETWORK_ADDRESS_BYTES];
+  struct network address;
   struct stranger_queue here;  // the oldest first
   size_t count;
   UT_hash_handle hh;
@@ -33,17 +34,17 @@ struct kcp_strangers {
 };
 
 static struct stranger_address *find(const struct kcp_strangers *strangers,
-                                     const uint8_t key[NETWORK_ADDRESS_BYTES]) {
+                                     const struct network *key) {
   struct stranger_address *found = NULL;
-  HASH_FIND(hh, strangers->addresses, key, NETWORK_ADDRESS_BYTES, found);
+  HASH_FIND(hh, strangers->addresses, key, sizeof *key, found);
   return found;
 }
 
 static struct stranger_address *add_address(struct kcp_strangers *strangers,
-                                            const uint8_t key[NETWORK_ADDRESS_BYTES]) {
+                                            const struct network *key) {
   struct stranger_address *address = calloc(1, sizeof *address);
   if (address) {
-    memcpy(address->address, key, sizeof address->address);
+    address->address = *key;
     TAILQ_INIT(&address->here);
     HASH_ADD(hh, strangers->addresses, address, sizeof address->address, address);
   }
@@ -69,9 +70,8 @@ static bool make_room_among_all(struct kcp_strangers *strangers, int64_t now_ms)
 
 bool kcp_strangers_make_room(struct kcp_strangers *strangers, const struct sockaddr *address,
                              int64_t now_ms) {
-  uint8_t key[NETWORK_ADDRESS_BYTES];
-  network_address_of_socket(address, key);
-  struct stranger_address *neighbours = find(strangers, key);
+  const struct network key = network_counted_as(address);
+  struct stranger_address *neighbours = find(strangers, &key);
   // Its own bound first: whoever is over that makes nobody else give way.
   if (neighbours && neighbours->count >= strangers->max_per_address &&
       !give_way(strangers, TAILQ_FIRST(&neighbours->here), now_ms)) {
@@ -82,10 +82,9 @@ bool kcp_strangers_make_room(struct kcp_strangers *strangers, const struct socka
 
 int kcp_strangers_add(struct kcp_strangers *strangers, struct kcp_stranger *stranger,
                       const struct sockaddr *address, int64_t now_ms) {
-  uint8_t key[NETWORK_ADDRESS_BYTES];
-  network_address_of_socket(address, key);
-  struct stranger_address *neighbours = find(strangers, key);
-  if (!neighbours && !(neighbours = add_address(strangers, key))) {
+  const struct network key = network_counted_as(address);
+  struct stranger_address *neighbours = find(strangers, &key);
+  if (!neighbours && !(neighbours = add_address(strangers, &key))) {
     return ERROR_MEMORY;
   }
   stranger->address = neighbours;

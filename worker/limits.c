@@ -153,18 +153,9 @@ void address_limits_free(struct address_limits *limits) {
   free(limits);
 }
 
-// Of IPv6 whoever has one address has the other 2^64 of its network too, so these count as one.
-static struct network counted_as(const struct sockaddr *address) {
-  enum { IPV6_SUBNET_BITS = 64 };
-  uint8_t bytes[NETWORK_ADDRESS_BYTES];
-  network_address_of_socket(address, bytes);
-  struct network single = network_around(bytes, NETWORK_PREFIX_MAX_BITS);
-  return network_is_ipv4(&single) ? single : network_around(bytes, IPV6_SUBNET_BITS);
-}
-
 struct address_count *address_limits_acquire(struct address_limits *limits,
                                              const struct sockaddr *address) {
-  const struct network key = counted_as(address);
+  const struct network key = network_counted_as(address);
   struct address_count *count = NULL;
   HASH_FIND(hh, limits->counts, &key, sizeof key, count);
   if (!count) {

@@ -97,6 +97,7 @@ struct newcomers *newcomers_new(struct event_base *base, struct counters *counte
 
 void newcomers_free(struct newcomers *newcomers) {
   if (newcomers) {
+    inbox_send_gathered(newcomers->inbox);
     event_free(newcomers->turn);
     free(newcomers);
   }

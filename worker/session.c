@@ -184,6 +184,14 @@ static bool charge_rate(struct session *session, size_t messages, size_t bytes) 
   return true;
 }
 
+void session_rates_changed(struct session *session) {
+  if (session->rate_paused) {
+    int64_t wait_ms = client_levels_charge(&session->levels, &session->worker->client_rates, 0, 0,
+                                           clock_monotonic_ms());
+    loop_start_timer(&session->delays->rate, wait_ms > 0 ? wait_ms : 1);
+  }
+}
+
 void session_tunnel_full(struct session *session, struct tunnel *tunnel) {
   if (!session->held_by) {
     session->held_by = tunnel;

@@ -153,6 +153,9 @@ void session_resume_input(struct session *session);
 void session_prefetch(const struct session *session);
 void session_prefetch_parts(const struct session *session);
 
+// The worker's client_rates are others, and its levels have been set to them.
+void session_rates_changed(struct session *session);
+
 // The line of a session's beginning, or (with the reason) of its end.
 void session_log(struct session *session, enum worker_log kind, const char *reason);
 

@@ -37,6 +37,7 @@ static void set_rates(struct worker *worker) {
     client_levels_set(&session->levels, &worker->client_rates, &rates, now_ms);
   }
   worker->client_rates = rates;
+  LIST_FOREACH(session, &worker->sessions, link) { session_rates_changed(session); }
 }
 
 // Those who are there are looked at when the new time is over for them.

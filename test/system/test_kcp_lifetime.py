@@ -406,6 +406,7 @@ def test_nobody_on_the_machine_keeps_a_worker_from_coming_back(place):
 def test_nobody_on_the_machine_keeps_workers_from_being_replaced(place, how):
     """Nor gets what they hand to each other."""
     gateway, bridge = place()
+    assert not names_of(gateway)  # nobody but the gateway can have what has no name
     with crowd(bridge) as players, Squatter(names_of(gateway)) as squatter:
         old = running(gateway)
         if how == "upgrade":

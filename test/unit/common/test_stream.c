@@ -208,7 +208,7 @@ static void a_call_ends_when_its_time_is_over(void **state) {
   struct engine *engine = *state;
   start_roma(engine, NULL);
   struct client *other = open_one(engine, 0);
-  struct client *client = open_for(engine, 1, engine->roma.address, "", 1000);
+  struct client *client = open_for(engine, 1, engine->roma.address, "", 3000);
   client->read_on = true;
   await(engine, &client->opened, 1);
   send_text(client, 3, "in time");

@@ -12,7 +12,7 @@
 #include "common/stream.h"
 #include "test/unit/http2_backend.h"
 
-enum { PATIENCE_S = 60, OPEN_TIMEOUT_MS = 3000, LATER_S = 61, CLIENTS = 8 };
+enum { PATIENCE_S = 60, OPEN_TIMEOUT_MS = 6000, LATER_S = 61, CLIENTS = 8 };
 
 // --- The clock -----------------------------------------------------------------------------
 

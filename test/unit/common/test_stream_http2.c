@@ -2018,7 +2018,7 @@ static void a_connection_without_streams_is_closed_after_a_while(void **state) {
 
 // --- Time limits of calls ------------------------------------------------------------------------
 
-enum { CALL_MS = 500 };  // enough to open one in
+enum { CALL_MS = 2000 };  // enough to open one in
 
 static struct client *begin_for(struct house *house, int number, int64_t timeout_ms) {
   struct client *client = open_for(house, number, house->backend.address, timeout_ms, NULL, 0);

@@ -178,7 +178,11 @@ static void the_route_that_was_taken_for_one_who_is_refused_then_is_given_back(v
   ask_in_color(fixture, 1, "blue");
   ask_in_color(fixture, 2, "green");
   assert_int_equal(others_asked, 2);
+  assert_true(admission_expects(fixture->admission, 100, "blue"));
+  assert_false(admission_expects(fixture->admission, 100, "red"));
+  assert_false(admission_expects(fixture->admission, 101, "blue"));
   on_others_answer(true, true, others_context[0]);
+  assert_false(admission_expects(fixture->admission, 100, "blue"));
   assert_int_equal(fixture->answered, 1);
   assert_int_equal(fixture->refusal, CHANNEL_LOGIN_ADMITTED);
   assert_string_equal(fixture->unused_route, "");

@@ -5,6 +5,8 @@
 // cmocka wants the four above first.
 #include <arpa/inet.h>
 #include <cmocka.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "worker/kcp_strangers.h"
 
@@ -48,8 +50,10 @@ static void end(struct fixture *fixture) {
 
 // NULL: it may not come.
 static struct connection *come(struct fixture *fixture, const char *address) {
-  struct sockaddr_in from = {.sin_family = AF_INET, .sin_port = htons((uint16_t)fixture->used)};
-  assert_int_equal(inet_pton(AF_INET, address, &from.sin_addr), 1);
+  struct sockaddr_in6 from = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)fixture->used)};
+  char mapped[64];
+  snprintf(mapped, sizeof mapped, "%s%s", strchr(address, ':') ? "" : "::ffff:", address);
+  assert_int_equal(inet_pton(AF_INET6, mapped, &from.sin6_addr), 1);
   if (!kcp_strangers_make_room(fixture->strangers, (struct sockaddr *)&from, fixture->now_ms)) {
     return NULL;
   }
@@ -95,6 +99,17 @@ static void whoever_is_there_does_not_count_for_his_address(void **state) {
   assert_non_null(come(&fixture, "192.0.2.1"));
   fixture.now_ms += PATIENCE_MS - 1;
   assert_null(come(&fixture, "192.0.2.1"));
+  end(&fixture);
+}
+
+static void a_network_of_ipv6_counts_as_one_address(void **state) {
+  (void)state;
+  struct fixture fixture;
+  begin(&fixture, SIZE_MAX, 2);
+  assert_non_null(come(&fixture, "2001:db8::1"));
+  assert_non_null(come(&fixture, "2001:db8::2:1"));
+  assert_null(come(&fixture, "2001:db8::3:0:0:1"));
+  assert_non_null(come(&fixture, "2001:db8:0:1::1"));
   end(&fixture);
 }
 
@@ -186,6 +201,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(a_flood_in_somebody_s_name_keeps_him_out_for_a_moment_only),
       cmocka_unit_test(whoever_is_there_does_not_count_for_his_address),
+      cmocka_unit_test(a_network_of_ipv6_counts_as_one_address),
       cmocka_unit_test(over_the_bound_for_all_the_oldest_gives_way),
       cmocka_unit_test(whoever_is_over_the_bound_of_his_address_makes_nobody_else_give_way),
       cmocka_unit_test(a_flood_ends_nobody_who_is_known_to_be_there),

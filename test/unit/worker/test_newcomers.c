@@ -80,20 +80,23 @@ static void a_burst_is_worked_off_in_order_over_many_turns_beside_a_player(void 
 static void the_master_hears_of_several_turns_of_a_burst_at_once(void **state) {
   struct fixture *fixture = *state;
   burst_of_logins(fixture);
-  for (int i = 0; i < 4; i++) {  // those whose turn it was before there was a burst
+  for (int i = 0; i < 3; i++) {  // those whose turn it was before there was a burst
     event_base_loop(fixture->worker.base, EVLOOP_ONCE);
   }
+  channel_drain(fixture->master);  // it hears all that has left
   int heard = asked;
   size_t left = waiting(fixture);
   assert_true(heard < BURST - (int)left);
-  for (int i = 0; i < 3; i++) {
+  for (int i = 0; i < 4; i++) {
     event_base_loop(fixture->worker.base, EVLOOP_ONCE);
+    channel_drain(fixture->master);
     assert_int_equal(asked, heard);
     assert_true(waiting(fixture) < left);
     left = waiting(fixture);
   }
   for (int i = 0; i < 1000 && asked == heard; i++) {
     turn(fixture);
+    channel_drain(fixture->master);
   }
   assert_true(asked > heard);
 }

@@ -83,6 +83,21 @@ static void a_message_that_nobody_serves_is_answered(void **state) {
   assert_int_equal(fixture->counters.counter[COUNTER_UNKNOWN_MODULES], 1);
 }
 
+static void who_is_held_to_a_rate_goes_on_when_there_is_none_any_more(void **state) {
+  struct fixture *fixture = *state;
+  struct worker *worker = &fixture->worker;
+  worker->client_rates = (struct client_rates){.messages_per_s = 1, .messages_burst = 1};
+  log_in(fixture);
+  for (int index = 1; index <= 60; index++) {
+    client_sends(&fixture->memory, &(struct packet){.mod = 77, .seq = 3, .index = index});
+  }
+  assert_true(fixture->memory.paused);
+  worker->client_rates = (struct client_rates){0};
+  session_rates_changed(LIST_FIRST(&worker->sessions));
+  event_base_loop(worker->base, EVLOOP_ONCE);
+  assert_false(fixture->memory.paused);
+}
+
 // A kilobyte may become a megabyte that a backend has to take.
 static void a_message_counts_towards_the_rate_with_its_bytes_when_inflated(void **state) {
   enum { INFLATED_BYTES = 1 << 20, BYTES_PER_S = 1000, BURST_BYTES = 4000 };
@@ -178,6 +193,7 @@ int main(void) {
       FACT(junk_in_place_of_a_handshake_leaves_the_budget_to_the_others),
       FACT(what_logs_in_over_kcp_leaves_the_budget_to_the_others),
       FACT(a_message_that_nobody_serves_is_answered),
+      FACT(who_is_held_to_a_rate_goes_on_when_there_is_none_any_more),
       FACT(a_message_counts_towards_the_rate_with_its_bytes_when_inflated),
       FACT(an_end_from_below_ends_it_and_the_master_hears_of_it),
       FACT(one_that_is_sent_away_is_told_and_flushed),
