@@ -146,7 +146,7 @@ static void count(struct kcp_connection *connection, int64_t now_ms) {
       counters_add(counters, all[i].counter, all[i].now - all[i].before);
     }
   }
-  if (now.kcp.srtt_ms > 0 && now.kcp_counts.segments_out != before->kcp_counts.segments_out) {
+  if (now.kcp.has_round_trip && now.kcp_counts.segments_out != before->kcp_counts.segments_out) {
     counters_record_us(counters, HISTOGRAM_KCP_ROUND_TRIP, (int64_t)now.kcp.srtt_ms * 1000);
   }
   connection->counted = now;

@@ -87,6 +87,7 @@ struct kcp {
   uint32_t clock_ahead_ms;
   uint32_t first_ts;  // of the very first transmission
   bool peer_is_there;
+  bool has_round_trip;  // it has been measured, and may be 0
   int32_t srtt_ms;
   int32_t rtt_variation_ms;
   uint32_t rto_ms;
@@ -518,6 +519,7 @@ static int take_segment(struct kcp *kcp, const struct header *header, const uint
 static void take_round_trip(struct kcp *kcp, int32_t rtt) {
   int32_t difference = rtt - kcp->srtt_ms;
   uint32_t least = kcp->settings->nodelay ? RTO_MIN_NODELAY_MS : RTO_MIN_MS;
+  kcp->has_round_trip = true;
   if (kcp->srtt_ms == 0) {
     kcp->srtt_ms = rtt;
     kcp->rtt_variation_ms = rtt >> 1;
@@ -1009,6 +1011,7 @@ int kcp_write(struct kcp *kcp, const uint8_t *bytes, size_t len) {
 
 void kcp_describe(const struct kcp *kcp, struct kcp_state *state) {
   state->conv = kcp->conv;
+  state->has_round_trip = kcp->has_round_trip;
   state->srtt_ms = (uint32_t)kcp->srtt_ms;
   state->rto_ms = kcp->rto_ms;
   state->peer_window = kcp->peer_window;

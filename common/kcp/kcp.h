@@ -58,6 +58,7 @@ struct kcp_counts {
 
 struct kcp_state {  // as it is now
   uint32_t conv;
+  bool has_round_trip;  // else the next is none; below a millisecond it is 0
   uint32_t srtt_ms;
   uint32_t rto_ms;
   uint32_t peer_window;

@@ -496,6 +496,7 @@ static void a_round_trip_is_the_last_acknowledgement_of_a_regular_payload(void *
   len += put(bytes + len, &last, NULL);
   assert_int_equal(kcp_input(end->kcp, bytes, len, false, 200), 0);
   assert_int_equal(describe(end).srtt_ms, 0);
+  assert_false(describe(end).has_round_trip);
   assert_int_equal(describe(end).peer_window, KCP_FIRST_PEER_WINDOW);
   assert_int_equal(describe(end).in_flight, 4);  // una counts all the same
   first.sn = 3;
@@ -504,6 +505,7 @@ static void a_round_trip_is_the_last_acknowledgement_of_a_regular_payload(void *
   len += put(bytes + len, &last, NULL);
   assert_int_equal(kcp_input(end->kcp, bytes, len, true, 200), 0);
   assert_int_equal(describe(end).srtt_ms, 40);
+  assert_true(describe(end).has_round_trip);
   assert_int_equal(describe(end).peer_window, 7);
   // What FEC recovered, or a datagram that came twice, is acknowledged again, and late.
   assert_int_equal(kcp_input(end->kcp, bytes, len, true, 900), 0);
