@@ -14,12 +14,12 @@
 #include "master/registry.h"
 #include "master/rpc_server.h"
 #include "proto/etcd.pb-c.h"
+#include "test/unit/await.h"
 
 // A gateway that is registered, and the etcd for it: it answers all calls, lists nothing, and
 // writes down what becomes of the key.
 
 enum {
-  PATIENCE_S = 60,
   LONG_MS = 600000,
   SOON_MS = 10,
 };
@@ -169,24 +169,6 @@ static void tell_removed(struct house *house) {
 }
 
 // --- The gateway -----------------------------------------------------------------------
-
-static void give_up(evutil_socket_t fd, short what, void *owner) {
-  (void)fd;
-  (void)what;
-  (void)owner;
-  abort();
-}
-
-#define AWAIT(house, condition)                                         \
-  do {                                                                  \
-    const struct timeval time = {.tv_sec = PATIENCE_S};                 \
-    struct event *patience = evtimer_new((house)->base, give_up, NULL); \
-    event_add(patience, &time);                                         \
-    while (!(condition)) {                                              \
-      event_base_loop((house)->base, EVLOOP_ONCE);                      \
-    }                                                                   \
-    event_free(patience);                                               \
-  } while (0)
 
 static void announce(struct house *house) {
   const struct registry_endpoint endpoint = {

@@ -18,11 +18,10 @@
 #include "common/clock.h"
 #include "common/handover.h"
 #include "common/loop.h"
+#include "test/unit/await.h"
 
 // The workers are this program too: each says that it is ready once it is let, by a file named as
 // its pid, and does nothing else until it is killed.
-
-enum { PATIENCE_S = 60 };
 
 #define FOLDER_VARIABLE "JANUS_TEST_WORKERS"
 
@@ -94,24 +93,6 @@ static void on_replaced(int index, int successor, void *owner) {
   house->replaced = index;
   house->successor = successor;
 }
-
-static void give_up(evutil_socket_t fd, short what, void *owner) {
-  (void)fd;
-  (void)what;
-  (void)owner;
-  abort();
-}
-
-#define AWAIT(house, condition)                                         \
-  do {                                                                  \
-    const struct timeval time = {.tv_sec = PATIENCE_S};                 \
-    struct event *patience = evtimer_new((house)->base, give_up, NULL); \
-    event_add(patience, &time);                                         \
-    while (!(condition)) {                                              \
-      event_base_loop((house)->base, EVLOOP_ONCE);                      \
-    }                                                                   \
-    event_free(patience);                                               \
-  } while (0)
 
 static struct worker_info info_of(const struct house *house, int index) {
   struct worker_info info;
