@@ -101,6 +101,29 @@ static void the_master_hears_of_several_turns_of_a_burst_at_once(void **state) {
   assert_true(asked > heard);
 }
 
+static void what_waits_for_the_master_still_leaves_when_a_worker_ends(void **state) {
+  struct fixture *fixture = *state;
+  struct worker *worker = &fixture->worker;
+  struct session *session;
+  burst_of_logins(fixture);
+  for (int i = 0; i < 3; i++) {
+    event_base_loop(worker->base, EVLOOP_ONCE);
+  }
+  channel_drain(fixture->master);
+  int heard = asked;
+  event_base_loop(worker->base, EVLOOP_ONCE);
+  channel_drain(fixture->master);
+  assert_int_equal(asked, heard);
+  while ((session = LIST_FIRST(&worker->sessions))) {
+    session_close(session, CLOSE_DRAIN);
+  }
+  newcomers_free(worker->newcomers);
+  worker->newcomers = NULL;
+  turn(fixture);
+  channel_drain(fixture->master);
+  assert_true(asked > heard);
+}
+
 static void who_gives_up_waits_no_longer(void **state) {
   struct fixture *fixture = *state;
   burst_of_logins(fixture);
@@ -123,6 +146,7 @@ int main(void) {
       FACT(a_single_login_does_not_wait),
       FACT(a_burst_is_worked_off_in_order_over_many_turns_beside_a_player),
       FACT(the_master_hears_of_several_turns_of_a_burst_at_once),
+      FACT(what_waits_for_the_master_still_leaves_when_a_worker_ends),
       FACT(who_gives_up_waits_no_longer),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
