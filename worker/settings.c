@@ -33,11 +33,12 @@ static void set_rates(struct worker *worker) {
                                      .messages_burst = config->limits.messages_burst,
                                      .bytes_per_s = config->limits.bytes_per_s,
                                      .bytes_burst = config->limits.bytes_burst};
-  LIST_FOREACH(session, &worker->sessions, link) {
-    client_levels_set(&session->levels, &worker->client_rates, &rates, now_ms);
-  }
+  const struct client_rates before = worker->client_rates;
   worker->client_rates = rates;
-  LIST_FOREACH(session, &worker->sessions, link) { session_rates_changed(session); }
+  LIST_FOREACH(session, &worker->sessions, link) {
+    client_levels_set(&session->levels, &before, &rates, now_ms);
+    session_rates_changed(session);
+  }
 }
 
 // Those who are there are looked at when the new time is over for them.

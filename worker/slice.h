@@ -18,10 +18,9 @@ static inline bool slice_is_over(int64_t end_us) { return clock_monotonic_us() >
 static inline void slice_go_on(struct event *timer) {
   static const struct timeval next_turn = {0};
   evtimer_add(timer, &next_turn);
-  // For gRPC's thread, and whoever else waits for this core: a batch process is not
-  // preempted for them before the next tick, and does not preempt others in turn. (The
-  // 99th percentile of others' round trips beside broadcasts: 4 ms for 12 ms without, when slices
-  // did not have their sends in them.)
+  // For whoever else waits for this core, gRPC's thread too: a batch process is not preempted for
+  // them before the next tick, and does not preempt others in turn. (Beside a broadcast to 10,000
+  // others' round trips take 1.6 times as long at the 99th percentile, 3.1 times without.)
   sched_yield();
 }
 
