@@ -24,13 +24,20 @@ enum {
   // One frame at most: the default of SETTINGS_MAX_FRAME_SIZE is all that we make use of.
   HTTP2_FRAME_HEAD_BYTES = 9,
   HTTP2_FRAME_MAX_BYTES = HTTP2_FRAME_HEAD_BYTES + 16384,
-  HTTP2_OUT_BYTES = 256 << 10,    // written by one call at most
-  HTTP2_ARENA_BYTES = 256 << 10,  // messages on their way out, within one turn of the loop
-  HTTP2_READ_BYTES = 256 << 10,   // read by one call at most
-  HTTP2_QUEUE_BYTES = 64 << 10,   // of one stream's messages, from which on it takes no more
-  HTTP2_WINDOW_BYTES = 64 << 10,  // that a backend may send on a stream which is not read
+  HTTP2_OUT_BYTES = 256 << 10,     // written by one call at most
+  HTTP2_ARENA_BYTES = 256 << 10,   // messages on their way out, within one turn of the loop
+  HTTP2_READ_BYTES = 256 << 10,    // read by one call at most
+  HTTP2_QUEUE_BYTES = 64 << 10,    // of one stream's messages, from which on it takes no more
+  HTTP2_WINDOW_BYTES = 256 << 10,  // that a backend may send on a stream which is not read
   HTTP2_CONNECTION_WINDOW_BYTES = 4 << 20,
+  HTTP2_PROXY_HOLDS_BYTES = (64 + 3 * 16) << 10,
 };
+// HAProxy 2.6 reads no further on a connection while what it read for a stream waits to go on: our
+// window updates then stand in line behind the stream's requests, its window of 64 KB and three
+// buffers of 16 KB. The backend has to be free to answer all of those, or each waits for the other
+// for ever. We tell of what we have used only when it is half of the window.
+_Static_assert(HTTP2_WINDOW_BYTES / 2 >= HTTP2_PROXY_HOLDS_BYTES,
+               "a proxy's streams stop when messages flow in both directions");
 
 #define HTTP2_CALL_IS_OVER "the time for the call is over"
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import socket
+import threading
 
 import pytest
 from janus import wire
@@ -177,6 +178,32 @@ def test_a_backend_that_stops_reading_holds_its_client_back_and_no_other(way):
         assert gateway.memory_bytes() - before < 16 * MIB * FACTOR
         if way.streams_wait_alone:
             assert other.ask(wire.USER, 1, b"not me").data == b"not me"
+
+
+@pytest.mark.parametrize("proxy", [None, HaProxy, Nginx])
+def test_a_flow_in_both_directions_does_not_come_to_a_stop(start, proxy):
+    """What tells the sender of an answer that there is room comes behind requests."""
+    roma = start(GoRoma)
+    address = start(proxy, roma.address).address if proxy else roma.address
+    gateway = start(Gateway, nodes=nodes_of(address), settings={
+        "worker": {"count": 1}, "limits": {"messages_per_s": 10 ** 6, "bytes_per_s": 2 ** 30}})
+    with gateway.player(61320) as player:
+        data, count = os.urandom(3000), 10_000
+
+        def send():
+            with contextlib.suppress(OSError):  # the test has given up
+                for number in range(count):
+                    player.send(wire.USER, number, data)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        try:
+            for number in range(count):
+                answer = player.receive()
+                assert (answer.seq, answer.data) == (number, data)
+        finally:
+            player.socket.shutdown(socket.SHUT_RDWR)
+            sender.join()
 
 
 # --- grpc-go as it may be set -----------------------------------------------------------------

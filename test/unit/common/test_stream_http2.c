@@ -27,9 +27,9 @@ enum {
   SHORT_MS = 200,   // that a test waits for
   CLIENTS = 32,
   MESSAGE_BYTES = 4 << 20,
-  WINDOW_BYTES = 64 << 10,  // that the engine gives to each stream
-  KEPT_BYTES = 64 << 10,    // of what a client was told
-  PREFIX_BYTES = 5,         // before a message
+  WINDOW_BYTES = 256 << 10,  // that the engine gives to each stream
+  KEPT_BYTES = 64 << 10,     // of what a client was told
+  PREFIX_BYTES = 5,          // before a message
 };
 
 #define METHOD "/player.intra.v1.TunnelService/Tunnel"
@@ -2320,7 +2320,7 @@ static void echo_rounds(struct house *house, int streams, int rounds) {
 // Over plain TCP: with TLS, OpenSSL's buffers come and go with each record, so that a connection at
 // rest has none.
 static void no_memory_is_allocated_for_a_message(void **state) {
-  enum { STREAMS = 4, ROUNDS = 500, MESSAGE_LEN = PREFIX_BYTES + 128 };
+  enum { STREAMS = 4, ROUNDS = 2000, MESSAGE_LEN = PREFIX_BYTES + 128 };
   struct house *house = *state;
   if (!COUNTS_ALLOCATIONS) {
     skip();
