@@ -128,6 +128,7 @@ def test_the_numbers_are_what_clients_did(start, backend):
         assert sum(worker["messages_in"] for worker in workers) == 6
         assert {worker["worker"]: worker["pid"] for worker in workers} == gateway.worker_pids()
     wait_for(lambda: port.stats("connections")["closed"]["client_closed"] == 2, "both to be gone")
+    wait_for(lambda: port.stats("routes")["tiers"]["gateway"]["used"] == 0, "their routes to be gone")
     assert port.stats("routes")["tiers"] == gateway.ctl("routes", "stats")["stats"]
     build = port.stats("build")
     assert build["version"] == gateway.ctl("status")["version"]
