@@ -227,11 +227,9 @@ unit: $(UNIT_TESTS) $(BIN)/janus-roma ## Run the unit tests
 system: all test_packages ## Run the system tests
 	@$(TEST_ENVIRONMENT) $(PYTHON) test/run --system
 
-# The default engine's own part of the system tests: what `make asan` leaves out (conftest.py says
-# what and why) and has to do with tunnels.
+# What `make asan` leaves out of the default engine's part (conftest.py says why).
 system-release: all test_packages ## Of the system tests, those that need a release build
-	@$(TEST_ENVIRONMENT) $(PYTHON) test/run --system -k "$(NOT_UNDER_ASAN)"
-NOT_UNDER_ASAN := test_web.py or test_web_clients.py or leave_no_trace
+	@$(TEST_ENVIRONMENT) $(PYTHON) test/run --system -m needs_release
 
 .PHONY: suite test_packages
 suite: all $(UNIT_TESTS) test_packages

@@ -14,6 +14,8 @@ from janus.browser import Browser
 from janus.programs import Gateway, nodes_of, run
 from janus.wire import Keys
 
+pytestmark = pytest.mark.needs_release
+
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 PAGE = os.path.join(ROOT, "build", "web")
 

@@ -9,6 +9,8 @@ import pytest
 from janus.patience import patient
 from janus.programs import Gateway, Program, nodes_of, write_file
 
+pytestmark = pytest.mark.needs_release
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 PACKAGES = os.path.join(HERE, "..", "..", "build", "npm", "test", "system", "js", "node_modules")
 
