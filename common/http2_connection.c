@@ -11,6 +11,7 @@
 
 enum {
   IDLE_CONNECTION_MS = 10000,
+  SILENCE_PART = 16,               // of the time between pings: so much silence calls for one
   KEEPALIVE_MAX_MS = 2 * 3600000,  // whatever a backend has to say to that
   GOAWAY_MAX_BYTES = 128,          // of what it says when it goes away
   // A backend that takes nothing for so long gets no new streams; after the longer time it counts
@@ -105,11 +106,15 @@ void http2_connection_free(struct http2_connection *connection) {
 
 // --- Time ----------------------------------------------------------------------------------------
 
+// Silence is soon asked about, but not again and again.
 static void set_timer(struct http2_connection *connection) {
+  int64_t silence_ms = connection->keepalive_ms / SILENCE_PART;
+  int64_t may_ping_ms = connection->pinged_ms + connection->keepalive_ms - clock_monotonic_ms();
   connection->was_heard = false;
   connection->has_pinged = false;
-  loop_start_timer(&connection->timer,
-                   connection->stream_count == 0 ? IDLE_CONNECTION_MS : connection->keepalive_ms);
+  loop_start_timer(&connection->timer, connection->stream_count == 0 ? IDLE_CONNECTION_MS
+                                       : may_ping_ms > silence_ms    ? may_ping_ms
+                                                                     : silence_ms);
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *context) {
@@ -126,6 +131,7 @@ static void on_timer(evutil_socket_t fd, short what, void *context) {
     break_it(connection, "the backend does not answer a ping");
   } else if (nghttp2_submit_ping(connection->session, NGHTTP2_FLAG_NONE, NULL) == 0) {
     connection->has_pinged = true;
+    connection->pinged_ms = clock_monotonic_ms();
     loop_start_timer(&connection->timer, STREAM_KEEPALIVE_TIMEOUT_MS < connection->keepalive_ms
                                              ? STREAM_KEEPALIVE_TIMEOUT_MS
                                              : connection->keepalive_ms);
@@ -591,6 +597,7 @@ struct http2_connection *http2_connection_new(struct http2_backend *backend) {
   connection->backend = backend;
   connection->streams_max = backend->streams_max;
   connection->keepalive_ms = backend->keepalive_ms;
+  connection->pinged_ms = -KEEPALIVE_MAX_MS;
   connection->round = 1;
   TAILQ_INIT(&connection->waiting);
   TAILQ_INIT(&connection->open);

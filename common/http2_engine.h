@@ -29,15 +29,17 @@ enum {
   HTTP2_READ_BYTES = 256 << 10,    // read by one call at most
   HTTP2_QUEUE_BYTES = 64 << 10,    // of one stream's messages, from which on it takes no more
   HTTP2_WINDOW_BYTES = 256 << 10,  // that a backend may send on a stream which is not read
-  HTTP2_CONNECTION_WINDOW_BYTES = 4 << 20,
   HTTP2_PROXY_HOLDS_BYTES = (64 + 3 * 16) << 10,
 };
 // HAProxy 2.6 reads no further on a connection while what it read for a stream waits to go on: our
-// window updates then stand in line behind the stream's requests, its window of 64 KB and three
-// buffers of 16 KB. The backend has to be free to answer all of those, or each waits for the other
-// for ever. We tell of what we have used only when it is half of the window.
+// window updates then stand in line behind the stream's requests, by default a window of 64 KB and
+// three buffers of 16 KB. If the backend is not free to answer those meanwhile, all wait for each
+// other until a ping is not answered. We tell of what we have used when it is half of the window:
+// the other half is for answers as long as the requests.
 _Static_assert(HTTP2_WINDOW_BYTES / 2 >= HTTP2_PROXY_HOLDS_BYTES,
                "a proxy's streams stop when messages flow in both directions");
+// Of a connection, as much as there can be: what its streams may hold is bounded by their own.
+#define HTTP2_CONNECTION_WINDOW_BYTES INT32_MAX
 
 #define HTTP2_CALL_IS_OVER "the time for the call is over"
 
@@ -113,15 +115,16 @@ struct http2_connection {
   size_t streams_max;  // that the backend allows; 0: none just now
   uint8_t *rest;       // what the socket has not taken
   size_t rest_len;
-  size_t rest_sent;     // of it
-  size_t round;         // from 1; one more whenever the socket has taken all there was
-  int64_t progress_ms;  // when the socket took some of it last, or it came about
-  struct event stuck;   // while there is a rest
-  struct event timer;   // to be up; for a sign of life; or until it is closed for want of streams
-  int64_t keepalive_ms;
-  char goaway[256];  // what the backend said of that, hostile; "": it has not said it
-  bool is_up;        // the backend's settings have come
-  bool is_retired;   // takes no new streams
+  size_t rest_sent;      // of it
+  size_t round;          // from 1; one more whenever the socket has taken all there was
+  int64_t progress_ms;   // when the socket took some of it last, or it came about
+  struct event stuck;    // while there is a rest
+  struct event timer;    // to be up; for a sign of life; or until it is closed for want of streams
+  int64_t keepalive_ms;  // between two pings at least
+  int64_t pinged_ms;     // when the last one left; long ago: none has
+  char goaway[256];      // what the backend said of that, hostile; "": it has not said it
+  bool is_up;            // the backend's settings have come
+  bool is_retired;       // takes no new streams
   bool is_dirty;
   bool is_dead;
   bool was_heard;  // since the timer was set

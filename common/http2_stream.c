@@ -414,7 +414,9 @@ static size_t take(struct http2_stream *stream, const uint8_t *bytes, size_t len
 static void keep(struct http2_stream *stream, const uint8_t *bytes, size_t len) {
   size_t needed = stream->kept_len + len;
   if (needed > stream->kept_capacity) {
-    size_t capacity = stream->kept_capacity * 2 > needed ? stream->kept_capacity * 2 : needed;
+    size_t twice = stream->kept_capacity * 2;
+    size_t most = twice < HTTP2_WINDOW_BYTES ? twice : HTTP2_WINDOW_BYTES;
+    size_t capacity = most > needed ? most : needed;
     uint8_t *larger = realloc(stream->kept, capacity);
     if (!larger) {
       fail_reading(stream, STREAM_RESOURCE_EXHAUSTED, "out of memory");

@@ -30,7 +30,7 @@ struct stream_engine_options {
   size_t streams_per_connection;  // a further connection is opened beyond it
   size_t connections_max;         // to one backend, of HTTP/2; 0: the engine's own choice
   size_t message_bytes;           // a larger message from a backend ends its stream
-  int64_t keepalive_ms;           // between pings on a connection; 0: the engine's own choice
+  int64_t keepalive_ms;           // between pings at least; 0: the engine's own choice
   // For secure targets; all borrowed for the call. NULL or "": the system's authorities, no
   // certificate of our own, the host's name.
   const char *tls_ca;      // PEM; for gRPC C core alone, as the next two

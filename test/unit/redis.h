@@ -77,8 +77,11 @@ static inline bool redis_try_start(struct redis_server *server) {
     if (waitpid(server->pid, NULL, WNOHANG) == server->pid) {
       return false;
     }
-    server->client = redisConnect("127.0.0.1", server->port);
-    if (server->client && server->client->err == 0 && redis_is_ours(server)) {
+    // Another program may have been given the same port, and say nothing.
+    const struct timeval patience = {.tv_sec = redis_patience_ms() / 1000};
+    server->client = redisConnectWithTimeout("127.0.0.1", server->port, patience);
+    if (server->client && server->client->err == 0 &&
+        redisSetTimeout(server->client, patience) == REDIS_OK && redis_is_ours(server)) {
       return true;
     }
     redisFree(server->client);
