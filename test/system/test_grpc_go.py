@@ -181,30 +181,33 @@ def test_a_backend_that_stops_reading_holds_its_client_back_and_no_other(way):
 
 
 @pytest.mark.parametrize("proxy", [None, HaProxy, Nginx])
-def test_a_flow_in_both_directions_does_not_come_to_a_stop(start, proxy):
-    """What tells the sender of an answer that there is room comes behind requests."""
+def test_many_who_send_all_that_they_may_at_once_get_their_answers(start, proxy):
+    """HAProxy reads the gateway's word that there is room for answers after requests that wait."""
     roma = start(GoRoma)
     address = start(proxy, roma.address).address if proxy else roma.address
-    gateway = start(Gateway, nodes=nodes_of(address), settings={
-        "worker": {"count": 1}, "limits": {"messages_per_s": 10 ** 6, "bytes_per_s": 2 ** 30}})
-    with gateway.player(61320) as player:
-        data, count = os.urandom(3000), 10_000
+    gateway = start(Gateway, nodes=nodes_of(address), settings={"worker": {"count": 1}})
+    data, count = os.urandom(3000), 80  # within limits.bytes_burst
+    players = [gateway.player(61330 + number) for number in range(20)]
 
-        def send():
-            with contextlib.suppress(OSError):  # the test has given up
-                for number in range(count):
-                    player.send(wire.USER, number, data)
+    def send(player):
+        with contextlib.suppress(OSError):  # the test has given up
+            for number in range(count):
+                player.send(wire.USER, number, data)
 
-        sender = threading.Thread(target=send)
+    senders = [threading.Thread(target=send, args=(player,)) for player in players]
+    for sender in senders:
         sender.start()
-        try:
+    try:
+        for player in players:
             for number in range(count):
                 answer = player.receive()
                 assert (answer.seq, answer.data) == (number, data)
-        finally:
+    finally:
+        for player, sender in zip(players, senders):
             with contextlib.suppress(OSError):  # it was closed
                 player.socket.shutdown(socket.SHUT_RDWR)
             sender.join()
+            player.close()
 
 
 # --- grpc-go as it may be set -----------------------------------------------------------------
