@@ -227,9 +227,9 @@ unit: $(UNIT_TESTS) $(BIN)/janus-roma ## Run the unit tests
 system: all test_packages ## Run the system tests
 	@$(TEST_ENVIRONMENT) $(PYTHON) test/run --system
 
-# What `make asan` leaves out of the default engine's part (conftest.py says why).
+# What `make asan` leaves out, wholly or in part, of the default engine's (conftest.py says why).
 system-release: all test_packages ## Of the system tests, those that need a release build
-	@$(TEST_ENVIRONMENT) $(PYTHON) test/run --system -m needs_release
+	@$(TEST_ENVIRONMENT) $(PYTHON) test/run --system -m "needs_release or measures_memory"
 
 .PHONY: suite test_packages
 suite: all $(UNIT_TESTS) test_packages

@@ -15,9 +15,9 @@ from janus.wire import Keys  # noqa: E402
 
 
 # `make asan` leaves out what has nothing to do with C, where a sanitizer sees nothing that others
-# don't show it, and tests whose measure of memory it spoils. Those of them in which somebody plays
-# are marked needs_release, and `make system-release` runs them on the default engine. In these here
-# no tunnel is opened, so it is no matter which engine would carry it: of their gateways nobody is a
+# don't show it. What somebody plays in is marked needs_release, and `make system-release` runs it on
+# the default engine, with what is marked measures_memory: under a sanitizer that goes without its
+# measure. In these here no tunnel is opened, so it is no matter which engine would carry it: of their gateways nobody is a
 # player (completion, dashboards, deployment), or there is none at all (harness, kcp_bridge, manual).
 UNDER_ASAN = "asan" in os.environ.get("JANUS_BUILD", "")
 if UNDER_ASAN:
@@ -27,6 +27,7 @@ if UNDER_ASAN:
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "needs_release: is left out under AddressSanitizer")
+    config.addinivalue_line("markers", "measures_memory: of which AddressSanitizer keeps what is freed")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -186,7 +186,7 @@ def test_many_who_send_all_that_they_may_at_once_get_their_answers(start, proxy)
     roma = start(GoRoma)
     address = start(proxy, roma.address).address if proxy else roma.address
     gateway = start(Gateway, nodes=nodes_of(address), settings={"worker": {"count": 1}})
-    data, count = os.urandom(3000), 80  # within limits.bytes_burst
+    data, count = os.urandom(3000), 160  # within limits.bytes_burst and limits.messages_burst
     players = [gateway.player(61330 + number) for number in range(20)]
 
     def send(player):

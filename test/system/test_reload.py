@@ -239,7 +239,7 @@ def test_a_faulty_configuration_changes_nothing(start, backend, line, fault):
         works(player)
 
 
-@pytest.mark.needs_release
+@pytest.mark.measures_memory
 def test_hundreds_of_reloads_leave_no_trace(start, backend):
     gateway = start(Gateway, nodes=nodes_of(backend.address))
     player = gateway.player(41500)
@@ -264,10 +264,11 @@ def test_hundreds_of_reloads_leave_no_trace(start, backend):
     go_round(200)
     assert gateway.worker_pids() == before
     assert descriptors() == open_files
-    assert private() < memory * 1.05 + (1 << 20)
+    if "asan" not in os.environ.get("JANUS_BUILD", ""):  # which keeps what is freed
+        assert private() < memory * 1.05 + (1 << 20)
 
 
-@pytest.mark.needs_release
+@pytest.mark.measures_memory
 def test_hundreds_of_generations_leave_no_trace(start, backend):
     gateway = start(Gateway, nodes=nodes_of(backend.address), settings={"worker": {"count": 1}})
 
@@ -282,7 +283,8 @@ def test_hundreds_of_generations_leave_no_trace(start, backend):
     memory, files = private_bytes(pid), len(os.listdir(f"/proc/{pid}/fd"))
     go_round(100)
     assert len(os.listdir(f"/proc/{pid}/fd")) == files
-    assert private_bytes(pid) < memory * 1.05 + (1 << 20)
+    if "asan" not in os.environ.get("JANUS_BUILD", ""):
+        assert private_bytes(pid) < memory * 1.05 + (1 << 20)
 
 
 def test_fewer_workers_and_more_again_all_take_players(start, backend):
