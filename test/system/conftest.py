@@ -15,10 +15,11 @@ from janus.wire import Keys  # noqa: E402
 
 
 # `make asan` leaves out what has nothing to do with C, where a sanitizer sees nothing that others
-# don't show it. What somebody plays in is marked needs_release, and `make system-release` runs it on
-# the default engine, with what is marked measures_memory: under a sanitizer that goes without its
-# measure. In these here no tunnel is opened, so it is no matter which engine would carry it: of their gateways nobody is a
-# player (completion, dashboards, deployment), or there is none at all (harness, kcp_bridge, manual).
+# don't show it. Where somebody plays, that is marked needs_release, and `make system-release` runs
+# it on the default engine; so it does with measures_memory, which goes without its measure here.
+# In the others no tunnel is opened, so it is no matter which engine would carry it: of their
+# gateways nobody is a player (completion, dashboards, deployment), or there is none at all
+# (harness, kcp_bridge, manual).
 UNDER_ASAN = "asan" in os.environ.get("JANUS_BUILD", "")
 if UNDER_ASAN:
     collect_ignore = [f"test_{name}.py" for name in (
@@ -27,7 +28,7 @@ if UNDER_ASAN:
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "needs_release: is left out under AddressSanitizer")
-    config.addinivalue_line("markers", "measures_memory: of which AddressSanitizer keeps what is freed")
+    config.addinivalue_line("markers", "measures_memory: but not under AddressSanitizer")
 
 
 def pytest_collection_modifyitems(config, items):
